@@ -1,0 +1,109 @@
+"""The same work for many cases on a few threads. One bad case is listed, it never stops the rest.
+
+Threads, not processes: reading, compressing, matrix products and interpolation all release Python's lock, nothing is
+copied between workers, a fault keeps its traceback, and it behaves alike on every operating system.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from autoseg.errors import AutosegError
+from autoseg.files import write_text
+from autoseg.progress import Progress
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+C = TypeVar("C", bound=Named)
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that could not be worked on, and why."""
+
+    case: str
+    stage: str
+    reason: str
+
+
+def cpu_count() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_cases(
+    work: Callable[[C], R], cases: Sequence[C], stage: str, failures: list[Failure], workers: int | None = None
+) -> Iterator[tuple[C, R]]:
+    """Yields (case, result) as they finish; what raises `AutosegError` goes to `failures` instead.
+
+    At most twice as many cases as workers are in flight, so memory does not grow with the dataset.
+
+    Args:
+        stage: shown in the progress line and in `failures`.
+        workers: threads; None means one per core, 0 means none (everything runs here).
+
+    Raises:
+        RuntimeError: any other exception of a case, with the case's name; that is a bug or a lack of memory.
+    """
+    count = cpu_count() if workers is None else workers
+    with Progress(stage, len(cases)) as progress:
+        for case, outcome in _in_turn(work, cases) if count == 0 else _on_threads(work, cases, count):
+            try:
+                result = outcome()
+            except AutosegError as error:
+                error.case = error.case or case.name
+                failures.append(Failure(case.name, stage, str(error)))
+                progress.advance()
+                continue
+            except Exception as error:
+                raise RuntimeError(f"{stage}: case {case.name}: {type(error).__name__}: {error}") from error
+            progress.advance(case.name)
+            yield case, result
+
+
+def write_failures(path: Path, failures: Sequence[Failure]) -> None:
+    """Writes failed.csv (case, stage, reason), or removes a stale one when nothing failed."""
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["case", "stage", "reason"])
+    table.writerows([f.case, f.stage, f.reason] for f in sorted(failures, key=lambda f: f.case))
+    write_text(path, text.getvalue())
+
+
+def _in_turn(work: Callable[[C], R], cases: Sequence[C]) -> Iterator[tuple[C, Callable[[], R]]]:
+    for case in cases:
+        yield case, lambda case=case: work(case)  # type: ignore[misc]
+
+
+def _on_threads(work: Callable[[C], R], cases: Sequence[C], count: int) -> Iterator[tuple[C, Callable[[], R]]]:
+    waiting = iter(cases)
+    with ThreadPoolExecutor(count, thread_name_prefix="autoseg") as pool:
+        running: dict[Future[R], C] = {}
+        try:
+            while True:
+                for case in waiting:
+                    running[pool.submit(work, case)] = case
+                    if len(running) >= 2 * count:
+                        break
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result
+        finally:
+            for future in running:
+                future.cancel()

@@ -1,0 +1,84 @@
+"""Every error that autoseg raises on purpose.
+
+A message has up to five parts: what is wrong, where (case, file), what was found, what is allowed, what to do. The exit
+code of the command line belongs to the class, so that a script can tell bad data from a full disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+
+class AutosegError(Exception):
+    """Base class. `str(error)` is one readable paragraph.
+
+    Args:
+        problem: what is wrong, as a sentence without a final stop.
+        case, file: where, if it concerns one case or file.
+        found: the offending value.
+        allowed: the value or range that would have been accepted.
+        fix: what the user can do now.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        case: str | None = None,
+        file: str | Path | None = None,
+        found: object = None,
+        allowed: object = None,
+        fix: str | None = None,
+    ) -> None:
+        self.problem, self.case, self.file = problem, case, None if file is None else str(file)
+        self.found, self.allowed, self.fix = found, allowed, fix
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        parts = [f"case {self.case}: {self.problem}" if self.case else self.problem]
+        for word, value in (("file", self.file), ("found", self.found), ("allowed", self.allowed), ("fix", self.fix)):
+            if value is not None:
+                parts.append(f"{word}: {value}")
+        return "; ".join(parts)
+
+
+class UsageError(AutosegError):
+    """The command or call cannot be carried out as given."""
+
+    exit_code = 2
+
+
+class DataError(AutosegError):
+    """A file, a case or a dataset is not what it should be."""
+
+    exit_code = 2
+
+
+class GeometryError(DataError):
+    """Grids that should agree do not, or a grid makes no sense."""
+
+
+class LabelError(DataError):
+    """Label values and label names do not agree."""
+
+
+class PlanError(AutosegError):
+    """A plan is malformed, contradicts itself or does not fit what it is used with."""
+
+    exit_code = 2
+
+
+class ResourceError(AutosegError):
+    """Not enough memory, disk or time."""
+
+    exit_code = 3
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """The allowed word closest to `word` as a hint (" - did you mean 'x'?"), or an empty string."""
+    close = get_close_matches(word, list(allowed), n=1)
+    return f" - did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,56 @@
+"""Files that are either whole or absent, and the digest of what they hold."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from autoseg.errors import ResourceError
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A temporary name beside `target` that takes its place when the block ends well, and vanishes when it does not.
+
+    The temporary name keeps the target's endings, since writers choose the format by them.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written to.
+    """
+    temporary = target.with_name(f".{os.getpid()}-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise ResourceError(
+            "cannot write", file=target, found=error.strerror or str(error), fix="free disk space or choose another --root"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Writes UTF-8 text atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def stamp(path: Path) -> str:
+    """A cheap sign that a file has not been touched: size, modification and change time."""
+    status = path.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"

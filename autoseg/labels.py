@@ -1,0 +1,156 @@
+"""Names and values of structures: what the numbers in a label map mean.
+
+Files may hold any non-negative integers, with gaps. Inside autoseg a label map holds class indices: 0 background,
+1…n the structures in the order of their values, and 255 or 65535 (`LabelSet.ignore_index`) where nothing is known.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from autoseg.errors import LabelError
+
+_SIDES = (("left", "right"), ("lh", "rh"), ("l", "r"))
+_DIRECTIONS = {
+    0: {"superior", "inferior", "upper", "lower", "cranial", "caudal", "dorsal", "ventral", "head", "tail"},
+    1: {"anterior", "posterior", "frontal", "occipital", "dorsal", "ventral"},
+}
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The structures of a dataset, ordered by file value.
+
+    Args:
+        names: one per structure, background left out.
+        values: the value of each structure in label files, ascending, positive.
+        ignore: file value of voxels that carry no annotation, if any.
+
+    Raises:
+        LabelError: no structure, a name or value that appears twice, a value below 1.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[int, ...]
+    ignore: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.names or len(self.names) != len(self.values):
+            raise LabelError("a dataset needs at least one structure besides background", found=self.names)
+        used = list(self.values) + ([] if self.ignore is None else [self.ignore])
+        for what, items in (("name", list(self.names)), ("value", [str(v) for v in used])):
+            twice = sorted({i for i in items if items.count(i) > 1})
+            if twice:
+                raise LabelError(f"label {what} used twice", found=", ".join(twice), fix="correct 'labels' in dataset.json")
+        if min(used) < 1 or max(used) > 65534 or list(self.values) != sorted(self.values):
+            raise LabelError("label values must be ascending integers", found=self.values, allowed="1…65534")
+
+    @property
+    def n_classes(self) -> int:
+        """Structures and background."""
+        return len(self.names) + 1
+
+    @property
+    def index_dtype(self) -> np.dtype:
+        """Smallest unsigned type that holds every class index and the ignore index."""
+        return np.dtype(np.uint8 if self.n_classes < 255 else np.uint16)
+
+    @property
+    def value_dtype(self) -> np.dtype:
+        """Smallest unsigned type that holds every file value."""
+        return np.dtype(np.uint8 if max(self.values) < 256 else np.uint16)
+
+    @property
+    def ignore_index(self) -> int:
+        """Index of voxels without annotation: the largest number of `index_dtype`."""
+        return int(np.iinfo(self.index_dtype).max)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """File values to class indices.
+
+        Raises:
+            LabelError: a value that is neither 0, a structure's nor the ignore value.
+        """
+        table = np.full(65536, -1, dtype=np.int32)
+        table[0] = 0
+        table[list(self.values)] = np.arange(1, self.n_classes)
+        if self.ignore is not None:
+            table[self.ignore] = self.ignore_index
+        whole = _as_whole_numbers(values)
+        indices = table[whole]
+        if indices.min() < 0:
+            raise LabelError(
+                "the label map holds values that no structure has",
+                found=", ".join(str(v) for v in np.unique(whole[indices < 0])[:10]) + self._pattern(whole),
+                allowed="0, " + ", ".join(map(str, self.values)) + (f", {self.ignore} (ignore)" if self.ignore else ""),
+                fix="correct the label map, or name these values under 'labels' in dataset.json",
+            )
+        return indices.astype(self.index_dtype)
+
+    def decode(self, indices: np.ndarray) -> np.ndarray:
+        """Class indices to file values, in the smallest unsigned type."""
+        table = np.array((0, *self.values), dtype=self.value_dtype)
+        return table[indices]
+
+    def _pattern(self, whole: np.ndarray) -> str:
+        found = set(np.unique(whole).tolist())
+        if found == {0, 255}:
+            return " (a mask stored as 0/255)"
+        return " (this looks like an image, not a label map)" if len(found) > 10 * self.n_classes + 50 else ""
+
+    @cached_property
+    def mirrored(self) -> tuple[int, ...]:
+        """For every class index the one that takes its place when left and right swap; itself where it has no partner."""
+        by_name = {name.lower(): i for i, name in enumerate(self.names, start=1)}
+        swap = list(range(self.n_classes))
+        for i, name in enumerate(self.names, start=1):
+            swap[i] = by_name.get(other_side(name) or "", i)
+        return tuple(swap)
+
+    @property
+    def unpaired_sides(self) -> tuple[str, ...]:
+        """Structures whose name has a side but whose partner is not in the set: a mirror would turn them into nonsense."""
+        return tuple(n for i, n in enumerate(self.names, start=1) if other_side(n) and self.mirrored[i] == i)
+
+    def names_direction(self, axis: int) -> str | None:
+        """The first structure named after a place along array axis 0 (z) or 1 (y), such as 'Anterior'; else None."""
+        words = _DIRECTIONS.get(axis, set())
+        return next((n for n in self.names if words & set(re.findall(r"[a-z]+", n.lower()))), None)
+
+
+def other_side(name: str) -> str | None:
+    """The name with left and right exchanged, in lower case; None for a name without a side.
+
+    A side is a whole word or a part set off by `_`, `-`, `.` or a space: 'Left Kidney', 'kidney_L', 'lh-insula'.
+    """
+    words = re.split(r"([^a-zA-Z0-9]+)", name.lower())
+    for left, right in _SIDES:
+        for here, there in ((left, right), (right, left)):
+            if here in words:
+                return "".join(there if w == here else w for w in words)
+    return None
+
+
+def _as_whole_numbers(values: np.ndarray) -> np.ndarray:
+    """`values` as an unsigned array fit to index a table; rejects fractions, NaN and numbers outside 0…65535."""
+    if values.dtype in (np.uint8, np.uint16):
+        return values
+    if not np.isfinite(values).all():
+        raise LabelError("the label map holds NaN or infinity", allowed="whole numbers from 0 to 65535")
+    low, high = values.min(), values.max()
+    if low < 0 or high > 65535:
+        raise LabelError("label value out of range", found=f"{low}…{high}", allowed="0…65535")
+    whole = values.astype(np.uint16)
+    if values.dtype.kind == "f" and not np.array_equal(whole, values):
+        odd = values[whole != values]
+        raise LabelError(
+            "the label map holds fractions",
+            found=", ".join(f"{v:g}" for v in np.unique(odd)[:5]),
+            allowed="whole numbers",
+            fix="label maps must be resampled with nearest neighbour, never smoothed",
+        )
+    return whole

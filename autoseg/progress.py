@@ -1,0 +1,53 @@
+"""Progress with an estimate of the time left: a bar on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+
+log = logging.getLogger("autoseg")
+
+
+def duration(seconds: float) -> str:
+    """A short human duration: '8 s', '3 min 20 s', '2 h 05 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Progress:
+    """Counts finished items of one stage on stderr. Use as a context manager; call `advance` after each item."""
+
+    def __init__(self, title: str, total: int, unit: str = "cases") -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.done = 0
+        self.started = self._printed = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+        self._shown = log.isEnabledFor(logging.INFO) and total > 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._shown:
+            end = "\n" if self._terminal else ""
+            self._print(f"{self.done}/{self.total} {self.unit} in {duration(time.monotonic() - self.started)}", end)
+
+    def advance(self, note: str = "") -> None:
+        """Marks one more item as finished; `note` is shown behind the count."""
+        self.done += 1
+        now = time.monotonic()
+        if not self._shown or self.done == self.total or now - self._printed < (0.1 if self._terminal else 5.0):
+            return
+        self._printed = now
+        left = (now - self.started) / self.done * (self.total - self.done)
+        self._print(f"{self.done}/{self.total} {self.unit}, {duration(left)} left{'  ' + note if note else ''}", "")
+
+    def _print(self, text: str, end: str) -> None:
+        line = f"{self.title}: {text}"
+        print(f"\r\x1b[K{line}{end}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr, flush=True)

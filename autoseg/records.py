@@ -1,0 +1,104 @@
+"""Strict dataclass <-> JSON: the plan, the fingerprint and every other document that autoseg writes goes through here.
+
+Field for field, in declared order. An unknown or missing key is an error that names the key and the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from autoseg.errors import PlanError, nearest
+
+T = TypeVar("T")
+
+
+def to_json(record: Any) -> str:
+    """Two-space indent, declared key order, short lists of numbers on one line, final newline."""
+    return _render(_plain(record), 0) + "\n"
+
+
+def from_json(kind: type[T], text: str, source: str | Path) -> T:
+    """Builds the dataclass `kind` from JSON text.
+
+    Args:
+        source: the file's name, for messages.
+
+    Raises:
+        PlanError: not JSON, unknown or missing key, or a value of another type.
+    """
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PlanError("not valid JSON", file=source, found=str(error), fix="undo the last edit or make it anew") from error
+    return _build(kind, raw, "", source)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value.item() if hasattr(value, "item") else value
+
+
+def _render(value: Any, depth: int) -> str:
+    pad = "  " * (depth + 1)
+    if isinstance(value, dict) and value:
+        lines = [f"{pad}{json.dumps(k, ensure_ascii=False)}: {_render(v, depth + 1)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(lines) + "\n" + "  " * depth + "}"
+    if isinstance(value, list) and any(isinstance(v, (dict, list)) for v in value):
+        flat = json.dumps(value, ensure_ascii=False)
+        if len(flat) <= 100 and not any(isinstance(v, dict) for v in value):
+            return flat
+        return "[\n" + ",\n".join(pad + _render(v, depth + 1) for v in value) + "\n" + "  " * depth + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _build(kind: Any, raw: Any, where: str, source: str | Path) -> Any:
+    """`raw` as a value of the annotated type `kind`; `where` is the dotted key it stands at."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if raw is None and type(None) in args:
+            return None
+        return _build(next(a for a in args if a is not type(None)), raw, where, source)
+    if is_dataclass(kind):
+        return _build_record(kind, raw, where, source)
+    if origin is dict:
+        _expect(isinstance(raw, dict), "an object", raw, where, source)
+        return {k: _build(args[1], v, f"{where}.{k}", source) for k, v in raw.items()}
+    if origin in (tuple, list):
+        _expect(isinstance(raw, list), "a list", raw, where, source)
+        inner = args if origin is tuple and args[-1] is not Ellipsis else (args[0],) * len(raw)
+        _expect(len(inner) == len(raw), f"{len(inner)} entries", raw, where, source)
+        return origin(_build(k, v, f"{where}[{i}]", source) for i, (k, v) in enumerate(zip(inner, raw)))
+    if kind is float:
+        _expect(isinstance(raw, (int, float)) and not isinstance(raw, bool), "a number", raw, where, source)
+        return float(raw)
+    _expect(isinstance(raw, kind) and (kind is bool or not isinstance(raw, bool)), kind.__name__, raw, where, source)
+    return raw
+
+
+def _build_record(kind: Any, raw: Any, where: str, source: str | Path) -> Any:
+    _expect(isinstance(raw, dict), "an object", raw, where, source)
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in fields(kind)}
+    prefix = f"{where}." if where else ""
+    for key in raw:
+        if key not in known:
+            raise PlanError(f"unknown key '{prefix}{key}'{nearest(key, known)}", file=source, allowed=", ".join(known))
+    for name, field in known.items():
+        if name not in raw and field.default is MISSING and field.default_factory is MISSING:
+            raise PlanError(f"missing key '{prefix}{name}'", file=source, fix="add it, or make the file anew")
+    return kind(**{name: _build(hints[name], raw[name], prefix + name, source) for name in known if name in raw})
+
+
+def _expect(ok: bool, wanted: str, raw: Any, where: str, source: str | Path) -> None:
+    if not ok:
+        raise PlanError(f"'{where or 'document'}' has the wrong type", file=source, found=json.dumps(raw), allowed=wanted)

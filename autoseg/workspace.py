@@ -1,0 +1,71 @@
+"""Where autoseg keeps its work, and which dataset and model were used last.
+
+autoseg_work/
+  last.json                          last planned dataset, last finished model
+  datasets/Task01_X/                 fingerprint.json, plan.json, splits.json, failed.csv: small, worth keeping
+  prepared/Task01_X/3d_fullres/      cases on the plan's grid: safe to delete
+  runs/Task01_X/3d_fullres/fold_0/   weights, metrics, curves: one model per fold
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autoseg.errors import UsageError
+from autoseg.files import write_text
+from autoseg.records import from_json, to_json
+
+
+@dataclass(frozen=True)
+class Last:
+    """Folder of the last planned dataset and of the last finished model; empty where there is none yet."""
+
+    dataset: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """All paths below one `--root`."""
+
+    root: Path
+
+    def about(self, dataset: str) -> Path:
+        return self.root / "datasets" / dataset
+
+    def prepared(self, dataset: str, configuration: str) -> Path:
+        return self.root / "prepared" / dataset / configuration
+
+    def run(self, dataset: str, configuration: str, fold: str) -> Path:
+        return self.root / "runs" / dataset / configuration / f"fold_{fold}"
+
+    def last(self) -> Last:
+        path = self.root / "last.json"
+        return from_json(Last, path.read_text(encoding="utf-8"), path) if path.is_file() else Last()
+
+    def remember_dataset(self, root: Path) -> None:
+        write_text(self.root / "last.json", to_json(replace(self.last(), dataset=str(root.resolve()))))
+
+    def remember_model(self, run: Path) -> None:
+        write_text(self.root / "last.json", to_json(replace(self.last(), model=str(run.resolve()))))
+
+    def last_dataset(self) -> Path:
+        """
+        Raises:
+            UsageError: nothing has been planned under this root.
+        """
+        found = self.last().dataset
+        if not found:
+            raise UsageError("no dataset planned yet", file=self.root, fix="autoseg plan_and_preprocess -d DATASET, or give -d")
+        return Path(found)
+
+    def last_model(self) -> Path:
+        """
+        Raises:
+            UsageError: no training has finished under this root.
+        """
+        found = self.last().model
+        if not found:
+            raise UsageError("no finished model yet", file=self.root, fix="autoseg train, or give -m MODEL")
+        return Path(found)
