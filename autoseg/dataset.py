@@ -124,7 +124,7 @@ def images_in(folder: Path, n_channels: int) -> tuple[Case, ...]:
         UsageError: no such folder, or no image in it.
     """
     if folder.is_file():
-        return (Case(_stem(folder), (folder,), None),)
+        return (Case(case_name(folder), (folder,), None),)
     if not folder.is_dir():
         raise UsageError("no such file or folder", file=folder)
     cases = tuple(Case(name, files, None) for name, files in _grouped(folder, n_channels).items())
@@ -174,7 +174,7 @@ def _decathlon_cases(root: Path, meta: dict[str, Any]) -> list[Case]:
             raise DataError("'training' must list {image, label} pairs", file=root / "dataset.json", found=str(entry)[:80])
         image = root / entry["image"]
         label = root / entry["label"] if "label" in entry else None
-        cases.append(Case(_stem(image), (image,), label))
+        cases.append(Case(case_name(image), (image,), label))
     return cases
 
 
@@ -182,7 +182,7 @@ def _folder_cases(root: Path, n_channels: int) -> list[Case]:
     folder = root / "imagesTr"
     if not folder.is_dir():
         raise DataError("no folder imagesTr", file=root, found=", ".join(sorted(p.name for p in root.iterdir())[:8]))
-    labels = {_stem(p): p for p in (root / "labelsTr").glob("*") if image_ending(p)} if (root / "labelsTr").is_dir() else {}
+    labels = {case_name(p): p for p in (root / "labelsTr").glob("*") if image_ending(p)} if (root / "labelsTr").is_dir() else {}
     expected = {p.name: p for p in labels.values()}
     cases = []
     for name, files in _grouped(folder, n_channels).items():
@@ -194,9 +194,9 @@ def _folder_cases(root: Path, n_channels: int) -> list[Case]:
 def _grouped(folder: Path, n_channels: int) -> dict[str, tuple[Path, ...]]:
     """Image files by case name. `_0000` marks a channel if every file ends in the number of one, else it belongs to the name."""
     files = sorted(p for p in folder.iterdir() if image_ending(p) and not p.name.startswith("_"))
-    marked = [re.fullmatch(r"(.+)_(\d{4})", _stem(p)) for p in files]
+    marked = [re.fullmatch(r"(.+)_(\d{4})", case_name(p)) for p in files]
     if not all(m and int(m[2]) < n_channels for m in marked):
-        return {_stem(p): (p,) for p in files}
+        return {case_name(p): (p,) for p in files}
     grouped: dict[str, tuple[Path, ...]] = {}
     for path, match in zip(files, marked):
         assert match is not None
@@ -204,6 +204,7 @@ def _grouped(folder: Path, n_channels: int) -> dict[str, tuple[Path, ...]]:
     return grouped
 
 
-def _stem(path: Path) -> str:
+def case_name(path: Path) -> str:
+    """File name without its image ending: 'liver_3.nii.gz' is case 'liver_3'."""
     ending = image_ending(path)
     return path.name[: -len(ending)] if ending else path.stem

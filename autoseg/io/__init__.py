@@ -6,6 +6,7 @@ from autoseg.io.images import (
     read_grid,
     read_image,
     read_label_map,
+    write_image,
     write_label_map,
     write_probabilities,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "read_grid",
     "read_image",
     "read_label_map",
+    "write_image",
     "write_label_map",
     "write_probabilities",
 ]

@@ -89,6 +89,14 @@ def read_label_map(path: Path, labels: LabelSet) -> LabelMap:
     return LabelMap(labels.encode(data[0]), grid, labels)
 
 
+def write_image(path: Path, image: Image) -> None:
+    """Writes a (C, Z, Y, X) image on its own grid, atomically; several channels become a vector image."""
+    data = image.data[0] if len(image.data) == 1 else image.data
+    spacing = np.array(image.grid.spacing)
+    direction = (image.grid.affine[:3, :3] / spacing)[:, ::-1]
+    _save(path, data, spacing[::-1].tolist(), image.grid.affine[:3, 3].tolist(), direction.ravel().tolist())
+
+
 def write_label_map(path: Path, label_map: LabelMap, like: Path) -> None:
     """Writes file values with exactly the header geometry of `like`, atomically; the format follows `path`'s ending."""
     _write(path, label_map.labels.decode(label_map.data), like)
@@ -147,15 +155,21 @@ def _grid(reader: sitk.ImageFileReader | sitk.Image, path: Path) -> Grid:
 
 def _write(path: Path, data: np.ndarray, like: Path) -> None:
     header = _header(like)
-    n = min(header.GetDimension(), 3)
-    vector = data.ndim == 4
+    dimension = header.GetDimension()
+    n = min(dimension, 3)
     if n == 2:
         data = data.reshape(*data.shape[:-3], *data.shape[-2:])
+    direction = np.array(header.GetDirection()).reshape(dimension, dimension)[:n, :n]
+    _save(path, data, header.GetSpacing()[:n], header.GetOrigin()[:n], direction.ravel().tolist())
+
+
+def _save(path: Path, data: np.ndarray, spacing: Sequence[float], origin: Sequence[float], direction: Sequence[float]) -> None:
+    """`data` without channel axis, or with one before as many axes as `spacing` has."""
+    vector = data.ndim > len(spacing)
     image = sitk.GetImageFromArray(np.moveaxis(data, 0, -1) if vector else data, isVector=vector)
-    image.SetSpacing(header.GetSpacing()[:n])
-    image.SetOrigin(header.GetOrigin()[:n])
-    full = np.array(header.GetDirection()).reshape(header.GetDimension(), header.GetDimension())
-    image.SetDirection(full[:n, :n].ravel().tolist())
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    image.SetDirection(direction)
     with atomic_path(path) as temporary:
         sitk.WriteImage(image, str(temporary), useCompression=True)
 

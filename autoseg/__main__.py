@@ -1,0 +1,5 @@
+"""python -m autoseg"""
+
+from autoseg.cli import main
+
+main()

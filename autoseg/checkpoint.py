@@ -1,0 +1,112 @@
+"""Weights and training state on disk: safetensors with JSON in its header. Nothing that could execute on loading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from autoseg.errors import DataError, PlanError
+from autoseg.files import atomic_path
+from autoseg.history import Epoch
+from autoseg.records import from_json, to_json
+
+AVERAGED = "ema/"  # the weights that predict
+TRAINED = "network/"
+OPTIMIZER = "optimizer/"
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything of a training run that is not a tensor. `plan` is the digest of the plan it follows."""
+
+    plan: str
+    seed: int
+    step: int
+    elapsed: float
+    reserve: float
+    best: float
+    loss_scale: float
+    history: tuple[Epoch, ...]
+
+
+def save_weights(path: Path, averaged: nn.Module, state: State) -> None:
+    """Only what prediction needs, atomically."""
+    _save(path, _prefixed(AVERAGED, averaged.state_dict()), state)
+
+
+def save_training(path: Path, network: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Everything that resuming needs, atomically."""
+    tensors = _prefixed(AVERAGED, averaged.state_dict()) | _prefixed(TRAINED, network.state_dict())
+    for name, parameter in network.named_parameters():
+        tensors |= _prefixed(f"{OPTIMIZER}{name}/", optimizer.state.get(parameter, {}))
+    _save(path, tensors, state)
+
+
+def load_state(path: Path) -> State:
+    """
+    Raises:
+        DataError: not a checkpoint, or damaged.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return from_json(State, (file.metadata() or {}).get("state", "{}"), path)
+    except (SafetensorError, OSError) as error:
+        raise DataError("the checkpoint cannot be read", file=path, found=str(error), fix="train again with --restart") from error
+
+
+def load_weights(path: Path, network: nn.Module, prefix: str = AVERAGED) -> None:
+    """Fills a network with the averaged (or trained) weights.
+
+    Raises:
+        DataError: damaged file.
+        PlanError: weights of another network; names the first tensors that do not fit.
+    """
+    _fill(network, _tensors(path, prefix), path)
+
+
+def load_training(path: Path, network: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """The inverse of `save_training`; same errors as `load_weights`."""
+    load_weights(path, network, TRAINED)
+    load_weights(path, averaged, AVERAGED)
+    stored = _tensors(path, OPTIMIZER)
+    for name, parameter in network.named_parameters():
+        own = {k.removeprefix(f"{name}/"): v for k, v in stored.items() if k.startswith(f"{name}/")}
+        optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in own.items()}
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + k: v.detach().contiguous() for k, v in tensors.items() if isinstance(v, Tensor)}
+
+
+def _save(path: Path, tensors: dict[str, Tensor], state: State) -> None:
+    with atomic_path(path) as temporary:
+        save_file(tensors, str(temporary), metadata={"state": json.dumps(json.loads(to_json(state)))})
+
+
+def _tensors(path: Path, prefix: str) -> dict[str, Tensor]:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError("the checkpoint cannot be read", file=path, found=str(error), fix="train again with --restart") from error
+
+
+def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    own = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    given = {k: tuple(v.shape) for k, v in tensors.items()}
+    if own != given:
+        odd = sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k))
+        raise PlanError(
+            "the weights belong to another network",
+            file=path,
+            found=", ".join(f"{k} {given.get(k)} instead of {own.get(k)}" for k in odd[:3]),
+            fix="use the plan that the model was trained with, or train again with --restart",
+        )
+    network.load_state_dict(tensors)

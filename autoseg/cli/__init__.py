@@ -1,0 +1,55 @@
+"""The command line: one file a command, each a thin call into the library. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+
+import typer
+
+from autoseg.errors import AutosegError
+
+FIRST_STEPS = """autoseg: medical image segmentation that configures itself.
+
+A first run takes three commands:
+  autoseg plan_and_preprocess -d DATASET     look at the data, decide everything, prepare it
+  autoseg train --time 10m                   train on what was planned last
+  autoseg predict -i IMAGES -o MASKS         use the model that was trained last
+
+No data at hand: autoseg demo. All commands: autoseg --help.
+"""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
+for name in ("plan_and_preprocess", "train", "predict", "evaluate", "postprocess", "fingerprint", "plan", "preprocess", "demo"):
+    app.command(name)(import_module(f"autoseg.cli.{name}").run)
+
+
+@app.callback(invoke_without_command=True)
+def first_steps(context: typer.Context) -> None:
+    """Medical image segmentation that configures itself: plan, prepare, train, predict, evaluate."""
+    if context.invoked_subcommand is None:
+        typer.echo(FIRST_STEPS)
+
+
+def main() -> None:
+    """Entry point; turns errors into one line on stderr and an exit code.
+
+    0 ok, 1 bug, 2 usage or data, 3 resources, 4 partly done, 130 interrupted.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("autoseg")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        app()
+    except AutosegError as error:
+        print(f"autoseg: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except MemoryError as error:
+        print(f"autoseg: error: out of memory; found: {error}; fix: --workers 1, or a machine with more", file=sys.stderr)
+        sys.exit(3)
+    except KeyboardInterrupt:
+        print("autoseg: interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)

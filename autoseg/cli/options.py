@@ -1,0 +1,68 @@
+"""Options that several commands share, and what follows from them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from autoseg.batch import Failure
+    from autoseg.dataset import Dataset
+    from autoseg.workspace import Workspace
+
+DatasetOption = Annotated[
+    str | None,
+    typer.Option("-d", "--dataset", help="Dataset: a path, a folder name, Task01 or 1. Default: the last one planned."),
+]
+RootOption = Annotated[Path, typer.Option("--root", help="Folder for everything autoseg writes.")]
+ConfigurationOption = Annotated[
+    str | None, typer.Option("-c", "--configuration", help="Configuration of the plan. Default: its first.")
+]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=0, help="Threads; 0 for none. Default: one per core.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+MemoryOption = Annotated[
+    float | None, typer.Option("--memory", help="GB that training may use. Default: the GPU's memory, or 8 on a CPU.")
+]
+ReplanOption = Annotated[bool, typer.Option("--replan", help="Make a new plan although there is one.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+ROOT = Path("autoseg_work")
+
+
+def be_quiet(quiet: bool) -> None:
+    if quiet:
+        logging.getLogger("autoseg").setLevel(logging.WARNING)
+
+
+def open_named(wanted: str | None, workspace: Workspace) -> Dataset:
+    """The dataset of `-d`, or the last planned one."""
+    from autoseg.dataset import find_dataset, open_dataset, search_places
+
+    places = [*search_places(), workspace.root.resolve().parent]
+    return open_dataset(find_dataset(wanted, places) if wanted else workspace.last_dataset())
+
+
+def show(record: Any, as_json: bool) -> None:
+    """Prints a record as JSON where it was asked for."""
+    if as_json:
+        from autoseg.records import to_json
+
+        typer.echo(to_json(record), nl=False)
+
+
+def finish(failures: Sequence[Failure], folder: Path, done: int) -> None:
+    """Writes failed.csv, names the first failures, and leaves with 4 if something was done, else 2."""
+    from autoseg.batch import write_failures
+
+    write_failures(folder / "failed.csv", failures)
+    if not failures:
+        return
+    for failure in failures[:5]:
+        typer.echo(f"failed: {failure.reason}", err=True)
+    more = f" ({len(failures) - 5} more)" if len(failures) > 5 else ""
+    typer.echo(f"{len(failures)} cases failed{more}: see {folder / 'failed.csv'}", err=True)
+    raise typer.Exit(4 if done else 2)

@@ -1,0 +1,36 @@
+"""autoseg plan_and_preprocess"""
+
+from __future__ import annotations
+
+from autoseg.cli import options as o
+
+
+def run(
+    dataset: o.DatasetOption = None,
+    configuration: o.ConfigurationOption = None,
+    memory: o.MemoryOption = None,
+    replan: o.ReplanOption = False,
+    device: o.DeviceOption = "auto",
+    root: o.RootOption = o.ROOT,
+    workers: o.WorkersOption = None,
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+) -> None:
+    """Look at a dataset, decide everything, and prepare it: fingerprint, plan and preprocess in one."""
+    from autoseg.batch import Failure
+    from autoseg.progress import log
+    from autoseg.stages import describe_plan, fingerprint_dataset, plan_dataset, prepare_dataset
+    from autoseg.workspace import Workspace
+
+    o.be_quiet(quiet)
+    workspace = Workspace(root)
+    failures: list[Failure] = []
+    about = o.open_named(dataset, workspace)
+    fingerprint_dataset(about, workspace, failures, workers)
+    made = plan_dataset(about, workspace, device, memory, replan)
+    log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json"))
+    report = prepare_dataset(about, workspace, configuration, failures, workers)
+    done, kept, removed = len(report.done), len(report.reused), len(report.removed)
+    log.info("%d cases prepared, %d kept, %d removed; next: autoseg train", done, kept, removed)
+    o.show(made, json)
+    o.finish(failures, workspace.about(about.name), done + kept)

@@ -1,0 +1,33 @@
+"""autoseg postprocess"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autoseg.cli import options as o
+
+
+def run(
+    masks: Annotated[Path, typer.Option("-i", "--masks", help="Folder of label maps.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the cleaned label maps.")],
+    model: Annotated[
+        Path | None, typer.Option("-m", "--model", help="The run whose rules are applied. Default: the last model.")
+    ] = None,
+    root: o.RootOption = o.ROOT,
+    workers: o.WorkersOption = None,
+    quiet: o.QuietOption = False,
+) -> None:
+    """Apply a model's component rules to label maps, for example to those of another tool."""
+    from autoseg.batch import Failure
+    from autoseg.cleanup import clean_folder
+    from autoseg.progress import log
+    from autoseg.workspace import Workspace
+
+    o.be_quiet(quiet)
+    failures: list[Failure] = []
+    done = clean_folder(masks, out, model or Workspace(root).last_model(), failures, workers)
+    log.info("%d label maps in %s", done, out)
+    o.finish(failures, out, done)

@@ -1,0 +1,46 @@
+"""autoseg predict"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autoseg.cli import options as o
+
+
+def run(
+    images: Annotated[Path, typer.Option("-i", "--images", help="Folder of images, or one image.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the label maps.")],
+    model: Annotated[
+        Path | None, typer.Option("-m", "--model", help="A run's folder, or the one above (all folds). Default: the last model.")
+    ] = None,
+    disable_tta: Annotated[bool, typer.Option("--disable_tta", help="No mirroring.")] = False,
+    save_probabilities: Annotated[bool, typer.Option("--save_probabilities", help="Also write class probabilities.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there already.")] = False,
+    device: o.DeviceOption = "auto",
+    root: o.RootOption = o.ROOT,
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+) -> None:
+    """Predict label maps for a folder of images."""
+    from autoseg.batch import Failure
+    from autoseg.dataset import images_in
+    from autoseg.device import choose_device
+    from autoseg.model import load_model
+    from autoseg.predict import predict
+    from autoseg.progress import log
+    from autoseg.runs import common_rules, folds_of
+    from autoseg.workspace import Workspace
+
+    o.be_quiet(quiet)
+    runs = folds_of(model or Workspace(root).last_model())
+    loaded, records = load_model(runs, choose_device(device))
+    log.info("model: %s", ", ".join(str(r) for r in runs))
+    failures: list[Failure] = []
+    cases = images_in(images, len(loaded.plan.data.channels))
+    report = predict(loaded, common_rules(records), cases, out, failures, not disable_tta, save_probabilities, overwrite)
+    log.info("%d label maps in %s", report.done + report.skipped, out)
+    o.show(report, json)
+    o.finish(failures, out, report.done + report.skipped)

@@ -1,0 +1,29 @@
+"""autoseg preprocess"""
+
+from __future__ import annotations
+
+from autoseg.cli import options as o
+
+
+def run(
+    dataset: o.DatasetOption = None,
+    configuration: o.ConfigurationOption = None,
+    root: o.RootOption = o.ROOT,
+    workers: o.WorkersOption = None,
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+) -> None:
+    """Bring the cases to the plan's grid. Unchanged cases are kept, interrupted work continues."""
+    from autoseg.batch import Failure
+    from autoseg.progress import log
+    from autoseg.stages import prepare_dataset
+    from autoseg.workspace import Workspace
+
+    o.be_quiet(quiet)
+    workspace = Workspace(root)
+    failures: list[Failure] = []
+    about = o.open_named(dataset, workspace)
+    report = prepare_dataset(about, workspace, configuration, failures, workers)
+    log.info("%d cases prepared, %d kept, %d removed", len(report.done), len(report.reused), len(report.removed))
+    o.show(report, json)
+    o.finish(failures, workspace.about(about.name), len(report.done) + len(report.reused))

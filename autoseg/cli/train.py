@@ -1,0 +1,50 @@
+"""autoseg train"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from autoseg.cli import options as o
+
+
+def run(
+    dataset: o.DatasetOption = None,
+    configuration: o.ConfigurationOption = None,
+    fold: Annotated[str, typer.Option("-f", "--fold", help="0 to 4, or all (train on every case).")] = "0",
+    time: Annotated[str | None, typer.Option("--time", help="Wall-clock budget, such as 10m, 2h, 1h30m.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Budget in epochs. Default: the plan's.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget what was trained before.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of weights, sampling and augmentation.")] = 0,
+    device: o.DeviceOption = "auto",
+    root: o.RootOption = o.ROOT,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that prepare batches; 0 for none.")] = 1,
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+) -> None:
+    """Train a fold and validate it on whole cases. Continues an interrupted run by itself."""
+    from autoseg.device import choose_device
+    from autoseg.progress import log
+    from autoseg.schedule import Budget, parse_duration
+    from autoseg.stages import forget_run
+    from autoseg.train import train, train_task
+    from autoseg.workspace import Workspace
+
+    o.be_quiet(quiet)
+    workspace = Workspace(root)
+    task = train_task(o.open_named(dataset, workspace), workspace, configuration, fold, seed, workers)
+    planned = task.plan.configuration(task.configuration)[1].training.epochs
+    budget = Budget(parse_duration(time) if time else None, planned if time is None and epochs is None else epochs)
+    if restart:
+        forget_run(task.run)
+    record = train(task, budget, choose_device(device))
+    workspace.remember_model(task.run)
+    o.show(record, json)
+    if not json:
+        for name, dice in record.structure_dice.items():
+            typer.echo(f"{name:24} Dice {'--' if dice is None else f'{dice:.3f}'}")
+        mean = "--" if record.case_dice is None else f"{record.case_dice:.4f}"
+        typer.echo(f"{'mean':24} Dice {mean}  ({record.validated_on})")
+    log.info("model: %s", task.run)
+    log.info("next: autoseg predict -i IMAGES -o MASKS")

@@ -1,0 +1,63 @@
+"""Where the network runs and in which precision."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from autoseg.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Device:
+    """A torch device and the type that convolutions compute in there; weights and loss stay float32."""
+
+    place: torch.device
+    compute: torch.dtype
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.compute == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.place.type, self.compute)
+
+    @property
+    def needs_scaler(self) -> bool:
+        """fp16 gradients underflow without loss scaling; bf16 has the exponent of float32."""
+        return self.compute == torch.float16
+
+    def __str__(self) -> str:
+        return f"{self.place} ({str(self.compute).removeprefix('torch.')})"
+
+
+def choose_device(wanted: str) -> Device:
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`. bf16 where the hardware multiplies it, fp16 on older GPUs, else float32.
+
+    On a CPU bf16 halves the time of a step if the CPU has bf16 instructions (measured 2.3× on a Zen 4), and would
+    multiply it if it has not.
+
+    Raises:
+        UsageError: unknown device, or one that this machine does not have.
+    """
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise UsageError("unknown device", found=wanted, allowed="auto, cpu, cuda, cuda:1, mps") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
+            raise UsageError("no such GPU", found=wanted, allowed=f"{torch.cuda.device_count()} CUDA devices", fix="--device cpu")
+        return Device(device, torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("no Apple GPU here", found=wanted, allowed="cpu, cuda", fix="--device cpu")
+    if device.type == "cpu" and _cpu_multiplies_bf16():
+        return Device(device, torch.bfloat16)
+    return Device(device, torch.float32)
+
+
+def _cpu_multiplies_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

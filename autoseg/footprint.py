@@ -1,0 +1,111 @@
+"""What a network costs, by arithmetic alone: no network is built and nothing is measured.
+
+All three figures are sums over one list of layers, so that they cannot disagree about what the network is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from autoseg.plan import NetworkPlan
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A convolution, or a pooled shortcut (no inputs, no weights) that only makes a feature map.
+
+    Args:
+        inputs, outputs: channels.
+        voxels: of the output of one sample.
+        kernel: weights per pair of input and output channel.
+        taps: multiplications per output voxel and pair of channels.
+        biases: per output channel.
+        norm: whether a normalisation with scale and shift follows.
+    """
+
+    inputs: int
+    outputs: int
+    voxels: int
+    kernel: int
+    taps: int
+    biases: int
+    norm: bool
+
+
+def conv_elements(network: NetworkPlan, patch_size: Sequence[int], n_channels: int, n_classes: int) -> int:
+    """Output elements of all convolutions for one sample: nnU-Net's proxy for the memory of a training step.
+
+    Counts the segmentation head of the finest level only, as nnU-Net does (it estimates without deep supervision).
+    """
+    single = replace(network, deep_supervision=False)
+    return sum(layer.outputs * layer.voxels for layer in _layers(single, patch_size, n_channels, n_classes))
+
+
+def n_parameters(network: NetworkPlan, n_channels: int, n_classes: int) -> int:
+    """Trainable numbers: weights, biases, and scale and shift of the normalisations."""
+    patch = [prod(row[axis] for row in network.strides) for axis in range(len(network.strides[0]))]  # any size will do
+    return sum(
+        layer.outputs * (layer.inputs * layer.kernel + layer.biases + 2 * layer.norm)
+        for layer in _layers(network, patch, n_channels, n_classes)
+    )
+
+
+def multiply_accumulates(network: NetworkPlan, patch_size: Sequence[int], n_channels: int, n_classes: int) -> int:
+    """Multiply-accumulates of all convolutions in one forward pass of one sample."""
+    return sum(
+        layer.inputs * layer.outputs * layer.voxels * layer.taps for layer in _layers(network, patch_size, n_channels, n_classes)
+    )
+
+
+def _layers(network: NetworkPlan, patch_size: Sequence[int], n_channels: int, n_classes: int) -> Iterator[_Layer]:
+    voxels = _stage_voxels(network, patch_size)
+    yield from _encoder(network, voxels, n_channels)
+    for stage in reversed(range(len(network.features) - 1)):
+        width, kernel = network.features[stage], prod(network.kernel_sizes[stage])
+        # upsampling: the kernel of the transposed convolution is its stride, so each output voxel has one tap; each of the
+        # kernel's places has a bias of its own
+        stride = prod(network.strides[stage + 1])
+        yield _Layer(network.features[stage + 1], width, voxels[stage], stride, 1, biases=stride, norm=False)
+        for block in range(network.decoder_blocks[stage]):
+            yield _conv(width if block else 2 * width, width, voxels[stage], kernel)
+        if stage == 0 or network.deep_supervision:
+            yield _Layer(width, n_classes, voxels[stage], 1, 1, biases=1, norm=False)
+
+
+def _encoder(network: NetworkPlan, voxels: Sequence[int], n_channels: int) -> Iterator[_Layer]:
+    residual = network.kind == "residual_unet"
+    previous = n_channels
+    if residual:
+        previous = network.features[0]
+        yield _conv(n_channels, previous, voxels[0], prod(network.kernel_sizes[0]))
+    for stage, width in enumerate(network.features):
+        kernel = prod(network.kernel_sizes[stage])
+        for block in range(network.encoder_blocks[stage]):
+            yield _conv(previous, width, voxels[stage], kernel)
+            if residual:
+                yield _conv(width, width, voxels[stage], kernel)
+                resized = block == 0 and max(network.strides[stage]) > 1
+                yield from _shortcut(previous, width, voxels[stage], resized)
+            previous = width
+
+
+def _shortcut(inputs: int, outputs: int, voxels: int, resized: bool) -> Iterator[_Layer]:
+    """What a residual block needs so that its input can be added to its output: nothing where both have the same shape."""
+    if inputs != outputs:
+        yield _Layer(inputs, outputs, voxels, 1, 1, biases=0, norm=True)
+    elif resized:
+        yield _Layer(0, outputs, voxels, 0, 0, biases=0, norm=False)
+
+
+def _conv(inputs: int, outputs: int, voxels: int, kernel: int) -> _Layer:
+    return _Layer(inputs, outputs, voxels, kernel, kernel, biases=0, norm=True)  # the norm would take a bias away again
+
+
+def _stage_voxels(network: NetworkPlan, patch_size: Sequence[int]) -> list[int]:
+    size, voxels = list(patch_size), []
+    for row in network.strides:
+        size = [n // s for n, s in zip(size, row)]
+        voxels.append(prod(size))
+    return voxels

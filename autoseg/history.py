@@ -1,0 +1,58 @@
+"""The curve of a run: one row an epoch, as a table for programs and a picture for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from autoseg.files import atomic_path, write_text
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of metrics.csv. `case_dice` is the mean over structures and a few whole validation cases, predicted by
+    sliding window without mirroring; None where nothing could be measured."""
+
+    epoch: int
+    step: int
+    seconds: float
+    learning_rate: float
+    train_loss: float
+    case_dice: float | None
+    step_seconds: float
+    data_wait: float
+    peak_ram_gb: float | None
+
+
+def write_history(folder: Path, rows: Sequence[Epoch]) -> None:
+    """Writes metrics.csv and progress.png, each atomically."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([f.name for f in fields(Epoch)])
+    for row in rows:
+        table.writerow(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in asdict(row).values()])
+    write_text(folder / "metrics.csv", text.getvalue())
+    if rows:
+        _draw(folder / "progress.png", rows)
+
+
+def _draw(path: Path, rows: Sequence[Epoch]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second to import, and only needed here
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    loss_axes = figure.subplots()
+    minutes = [r.seconds / 60 for r in rows]
+    loss_axes.plot(minutes, [r.train_loss for r in rows], color="tab:blue", marker=".", label="training loss")
+    loss_axes.set(xlabel="minutes", ylabel="training loss (Dice + cross entropy)")
+    dice_axes = loss_axes.twinx()
+    scored = [(m, r.case_dice) for m, r in zip(minutes, rows) if r.case_dice is not None]
+    dice_axes.plot([m for m, _ in scored], [d for _, d in scored], color="tab:green", marker=".", label="case Dice")
+    dice_axes.set(ylabel="case Dice (few validation cases)", ylim=(0, 1))
+    figure.legend(loc="outside upper center", ncols=2)
+    with atomic_path(path) as temporary:
+        canvas.print_png(str(temporary))

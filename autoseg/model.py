@@ -1,0 +1,91 @@
+"""A trained model: networks of one or more folds, ready to turn a prepared case into logits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoseg.checkpoint import load_weights
+from autoseg.device import Device
+from autoseg.errors import UsageError
+from autoseg.nets import UNet, build_network
+from autoseg.plan import Configuration, Plan, load_plan
+from autoseg.runs import RunRecord, load_run
+from autoseg.windows import predict_volume
+
+_one_at_a_time = threading.Lock()  # case threads share one network; torch uses every core for each forward anyway
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Networks that are averaged, and the plan they follow."""
+
+    networks: tuple[UNet, ...]
+    plan: Plan
+    configuration: Configuration
+    device: Device
+
+    def logits(self, image: np.ndarray, mirror: bool) -> np.ndarray:
+        """Sliding window over one prepared case.
+
+        Args:
+            image: (C, Z, Y, X) as prepared; any float type.
+            mirror: average over the plan's mirror axes.
+
+        Returns:
+            (K, Z, Y, X) float32, the mean over networks.
+        """
+        labels = self.plan.data.labels
+        volume = torch.from_numpy(image.astype(np.float32))
+        with _one_at_a_time:
+            result = predict_volume(
+                volume,
+                self._forward,
+                self.configuration.window,
+                labels.n_classes,
+                self.configuration.inference.overlap,
+                self.configuration.patch.batch_size,
+                self.configuration.inference.mirror_axes if mirror else (),
+                labels.mirrored,
+                self.device.place,
+            )
+        return result.numpy()
+
+    def _forward(self, batch: Tensor) -> Tensor:
+        with torch.inference_mode(), self.device.autocast():
+            total = self.networks[0](batch)[0].float()
+            for network in self.networks[1:]:
+                total = total + network(batch)[0].float()
+        return total / len(self.networks)
+
+
+def fresh_network(plan: Plan, configuration: Configuration, device: Device) -> UNet:
+    """The plan's network with new weights, on the device."""
+    return build_network(configuration.network, len(plan.data.channels), plan.data.labels.n_classes).to(device.place)
+
+
+def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRecord, ...]]:
+    """Loads the averaged weights of finished folds of one plan.
+
+    Raises:
+        UsageError: a fold has not finished.
+        DataError, PlanError: damaged or foreign weights.
+    """
+    records = tuple(load_run(run) for run in runs)
+    for run, record in zip(runs, records):
+        if not record.finished:
+            raise UsageError("the training of this fold has not finished", file=run, fix="run the same train command again")
+    plan = load_plan(runs[0] / "plan.json")
+    _, configuration = plan.configuration(records[0].configuration)
+    networks = []
+    for run in runs:
+        network = fresh_network(plan, configuration, device)
+        load_weights(run / "last.safetensors", network)
+        networks.append(network.eval())
+    return Model(tuple(networks), plan, configuration, device), records

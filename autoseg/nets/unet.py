@@ -1,0 +1,78 @@
+"""Plain and residual-encoder U-Nets (Ronneberger et al. 2015; Isensee et al. 2021, 2024)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.nets.blocks import SLOPE, ConvBlock, ResidualBlock, Upsample, convolution
+from autoseg.plan import NetworkPlan
+
+
+class UNet(nn.Module):
+    """Encoder, decoder, and one 1×1 head per decoder level.
+
+    Input (B, C, *patch), output a list of logits (B, K, *size), full resolution first; one entry only in eval mode or
+    without deep supervision. Every axis of the input must be a multiple of the product of its strides.
+    """
+
+    def __init__(self, plan: NetworkPlan, n_channels: int, n_classes: int) -> None:
+        super().__init__()
+        ndim = len(plan.strides[0])
+        ones = (1,) * ndim
+        block = ConvBlock if plan.kind == "plain_unet" else ResidualBlock
+        self.deep_supervision = plan.deep_supervision
+        self.stem = (
+            nn.Identity()
+            if plan.kind == "plain_unet"
+            else ConvBlock(ndim, n_channels, plan.features[0], plan.kernel_sizes[0], ones)
+        )
+        width = n_channels if plan.kind == "plain_unet" else plan.features[0]
+        self.encoder = nn.ModuleList()
+        for features, stride, kernel, blocks in zip(plan.features, plan.strides, plan.kernel_sizes, plan.encoder_blocks):
+            rows = [
+                block(ndim, width if i == 0 else features, features, kernel, stride if i == 0 else ones) for i in range(blocks)
+            ]
+            self.encoder.append(nn.Sequential(*rows))
+            width = features
+        self.up, self.decoder, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for level in reversed(range(len(plan.features) - 1)):
+            features, kernel = plan.features[level], plan.kernel_sizes[level]
+            self.up.append(Upsample(ndim, plan.features[level + 1], features, plan.strides[level + 1]))
+            rows = [
+                ConvBlock(ndim, 2 * features if i == 0 else features, features, kernel, ones)
+                for i in range(plan.decoder_blocks[level])
+            ]
+            self.decoder.append(nn.Sequential(*rows))
+            supervised = level == 0 or plan.deep_supervision
+            self.heads.append(convolution(ndim, features, n_classes, ones, ones, bias=True) if supervised else nn.Identity())
+        self.apply(_initialise)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        skips = []
+        for stage in self.encoder:
+            x = stage(x)
+            skips.append(x)
+        outputs = []
+        finest = len(self.decoder) - 1
+        for i, (up, stage, head) in enumerate(zip(self.up, self.decoder, self.heads)):
+            x = stage(torch.cat([up(x), skips[-2 - i]], dim=1))
+            if i == finest or (self.training and self.deep_supervision):
+                outputs.append(head(x))
+        return outputs[::-1]
+
+
+def build_network(plan: NetworkPlan, n_channels: int, n_classes: int) -> UNet:
+    """The network of a plan with freshly initialised weights (from torch's global generator)."""
+    return UNet(plan, n_channels, n_classes)
+
+
+def _initialise(module: nn.Module) -> None:
+    """He initialisation for leaky ReLU, no bias; the last norm of a residual block starts at zero (as nnU-Net's ResEnc)."""
+    if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+        nn.init.kaiming_normal_(module.weight, a=SLOPE)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    if isinstance(module, ResidualBlock):
+        nn.init.zeros_(module.norm.weight)

@@ -1,0 +1,83 @@
+"""Intensities to the range that a network likes. One scheme a channel, chosen in the plan (`plan.NORMALIZATIONS`).
+
+Prepared images are stored as float16, so every result must fit into it. Formulas: nnU-Net (Isensee et al. 2021).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoseg.errors import DataError, PlanError
+from autoseg.plan import NORMALIZATIONS, ChannelPlan
+
+FLOAT16_MAX = 65504.0
+
+
+def normalize(data: np.ndarray, channel: ChannelPlan, mask: np.ndarray | None = None) -> np.ndarray:
+    """(Z, Y, X) intensities of one channel to float32 within ±65504. A constant image becomes 0.
+
+    ct              clipped to the dataset's foreground percentiles 0.5 and 99.5, then its foreground mean and std
+    zscore          mean and std of this image
+    zscore_nonzero  mean and std of the voxels in `mask`; outside stays 0
+    rescale_0_1     minimum and maximum of this image
+    rgb_0_1         divided by 255
+    none            as it is
+
+    Args:
+        mask: bool (Z, Y, X), only for `zscore_nonzero`; None means the voxels of this channel that are not 0.
+
+    Raises:
+        PlanError: a scheme that does not exist.
+        DataError: `rgb_0_1` of intensities outside 0…255, or a result too large for float16.
+    """
+    data = data.astype(np.float32, copy=False)
+    scheme = channel.normalization
+    if scheme == "ct":
+        clipped = data.clip(np.float32(channel.percentile_00_5), np.float32(channel.percentile_99_5))
+        result = _divided(clipped - np.float32(channel.mean), channel.std)
+    elif scheme == "zscore":
+        result = _standardized(data)
+    elif scheme == "zscore_nonzero":
+        inside = data != 0 if mask is None else mask
+        result = np.zeros_like(data)
+        if inside.any():
+            result[inside] = _standardized(data[inside])
+    elif scheme == "rescale_0_1":
+        low, high = data.min(), data.max()
+        result = _divided(data - low, float(high) - float(low))
+    elif scheme == "rgb_0_1":
+        result = _rgb(data, channel)
+    elif scheme == "none":
+        result = data
+    else:
+        raise PlanError("unknown normalization", found=scheme, allowed=", ".join(NORMALIZATIONS))
+    largest = max(float(result.max()), -float(result.min()))
+    if not largest <= FLOAT16_MAX:  # NaN included
+        raise DataError(
+            f"intensities of channel '{channel.name}' are too large for normalization '{scheme}'",
+            found=f"{largest:g} afterwards",
+            allowed=f"up to {FLOAT16_MAX:g}",
+            fix="choose 'zscore' for this channel in the plan",
+        )
+    return result
+
+
+def _standardized(values: np.ndarray) -> np.ndarray:
+    centred = values - np.float32(values.mean(dtype=np.float64))
+    return _divided(centred, float(np.sqrt(np.square(centred).mean(dtype=np.float64))))
+
+
+def _divided(values: np.ndarray, scale: float) -> np.ndarray:
+    return values / np.float32(scale) if scale > 0 else np.zeros_like(values)
+
+
+def _rgb(data: np.ndarray, channel: ChannelPlan) -> np.ndarray:
+    low, high = float(data.min()), float(data.max())
+    if low < 0 or high > 255:
+        raise DataError(
+            f"channel '{channel.name}' is not 8-bit colour",
+            found=f"intensities {low:g}…{high:g}",
+            allowed="0…255 for normalization 'rgb_0_1'",
+            fix="choose 'rescale_0_1' for this channel in the plan",
+        )
+    return data / np.float32(255)

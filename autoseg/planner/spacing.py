@@ -1,0 +1,54 @@
+"""The resolution at which the network sees the cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoseg.fingerprint import CaseFacts
+from autoseg.geometry import resampled_shape
+from autoseg.planner.wording import number, numbers
+
+ANISOTROPY = 3.0  # from this ratio of spacings on an axis counts as thick-sliced (nnU-Net)
+THIN_SLICES = 10  # percentile of the spacing along a thick-sliced axis that becomes its target (nnU-Net)
+
+AXES = ("z", "y", "x")
+
+
+def target_spacing(cases: Sequence[CaseFacts]) -> tuple[tuple[float, float, float], str]:
+    """Spacing (z, y, x) in mm, and why.
+
+    The median of the cases, except along an axis with thick and few slices: there one of the finest spacings, so that cases
+    with thin slices lose little (nnU-Net; Isensee et al. 2021).
+    """
+    spacings = np.array([case.spacing for case in cases])
+    median = np.percentile(spacings, 50, axis=0)
+    shape = np.percentile([case.shape_after_crop for case in cases], 50, axis=0)
+    reason = f"median spacing of {len(cases)} cases is {numbers(median)} mm"
+    worst = int(median.argmax())
+    others = [axis for axis in range(3) if axis != worst]
+    in_plane = float(median[others].max())
+    if median[worst] > ANISOTROPY * in_plane and ANISOTROPY * shape[worst] < shape[others].min():
+        thin = float(np.percentile(spacings[:, worst], THIN_SLICES))
+        reason += f"; {AXES[worst]} has slices more than {ANISOTROPY:g} times as thick as the in-plane spacing, and few of them: "
+        if thin < in_plane:
+            reason += f"there the coarser in-plane spacing {number(in_plane)} mm"
+            thin = in_plane + 1e-5  # stays the coarsest axis (nnU-Net)
+        else:
+            reason += f"there the {THIN_SLICES}th percentile {number(thin)} mm"
+        median[worst] = thin
+    z, y, x = (float(s) for s in median)
+    return (z, y, x), reason
+
+
+def median_shape(cases: Sequence[CaseFacts], spacing: Sequence[float]) -> tuple[float, ...]:
+    """Median size (z, y, x) in voxels of the cropped cases at that spacing; halves occur."""
+    shapes = [resampled_shape(case.shape_after_crop, case.spacing, spacing) for case in cases]
+    return tuple(float(n) for n in np.median(shapes, axis=0))
+
+
+def coarsest_first(spacing: Sequence[float]) -> tuple[int, ...]:
+    """The order of axes in which nnU-Net plans: the coarsest one, then the others. It decides between equal axes only."""
+    worst = int(np.argmax(spacing))
+    return (worst, *(axis for axis in range(len(spacing)) if axis != worst))

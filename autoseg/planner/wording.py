@@ -1,0 +1,19 @@
+"""How numbers are written in reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def numbers(values: Sequence[float]) -> str:
+    """'(1, 0.768, 0.768)': four significant digits, no trailing zeros; whole numbers in full."""
+    return "(" + ", ".join(number(v) for v in values) + ")"
+
+
+def number(value: float) -> str:
+    return f"{value:.0f}" if value == round(value) else f"{value:.4g}"
+
+
+def size(values: Sequence[int]) -> str:
+    """'128×128×128'."""
+    return "×".join(map(str, values))

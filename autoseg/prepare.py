@@ -1,0 +1,172 @@
+"""A case on the plan's grid, and predictions back on the case's own.
+
+Order of steps as in nnU-Net: orient, crop, normalise, resample. Normalising first keeps the mask of nonzero voxels exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoseg.errors import DataError, GeometryError
+from autoseg.geometry import AxisMap, Box, Grid, Triple, resampled_shape
+from autoseg.image import Image, LabelMap
+from autoseg.normalize import normalize
+from autoseg.placement import Placement, Prepared
+from autoseg.plan import DataPlan, SpacePlan
+from autoseg.resample import axis_orders, resample_argmax, resample_image, resample_labels
+
+__all__ = ["Placement", "Prepared", "check_pair", "prepare", "restore_labels", "restore_probabilities"]
+
+_SPACING_TOLERANCE = 1e-3  # relative; headers round to about six digits, a wrong resampling shows in the first three
+_DIRECTION_TOLERANCE = 1.0  # degrees; float32 headers differ by 1e-5 degrees, another orientation by tens
+_ORIGIN_TOLERANCE = 0.1  # voxels
+
+
+def prepare(image: Image, label: LabelMap | None, data: DataPlan, space: SpacePlan) -> Prepared:
+    """Brings one case to canonical orientation, crops, normalises and resamples it.
+
+    `label` must lie on the same voxels, see `check_pair`. With two spacings (y, x) the slices stay as they are.
+
+    Raises:
+        DataError: another number of channels than planned; intensities that the normalisation cannot take.
+        GeometryError: image and label map differ in shape.
+    """
+    if len(image.data) != len(data.channels):
+        raise DataError("number of channels differs from the plan", found=len(image.data), allowed=len(data.channels))
+    if label is not None and label.grid.shape != image.grid.shape:
+        raise _shape_mismatch(image, label)
+    axes = image.grid.canonical_axes()
+    canonical = image.grid.reoriented(axes)
+    voxels = axes.apply(image.data)
+    crop, mask = _crop(voxels, data, space)
+    voxels = voxels[(slice(None), *crop.slices)]
+    normalised = np.stack([normalize(v, c, mask) for v, c in zip(voxels, data.channels)])
+    cropped = canonical.crop(crop)
+    target_spacing = (*cropped.spacing[: 3 - len(space.spacing_mm)], *space.spacing_mm)
+    shape = resampled_shape(crop.shape, cropped.spacing, target_spacing)
+    if shape != crop.shape:
+        normalised = resample_image(normalised, shape, axis_orders(cropped.spacing, target_spacing, space.image_order))
+    indices = None
+    if label is not None:
+        indices = np.ascontiguousarray(axes.apply(label.data)[crop.slices])
+        if shape != crop.shape:
+            indices = resample_labels(indices, shape, axis_orders(cropped.spacing, target_spacing, space.label_order))
+    placement = Placement(image.grid, axes, crop, cropped.with_shape(shape))
+    return Prepared(normalised.astype(np.float16), indices, placement)
+
+
+def restore_labels(logits: np.ndarray, placement: Placement) -> np.ndarray:
+    """(K, z, y, x) logits on the prepared grid to (Z, Y, X) class indices on the source grid; background outside the crop.
+
+    uint8, or uint16 from 255 classes on, as `LabelSet.index_dtype`. Where nothing was resampled, exactly `argmax`.
+
+    Raises:
+        GeometryError: logits of another shape than the prepared case.
+    """
+    _check_prepared(logits, placement)
+    inside = resample_argmax(logits, placement.crop.shape)
+    result = np.zeros(placement.source.shape, dtype=inside.dtype)
+    _canonical(result, placement.axes, placement.crop)[...] = inside
+    return result
+
+
+def restore_probabilities(logits: np.ndarray, placement: Placement) -> np.ndarray:
+    """(K, z, y, x) logits on the prepared grid to (K, Z, Y, X) float32 probabilities on the source grid.
+
+    Logits are resampled, then softmax; outside the crop the background has 1.
+
+    Raises:
+        GeometryError: logits of another shape than the prepared case.
+    """
+    _check_prepared(logits, placement)
+    result = np.zeros((len(logits), *placement.source.shape), dtype=np.float32)
+    result[0] = 1
+    inside = [_canonical(r, placement.axes, placement.crop) for r in result]
+    for k, view in enumerate(inside):
+        view[...] = resample_image(logits[k : k + 1], placement.crop.shape, (1, 1, 1))[0]
+    largest = np.maximum.reduce(inside)
+    total = np.zeros(placement.crop.shape, dtype=np.float32)
+    for view in inside:
+        view -= largest
+        np.exp(view, out=view)
+        total += view
+    for view in inside:
+        view /= total
+    return result
+
+
+def check_pair(image: Image, label: LabelMap) -> str | None:
+    """Whether a label map may be paired with an image voxel by voxel.
+
+    Returns:
+        A warning if only the origins differ (by more than 0.1 voxel); None if all is well.
+
+    Raises:
+        GeometryError: shape, spacing (more than 0.1 %) or orientation (more than 1 degree) differ.
+    """
+    ours, theirs = image.grid, label.grid
+    if ours.shape != theirs.shape:
+        raise _shape_mismatch(image, label)
+    if not np.allclose(ours.spacing, theirs.spacing, rtol=_SPACING_TOLERANCE, atol=0):
+        raise GeometryError(
+            "image and label map differ in spacing",
+            found=f"label {_numbers(theirs.spacing)} mm",
+            allowed=f"image {_numbers(ours.spacing)} mm (z, y, x)",
+            fix="resample the label map to the image, or correct its header",
+        )
+    angle = _largest_angle(ours, theirs)
+    if angle > _DIRECTION_TOLERANCE:
+        raise GeometryError(
+            "image and label map differ in orientation",
+            found=f"{angle:.1f} degrees between their axes",
+            allowed=f"{_DIRECTION_TOLERANCE:g} degree",
+            fix="resample the label map to the image, or correct its header",
+        )
+    gap = ours.affine[:3, 3] - theirs.affine[:3, 3]
+    if np.linalg.norm(gap) <= _ORIGIN_TOLERANCE * min(ours.spacing):
+        return None
+    return f"label header is off by {np.linalg.norm(gap):.3g} mm; voxels are paired by index"
+
+
+def _crop(voxels: np.ndarray, data: DataPlan, space: SpacePlan) -> tuple[Box, np.ndarray | None]:
+    """The box to keep of (C, Z, Y, X), and the nonzero mask inside it where a channel's normalisation asks for one."""
+    shape: Triple = voxels.shape[1:]  # type: ignore[assignment]
+    everything = Box((0, 0, 0), shape)
+    masked = any(c.normalization == "zscore_nonzero" for c in data.channels)
+    if space.crop != "nonzero" and not masked:
+        return everything, None
+    nonzero = voxels[0] != 0
+    for channel in voxels[1:]:
+        nonzero |= channel != 0
+    box = (Box.around(nonzero) if space.crop == "nonzero" else None) or everything
+    return box, nonzero[box.slices] if masked else None
+
+
+def _canonical(array: np.ndarray, axes: AxisMap, crop: Box) -> np.ndarray:
+    """The crop of a source-shaped array as a view in canonical orientation: what is written to it lands at home."""
+    return axes.apply(array)[crop.slices]
+
+
+def _check_prepared(logits: np.ndarray, placement: Placement) -> None:
+    if logits.shape[1:] != placement.target.shape:
+        raise GeometryError("logits do not fit the prepared case", found=logits.shape[1:], allowed=placement.target.shape)
+
+
+def _shape_mismatch(image: Image, label: LabelMap) -> GeometryError:
+    return GeometryError(
+        "image and label map differ in shape",
+        found=f"label {label.grid.shape}",
+        allowed=f"image {image.grid.shape} (z, y, x)",
+        fix="give each image its own label map, on the same voxels",
+    )
+
+
+def _largest_angle(a: Grid, b: Grid) -> float:
+    """Largest angle (degrees) between the same axis of two grids."""
+    unit_a, unit_b = (g.affine[:3, :3] / np.array(g.spacing) for g in (a, b))
+    sine = np.linalg.norm(np.cross(unit_a, unit_b, axis=0), axis=0)
+    return float(np.degrees(np.arctan2(sine, (unit_a * unit_b).sum(axis=0))).max())
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "×".join(f"{v:g}" for v in values)

@@ -1,0 +1,85 @@
+"""Prepares every case of a dataset for one configuration, and only those that have changed since."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.batch import Failure, run_cases
+from autoseg.dataset import Case, Dataset
+from autoseg.errors import DataError
+from autoseg.io import read_image, read_label_map
+from autoseg.plan import DataPlan, Plan, SpacePlan
+from autoseg.prepare import check_pair, prepare
+from autoseg.progress import log
+from autoseg.records import to_json
+from autoseg.store import remove_case, stored_key, stored_names, write_case
+
+PREPARE_VERSION = 1  # raise it when prepared cases of the same plan come out differently
+
+
+@dataclass(frozen=True)
+class PreprocessReport:
+    """Names of the cases that were prepared now, were up to date, and were deleted since the dataset lacks them."""
+
+    done: tuple[str, ...]
+    reused: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+def preprocess(
+    dataset: Dataset,
+    plan: Plan,
+    configuration: str,
+    folder: Path,
+    case_keys: Mapping[str, str],
+    failures: list[Failure],
+    workers: int | None = None,
+) -> PreprocessReport:
+    """Brings `folder` in line with dataset and plan; can be killed and started again at any time.
+
+    Args:
+        configuration: its name in the plan.
+        case_keys: digest of each case's files, by name. A case without one could not be read before and is left out.
+        failures: cases that fail are appended; what was stored of them is gone.
+        workers: threads, see `run_cases`.
+
+    Raises:
+        UsageError: the plan has no such configuration.
+    """
+    space = plan.configuration(configuration)[1].space
+    cases = [c for c in dataset.cases if c.name in case_keys]
+    wanted = {c.name: prepared_key(case_keys[c.name], plan.data, space) for c in cases}
+    present = stored_names(folder)
+    removed = tuple(name for name in present if name not in wanted)
+    for name in removed:
+        remove_case(folder, name)
+    reused = tuple(name for name in present if name in wanted and stored_key(folder, name) == wanted[name])
+    kept = set(reused)
+    outdated = [c for c in cases if c.name not in kept]
+
+    def work(case: Case) -> None:
+        remove_case(folder, case.name)  # first, so that a case that fails now does not live on in its old form
+        _prepare_one(case, dataset, plan.data, space, folder, wanted[case.name])
+
+    done = [case.name for case, _ in run_cases(work, outdated, f"preprocess {configuration}", failures, workers)]
+    return PreprocessReport(tuple(sorted(done)), reused, removed)
+
+
+def prepared_key(case_key: str, data: DataPlan, space: SpacePlan) -> str:
+    """Digest of all that a prepared case depends on: its files, the plan's data and space, and this code's version."""
+    parts = (str(PREPARE_VERSION), case_key, to_json(data), to_json(space))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _prepare_one(case: Case, dataset: Dataset, data: DataPlan, space: SpacePlan, folder: Path, key: str) -> None:
+    if case.label is None:
+        raise DataError("the case has no label file", case=case.name, fix="add one, or take the case out of the dataset")
+    image = read_image(case.images, dataset.channels)
+    label = read_label_map(case.label, data.labels)
+    warning = check_pair(image, label)
+    if warning:
+        log.warning("case %s: %s", case.name, warning)
+    write_case(folder, case.name, prepare(image, label, data, space), key)

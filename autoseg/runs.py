@@ -1,0 +1,57 @@
+"""What a finished training leaves for others to read: run.json, and which folds make up a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.errors import UsageError
+from autoseg.postprocess import Rule
+from autoseg.records import from_json
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """run.json of a trained fold: where it came from, how it went, what to do with its predictions."""
+
+    dataset: str
+    configuration: str
+    fold: str
+    finished: bool
+    seconds: float
+    steps: int
+    validated_on: str
+    case_dice: float | None
+    structure_dice: dict[str, float | None]
+    postprocess: tuple[Rule, ...]
+
+
+def load_run(run: Path) -> RunRecord:
+    """
+    Raises:
+        UsageError: the folder holds no trained fold.
+    """
+    path = run / "run.json"
+    if not path.is_file():
+        raise UsageError("no trained model", file=run, fix="autoseg train, or give -m the folder of a run (it holds run.json)")
+    return from_json(RunRecord, path.read_text(encoding="utf-8"), path)
+
+
+def folds_of(model: Path) -> tuple[Path, ...]:
+    """The runs that `-m` means: one fold's folder, or all finished folds of a configuration's folder.
+
+    Raises:
+        UsageError: neither.
+    """
+    if (model / "run.json").is_file():
+        return (model,)
+    runs = tuple(p for p in sorted(model.glob("fold_*")) if (p / "run.json").is_file() and load_run(p).finished)
+    if not runs:
+        raise UsageError("no finished model in this folder", file=model, allowed="a run's folder (fold_0) or the folder above it")
+    return runs
+
+
+def common_rules(records: Sequence[RunRecord]) -> tuple[Rule, ...]:
+    """The component rules that every fold chose, in the first fold's order."""
+    return tuple(r for r in records[0].postprocess if all(r in other.postprocess for other in records))

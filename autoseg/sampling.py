@@ -1,0 +1,119 @@
+"""Training batches: choose a case and a place, draw the transform, read only the voxels it needs.
+
+A batch is a function of (seed, step): nothing has to be remembered to resume, and the number of threads changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoseg.augment import apply_intensity, apply_spatial, draw_intensity, draw_spatial, source_box
+from autoseg.errors import DataError
+from autoseg.geometry import Triple
+from autoseg.labels import LabelSet
+from autoseg.plan import Configuration
+from autoseg.store import StoredCase
+
+
+@dataclass(frozen=True)
+class Batch:
+    """image (B, C, *patch) float32, label (B, *patch) int64, and the cases they come from."""
+
+    image: Tensor
+    label: Tensor
+    cases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PatchSampler:
+    """Draws batches from prepared cases as the plan says."""
+
+    cases: Sequence[StoredCase]
+    configuration: Configuration
+    labels: LabelSet
+    seed: int
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step."""
+        rng = np.random.default_rng([self.seed, step])
+        size = self.configuration.patch.batch_size
+        forced = size - round(size * (1 - self.configuration.patch.foreground_fraction))
+        chosen = [self.cases[i] for i in rng.integers(len(self.cases), size=size)]
+        patches = [self._patch(rng, case, on_structure=i >= size - forced) for i, case in enumerate(chosen)]
+        image = torch.from_numpy(np.stack([p[0] for p in patches]))
+        label = torch.from_numpy(np.stack([p[1] for p in patches]).astype(np.int64))
+        if self.configuration.ndim == 2:
+            image, label = image.squeeze(2), label.squeeze(1)
+        return Batch(image, label, tuple(c.name for c in chosen))
+
+    def _patch(self, rng: np.random.Generator, case: StoredCase, on_structure: bool) -> tuple[np.ndarray, np.ndarray]:
+        training, window = self.configuration.training, self.configuration.window
+        augment = training.augmentation != "none"
+        centre = _draw_centre(rng, case, window, on_structure)
+        spatial = draw_spatial(rng, window, centre, case.placement.target.spacing, training.mirror_axes, augment)
+        box = source_box(spatial)
+        image, label = case.read(box)
+        if label is None:
+            raise DataError("a case without label map cannot be trained on", case=case.name, fix="autoseg preprocess")
+        mirrored = np.arange(np.iinfo(label.dtype).max + 1, dtype=label.dtype)
+        mirrored[: self.labels.n_classes] = self.labels.mirrored
+        image, label = apply_spatial(spatial, box, image, label, mirrored)
+        if augment:
+            image = apply_intensity(image, draw_intensity(rng, len(image)))
+        return image, label
+
+
+def _draw_centre(rng: np.random.Generator, case: StoredCase, window: Triple, on_structure: bool) -> np.ndarray:
+    """Centre of a patch in case voxels: anywhere the patch lies inside the case (or the case inside the patch), or on a
+    random voxel of a random structure, moved inside in the same way."""
+    low, high = [], []
+    for size, edge in zip(case.shape, window):
+        inside = ((edge - 1) / 2, size - 1 - (edge - 1) / 2)
+        low.append(min(inside))
+        high.append(max(inside))
+    present = [c for c in case.classes_present if c > 0]
+    if on_structure and present:
+        voxels = case.foreground(int(rng.choice(present)))
+        return np.clip(voxels[rng.integers(len(voxels))].astype(np.float64), low, high)
+    return rng.uniform(low, high)
+
+
+class Loader:
+    """Prepares the next batches on threads while the network works. Use as a context manager.
+
+    A fault in a batch is raised by `next()` at once, with its traceback. `waited` sums the seconds spent waiting.
+    """
+
+    def __init__(self, sampler: PatchSampler, first_step: int, threads: int, ahead: int = 4) -> None:
+        self._sampler, self._step, self._ahead = sampler, first_step, ahead
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="autoseg-loader") if threads else None
+        self._queue: deque[Future[Batch]] = deque()
+        self.waited = 0.0
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def next(self) -> Batch:
+        started = time.monotonic()
+        if self._pool is None:
+            batch = self._sampler.batch(self._step)
+            self._step += 1
+        else:
+            while len(self._queue) < self._ahead:
+                self._queue.append(self._pool.submit(self._sampler.batch, self._step))
+                self._step += 1
+            batch = self._queue.popleft().result()
+        self.waited += time.monotonic() - started
+        return batch

@@ -1,0 +1,376 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from autoseg.checkpoint import State, load_state, load_training, save_training, save_weights
+from autoseg.dataset import Case, Dataset
+from autoseg.device import Device
+from autoseg.errors import DataError, PlanError
+from autoseg.files import write_text
+from autoseg.folds import load_folds
+from autoseg.history import Epoch, write_history
+from autoseg.image import LabelMap
+from autoseg.io import read_label_map, write_label_map
+from autoseg.labels import LabelSet
+from autoseg.losses import deep_supervision
+from autoseg.metrics import dice_per_structure
+from autoseg.model import Model, fresh_network
+from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
+from autoseg.postprocess import choose_rules
+from autoseg.prepare import restore_labels
+from autoseg.progress import Progress, duration, log
+from autoseg.records import to_json
+from autoseg.runs import RunRecord, load_run
+from autoseg.sampling import Loader, PatchSampler
+from autoseg.schedule import Budget, learning_rate_factor
+from autoseg.store import StoredCase, stored_key
+from autoseg.workspace import Workspace
+
+GRADIENT_NORM = 12.0  # clipping, as nnU-Net
+SAVE_EVERY = 300.0  # seconds of work that a crash may cost
+INTERIM_SHARE = 0.05  # of the training time that may go into case Dice along the way
+INTERIM_CASES = 8
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """What to train: a plan's configuration on the cases of a fold, prepared in one folder, into another."""
+
+    dataset: str
+    plan: Plan
+    configuration: str
+    fold: str
+    training: tuple[Case, ...]
+    validation: tuple[Case, ...]
+    prepared: Path
+    run: Path
+    seed: int = 0
+    threads: int = 1
+
+
+@dataclass
+class _Run:
+    """The moving parts of a run."""
+
+    task: TrainTask
+    configuration: Configuration
+    budget: Budget
+    model: Model  # averaged weights
+    network: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    state: State
+    began: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed(self) -> float:
+        return self.state.elapsed + time.monotonic() - self.began
+
+    def progress(self) -> float:
+        per_epoch = self.configuration.training.steps_per_epoch
+        return self.budget.progress(self.state.step, per_epoch, self.elapsed, self.state.reserve)
+
+    def save(self) -> None:
+        now = replace(self.state, elapsed=self.elapsed, loss_scale=float(self.scaler.get_scale()))
+        save_training(self.task.run / "last.safetensors", self.network, self.model.networks[0], self.optimizer, now)
+        self.saved = time.monotonic()
+
+
+def train_task(
+    dataset: Dataset, workspace: Workspace, configuration: str | None, fold: str, seed: int = 0, threads: int = 1
+) -> TrainTask:
+    """The task that a planned dataset, a configuration and a fold make up.
+
+    Raises:
+        UsageError: not planned yet, no such configuration or fold.
+    """
+    folder = workspace.about(dataset.name)
+    plan = load_plan(folder / "plan.json")
+    name, _ = plan.configuration(configuration)
+    folds = load_folds(folder / "splits.json")
+    by_name = {c.name: c for c in dataset.cases}
+    if remark := folds.remark(fold):
+        log.warning("note: %s", remark)
+    return TrainTask(
+        dataset=dataset.name,
+        plan=plan,
+        configuration=name,
+        fold=fold,
+        training=tuple(by_name[n] for n in folds.training_cases(fold) if n in by_name),
+        validation=tuple(by_name[n] for n in folds.validation_cases(fold) if n in by_name),
+        prepared=workspace.prepared(dataset.name, name),
+        run=workspace.run(dataset.name, name, fold),
+        seed=seed,
+        threads=threads,
+    )
+
+
+def train(task: TrainTask, budget: Budget, device: Device) -> RunRecord:
+    """Trains one fold and validates it on whole cases; continues an interrupted run, skips a finished one.
+
+    Writes below `task.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json, run.json, and
+    the predicted validation cases.
+
+    Raises:
+        DataError: no prepared case to train on, or a loss that is not finite (names the cases).
+        PlanError: an interrupted run in the folder follows another plan.
+    """
+    if (task.run / "run.json").is_file() and (record := load_run(task.run)).finished:
+        log.warning("%s is already trained (case Dice %s); --restart trains it anew", task.run, _score(record.case_dice))
+        return record
+    run = _set_up(task, budget, device)
+    training, validation = _stored(task.training, task.prepared), _stored(task.validation, task.prepared)
+    if not training:
+        raise DataError("no prepared case to train on", file=task.prepared, fix="autoseg preprocess")
+    log.info(
+        "%s, %s, fold %s: %d cases to train on, %d to validate on, %s, %.1f M weights, budget %s",
+        task.dataset,
+        task.configuration,
+        task.fold,
+        len(training),
+        len(validation),
+        device,
+        sum(p.numel() for p in run.network.parameters()) / 1e6,
+        duration(budget.seconds) if budget.seconds else f"{budget.epochs} epochs",
+    )
+    try:
+        _learn(run, training, validation)
+    except KeyboardInterrupt:
+        run.save()
+        log.warning("stopped; the same command continues at step %d", run.state.step)
+        raise
+    run.save()
+    record = _validate(run)
+    write_text(task.run / "run.json", to_json(record))
+    return record
+
+
+def _set_up(task: TrainTask, budget: Budget, device: Device) -> _Run:
+    _, configuration = task.plan.configuration(task.configuration)
+    digest = hashlib.sha256(to_json((task.plan.data, replace(configuration, why={}))).encode()).hexdigest()
+    torch.manual_seed(task.seed)
+    network = fresh_network(task.plan, configuration, device)
+    averaged = copy.deepcopy(network).eval().requires_grad_(False)
+    optimizer = _optimizer(network, configuration.training)
+    state = State(digest, task.seed, 0, 0.0, 0.0, -1.0, 2.0**16, ())
+    last = task.run / "last.safetensors"
+    if last.is_file():
+        state = load_state(last)
+        if state.plan != digest:
+            raise PlanError(
+                "the run in this folder follows another plan",
+                file=task.run,
+                fix="add --restart to train anew with the present plan, or put the old plan back",
+            )
+        load_training(last, network, averaged, optimizer)
+        log.warning("continuing at step %d, %s into the run", state.step, duration(state.elapsed))
+    scaler = torch.amp.GradScaler(device.place.type, init_scale=state.loss_scale, enabled=device.needs_scaler)
+    model = Model((averaged,), task.plan, configuration, device)
+    save_plan(task.plan, task.run / "plan.json")
+    return _Run(task, configuration, budget, model, network, optimizer, scaler, state)
+
+
+def _optimizer(network: torch.nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
+    """Weight decay acts on convolution kernels only: on norms and biases it has nothing to regularise."""
+    kernels = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": kernels, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if plan.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.99, nesterov=True)
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
+
+
+def _stored(cases: Sequence[Case], folder: Path) -> list[StoredCase]:
+    return [StoredCase.open(folder, c.name) for c in cases if stored_key(folder, c.name) is not None]
+
+
+def _learn(run: _Run, training: list[StoredCase], validation: list[StoredCase]) -> None:
+    """Steps until the budget is spent; reports, validates and saves at the end of each epoch."""
+    task, budget = run.task, run.budget
+    sampler = PatchSampler(training, run.configuration, task.plan.data.labels, task.seed)
+    interim: list[StoredCase] = []
+    run.state = replace(run.state, reserve=max(run.state.reserve, 3.0))
+    with Loader(sampler, run.state.step, task.threads) as loader:
+        losses: list[float] = []
+        epoch_began, waited = time.monotonic(), 0.0
+        while (progress := run.progress()) < 1:
+            losses.append(_step(run, loader, progress))
+            run.state = replace(run.state, step=run.state.step + 1)
+            if int(run.progress() * budget.n_epochs) == len(run.state.history):
+                if time.monotonic() - run.saved > SAVE_EVERY:
+                    run.save()
+                continue
+            seconds = time.monotonic() - epoch_began
+            interim = interim or _interim_cases(run, validation, seconds)
+            dice = _mean(_case_dice(run.model, interim, task.plan.data.labels)) if interim else None
+            row = Epoch(
+                epoch=len(run.state.history) + 1,
+                step=run.state.step,
+                seconds=run.elapsed,
+                learning_rate=run.optimizer.param_groups[0]["lr"],
+                train_loss=float(np.mean(losses)),
+                case_dice=dice,
+                step_seconds=seconds / len(losses),
+                data_wait=(loader.waited - waited) / seconds,
+                peak_ram_gb=_peak_ram_gb(),
+            )
+            _report(run, row, len(interim))
+            losses, waited = [], loader.waited
+            epoch_began = time.monotonic()
+
+
+def _step(run: _Run, loader: Loader, progress: float) -> float:
+    plan, device = run.configuration.training, run.model.device
+    batch = loader.next()
+    image = batch.image.to(device.place, non_blocking=True)
+    label = batch.label.to(device.place, non_blocking=True)
+    for group in run.optimizer.param_groups:
+        group["lr"] = plan.learning_rate * learning_rate_factor(plan.schedule, progress, plan.warmup_fraction)
+    with device.autocast():
+        outputs = run.network(image)
+    loss = deep_supervision(outputs, label, run.task.plan.data.labels.ignore_index)
+    value = float(loss)
+    if not np.isfinite(value):
+        raise DataError(
+            "the loss is not finite",
+            found=f"{value} at step {run.state.step}",
+            case=", ".join(batch.cases),
+            fix="look at the intensities of these cases; a lower training.learning_rate in the plan may help",
+        )
+    run.optimizer.zero_grad(set_to_none=True)
+    run.scaler.scale(loss).backward()
+    run.scaler.unscale_(run.optimizer)
+    torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    # The average starts short and grows, so that it forgets the random weights of the beginning.
+    decay = min(plan.ema_decay, (1 + run.state.step) / (10 + run.state.step))
+    with torch.no_grad():
+        averaged: list[torch.Tensor] = list(run.model.networks[0].parameters())
+        torch._foreach_lerp_(averaged, list(run.network.parameters()), 1 - decay)
+    return value
+
+
+def _interim_cases(run: _Run, validation: list[StoredCase], epoch_seconds: float) -> list[StoredCase]:
+    """As many validation cases as 5 % of an epoch pays for (at least one), spread over the list; also measures what the
+    final validation will take."""
+    if not validation:
+        return []
+    began = time.monotonic()
+    list(_case_dice(run.model, validation[:1], run.task.plan.data.labels))
+    each = time.monotonic() - began
+    mirrors = 2 ** len(run.configuration.inference.mirror_axes)
+    run.state = replace(run.state, reserve=3.0 + 1.2 * each * mirrors * len(validation))
+    count = max(1, min(len(validation), INTERIM_CASES, int(INTERIM_SHARE * epoch_seconds / each)))
+    return [validation[i * len(validation) // count] for i in range(count)]
+
+
+def _case_dice(model: Model, cases: Sequence[StoredCase], labels: LabelSet) -> Iterator[tuple[float | None, ...]]:
+    """Dice of each structure on whole prepared cases, without mirroring."""
+    for case in cases:
+        image, reference = case.read()
+        assert reference is not None
+        yield dice_per_structure(reference, model.logits(image, mirror=False).argmax(0), labels.n_classes, labels.ignore_index)
+
+
+def _report(run: _Run, row: Epoch, n_cases: int) -> None:
+    run.state = replace(run.state, history=(*run.state.history, row))
+    better = row.case_dice is not None and row.case_dice > run.state.best
+    if better:
+        assert row.case_dice is not None
+        run.state = replace(run.state, best=row.case_dice)
+        save_weights(run.task.run / "best.safetensors", run.model.networks[0], run.state)
+    run.save()
+    write_history(run.task.run, run.state.history)
+    left = row.seconds / max(run.progress(), 1e-9) - row.seconds
+    log.info(
+        "epoch %d/%d  step %d  loss %.3f  case Dice %s (%d cases)%s  lr %.1e  %.2f s/step  data wait %.0f%%  RAM %s GB  %s left",
+        row.epoch,
+        run.budget.n_epochs,
+        row.step,
+        row.train_loss,
+        _score(row.case_dice),
+        n_cases,
+        " best" if better else "",
+        row.learning_rate,
+        row.step_seconds,
+        100 * row.data_wait,
+        "--" if row.peak_ram_gb is None else f"{row.peak_ram_gb:.1f}",
+        duration(left),
+    )
+
+
+def _validate(run: _Run) -> RunRecord:
+    """Predicts the validation cases on their own grids, scores them, and chooses the component rules that help."""
+    task, labels = run.task, run.task.plan.data.labels
+    scores: list[tuple[float | None, ...]] = []
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        with Progress("validate", len(task.validation)) as progress:
+            for case in task.validation:
+                if stored_key(task.prepared, case.name) is not None:
+                    yield _predict_stored(run.model, case, task, scores)
+                progress.advance(case.name)
+
+    rules, evidence = choose_rules(pairs(), labels, run.configuration.postprocess)
+    write_text(task.run / "postprocess.json", to_json(evidence))
+    means = [_mean([(s[i],) for s in scores]) for i in range(len(labels.names))]
+    known = [m for m in means if m is not None]
+    return RunRecord(
+        dataset=task.dataset,
+        configuration=task.configuration,
+        fold=task.fold,
+        finished=True,
+        seconds=run.elapsed,
+        steps=run.state.step,
+        validated_on="the training cases" if task.fold == "all" else f"{len(scores)} cases not trained on",
+        case_dice=float(np.mean(known)) if known else None,
+        structure_dice=dict(zip(labels.names, means)),
+        postprocess=rules,
+    )
+
+
+def _predict_stored(
+    model: Model, case: Case, task: TrainTask, scores: list[tuple[float | None, ...]]
+) -> tuple[np.ndarray, np.ndarray]:
+    labels = task.plan.data.labels
+    stored = StoredCase.open(task.prepared, case.name)
+    logits = model.logits(stored.read()[0], mirror=True)
+    assert case.label is not None
+    reference = read_label_map(case.label, labels)
+    predicted = restore_labels(logits, stored.placement)
+    scores.append(dice_per_structure(reference.data, predicted, labels.n_classes, labels.ignore_index))
+    out = task.run / "validation" / f"{case.name}.nii.gz"
+    write_label_map(out, LabelMap(predicted, reference.grid, labels), like=case.label)
+    return predicted, reference.data
+
+
+def _mean(rows: Sequence[Sequence[float | None]] | Iterator[Sequence[float | None]]) -> float | None:
+    values = [v for row in rows for v in row if v is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _score(value: float | None) -> str:
+    return "--" if value is None else f"{value:.3f}"
+
+
+def _peak_ram_gb() -> float | None:
+    """Largest resident size of this process so far; None where the operating system does not tell (Windows)."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,0 +1,96 @@
+"""Sliding-window inference: Gaussian-weighted, batched, mirrored, for volumes of any size."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Network = Callable[[Tensor], Tensor]
+
+
+def window_starts(size: int, window: int, overlap: float) -> list[int]:
+    """First index of each window along an axis: evenly spread, neighbours share at least `overlap` of a window."""
+    if size <= window:
+        return [0]
+    steps = math.ceil((size - window) / (window * (1 - overlap)))
+    return [round(i * (size - window) / steps) for i in range(steps + 1)]
+
+
+@lru_cache(maxsize=8)
+def gaussian_weight(window: tuple[int, ...]) -> Tensor:
+    """Weight of each voxel of a window: a Gaussian with sigma = 1/8 of the edge (nnU-Net), 1 in the centre, never 0."""
+    weight = torch.ones(())
+    for n in window:
+        centre = torch.arange(n, dtype=torch.float32) - (n - 1) / 2
+        weight = weight.unsqueeze(-1) * torch.exp(-0.5 * (centre / (n / 8)) ** 2)
+    return weight.clamp(min=1e-4)  # corners stay well above float32 rounding of the sum
+
+
+@torch.no_grad()
+def predict_volume(
+    volume: Tensor,
+    network: Network,
+    window: tuple[int, int, int],
+    n_classes: int,
+    overlap: float,
+    batch_size: int,
+    mirror_axes: Sequence[int] = (),
+    mirrored_class: Sequence[int] | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Logits of a whole volume.
+
+    Args:
+        volume: (C, Z, Y, X) float32.
+        network: (B, C, *window) on `device` to (B, K, *window); a window of one slice is passed as (B, C, Y, X).
+        mirror_axes: spatial axes (0 z, 1 y, 2 x) to mirror; all combinations are averaged.
+        mirrored_class: for each class its partner under an x mirror (left and right swap); None: no swap.
+
+    Returns:
+        (K, Z, Y, X) float32 on the CPU. Only the windows of a batch live on `device`.
+    """
+    shape = volume.shape[1:]
+    pads = [max(0, w - s) for s, w in zip(shape, window)]
+    edges = [(p // 2, p - p // 2) for p in pads]
+    padded = F.pad(volume, [e for pair in reversed(edges) for e in pair])
+    weight = gaussian_weight(window)
+    total = torch.zeros((n_classes, *padded.shape[1:]))
+    mass = torch.zeros(padded.shape[1:])
+    corners = list(itertools.product(*(window_starts(s, w, overlap) for s, w in zip(padded.shape[1:], window))))
+    for chunk in _chunks(corners, batch_size):
+        places = [(slice(None), *(slice(c, c + w) for c, w in zip(corner, window))) for corner in chunk]
+        batch = torch.stack([padded[p] for p in places]).to(device, non_blocking=True)
+        logits = _mirrored_mean(batch, network, mirror_axes, mirrored_class).float().cpu()
+        for place, window_logits in zip(places, logits):
+            total[place] += window_logits * weight
+            mass[place[1:]] += weight
+    inner = tuple(slice(before, before + s) for (before, _), s in zip(edges, shape))
+    return (total / mass)[(slice(None), *inner)].contiguous()
+
+
+def _mirrored_mean(batch: Tensor, network: Network, axes: Sequence[int], mirrored_class: Sequence[int] | None) -> Tensor:
+    flat = batch.shape[2] == 1
+    total: Tensor | None = None
+    combinations = [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
+    for combination in combinations:
+        dims = [a + 2 for a in combination]
+        view = batch.flip(dims) if dims else batch
+        logits = network(view.squeeze(2)).unsqueeze(2) if flat else network(view)
+        if dims:
+            logits = logits.flip(dims)
+        if 2 in combination and mirrored_class is not None:
+            logits = logits[:, list(mirrored_class)]
+        total = logits.float() if total is None else total + logits
+    assert total is not None
+    return total / len(combinations)
+
+
+def _chunks(items: list[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:
+    for i in range(0, len(items), size):
+        yield items[i : i + size]
