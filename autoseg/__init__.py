@@ -1,3 +1,93 @@
-"""autoseg: medical image segmentation that configures itself."""
+"""autoseg: medical image segmentation that configures itself.
+
+The names below are loaded when they are first used, so that `import autoseg` costs nothing. The functions `train`, `predict`
+and `evaluate` are taken from their modules: `from autoseg.train import train`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors; a test keeps it equal to the table
+    from autoseg.dataset import Case as Case
+    from autoseg.dataset import Dataset as Dataset
+    from autoseg.dataset import find_dataset as find_dataset
+    from autoseg.dataset import open_dataset as open_dataset
+    from autoseg.errors import AutosegError as AutosegError
+    from autoseg.errors import DataError as DataError
+    from autoseg.errors import GeometryError as GeometryError
+    from autoseg.errors import LabelError as LabelError
+    from autoseg.errors import PlanError as PlanError
+    from autoseg.errors import ResourceError as ResourceError
+    from autoseg.errors import UsageError as UsageError
+    from autoseg.fingerprint import Fingerprint as Fingerprint
+    from autoseg.geometry import Box as Box
+    from autoseg.geometry import Grid as Grid
+    from autoseg.image import Image as Image
+    from autoseg.image import LabelMap as LabelMap
+    from autoseg.io import read_image as read_image
+    from autoseg.io import read_label_map as read_label_map
+    from autoseg.io import write_image as write_image
+    from autoseg.io import write_label_map as write_label_map
+    from autoseg.labels import LabelSet as LabelSet
+    from autoseg.model import load_model as load_model
+    from autoseg.phantom import make_phantoms as make_phantoms
+    from autoseg.plan import Plan as Plan
+    from autoseg.plan import load_plan as load_plan
+    from autoseg.plan import save_plan as save_plan
+    from autoseg.stages import fingerprint_dataset as fingerprint_dataset
+    from autoseg.stages import plan_dataset as plan_dataset
+    from autoseg.stages import prepare_dataset as prepare_dataset
+    from autoseg.train import train_task as train_task
+    from autoseg.workspace import Workspace as Workspace
 
 __version__ = "0.1.0"
+
+_HOME = {  # public name: the module that holds it
+    "AutosegError": "errors",
+    "Box": "geometry",
+    "Case": "dataset",
+    "DataError": "errors",
+    "Dataset": "dataset",
+    "Fingerprint": "fingerprint",
+    "GeometryError": "errors",
+    "Grid": "geometry",
+    "Image": "image",
+    "LabelError": "errors",
+    "LabelMap": "image",
+    "LabelSet": "labels",
+    "Plan": "plan",
+    "PlanError": "errors",
+    "ResourceError": "errors",
+    "UsageError": "errors",
+    "Workspace": "workspace",
+    "find_dataset": "dataset",
+    "fingerprint_dataset": "stages",
+    "load_model": "model",
+    "load_plan": "plan",
+    "make_phantoms": "phantom",
+    "open_dataset": "dataset",
+    "plan_dataset": "stages",
+    "prepare_dataset": "stages",
+    "read_image": "io",
+    "read_label_map": "io",
+    "save_plan": "plan",
+    "train_task": "train",
+    "write_image": "io",
+    "write_label_map": "io",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'autoseg' has no attribute '{name}'")
+    value = getattr(import_module(f"autoseg.{_HOME[name]}"), name)
+    globals()[name] = value  # found directly from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

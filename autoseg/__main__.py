@@ -1,5 +1,8 @@
-"""python -m autoseg"""
+"""`python -m autoseg` is the command `autoseg`."""
+
+from __future__ import annotations
 
 from autoseg.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

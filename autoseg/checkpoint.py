@@ -52,12 +52,12 @@ def save_training(path: Path, network: nn.Module, averaged: nn.Module, optimizer
 def load_state(path: Path) -> State:
     """
     Raises:
-        DataError: not a checkpoint, or damaged.
+        DataError: not a checkpoint, damaged, or of another version of autoseg.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
             return from_json(State, (file.metadata() or {}).get("state", "{}"), path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, PlanError) as error:
         raise DataError("the checkpoint cannot be read", file=path, found=str(error), fix="train again with --restart") from error
 
 

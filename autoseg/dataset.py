@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,8 @@ def open_dataset(root: Path) -> Dataset:
         raise DataError("no dataset.json", file=about, fix="write one with 'labels' and 'channel_names' or 'modality'") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError("dataset.json is not valid JSON", file=about, found=str(error)) from error
+    if not isinstance(meta, dict):
+        raise DataError("dataset.json must hold one object", file=about, found=f"a {type(meta).__name__}", allowed="{...}")
     channels = meta.get("channel_names") or meta.get("modality")
     if not isinstance(channels, dict) or not channels:
         raise DataError(
@@ -157,7 +160,7 @@ def _labels(raw: Any, about: Path) -> LabelSet:
             found=", ".join(regions),
             fix="give each value a name of its own; combine the masks after prediction",
         )
-    wrong = [n for n, v in pairs if not isinstance(v, int)]
+    wrong = [n for n, v in pairs if not isinstance(v, int) or isinstance(v, bool)]
     if wrong:
         raise DataError(
             "label values must be whole numbers", file=about, found=", ".join(f"{n}: {dict(pairs)[n]}" for n in wrong)
@@ -194,7 +197,10 @@ def _folder_cases(root: Path, n_channels: int) -> list[Case]:
 def _grouped(folder: Path, n_channels: int) -> dict[str, tuple[Path, ...]]:
     """Image files by case name. `_0000` marks a channel if every file ends in the number of one, else it belongs to the name."""
     files = sorted(p for p in folder.iterdir() if image_ending(p) and not p.name.startswith("_"))
-    marked = [re.fullmatch(r"(.+)_(\d{4})", case_name(p)) for p in files]
+    stems = [case_name(p) for p in files]
+    if twice := [name for name, count in Counter(stems).items() if count > 1]:
+        raise DataError("two images have the same name", file=folder, found=", ".join(twice[:5]), fix="keep one format of each")
+    marked = [re.fullmatch(r"(.+)_(\d{4})", stem) for stem in stems]
     if not all(m and int(m[2]) < n_channels for m in marked):
         return {case_name(p): (p,) for p in files}
     grouped: dict[str, tuple[Path, ...]] = {}

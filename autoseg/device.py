@@ -46,7 +46,9 @@ def choose_device(wanted: str) -> Device:
     try:
         device = torch.device(wanted)
     except RuntimeError as error:
-        raise UsageError("unknown device", found=wanted, allowed="auto, cpu, cuda, cuda:1, mps") from error
+        raise _unknown(wanted) from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise _unknown(wanted)
     if device.type == "cuda":
         if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
             raise UsageError("no such GPU", found=wanted, allowed=f"{torch.cuda.device_count()} CUDA devices", fix="--device cpu")
@@ -56,6 +58,10 @@ def choose_device(wanted: str) -> Device:
     if device.type == "cpu" and _cpu_multiplies_bf16():
         return Device(device, torch.bfloat16)
     return Device(device, torch.float32)
+
+
+def _unknown(wanted: str) -> UsageError:
+    return UsageError("unknown device", found=wanted, allowed="auto, cpu, cuda, cuda:1, mps")
 
 
 def _cpu_multiplies_bf16() -> bool:

@@ -32,7 +32,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
             "cannot write", file=target, found=error.strerror or str(error), fix="free disk space or choose another --root"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong above must not be hidden by a clean-up that fails, too
+            temporary.unlink()
 
 
 def write_text(target: Path, text: str) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +127,7 @@ def take_fingerprint(
     before = len(failures)
     scans = _scan_all(dataset, folder / "cases.jsonl", failures, workers)
     if not scans:
-        reasons = "; ".join(f.reason for f in failures[before : before + 3])
+        reasons = "; ".join(sorted(f.reason for f in failures[before:])[:3])
         raise DataError("no case can be used", file=dataset.root, found=f"{len(failures) - before} faulty: {reasons}")
     if not any(scan.quantiles for scan in scans):
         raise DataError(
@@ -181,7 +181,7 @@ class _Scan:
     quantiles: str
 
 
-def scan_case(case: Case, dataset: Dataset, known: _Scan | None) -> _Scan:
+def _scan_case(case: Case, dataset: Dataset, known: _Scan | None) -> _Scan:
     """Reads and measures one case, or renews the stamps of `known` if the files hold what they held then.
 
     Raises:
@@ -190,7 +190,10 @@ def scan_case(case: Case, dataset: Dataset, known: _Scan | None) -> _Scan:
         LabelError: values that dataset.json does not name.
     """
     files = _files(case)
-    stamps, digest = tuple(map(stamp, files)), _digest(" ".join(map(sha256, files)))
+    try:
+        stamps, digest = tuple(map(stamp, files)), _digest(" ".join(map(sha256, files)))
+    except OSError as error:
+        raise DataError("the file cannot be read", file=error.filename, found=error.strerror) from error
     meaning = _meaning(dataset)
     if known is not None and known.facts.digest == digest:
         return _Scan(meaning, stamps, known.facts, known.quantiles)
@@ -307,11 +310,9 @@ def _scan_all(dataset: Dataset, cache: Path, failures: list[Failure], workers: i
     done = {case.name: known[case.name] for case in dataset.cases if case.name in known and _untouched(case, known[case.name])}
     left = [case for case in dataset.cases if case.name not in done]
     if left:
-        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_text(cache, "".join(map(_line, known.values())))  # whole again, should an interruption have cut the last line
         with open(cache, "a", encoding="utf-8") as handle:
-            handle.write("\n")  # ends a line that an interruption left open
-            work = partial(_scan_known, dataset=dataset, known=known)
-            for case, scan in run_cases(work, left, STAGE, failures, workers):
+            for case, scan in run_cases(lambda c: _scan_case(c, dataset, known.get(c.name)), left, STAGE, failures, workers):
                 done[case.name] = scan
                 handle.write(_line(scan))
                 handle.flush()
@@ -319,10 +320,6 @@ def _scan_all(dataset: Dataset, cache: Path, failures: list[Failure], workers: i
     if left or len(old) != len(ordered):
         write_text(cache, "".join(map(_line, ordered)))
     return ordered
-
-
-def _scan_known(case: Case, dataset: Dataset, known: dict[str, _Scan]) -> _Scan:
-    return scan_case(case, dataset, known.get(case.name))
 
 
 def _untouched(case: Case, scan: _Scan) -> bool:

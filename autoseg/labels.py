@@ -62,7 +62,7 @@ class LabelSet:
     @property
     def value_dtype(self) -> np.dtype:
         """Smallest unsigned type that holds every file value."""
-        return np.dtype(np.uint8 if max(self.values) < 256 else np.uint16)
+        return np.dtype(np.uint8 if max(*self.values, self.ignore or 0) < 256 else np.uint16)
 
     @property
     def ignore_index(self) -> int:
@@ -94,7 +94,12 @@ class LabelSet:
     def decode(self, indices: np.ndarray) -> np.ndarray:
         """Class indices to file values, in the smallest unsigned type."""
         table = np.array((0, *self.values), dtype=self.value_dtype)
-        return table[indices]
+        if self.ignore is None:
+            return table[indices]
+        unknown = indices == self.ignore_index
+        values = table[np.where(unknown, 0, indices)]
+        values[unknown] = self.ignore
+        return values
 
     def _pattern(self, whole: np.ndarray) -> str:
         found = set(np.unique(whole).tolist())

@@ -19,7 +19,8 @@ def dice_ce(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
         target: (B, *size) int64 class indices; voxels of `ignore_index` count for nothing.
 
     Returns:
-        A float32 scalar between about -1 (perfect) and +inf. A batch without any annotated voxel gives 0.
+        A float32 scalar between about -1 (perfect) and +inf. Samples without any annotated voxel take no part in the mean;
+        a batch of nothing else gives 0.
 
     Source: Isensee et al., nnU-Net, Nature Methods 2021 (loss = CE + Dice, equal weights).
     """
@@ -40,7 +41,8 @@ def dice_ce(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     overlap = true_p.new_zeros(batch * classes).index_add_(0, rows.flatten(), true_p.flatten()).view(batch, classes)
     size = weight.new_zeros(batch * classes).index_add_(0, rows.flatten(), weight.flatten()).view(batch, classes)
     dice = (2 * overlap + SMOOTH) / (size + p.sum(2) + SMOOTH)
-    return cross_entropy - dice[:, 1:].mean()
+    annotated = weight.amax(1)
+    return cross_entropy - (dice[:, 1:].mean(1) * annotated).sum() / annotated.sum().clamp(min=1)
 
 
 def deep_supervision(outputs: Sequence[Tensor], target: Tensor, ignore_index: int) -> Tensor:

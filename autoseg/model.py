@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autoseg.checkpoint import load_weights
 from autoseg.device import Device
-from autoseg.errors import UsageError
+from autoseg.errors import PlanError, UsageError
 from autoseg.nets import UNet, build_network
 from autoseg.plan import Configuration, Plan, load_plan
 from autoseg.runs import RunRecord, load_run
@@ -58,11 +58,14 @@ class Model:
         return result.numpy()
 
     def _forward(self, batch: Tensor) -> Tensor:
+        flat = self.configuration.ndim == 2
+        seen = batch.squeeze(2) if flat else batch
         with torch.inference_mode(), self.device.autocast():
-            total = self.networks[0](batch)[0].float()
+            total = self.networks[0](seen)[0].float()
             for network in self.networks[1:]:
-                total = total + network(batch)[0].float()
-        return total / len(self.networks)
+                total = total + network(seen)[0].float()
+        mean = total / len(self.networks)
+        return mean.unsqueeze(2) if flat else mean
 
 
 def fresh_network(plan: Plan, configuration: Configuration, device: Device) -> UNet:
@@ -75,7 +78,8 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
 
     Raises:
         UsageError: a fold has not finished.
-        DataError, PlanError: damaged or foreign weights.
+        DataError: damaged weights.
+        PlanError: weights of another network, or folds of different plans.
     """
     records = tuple(load_run(run) for run in runs)
     for run, record in zip(runs, records):
@@ -83,6 +87,10 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
             raise UsageError("the training of this fold has not finished", file=run, fix="run the same train command again")
     plan = load_plan(runs[0] / "plan.json")
     _, configuration = plan.configuration(records[0].configuration)
+    for run, record in zip(runs[1:], records[1:]):
+        other = load_plan(run / "plan.json")
+        if other.data != plan.data or replace(other.configuration(record.configuration)[1], why=configuration.why) != configuration:
+            raise PlanError("the folds of this model follow different plans", file=run, fix="give -m the folder of one fold")
     networks = []
     for run in runs:
         network = fresh_network(plan, configuration, device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from autoseg.errors import DataError, GeometryError
-from autoseg.geometry import AxisMap, Box, Grid, Triple, resampled_shape
+from autoseg.geometry import AxisMap, Box, Grid, resampled_shape
 from autoseg.image import Image, LabelMap
 from autoseg.normalize import normalize
 from autoseg.placement import Placement, Prepared
@@ -130,8 +130,7 @@ def check_pair(image: Image, label: LabelMap) -> str | None:
 
 def _crop(voxels: np.ndarray, data: DataPlan, space: SpacePlan) -> tuple[Box, np.ndarray | None]:
     """The box to keep of (C, Z, Y, X), and the nonzero mask inside it where a channel's normalisation asks for one."""
-    shape: Triple = voxels.shape[1:]  # type: ignore[assignment]
-    everything = Box((0, 0, 0), shape)
+    everything = Box((0, 0, 0), voxels.shape[1:])
     masked = any(c.normalization == "zscore_nonzero" for c in data.channels)
     if space.crop != "nonzero" and not masked:
         return everything, None

@@ -13,7 +13,6 @@ from autoseg.errors import DataError
 from autoseg.io import read_image, read_label_map
 from autoseg.plan import DataPlan, Plan, SpacePlan
 from autoseg.prepare import check_pair, prepare
-from autoseg.progress import log
 from autoseg.records import to_json
 from autoseg.store import remove_case, stored_key, stored_names, write_case
 
@@ -53,19 +52,18 @@ def preprocess(
     cases = [c for c in dataset.cases if c.name in case_keys]
     wanted = {c.name: prepared_key(case_keys[c.name], plan.data, space) for c in cases}
     present = stored_names(folder)
-    removed = tuple(name for name in present if name not in wanted)
+    removed = [name for name in present if name not in wanted]
     for name in removed:
         remove_case(folder, name)
-    reused = tuple(name for name in present if name in wanted and stored_key(folder, name) == wanted[name])
-    kept = set(reused)
-    outdated = [c for c in cases if c.name not in kept]
+    reused = {name for name in present if name in wanted and stored_key(folder, name) == wanted[name]}
+    outdated = [c for c in cases if c.name not in reused]
 
     def work(case: Case) -> None:
         remove_case(folder, case.name)  # first, so that a case that fails now does not live on in its old form
         _prepare_one(case, dataset, plan.data, space, folder, wanted[case.name])
 
     done = [case.name for case, _ in run_cases(work, outdated, f"preprocess {configuration}", failures, workers)]
-    return PreprocessReport(tuple(sorted(done)), reused, removed)
+    return PreprocessReport(tuple(sorted(done)), tuple(sorted(reused)), tuple(removed))
 
 
 def prepared_key(case_key: str, data: DataPlan, space: SpacePlan) -> str:
@@ -79,7 +77,5 @@ def _prepare_one(case: Case, dataset: Dataset, data: DataPlan, space: SpacePlan,
         raise DataError("the case has no label file", case=case.name, fix="add one, or take the case out of the dataset")
     image = read_image(case.images, dataset.channels)
     label = read_label_map(case.label, data.labels)
-    warning = check_pair(image, label)
-    if warning:
-        log.warning("case %s: %s", case.name, warning)
+    check_pair(image, label)  # raises; what it only remarks on, the fingerprint has reported
     write_case(folder, case.name, prepare(image, label, data, space), key)

@@ -46,7 +46,8 @@ def folds_of(model: Path) -> tuple[Path, ...]:
     """
     if (model / "run.json").is_file():
         return (model,)
-    runs = tuple(p for p in sorted(model.glob("fold_*")) if (p / "run.json").is_file() and load_run(p).finished)
+    folders = [p for p in sorted(model.glob("fold_*")) if p.suffix != ".previous"]  # those are runs that were started anew
+    runs = tuple(p for p in folders if (p / "run.json").is_file() and load_run(p).finished)
     if not runs:
         raise UsageError("no finished model in this folder", file=model, allowed="a run's folder (fold_0) or the folder above it")
     return runs

@@ -192,7 +192,7 @@ def _complete(folder: Path, name: str) -> _Record | None:
 
 def _record(prepared: Prepared, key: str, classes: tuple[_ClassRecord, ...], sizes: dict[str, int]) -> _Record:
     p = prepared.placement
-    shape: Triple = prepared.image.shape[1:]  # type: ignore[assignment]
+    shape: Triple = prepared.image.shape[1:]
     return _Record(
         key,
         len(prepared.image),
@@ -275,5 +275,5 @@ def _read(path: Path, box: Box, shape: Triple, lead: tuple[int, ...]) -> np.ndar
     result = np.zeros((*lead, *box.shape), dtype=stored.dtype)
     if not empty:
         place = tuple(slice(a - c, b - c) for a, b, c in zip(start, stop, box.start))
-        result[(..., *place)] = stored[(..., *inside)]
+        result[..., place[0], place[1], place[2]] = stored[(..., *inside)]
     return result

@@ -208,7 +208,8 @@ def _learn(run: _Run, training: list[StoredCase], validation: list[StoredCase]) 
         while (progress := run.progress()) < 1:
             losses.append(_step(run, loader, progress))
             run.state = replace(run.state, step=run.state.step + 1)
-            if int(run.progress() * budget.n_epochs) == len(run.state.history):
+            # a step of a 200th part adds up to a hair less than a whole epoch now and then
+            if int(run.progress() * budget.n_epochs + 1e-9) == len(run.state.history):
                 if time.monotonic() - run.saved > SAVE_EVERY:
                     run.save()
                 continue
@@ -241,7 +242,7 @@ def _step(run: _Run, loader: Loader, progress: float) -> float:
     with device.autocast():
         outputs = run.network(image)
     loss = deep_supervision(outputs, label, run.task.plan.data.labels.ignore_index)
-    value = float(loss)
+    value = float(loss.detach())
     if not np.isfinite(value):
         raise DataError(
             "the loss is not finite",
@@ -315,16 +316,16 @@ def _report(run: _Run, row: Epoch, n_cases: int) -> None:
 def _validate(run: _Run) -> RunRecord:
     """Predicts the validation cases on their own grids, scores them, and chooses the component rules that help."""
     task, labels = run.task, run.task.plan.data.labels
+    cases = [c for c in task.validation if stored_key(task.prepared, c.name) is not None]
     scores: list[tuple[float | None, ...]] = []
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        with Progress("validate", len(task.validation)) as progress:
-            for case in task.validation:
-                if stored_key(task.prepared, case.name) is not None:
-                    yield _predict_stored(run.model, case, task, scores)
+        with Progress("validate", len(cases)) as progress:
+            for case in cases:
+                yield _predict_stored(run.model, case, task, scores)
                 progress.advance(case.name)
 
-    rules, evidence = choose_rules(pairs(), labels, run.configuration.postprocess)
+    rules, evidence = choose_rules(pairs(), labels, run.configuration.postprocess) if cases else ((), ())
     write_text(task.run / "postprocess.json", to_json(evidence))
     means = [_mean([(s[i],) for s in scores]) for i in range(len(labels.names))]
     known = [m for m in means if m is not None]

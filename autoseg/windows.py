@@ -15,7 +15,7 @@ Network = Callable[[Tensor], Tensor]
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
-    """First index of each window along an axis: evenly spread, neighbours share at least `overlap` of a window."""
+    """First index of each window along an axis: evenly spread, neighbours share `overlap` of a window or more, to the voxel."""
     if size <= window:
         return [0]
     steps = math.ceil((size - window) / (window * (1 - overlap)))
@@ -48,7 +48,7 @@ def predict_volume(
 
     Args:
         volume: (C, Z, Y, X) float32.
-        network: (B, C, *window) on `device` to (B, K, *window); a window of one slice is passed as (B, C, Y, X).
+        network: (B, C, *window) on `device` to (B, K, *window).
         mirror_axes: spatial axes (0 z, 1 y, 2 x) to mirror; all combinations are averaged.
         mirrored_class: for each class its partner under an x mirror (left and right swap); None: no swap.
 
@@ -75,13 +75,12 @@ def predict_volume(
 
 
 def _mirrored_mean(batch: Tensor, network: Network, axes: Sequence[int], mirrored_class: Sequence[int] | None) -> Tensor:
-    flat = batch.shape[2] == 1
     total: Tensor | None = None
     combinations = [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
     for combination in combinations:
         dims = [a + 2 for a in combination]
         view = batch.flip(dims) if dims else batch
-        logits = network(view.squeeze(2)).unsqueeze(2) if flat else network(view)
+        logits = network(view)
         if dims:
             logits = logits.flip(dims)
         if 2 in combination and mirrored_class is not None:

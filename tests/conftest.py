@@ -1,12 +1,22 @@
-"""Shared fixtures: the folder of real data, and small datasets made on the spot."""
+"""Shared fixtures: the folder of real data, and a small dataset that is made, planned and trained on the spot."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:  # torch takes seconds to import, and most test files do without it
+    from autoseg.dataset import Dataset
+    from autoseg.device import Device
+    from autoseg.plan import Configuration, Plan
+    from autoseg.runs import RunRecord
+    from autoseg.train import TrainTask
+    from autoseg.workspace import Workspace
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +31,102 @@ def real_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Five phantoms to train on and two to test on, prepared for a network of two thousand weights."""
+
+    data: Path
+    dataset: Dataset
+    workspace: Workspace
+    plan: Plan
+    configuration: Configuration
+
+    def task(self, run: Path, **changes: Any) -> TrainTask:
+        """Training of fold 0 into the folder `run`."""
+        from autoseg.train import train_task
+
+        return replace(train_task(self.dataset, self.workspace, None, "0", threads=2), run=run, **changes)
+
+    def stored(self, run: Path) -> tuple[Path, ...]:
+        """Folders of the prepared cases that fold 0 learns from."""
+        return tuple(self.task(run).prepared / c.name for c in self.task(run).training)
+
+
+@dataclass(frozen=True)
+class TinyRuns:
+    """Two trained folds below `folder`, and what was recorded of them."""
+
+    folder: Path
+    records: tuple[RunRecord, RunRecord]
+
+    @property
+    def runs(self) -> tuple[Path, Path]:
+        return self.folder / "fold_0", self.folder / "fold_1"
+
+
+@pytest.fixture(scope="session")
+def float32_cpu() -> Device:
+    """The same numbers on every machine."""
+    import torch
+
+    from autoseg.device import Device
+
+    return Device(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    from autoseg.batch import Failure
+    from autoseg.dataset import open_dataset
+    from autoseg.phantom import make_phantoms
+    from autoseg.plan import save_plan
+    from autoseg.stages import fingerprint_dataset, plan_dataset, prepare_dataset
+    from autoseg.workspace import Workspace
+
+    folder = tmp_path_factory.mktemp("tiny")
+    failures: list[Failure] = []
+    data = make_phantoms(folder / "Dataset001_Phantom", 5, 2, shape=(12, 32, 40))
+    dataset, workspace = open_dataset(data), Workspace(folder / "work")
+    fingerprint_dataset(dataset, workspace, failures, 0)
+    plan = shrink_plan(plan_dataset(dataset, workspace, "cpu", 8))
+    save_plan(plan, workspace.about(dataset.name) / "plan.json")
+    prepare_dataset(dataset, workspace, None, failures, 0)
+    assert failures == []
+    return Tiny(data, dataset, workspace, plan, plan.configuration(None)[1])
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tiny: Tiny, float32_cpu: Device) -> TinyRuns:
+    """Folds 0 and 1, trained for two epochs of three steps."""
+    from autoseg.schedule import Budget
+    from autoseg.train import train, train_task
+
+    tasks = [train_task(tiny.dataset, tiny.workspace, None, fold, threads=2) for fold in ("0", "1")]
+    first, second = (train(task, Budget(epochs=2), float32_cpu) for task in tasks)
+    return TinyRuns(tasks[0].run.parent, (first, second))
+
+
+def shrink_plan(plan: Plan) -> Plan:
+    """The plan with a network, a patch and epochs so small that training takes a second. Cases are resampled in the plane."""
+    from autoseg.plan import NetworkPlan, PatchPlan
+
+    name, whole = plan.configuration(None)
+    network = NetworkPlan(
+        kind="plain_unet",
+        features=(4, 8, 8),
+        strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+        kernel_sizes=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+        encoder_blocks=(1, 1, 1),
+        decoder_blocks=(1, 1),
+        deep_supervision=True,
+    )
+    small = replace(
+        whole,
+        space=replace(whole.space, spacing_mm=(3.0, 2.0, 2.0)),
+        patch=PatchPlan((8, 16, 16), 2, 0.5),
+        network=network,
+        training=replace(whole.training, epochs=2, steps_per_epoch=3, learning_rate=0.01),
+    )
+    return replace(plan, configurations={name: small})

@@ -56,7 +56,8 @@ def draw_spatial(
     mirror = tuple(a for a in mirror_axes if augment and rng.random() < 0.5)
     matrix = np.eye(3)
     if augment and rng.random() < PROBABILITY:
-        free = [a for a in range(3) if spacing[a] <= ANISOTROPY * min(spacing) and shape[a] > 1]
+        thick = [a for a in range(3) if shape[a] > 1]  # an axis of one voxel has no say: a 2D image may have any slice spacing
+        free = [a for a in thick if spacing[a] <= ANISOTROPY * min(spacing[b] for b in thick)]
         rotation = np.eye(3)
         for i, a in enumerate(free):
             for b in free[i + 1 :]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from autoseg.errors import DataError, GeometryError
+from autoseg.errors import DataError, GeometryError, LabelError, ResourceError
 from autoseg.files import atomic_path
 from autoseg.geometry import Grid
 from autoseg.image import Image, LabelMap
+from autoseg.io.nifti import check_complete, copy_geometry, is_nifti
 from autoseg.labels import LabelSet
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -86,7 +87,11 @@ def read_label_map(path: Path, labels: LabelSet) -> LabelMap:
     data, grid = _read(path)
     if len(data) != 1:
         raise DataError("a label file must have one channel", file=path, found=f"{len(data)} channels")
-    return LabelMap(labels.encode(data[0]), grid, labels)
+    try:
+        return LabelMap(labels.encode(data[0]), grid, labels)
+    except LabelError as error:
+        error.file = str(path)
+        raise
 
 
 def write_image(path: Path, image: Image) -> None:
@@ -99,7 +104,8 @@ def write_image(path: Path, image: Image) -> None:
 
 def write_label_map(path: Path, label_map: LabelMap, like: Path) -> None:
     """Writes file values with exactly the header geometry of `like`, atomically; the format follows `path`'s ending."""
-    _write(path, label_map.labels.decode(label_map.data), like)
+    exactly = like if is_nifti(like) and is_nifti(path) else None
+    _write(path, label_map.labels.decode(label_map.data), like, exactly)
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray, like: Path) -> None:
@@ -123,6 +129,8 @@ def _read(path: Path) -> tuple[np.ndarray, Grid]:
     """(C, Z, Y, X) array in the file's own type, and its grid."""
     reader = _header(path)
     grid = _grid(reader, path)
+    if is_nifti(path):
+        check_complete(path, reader)
     try:
         image = reader.Execute()
     except RuntimeError as error:
@@ -153,25 +161,41 @@ def _grid(reader: sitk.ImageFileReader | sitk.Image, path: Path) -> Grid:
         raise
 
 
-def _write(path: Path, data: np.ndarray, like: Path) -> None:
+def _write(path: Path, data: np.ndarray, like: Path, exactly: Path | None = None) -> None:
     header = _header(like)
     dimension = header.GetDimension()
     n = min(dimension, 3)
     if n == 2:
         data = data.reshape(*data.shape[:-3], *data.shape[-2:])
     direction = np.array(header.GetDirection()).reshape(dimension, dimension)[:n, :n]
-    _save(path, data, header.GetSpacing()[:n], header.GetOrigin()[:n], direction.ravel().tolist())
+    _save(path, data, header.GetSpacing()[:n], header.GetOrigin()[:n], direction.ravel().tolist(), exactly)
 
 
-def _save(path: Path, data: np.ndarray, spacing: Sequence[float], origin: Sequence[float], direction: Sequence[float]) -> None:
-    """`data` without channel axis, or with one before as many axes as `spacing` has."""
+def _save(
+    path: Path,
+    data: np.ndarray,
+    spacing: Sequence[float],
+    origin: Sequence[float],
+    direction: Sequence[float],
+    exactly: Path | None = None,
+) -> None:
+    """`data` without channel axis, or with one before as many axes as `spacing` has.
+
+    Args:
+        exactly: a NIfTI file whose stored geometry is taken over to the last bit.
+    """
     vector = data.ndim > len(spacing)
     image = sitk.GetImageFromArray(np.moveaxis(data, 0, -1) if vector else data, isVector=vector)
     image.SetSpacing(spacing)
     image.SetOrigin(origin)
     image.SetDirection(direction)
     with atomic_path(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+        except RuntimeError as error:
+            raise ResourceError("the image cannot be written", file=path, found=_reason(error)) from error
+        if exactly is not None:
+            copy_geometry(exactly, temporary)
 
 
 def _mm(grid: Grid) -> str:

@@ -12,8 +12,8 @@ from autoseg.plan import NetworkPlan
 from autoseg.planner.patch import REFERENCES, Reference, batch_cap, batch_size, initial_patch, shrink_until
 from autoseg.planner.processor import WIDTHS, Budget, Sample, fit_cpu_step
 from autoseg.planner.spacing import coarsest_first
-from autoseg.planner.topology import Topology, plain_unet
-from autoseg.planner.wording import number, numbers, size
+from autoseg.planner.topology import Topology
+from autoseg.planner.wording import billions, number, numbers, size
 
 LARGEST = {2: "2048²", 3: "256³"}
 
@@ -57,38 +57,36 @@ def plan_architecture(
         )
     dataset_voxels = prod(shape) * len(fingerprint.cases)
     batch = batch_size(reference, elements, topology.patch_size, dataset_voxels)
-    batch_reason = _batch_reason(batch, reference, elements, batch_cap(topology.patch_size, dataset_voxels))
-    patch_reason = _patch_reason(start, topology, reference, elements, budget)
+    patch_reasons = [f"median case is {numbers([shape[order.index(a)] for a in range(ndim)])} voxels"]
+    patch_reasons.append(_patch_reason(start, topology, reference, elements, budget))
+    batch_reasons = [_batch_reason(batch, reference, elements, batch_cap(topology.patch_size, dataset_voxels))]
     if budget.device == "cpu":
-        topology, batch, step_reason = fit_cpu_step(topology, batch, sample, spacing, shape)
-        patch_reason, batch_reason = f"{patch_reason}; {step_reason}", f"{batch_reason}; {step_reason}"
-    back = tuple(order.index(a) for a in range(ndim))
-    topology, shape = topology.ordered(back), tuple(shape[a] for a in back)
-    network = _network(topology, sample)
+        fit = fit_cpu_step(topology, batch, sample, spacing, shape)
+        topology, batch = fit.topology, fit.batch_size
+        patch_reasons += [fit.patch_reason] if fit.patch_reason else []
+        batch_reasons.append(fit.batch_reason)
+    topology = topology.ordered([order.index(a) for a in range(ndim)])
+    network = sample.network(topology)
     return Architecture(
         topology,
         batch,
         network,
         {
-            "patch.patch_size": f"median case is {numbers(shape)} voxels; {patch_reason}",
-            "patch.batch_size": batch_reason,
+            "patch.patch_size": "; ".join(patch_reasons),
+            "patch.batch_size": "; ".join(batch_reasons),
             "patch.foreground_fraction": "a third of the samples show a structure for certain, so none is forgotten (nnU-Net)",
             **_network_reasons(network, topology, sample, budget),
         },
     )
 
 
-def _network(topology: Topology, sample: Sample) -> NetworkPlan:
-    return plain_unet(topology, sample.width.base, sample.width.most(len(topology.patch_size)))
-
-
 def _elements(topology: Topology, sample: Sample) -> int:
-    return conv_elements(_network(topology, sample), topology.patch_size, sample.n_channels, sample.n_classes)
+    return conv_elements(sample.network(topology), topology.patch_size, sample.n_channels, sample.n_classes)
 
 
 def _patch_reason(start: Topology, end: Topology, reference: Reference, elements: int, budget: Budget) -> str:
     memory = (
-        f"{elements:.3g} of the {reference.elements_at_smallest_batch:.3g} convolution outputs "
+        f"{billions(elements)} of the {billions(reference.elements_at_smallest_batch)} convolution outputs "
         f"that {number(budget.memory_gb)} GB hold for each of two samples"
     )
     if start == end:
@@ -104,17 +102,20 @@ def _batch_reason(batch: int, reference: Reference, elements: int, cap: int) -> 
 
 def _network_reasons(network: NetworkPlan, topology: Topology, sample: Sample, budget: Budget) -> dict[str, str]:
     parameters = n_parameters(network, sample.n_channels, sample.n_classes) / 1e6
-    work = multiply_accumulates(network, topology.patch_size, sample.n_channels, sample.n_classes) / 1e9
-    features = f"{network.features[0]} doubled from stage to stage up to {sample.width.most(len(topology.patch_size))}"
-    if budget.device == "cpu":
-        features += f", half of nnU-Net's {WIDTHS['cuda'].base}: a quarter of the work on a CPU"
+    work = multiply_accumulates(network, topology.patch_size, sample.n_channels, sample.n_classes)
+    cpu = budget.device == "cpu"
+    narrow = f", half of nnU-Net's {WIDTHS['cuda'].base} (a quarter of the work on a CPU)" if cpu else ""
+    widest = sample.width.most(len(topology.patch_size))
     bottleneck = tuple(n // d for n, d in zip(topology.patch_size, topology.divisors))
     return {
         "network.kind": "nnU-Net's plain U-Net",
-        "network.features": f"{features}; {parameters:.1f} million parameters, {work:.3g}·10⁹ multiply-accumulates a sample",
-        "network.strides": f"an axis is halved while 4 voxels remain; the bottleneck has {size(bottleneck)}",
+        "network.features": f"{network.features[0]}{narrow}, doubled from stage to stage up to {widest}; "
+        f"{parameters:.1f} million parameters, {billions(work)} multiply-accumulates a sample",
+        "network.strides": f"an axis is halved while 4 voxels remain, fine axes before coarse ones; {size(bottleneck)} at last",
         "network.kernel_sizes": "3 along an axis from the stage on at which its spacing is below twice the finest, 1 before",
         "network.encoder_blocks": "two convolutions a stage (nnU-Net)",
-        "network.decoder_blocks": "two convolutions a stage (nnU-Net)",
+        "network.decoder_blocks": "one convolution a stage on a CPU: the finest stages cost most and gain least from a second one"
+        if cpu
+        else "two convolutions a stage (nnU-Net)",
         "network.deep_supervision": "coarse levels learn from the label map too, so gradients reach them (nnU-Net)",
     }

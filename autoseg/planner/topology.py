@@ -70,7 +70,16 @@ def room_for_two_stages(spacing: Sequence[float], size: Sequence[float]) -> tupl
     return tuple(max(n, least) if a in finest else n for a, n in enumerate(size))
 
 
-def plain_unet(topology: Topology, base_features: int, max_features: int) -> NetworkPlan:
+def without_last_halving(topology: Topology, size: Sequence[float]) -> Topology | None:
+    """One stage less, around a patch that covers `size` with less padding; None where fewer than three stages would be left."""
+    if len(topology.strides) < 4:
+        return None
+    strides = topology.strides[:-1]
+    divisors = [prod(row[a] for row in strides) for a in range(len(size))]
+    return Topology(next_multiple(size, divisors), strides, (*topology.kernel_sizes[:-2], topology.kernel_sizes[-1]))
+
+
+def plain_unet(topology: Topology, base_features: int, max_features: int, decoder_blocks: int = 2) -> NetworkPlan:
     """nnU-Net's plain network: two convolutions a stage, features doubled from stage to stage up to a maximum."""
     n = len(topology.strides)
     return NetworkPlan(
@@ -79,7 +88,7 @@ def plain_unet(topology: Topology, base_features: int, max_features: int) -> Net
         strides=topology.strides,
         kernel_sizes=topology.kernel_sizes,
         encoder_blocks=(2,) * n,
-        decoder_blocks=(2,) * (n - 1),
+        decoder_blocks=(decoder_blocks,) * (n - 1),
         deep_supervision=True,
     )
 

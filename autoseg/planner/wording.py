@@ -17,3 +17,8 @@ def number(value: float) -> str:
 def size(values: Sequence[int]) -> str:
     """'128×128×128'."""
     return "×".join(map(str, values))
+
+
+def billions(value: float) -> str:
+    """'0.453·10⁹': three significant digits."""
+    return f"{value / 1e9:.3g}·10⁹"

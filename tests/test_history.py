@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import csv
+from dataclasses import fields
+from pathlib import Path
+
+from autoseg.history import Epoch, write_history
+
+ROWS = [
+    Epoch(0, 10, 12.5, 1e-3, 1.2345678, None, 0.25, 0.01, None),
+    Epoch(1, 20, 25.0, 5e-4, -0.75, 0.8125, 0.25, 0.0, 1.5),
+]
+
+
+def test_table_by_hand(tmp_path: Path) -> None:
+    write_history(tmp_path, ROWS)
+    with open(tmp_path / "metrics.csv", newline="") as handle:
+        table = list(csv.DictReader(handle))
+    assert list(table[0]) == [f.name for f in fields(Epoch)]
+    assert table[0]["train_loss"] == "1.23457"
+    assert table[0]["case_dice"] == table[0]["peak_ram_gb"] == ""
+    assert (table[1]["epoch"], table[1]["case_dice"], table[1]["learning_rate"]) == ("1", "0.8125", "0.0005")
+
+
+def test_picture(tmp_path: Path) -> None:
+    write_history(tmp_path, ROWS)
+    assert (tmp_path / "progress.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.csv", "progress.png"]
+
+
+def test_a_run_without_any_score_still_has_a_picture(tmp_path: Path) -> None:
+    write_history(tmp_path, ROWS[:1])
+    assert (tmp_path / "progress.png").stat().st_size > 1000
+
+
+def test_before_the_first_epoch_there_is_only_the_head_of_the_table(tmp_path: Path) -> None:
+    write_history(tmp_path, [])
+    assert (tmp_path / "metrics.csv").read_text().count("\n") == 1
+    assert not (tmp_path / "progress.png").exists()

@@ -1,0 +1,165 @@
+"""Networks: shapes, the upsampling against torch's own, parameters against the arithmetic of the footprint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autoseg.footprint import n_parameters
+from autoseg.nets import UNet, build_network
+from autoseg.nets.blocks import SLOPE, ConvBlock, ResidualBlock, Upsample, convolution, instance_norm
+from autoseg.plan import NetworkPlan
+
+PLAIN_3D = NetworkPlan(
+    kind="plain_unet",
+    features=(4, 6, 8),
+    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+    kernel_sizes=((3, 3, 3),) * 3,
+    encoder_blocks=(2, 2, 2),
+    decoder_blocks=(2, 2),
+    deep_supervision=True,
+)
+ANISOTROPIC = replace(
+    PLAIN_3D,
+    features=(4, 6, 8, 8),
+    strides=((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 1)),
+    kernel_sizes=((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 1)),
+    encoder_blocks=(1, 2, 1, 2),
+    decoder_blocks=(1, 2, 1),
+)
+PLAIN_2D = replace(PLAIN_3D, strides=((1, 1), (2, 2), (2, 2)), kernel_sizes=((3, 3),) * 3)
+PLANS = {
+    "plain 3D": PLAIN_3D,
+    "plain 2D": PLAIN_2D,
+    "residual 3D": replace(PLAIN_3D, kind="residual_unet", encoder_blocks=(1, 2, 3), decoder_blocks=(1, 1)),
+    "residual 2D": replace(PLAIN_2D, kind="residual_unet", features=(4, 8, 8), encoder_blocks=(1, 1, 2)),
+    "plain anisotropic": ANISOTROPIC,
+    "residual anisotropic": replace(ANISOTROPIC, kind="residual_unet"),
+    "one level": replace(
+        PLAIN_3D, features=(3, 5), strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3),) * 2, encoder_blocks=(1, 1), decoder_blocks=(1,)
+    ),
+}
+
+
+def network_of(plan: NetworkPlan, channels: int = 2, classes: int = 3, seed: int = 0) -> UNet:
+    torch.manual_seed(seed)
+    return build_network(plan, channels, classes)
+
+
+def size_of(plan: NetworkPlan, bottleneck: int) -> list[int]:
+    """A patch that leaves `bottleneck` voxels along each axis of the coarsest stage."""
+    return [bottleneck * prod(row[axis] for row in plan.strides) for axis in range(len(plan.strides[0]))]
+
+
+@pytest.mark.parametrize("bottleneck", [1, 3])
+@pytest.mark.parametrize("name", PLANS)
+def test_every_level_has_its_size_and_every_weight_a_gradient(name: str, bottleneck: int) -> None:
+    plan = PLANS[name]
+    network, size = network_of(plan), size_of(plan, bottleneck)
+    image = torch.randn(1, 2, *size)
+    outputs = network(image)
+    expected, here = [], size
+    for row in plan.strides[:-1]:
+        here = [n // s for n, s in zip(here, row)]
+        expected.append((1, 3, *here))
+    assert [tuple(o.shape) for o in outputs] == expected
+    sum(o.square().sum() for o in outputs).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+    network.eval()
+    full = network(image)
+    assert len(full) == 1
+    assert torch.equal(full[0], outputs[0])
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("supervised", [True, False])
+def test_parameters_are_those_of_the_footprint(name: str, supervised: bool) -> None:
+    plan = replace(PLANS[name], deep_supervision=supervised)
+    for channels, classes in ((1, 2), (4, 5)):
+        counted = sum(p.numel() for p in network_of(plan, channels, classes).parameters())
+        assert counted == n_parameters(plan, channels, classes)
+
+
+def test_without_deep_supervision_there_is_one_output() -> None:
+    network = network_of(replace(PLAIN_3D, deep_supervision=False))
+    assert [tuple(o.shape) for o in network(torch.zeros(2, 2, 4, 8, 4))] == [(2, 3, 4, 8, 4)]
+
+
+def test_same_seed_same_weights() -> None:
+    first, second, other = (network_of(PLAIN_2D, seed=s).state_dict() for s in (7, 7, 8))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert not all(torch.equal(first[k], other[k]) for k in first)
+
+
+def test_samples_of_a_batch_do_not_see_one_another() -> None:
+    network = network_of(PLANS["residual 3D"]).eval()
+    batch = torch.randn(3, 2, 4, 8, 8)
+    together = network(batch)[0]
+    alone = torch.cat([network(batch[i : i + 1])[0] for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2), (2, 1, 3), (2, 2), (1, 2)])
+def test_upsample_is_a_transposed_convolution(stride: tuple[int, ...]) -> None:
+    ndim, n_in, n_out = len(stride), 3, 2
+    ours = Upsample(ndim, n_in, n_out, stride)
+    nn.init.normal_(ours.expand.weight)
+    bias = torch.randn(n_out)
+    theirs = (nn.ConvTranspose2d if ndim == 2 else nn.ConvTranspose3d)(n_in, n_out, stride, stride)
+    with torch.no_grad():
+        ours.expand.bias.copy_(bias.repeat_interleave(prod(stride)))
+        theirs.bias.copy_(bias)
+        theirs.weight.copy_(ours.expand.weight.reshape(n_out, *stride, n_in).movedim(-1, 0))
+    image = torch.randn(2, n_in, *(5, 3, 4)[:ndim])
+    torch.testing.assert_close(ours(image), theirs(image))
+
+
+def test_instance_norm_is_torchs() -> None:
+    ours, theirs = instance_norm(5), nn.InstanceNorm3d(5, affine=True)
+    with torch.no_grad():
+        ours.weight.copy_(torch.randn(5))
+        ours.bias.copy_(torch.randn(5))
+    theirs.load_state_dict(ours.state_dict())
+    image = 10 + 3 * torch.randn(2, 5, 3, 4, 6)
+    torch.testing.assert_close(ours(image), theirs(image), rtol=1e-4, atol=1e-5)
+
+
+def test_norm_of_a_single_voxel_is_its_bias() -> None:
+    block = ConvBlock(3, 1, 2, (3, 3, 3), (1, 1, 1))
+    with torch.no_grad():
+        block[1].bias.copy_(torch.tensor([2.0, -1.0]))
+    assert block(torch.ones(1, 1, 1, 1, 1)).flatten().tolist() == pytest.approx([2.0, -SLOPE])
+
+
+@pytest.mark.parametrize(("size", "halved"), [(6, 3), (7, 4), (1, 1)])
+def test_stride_two_halves_rounding_up(size: int, halved: int) -> None:
+    image = torch.zeros(1, 1, size, size)
+    assert convolution(2, 1, 1, (3, 3), (2, 2), bias=False)(image).shape[2:] == (halved, halved)
+    assert convolution(2, 1, 1, (5, 1), (1, 1), bias=False)(image).shape[2:] == (size, size)
+
+
+def test_a_new_residual_block_passes_its_input() -> None:
+    network = network_of(PLANS["residual 3D"])
+    blocks = [m for m in network.modules() if isinstance(m, ResidualBlock)]
+    same = next(b for b in blocks if not len(b.shortcut))
+    image = torch.randn(1, same.norm.num_channels, 4, 4, 4)
+    torch.testing.assert_close(same(image), nn.functional.leaky_relu(image, SLOPE))
+
+
+def test_shortcut_averages_where_the_block_strides() -> None:
+    block = ResidualBlock(2, 1, 1, (3, 3), (2, 2))
+    image = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert block.shortcut(image).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+
+
+def test_initial_weights_have_the_spread_of_he() -> None:
+    network = network_of(replace(PLAIN_2D, features=(16, 32, 64)))
+    kernel = network.encoder[2][1][0].weight.detach()
+    expected = np.sqrt(2 / (1 + SLOPE**2) / (64 * 9))
+    assert float(kernel.std()) == pytest.approx(expected, rel=0.05)
+    assert all(float(head.bias.abs().max()) == 0 for head in network.heads)

@@ -1,0 +1,92 @@
+"""Intensity normalisation: by hand, against numpy, and properties."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from autoseg.errors import DataError, PlanError
+from autoseg.normalize import normalize
+from autoseg.plan import NORMALIZATIONS, ChannelPlan
+
+
+def _channel(scheme: str, mean: float = 100, std: float = 50, low: float = -100, high: float = 300) -> ChannelPlan:
+    return ChannelPlan("CT", scheme, mean, std, low, high)
+
+
+def _line(*values: float) -> np.ndarray:
+    return np.array([[values]], dtype=np.float32)
+
+
+def test_ct_by_hand() -> None:
+    assert normalize(_line(-1000, 0, 100, 3000), _channel("ct")).tolist() == [[[-4, -2, 0, 4]]]
+
+
+def test_ct_of_a_dataset_with_one_intensity() -> None:
+    assert normalize(_line(5, 7), _channel("ct", mean=7, std=0, low=7, high=7)).tolist() == [[[0, 0]]]
+
+
+def test_zscore_by_hand() -> None:
+    assert normalize(_line(1, 3), _channel("zscore")).tolist() == [[[-1, 1]]]
+
+
+def test_zscore_of_large_offsets() -> None:
+    values = np.random.default_rng(0).normal(1e6, 10, (20, 30, 40)).astype(np.float32)
+    expected = (values.astype(np.float64) - values.mean(dtype=np.float64)) / values.std(dtype=np.float64)
+    np.testing.assert_allclose(normalize(values, _channel("zscore")), expected, atol=0.02)  # float32 steps of 0.06 at 1e6
+
+
+def test_zscore_nonzero_leaves_the_outside_at_zero() -> None:
+    assert normalize(_line(0, 1, 3, 0), _channel("zscore_nonzero")).tolist() == [[[0, -1, 1, 0]]]
+
+
+def test_zscore_nonzero_takes_a_mask() -> None:
+    mask = np.array([[[True, True, False]]])  # a voxel that is 0 in this channel only belongs to the body too
+    assert normalize(_line(0, 2, 9), _channel("zscore_nonzero"), mask).tolist() == [[[-1, 1, 0]]]
+
+
+def test_rescale_and_rgb_and_none() -> None:
+    assert normalize(_line(-5, 0, 5), _channel("rescale_0_1")).tolist() == [[[0, 0.5, 1]]]
+    assert normalize(_line(0, 51, 255), _channel("rgb_0_1")).tolist() == [[[0, np.float32(0.2), 1]]]
+    assert normalize(_line(-3, 8), _channel("none")).tolist() == [[[-3, 8]]]
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "zscore_nonzero", "rescale_0_1"])
+@pytest.mark.parametrize("value", [0.0, 0.1, 4.0, 1e6])
+def test_constant_image_becomes_zero(scheme: str, value: float) -> None:
+    assert not normalize(np.full((3, 4, 5), value, dtype=np.float32), _channel(scheme)).any()
+
+
+def test_rgb_out_of_range() -> None:
+    with pytest.raises(DataError, match=r"channel 'CT' is not 8-bit colour; found: intensities 0…300; allowed: 0…255"):
+        normalize(_line(0, 300), _channel("rgb_0_1"))
+
+
+@pytest.mark.parametrize("values", [(0, 70000), (-70000, 0), (0, np.nan)])
+def test_too_large_for_float16(values: tuple[float, float]) -> None:
+    with pytest.raises(DataError, match="too large for normalization 'none'"):
+        normalize(_line(*values), _channel("none"))
+
+
+def test_unknown_scheme() -> None:
+    with pytest.raises(PlanError, match="unknown normalization; found: ztest"):
+        normalize(_line(0), _channel("ztest"))
+
+
+@pytest.mark.parametrize("scheme", NORMALIZATIONS)
+def test_input_is_left_alone(scheme: str) -> None:
+    data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    before = data.copy()
+    result = normalize(data, _channel(scheme))
+    np.testing.assert_array_equal(data, before)
+    assert result.dtype == np.float32
+    assert result.shape == data.shape
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrays(np.float32, (2, 3, 4), elements=st.floats(0, 255, width=32)), st.sampled_from(NORMALIZATIONS))
+def test_every_result_fits_float16(data: np.ndarray, scheme: str) -> None:
+    assert np.isfinite(normalize(data, _channel(scheme)).astype(np.float16)).all()

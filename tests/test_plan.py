@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoseg.errors import LabelError, PlanError, UsageError
+from autoseg.labels import LabelSet
+from autoseg.plan import (
+    ChannelPlan,
+    Configuration,
+    DataPlan,
+    InferencePlan,
+    NetworkPlan,
+    Origin,
+    PatchPlan,
+    Plan,
+    SpacePlan,
+    TrainingPlan,
+    load_plan,
+    parse_plan,
+    save_plan,
+)
+from autoseg.records import to_json
+
+FINE = Configuration(
+    space=SpacePlan("LPS", (1.0, 0.5, 0.5), "nonzero", 3, 1),
+    patch=PatchPlan((16, 32, 32), 2, 0.33),
+    network=NetworkPlan(
+        "plain_unet", (32, 64, 128), ((1, 1, 1), (1, 2, 2), (2, 2, 2)), ((1, 3, 3), (3, 3, 3), (3, 3, 3)), (2, 2, 2), (2, 2), True
+    ),
+    training=TrainingPlan(1000, 250, "sgd", 0.01, 3e-5, "poly", 0.0, 0.99, "default", (0, 1, 2)),
+    inference=InferencePlan(0.5, (0, 1, 2)),
+    postprocess=("largest_foreground",),
+    why={"patch.batch_size": "2, the smallest that trains well"},
+)
+FLAT = Configuration(
+    space=SpacePlan("LPS", (0.5, 0.5), "none", 3, 1),
+    patch=PatchPlan((64, 32), 12, 0.33),
+    network=NetworkPlan("residual_unet", (32, 64), ((1, 1), (2, 2)), ((3, 3), (3, 3)), (1, 3), (1,), False),
+    training=TrainingPlan(1, 1, "adamw", 1e-3, 0.0, "cosine", 0.1, 0.0, "none", ()),
+    inference=InferencePlan(0.0, ()),
+    postprocess=(),
+    why={},
+)
+PLAN = Plan(
+    schema_version=1,
+    name="Task01_X",
+    task="segmentation",
+    data=DataPlan((ChannelPlan("CT", "ct", 100.0, 50.0, -20.0, 400.0),), LabelSet(("liver", "tumour"), (1, 4))),
+    configurations={"3d_fullres": FINE, "2d": FLAT},
+    origin=Origin("0123abcd", 8.0, "cpu", "0.1.0"),
+    why={"task": "the dataset has label maps"},
+)
+
+
+def edited(path: str, value: Any) -> str:
+    """The plan's text after a hand edit of `configurations.3d_fullres.<path>`."""
+    document = json.loads(to_json(PLAN))
+    *parents, key = path.split(".")
+    place = document["configurations"]["3d_fullres"]
+    for parent in parents:
+        place = place[parent]
+    place[key] = value
+    return json.dumps(document)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    save_plan(PLAN, path)
+    assert load_plan(path) == PLAN
+    assert path.read_text(encoding="utf-8") == to_json(PLAN)
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith('{\n  "schema_version": 1,\n  "name": "Task01_X",')
+    assert '      "patch": {\n        "patch_size": [16, 32, 32],' in text
+
+
+def test_window_and_dimensions() -> None:
+    assert (FINE.ndim, FINE.window) == (3, (16, 32, 32))
+    assert (FLAT.ndim, FLAT.window) == (2, (1, 64, 32))
+
+
+def test_choosing_a_configuration() -> None:
+    assert PLAN.configuration(None) == ("3d_fullres", FINE)
+    assert PLAN.configuration("2d") == ("2d", FLAT)
+    with pytest.raises(UsageError, match=r"no configuration '3d_fulres' - did you mean '3d_fullres'\?; allowed: 3d_fullres, 2d"):
+        PLAN.configuration("3d_fulres")
+
+
+def test_no_plan(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no plan; file: .*plan\.json; fix: autoseg plan_and_preprocess -d DATASET"):
+        load_plan(tmp_path / "plan.json")
+
+
+def test_another_schema_version() -> None:
+    with pytest.raises(PlanError, match=r"another schema version; file: plan\.json; found: 2; allowed: 1; fix: plan again"):
+        parse_plan(to_json(replace(PLAN, schema_version=2)), "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "not valid JSON"), ("[]", "'document' has the wrong type"), ("{}", "missing key 'schema_version'")],
+)
+def test_no_plan_at_all(text: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        parse_plan(text, "plan.json")
+
+
+def test_misspelt_key() -> None:
+    with pytest.raises(
+        PlanError, match=r"unknown key 'configurations\.3d_fullres\.patch\.batchsize' - did you mean 'batch_size'"
+    ):
+        parse_plan(edited("patch.batchsize", 2), "plan.json")
+
+
+def test_a_plan_without_configuration() -> None:
+    with pytest.raises(PlanError, match=r"a plan needs a configuration; file: plan\.json"):
+        parse_plan(to_json(replace(PLAN, configurations={})), "plan.json")
+
+
+def test_unknown_normalization() -> None:
+    odd = replace(PLAN, data=replace(PLAN.data, channels=(replace(PLAN.data.channels[0], normalization="zscor"),)))
+    with pytest.raises(
+        PlanError, match=r"'data\.channels\[0\]\.normalization' is unknown - did you mean 'zscore'\?.*found: zscor"
+    ):
+        parse_plan(to_json(odd), "plan.json")
+
+
+def test_labels_are_checked_too() -> None:
+    document = json.loads(to_json(PLAN))
+    document["data"]["labels"]["values"] = [4, 1]
+    with pytest.raises(LabelError, match="ascending"):
+        parse_plan(json.dumps(document), "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("patch.patch_size", [16], r"patch\.patch_size' cannot be used.*found: \(16,\); allowed: two or three numbers"),
+        ("patch.patch_size", [], r"patch\.patch_size' cannot be used"),
+        ("patch.patch_size", [16, 30, 32], r"patch\.patch_size\[1\]' cannot be used.*found: 30; allowed: a multiple of 4"),
+        ("patch.patch_size", [0, 32, 32], r"patch\.patch_size\[0\]' cannot be used.*found: 0; allowed: a multiple of 2"),
+        ("patch.batch_size", 0, r"patch\.batch_size' cannot be used.*found: 0; allowed: 1 or more"),
+        ("patch.foreground_fraction", 1.5, r"foreground_fraction' cannot be used.*found: 1\.5; allowed: 0…1"),
+        ("space.spacing_mm", [1.0, 1.0], r"space\.spacing_mm' cannot be used.*allowed: 3 numbers, as patch_size"),
+        ("space.spacing_mm", [1.0, 0.0, 1.0], r"space\.spacing_mm' cannot be used.*allowed: positive mm"),
+        ("space.orientation", "RAS", r"space\.orientation' cannot be used.*found: RAS; allowed: LPS"),
+        ("space.crop", "body", r"space\.crop' cannot be used.*allowed: nonzero, none"),
+        ("space.image_order", 2, r"space\.image_order' cannot be used.*found: 2; allowed: 0, 1, 3"),
+        ("space.label_order", 3, r"space\.label_order' cannot be used.*found: 3; allowed: 0, 1"),
+        ("network.kind", "plain_unt", r"network\.kind' is unknown - did you mean 'plain_unet'\?"),
+        ("network.features", [32], r"network\.features' cannot be used.*two or more positive numbers"),
+        ("network.features", [32, 0, 1], r"network\.features' cannot be used"),
+        ("network.strides", [[1, 1, 1], [2, 2, 2]], r"network\.strides' cannot be used.*allowed: 3×3"),
+        ("network.strides", [[1, 1, 1], [2, 2], [2, 2, 2]], r"network\.strides' cannot be used"),
+        ("network.strides", [[1, 1, 1], [0, 2, 2], [2, 2, 2]], r"network\.strides' cannot be used"),
+        ("network.strides", [[2, 1, 1], [1, 2, 2], [2, 2, 2]], r"network\.strides\[0\]' cannot be used.*allowed: all 1"),
+        ("network.kernel_sizes", [[3, 3, 3]] * 2, r"network\.kernel_sizes' cannot be used.*allowed: 3×3"),
+        ("network.kernel_sizes", [[3, 3, 3]] * 2 + [[2, 3, 3]], r"network\.kernel_sizes' cannot be used.*odd numbers"),
+        ("network.encoder_blocks", [2, 2], r"network\.encoder_blocks' cannot be used.*allowed: 3 numbers"),
+        ("network.decoder_blocks", [2, 2, 2], r"network\.decoder_blocks' cannot be used.*allowed: 2 numbers"),
+        ("training.epochs", 0, r"training\.epochs' cannot be used.*found: 0 × 250; allowed: 1 or more"),
+        ("training.steps_per_epoch", 0, r"training\.epochs' cannot be used.*found: 1000 × 0"),
+        ("training.learning_rate", 0, r"training\.learning_rate' cannot be used.*allowed: above 0"),
+        ("training.weight_decay", -1, r"training\.weight_decay' cannot be used.*allowed: 0 or more"),
+        ("training.warmup_fraction", 1, r"training\.warmup_fraction' cannot be used"),
+        ("training.ema_decay", 1, r"training\.ema_decay' cannot be used"),
+        ("training.optimizer", "adam", r"training\.optimizer' is unknown - did you mean 'adamw'\?; .*allowed: adamw, sgd"),
+        ("training.schedule", "step", r"training\.schedule' is unknown.*found: step; allowed: cosine, poly"),
+        ("training.augmentation", "much", r"training\.augmentation' is unknown.*allowed: default, none"),
+        ("training.mirror_axes", [3], r"training\.mirror_axes' cannot be used.*allowed: 0 \(z\), 1 \(y\), 2 \(x\)"),
+        ("inference.mirror_axes", [-1], r"inference\.mirror_axes' cannot be used"),
+        ("inference.overlap", 1.0, r"inference\.overlap' cannot be used.*found: 1\.0; allowed: 0…1"),
+        ("postprocess", ["largest"], r"postprocess' is unknown.*found: largest; allowed: largest_foreground"),
+    ],
+)
+def test_hand_edits_that_cannot_work(path: str, value: Any, message: str) -> None:
+    with pytest.raises(PlanError, match=r"'configurations\.3d_fullres\." + message):
+        parse_plan(edited(path, value), "plan.json")

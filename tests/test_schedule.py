@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoseg.errors import UsageError
+from autoseg.schedule import EPOCH_SECONDS, Budget, learning_rate_factor, parse_duration
+
+few = settings(max_examples=50, deadline=None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epochs", "message"),
+    [
+        (None, None, "give either --time or --epochs; found: time None, epochs None"),
+        (60.0, 3, "give either --time or --epochs"),
+        (19.9, None, "too little time to train; found: 20 s; allowed: 20 s or more"),
+        (None, 0, "too few epochs; found: 0; allowed: 1 or more"),
+    ],
+)
+def test_budgets_that_make_no_sense(seconds: float | None, epochs: int | None, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Budget(seconds, epochs)
+
+
+@pytest.mark.parametrize(("seconds", "n"), [(20, 1), (45, 2), (120, 6), (600, 10), (4800, 10), (7200, 15), (86400, 180)])
+def test_reports_of_a_timed_run(seconds: float, n: int) -> None:
+    assert Budget(seconds=seconds).n_epochs == n
+
+
+@few
+@given(st.floats(20, 1e6))
+def test_a_timed_run_reports_neither_too_often_nor_too_rarely(seconds: float) -> None:
+    shortest, longest = EPOCH_SECONDS
+    assert shortest <= seconds / Budget(seconds=seconds).n_epochs <= longest or seconds < 2 * shortest
+
+
+def test_progress_counts_steps_or_seconds() -> None:
+    steps = Budget(epochs=4)
+    assert steps.n_epochs == 4
+    assert steps.progress(step=50, steps_per_epoch=25, elapsed=1e9, reserve=1e9) == 0.5
+    assert steps.progress(step=500, steps_per_epoch=25, elapsed=0, reserve=0) == 1.0
+    clock = Budget(seconds=100)
+    assert clock.progress(step=10**9, steps_per_epoch=1, elapsed=40, reserve=20) == 0.5
+    assert clock.progress(step=0, steps_per_epoch=1, elapsed=90, reserve=20) == 1.0
+    assert clock.progress(step=0, steps_per_epoch=1, elapsed=1, reserve=200) == 1.0  # nothing left to train with
+
+
+def test_learning_rate_by_hand() -> None:
+    assert learning_rate_factor("cosine", 0.0, 0.1) == 1e-3
+    assert learning_rate_factor("cosine", 0.05, 0.1) == pytest.approx(0.5)
+    assert learning_rate_factor("cosine", 0.1, 0.1) == 1
+    assert learning_rate_factor("cosine", 0.55, 0.1) == pytest.approx(0.5)
+    assert learning_rate_factor("cosine", 1.0, 0.1) == 0
+    assert learning_rate_factor("poly", 0.0, 0.0) == 1
+    assert learning_rate_factor("poly", 0.5, 0.0) == pytest.approx(0.5**0.9)
+    assert learning_rate_factor("poly", 1.0, 0.0) == 0
+
+
+@few
+@given(st.sampled_from(["cosine", "poly"]), st.floats(0, 0.9), st.floats(0, 1), st.floats(0, 1))
+def test_learning_rate_rises_then_falls(schedule: str, warmup: float, one: float, other: float) -> None:
+    early, late = sorted((one, other))
+    first, second = learning_rate_factor(schedule, early, warmup), learning_rate_factor(schedule, late, warmup)
+    assert 0 <= first <= 1
+    if late < warmup:
+        assert first <= second
+    if early >= warmup:
+        assert first >= second - 1e-12
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("10m", 600),
+        ("10min", 600),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("1H 30M".replace(" ", ""), 5400),
+        (" 1.5h ", 5400),
+    ],
+)
+def test_parse_duration(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "h", "-5m", "30m1h", "ten minutes", "1:30"])
+def test_not_a_duration(text: str) -> None:
+    with pytest.raises(UsageError, match=r"not a duration; found: .*; allowed: such as 90s, 10m, 2h, 1h30m"):
+        parse_duration(text)

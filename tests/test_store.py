@@ -1,0 +1,227 @@
+"""Prepared cases on disk: parts, completeness, foreground."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autoseg.errors import DataError, ResourceError
+from autoseg.geometry import AxisMap, Box, Grid
+from autoseg.placement import Placement, Prepared
+from autoseg.store import StoredCase, remove_case, stored_key, stored_names, write_case
+
+SHAPE = (20, 60, 70)
+
+
+def _prepared(shape: tuple[int, int, int] = SHAPE, channels: int = 2, labelled: bool = True, dtype: type = np.uint8) -> Prepared:
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((channels, *shape)).astype(np.float16)
+    label = rng.choice([0, 0, 0, 1, 3], shape).astype(dtype) if labelled else None
+    source = Grid.from_spacing((shape[2], shape[0] + 2, shape[1]), (0.3, 1 / 3, 0.7), (0.1, -2, 3))
+    axes = AxisMap((1, 2, 0), (True, False, True))
+    crop = Box((1, 0, 0), (shape[0] + 1, shape[1], shape[2]))
+    return Prepared(image, label, Placement(source, axes, crop, source.reoriented(axes).crop(crop)))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    prepared = _prepared()
+    write_case(tmp_path / "new", "a.b", prepared, "key 1")
+    case = StoredCase.open(tmp_path / "new", "a.b")
+    image, label = case.read()
+    np.testing.assert_array_equal(image, prepared.image)
+    np.testing.assert_array_equal(label, prepared.label)
+    assert (image.dtype, label.dtype) == (np.float16, np.uint8)
+    assert (case.shape, case.n_channels, case.has_label) == (SHAPE, 2, True)
+    assert case.placement == prepared.placement  # bit for bit, through JSON
+    assert stored_key(tmp_path / "new", "a.b") == "key 1"
+
+
+def test_case_without_label(tmp_path: Path) -> None:
+    write_case(tmp_path, "a", _prepared(labelled=False), "k")
+    case = StoredCase.open(tmp_path, "a")
+    assert case.read(Box((0, 0, 0), (1, 1, 1)))[1] is None
+    assert case.classes_present == ()
+    assert case.foreground(1).shape == (0, 3)
+
+
+def test_box_may_reach_outside(tmp_path: Path) -> None:
+    prepared = _prepared((2, 3, 4), channels=1)
+    write_case(tmp_path, "a", prepared, "k")
+    image, label = StoredCase.open(tmp_path, "a").read(Box((-1, 1, 2), (2, 5, 3)))
+    assert image.shape == (1, 3, 4, 1)
+    np.testing.assert_array_equal(image[0, 1:, :2], prepared.image[0, :, 1:, 2:3])
+    assert not image[0, 0].any()
+    assert not image[0, :, 2:].any()
+    assert label is not None
+    assert prepared.label is not None
+    np.testing.assert_array_equal(label[1:, :2], prepared.label[:, 1:, 2:3])
+    beyond, _ = StoredCase.open(tmp_path, "a").read(Box((5, 0, 0), (7, 3, 4)))
+    assert beyond.shape == (1, 2, 3, 4)
+    assert not beyond.any()
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, StoredCase]:
+    folder = tmp_path_factory.mktemp("store")
+    prepared = _prepared()
+    write_case(folder, "a", prepared, "k")
+    return prepared, StoredCase.open(folder, "a")
+
+
+spans = st.tuples(st.integers(-30, 90), st.integers(1, 80))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(spans, spans, spans)
+def test_any_box_is_the_padded_crop(
+    stored: tuple[Prepared, StoredCase], z: tuple[int, int], y: tuple[int, int], x: tuple[int, int]
+) -> None:
+    prepared, case = stored
+    assert prepared.label is not None
+    box = Box((z[0], y[0], x[0]), (z[0] + z[1], y[0] + y[1], x[0] + x[1]))
+    image, label = case.read(box)
+    wide = 180
+    shifted = tuple(slice(a + wide, b + wide) for a, b in zip(box.start, box.stop))
+    np.testing.assert_array_equal(label, np.pad(prepared.label, wide)[shifted])
+    np.testing.assert_array_equal(image[1], np.pad(prepared.image[1], wide)[shifted])
+
+
+def test_many_threads_read_one_case(stored: tuple[Prepared, StoredCase]) -> None:
+    prepared, case = stored
+    boxes = [Box((0, i % 40, i % 50), (20, i % 40 + 20, i % 50 + 20)) for i in range(200)]
+    with ThreadPoolExecutor(4) as pool:
+        for box, (image, _) in zip(boxes, pool.map(case.read, boxes)):
+            np.testing.assert_array_equal(image, prepared.image[(slice(None), *box.slices)])
+
+
+def test_foreground_by_hand(tmp_path: Path) -> None:
+    prepared = _prepared((2, 2, 3))
+    label = np.array([[[0, 2, 1], [0, 0, 2]], [[255, 0, 0], [0, 1, 0]]], dtype=np.uint8)
+    write_case(tmp_path, "a", Prepared(prepared.image, label, prepared.placement), "k")
+    case = StoredCase.open(tmp_path, "a")
+    assert case.classes_present == (1, 2)  # 255 means: not annotated
+    assert case.voxel_counts == {1: 2, 2: 2}
+    assert case.foreground(1).tolist() == [[0, 0, 2], [1, 1, 1]]
+    assert case.foreground(2).tolist() == [[0, 0, 1], [0, 1, 2]]
+    assert case.foreground(3).shape == (0, 3)
+
+
+def test_large_structures_are_sampled(tmp_path: Path) -> None:
+    shape = (12, 300, 400)
+    image = np.zeros((1, *shape), dtype=np.float16)
+    label = np.ones(shape, dtype=np.uint8)
+    label[0, 0, :5] = 2
+    grid = Grid.from_spacing(shape, (1, 1, 1))
+    axes = AxisMap((0, 1, 2), (False,) * 3)
+    prepared = Prepared(image, label, Placement(grid, axes, Box((0, 0, 0), shape), grid))
+    for name in ("a", "b"):
+        write_case(tmp_path, name, prepared, "k")
+    voxels = StoredCase.open(tmp_path, "a").foreground(1)
+    assert len(voxels) == len({tuple(v) for v in voxels.tolist()}) == 14_400  # 1 % of 1 439 995, rounded up
+    assert (label[tuple(voxels.T)] == 1).all()
+    assert voxels[:, 0].mean() == pytest.approx(5.5, abs=0.2)
+    np.testing.assert_array_equal(voxels, StoredCase.open(tmp_path, "b").foreground(1))
+    assert len(StoredCase.open(tmp_path, "a").foreground(2)) == 5
+    assert np.load(tmp_path / "a.foreground.npy", allow_pickle=False).dtype == np.uint32
+
+
+def test_uint16_labels(tmp_path: Path) -> None:
+    prepared = _prepared((3, 4, 5), dtype=np.uint16)
+    assert prepared.label is not None
+    prepared.label[0, 0, 0] = 65535
+    prepared.label[0, 0, 1] = 255
+    write_case(tmp_path, "a", prepared, "k")
+    case = StoredCase.open(tmp_path, "a")
+    assert case.read()[1].dtype == np.uint16  # type: ignore[union-attr]
+    assert case.classes_present == (1, 3, 255)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 500, 3), (300, 2, 2), (9, 49, 97)])
+def test_odd_shapes(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    prepared = _prepared(shape, channels=3)
+    write_case(tmp_path, "a", prepared, "k")
+    np.testing.assert_array_equal(StoredCase.open(tmp_path, "a").read()[0], prepared.image)
+
+
+def test_rewriting_replaces(tmp_path: Path) -> None:
+    write_case(tmp_path, "a", _prepared(), "old")
+    write_case(tmp_path, "a", _prepared((3, 4, 5), labelled=False), "new")
+    assert stored_key(tmp_path, "a") == "new"
+    assert StoredCase.open(tmp_path, "a").shape == (3, 4, 5)
+    assert sorted(os.listdir(tmp_path)) == ["a.foreground.npy", "a.image.b2nd", "a.json"]
+
+
+@pytest.mark.parametrize("ending", [".json", ".image.b2nd", ".label.b2nd", ".foreground.npy"])
+def test_incomplete_is_absent(tmp_path: Path, ending: str) -> None:
+    write_case(tmp_path, "a", _prepared((3, 4, 5)), "k")
+    file = tmp_path / f"a{ending}"
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    assert stored_key(tmp_path, "a") is None
+    file.unlink()
+    assert stored_key(tmp_path, "a") is None
+    with pytest.raises(DataError, match="case a: not prepared, or only in part"):
+        StoredCase.open(tmp_path, "a")
+    assert stored_names(tmp_path) == ("a",)
+    remove_case(tmp_path, "a")
+    assert os.listdir(tmp_path) == []
+
+
+def test_names(tmp_path: Path) -> None:
+    assert stored_names(tmp_path / "nowhere") == ()
+    for name in ("b", "a.json", "a"):
+        write_case(tmp_path, name, _prepared((1, 2, 3)), "k")
+    assert {"a", "a.json", "b"} == set(stored_names(tmp_path))
+
+
+def test_marker_is_plain_json(tmp_path: Path) -> None:
+    write_case(tmp_path, "a", _prepared((3, 4, 5)), "k")
+    content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert (content["key"], content["shape"], content["n_channels"]) == ("k", [3, 4, 5], 2)
+
+
+def test_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ResourceError, match="case a: cannot write the prepared case"):
+        write_case(tmp_path / "file", "a", _prepared((1, 2, 3)), "k")
+
+
+def test_killed_while_writing_leaves_whole_cases(tmp_path: Path) -> None:
+    """A process rewrites one case for ever and is killed; what `stored_key` calls complete must read well."""
+    program = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[1])
+        from tests.test_store import _prepared, write_case
+        prepared = _prepared()
+        print("ready", flush=True)
+        for i in range(10**6):
+            write_case(Path(sys.argv[2]), "a", prepared, str(i))
+        """
+    )
+    for i in range(4):
+        root = str(Path(__file__).parents[1])
+        process = subprocess.Popen([sys.executable, "-c", program, root, str(tmp_path)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.1 + 0.013 * i)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        if stored_key(tmp_path, "a") is not None:
+            np.testing.assert_array_equal(StoredCase.open(tmp_path, "a").read()[0], _prepared().image)
+        write_case(tmp_path, "a", _prepared(), "after")  # whatever was left does not stand in the way
+        assert stored_key(tmp_path, "a") == "after"
