@@ -1,12 +1,15 @@
 """Another resolution over the same extent: one small matrix an axis, multiplied in float32.
 
 Interpolation on a regular grid is separable, so a volume is resampled by three matrix products, which is what BLAS is
-fast at. Voxel edges, not centres, stay aligned (`Grid.with_shape`); beyond the edge the outermost voxel continues.
+fast at. They are kept too small for BLAS's own threads, which stall for milliseconds a product on a busy machine; the
+callers work on several cases or slabs at once anyway. Voxel edges, not centres, stay aligned (`Grid.with_shape`);
+beyond the edge the outermost voxel continues.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import permutations
 from math import prod
@@ -14,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from autoseg.batch import cpu_count
 from autoseg.errors import UsageError
 from autoseg.geometry import Triple
 
 ANISOTROPY_THRESHOLD = 3  # nnU-Net (Isensee et al. 2021): a coarser axis than this is not interpolated across
 _SPLINE_REACH = 13  # the cubic cardinal spline falls by 0.268 a voxel: 0.268^13 is below float32 precision
-_BAND_ROWS = 32  # rows multiplied at once; fewer leave BLAS idle, more multiply zeros
-_SLAB_VOXELS = 1 << 22  # voxels per working array of `resample_argmax`: 16 MB, and long enough rows for BLAS
+_BAND_ROWS = 8  # rows multiplied at once: products so small (below 2^18) that OpenBLAS keeps each on one thread
+_SLAB_VOXELS = 1 << 20  # voxels per working array of `resample_argmax`: 4 MB, so that it stays in the cache
 _TIE_BREAK = 1e-4  # weight of the nearest voxel that decides between equal labels; far above float32 rounding
 
 Bands = tuple[tuple[slice, slice, np.ndarray], ...]
@@ -136,7 +140,8 @@ def resample_argmax(logits: np.ndarray, shape: Triple) -> np.ndarray:
     along_z = axis_matrix(source[0], shape[0], 1)
     bands_y, bands_x = _bands(source[1], shape[1], 1), _bands(source[2], shape[2], 1)
     depth = max(1, _SLAB_VOXELS // (shape[1] * shape[2]))
-    for first in range(0, shape[0], depth):
+
+    def fill(first: int) -> None:
         rows = slice(first, min(first + depth, shape[0]))
         needed = _span(along_z[rows].any(axis=0))
         slab: Triple = (rows.stop - rows.start, *shape[1:])
@@ -144,6 +149,9 @@ def resample_argmax(logits: np.ndarray, shape: Triple) -> np.ndarray:
         best = np.full(slab, -np.inf, dtype=np.float32)
         for k, plane in enumerate(logits[:, needed]):
             _keep_larger(best, result[rows], _apply(plane.astype(np.float32), slab, bands), k)
+
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        list(pool.map(fill, range(0, shape[0], depth)))
     return result
 
 
@@ -199,7 +207,7 @@ def _apply(volume: np.ndarray, shape: Triple, bands: tuple[Bands, ...]) -> np.nd
     changing = [a for a in range(3) if bands[a]]
     for axis in min(permutations(changing), key=lambda order: _cost(volume.shape, shape, bands, order)):
         volume = _along(volume, axis, shape[axis], bands[axis])
-    return np.ascontiguousarray(volume)
+    return volume
 
 
 def _cost(source: Sequence[int], shape: Triple, bands: tuple[Bands, ...], order: Sequence[int]) -> int:
@@ -212,17 +220,18 @@ def _cost(source: Sequence[int], shape: Triple, bands: tuple[Bands, ...], order:
 
 
 def _along(volume: np.ndarray, axis: int, size: int, bands: Bands) -> np.ndarray:
-    """One axis, as few large products: a product for every slice would wait for all BLAS threads thousands of times."""
-    if axis == 1:
-        return _along(np.ascontiguousarray(volume.swapaxes(0, 1)), 0, size, bands).swapaxes(0, 1)
     shape = list(volume.shape)
     shape[axis] = size
     result = np.empty(shape, dtype=np.float32)
+    if axis == 0:  # one product for each y; otherwise one for each z
+        volume, out = volume.swapaxes(0, 1), result.swapaxes(0, 1)
+    else:
+        out = result
     for rows, columns, part in bands:
-        if axis == 0:
-            np.matmul(part, volume.reshape(len(volume), -1)[columns], out=result.reshape(size, -1)[rows])
+        if axis == 2:
+            np.matmul(volume[:, :, columns], part.T, out=out[:, :, rows])
         else:
-            np.matmul(volume.reshape(-1, volume.shape[2])[:, columns], part.T, out=result.reshape(-1, size)[:, rows])
+            np.matmul(part, volume[:, columns], out=out[:, rows])
     return result
 
 

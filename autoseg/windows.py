@@ -18,7 +18,7 @@ def window_starts(size: int, window: int, overlap: float) -> list[int]:
     """First index of each window along an axis: evenly spread, neighbours share `overlap` of a window or more, to the voxel."""
     if size <= window:
         return [0]
-    steps = math.ceil((size - window) / (window * (1 - overlap)))
+    steps = math.ceil((size - window) / max(1, window * (1 - overlap)))
     return [round(i * (size - window) / steps) for i in range(steps + 1)]
 
 

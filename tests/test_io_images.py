@@ -271,11 +271,10 @@ def test_truncated_files(tmp_path: Path, ending: str, share: float) -> None:
         read_image([path], ["x"])
 
 
-@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_truncated_nifti_says_how_much_is_missing(tmp_path: Path, kind: type, ending: str) -> None:
+def test_truncated_nifti_says_how_much_is_missing(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a{ending}"
-    nib.save(kind(noise((20, 30, 40)).T, np.eye(4)), path)
+    nib.save(nib.Nifti1Image(noise((20, 30, 40)).T, np.eye(4)), path)
     np.testing.assert_array_equal(read_image([path], ["x"]).data[0], noise((20, 30, 40)))
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(DataError, match=r"the file is truncated; file: .*; found: \d+ bytes; allowed: \d+ bytes; fix: copy"):
@@ -311,9 +310,9 @@ def test_a_grid_that_makes_no_sense_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.nrrd"
     path.write_text(
         "NRRD0004\ntype: float\ndimension: 3\nspace: left-posterior-superior\nsizes: 2 2 2\n"
-        "space directions: (1,0,0) (nan,1,0) (0,0,1)\nencoding: raw\nendian: little\n\n"
+        "space directions: (1,0,0) (1,0,0) (0,0,1)\nencoding: raw\nendian: little\n\n"
     )
-    with pytest.raises(DataError, match=r"; file: .*a\.nrrd"):
+    with pytest.raises(GeometryError, match=r"must be independent and longer than zero; file: .*a\.nrrd; found: spacing"):
         read_grid(path)
 
 
@@ -321,7 +320,7 @@ def test_a_fifth_axis(tmp_path: Path) -> None:
     (tmp_path / "a.mha").write_text(
         "ObjectType = Image\nNDims = 5\nDimSize = 2 2 2 2 2\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n" + "x" * 32
     )
-    with pytest.raises(DataError, match=r"must have two to four axes; file: .*found: 5|cannot be read as an image"):
+    with pytest.raises(DataError, match=r"must have two to four axes; file: .*found: 5"):
         read_grid(tmp_path / "a.mha")
 
 
@@ -410,15 +409,20 @@ def test_a_nifti_label_map_has_the_stored_bytes_of_its_image(tmp_path: Path, cod
     assert before.get_xyzt_units() == after.get_xyzt_units()
 
 
-@pytest.mark.parametrize("header", [nib.Nifti1Header(endianness=">"), nib.Nifti2Header()])
-def test_other_nifti_headers_are_followed_to_eight_digits(tmp_path: Path, header: nib.Nifti1Header) -> None:
+def test_a_big_endian_header_is_followed_to_seven_digits(tmp_path: Path) -> None:
     grid = oblique(seed=5)
     ras = np.diag([-1.0, -1, 1, 1]) @ grid.affine @ np.eye(4)[[2, 1, 0, 3]]
-    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     source, target = tmp_path / "a.nii", tmp_path / "b.nii"
-    nib.save(kind(noise((3, 4, 5)).T, ras, header), source)
+    nib.save(nib.Nifti1Image(noise((3, 4, 5)).T, ras, nib.Nifti1Header(endianness=">")), source)
     write_label_map(target, some_labels(read_grid(source)), like=source)
-    np.testing.assert_allclose(read_grid(target).affine, read_grid(source).affine, atol=NIFTI_MM)
+    np.testing.assert_allclose(read_grid(target).affine, read_grid(source).affine, atol=1e-6)
+
+
+def test_nifti_2_is_refused(tmp_path: Path) -> None:
+    """ITK does not read it."""
+    nib.save(nib.Nifti2Image(noise((3, 4, 5)).T, np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(DataError, match="cannot be read as an image"):
+        read_grid(tmp_path / "a.nii")
 
 
 def test_a_label_map_may_change_format(tmp_path: Path) -> None:

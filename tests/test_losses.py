@@ -60,7 +60,7 @@ def test_equals_the_one_hot_definition_with_its_gradient(
     target[torch.rand(target.shape, generator=generator) < ignored] = IGNORE
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     loss, expected = dice_ce(ours, target, IGNORE), naive(theirs, target)
-    assert float(loss) == pytest.approx(float(expected), rel=1e-4, abs=1e-5)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-5)
     loss.backward()
     expected.backward()
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-6)
@@ -78,14 +78,14 @@ def test_ignored_voxels_have_no_influence_and_no_gradient() -> None:
     changed[..., [2, 4]] = 50 * torch.randn(1, 3, 2)
     assert float(dice_ce(changed, target, IGNORE)) == float(loss.detach())
     left_out = dice_ce(logits[..., [0, 1, 3]], target[:, [0, 1, 3]], IGNORE)
-    assert float(left_out) == pytest.approx(float(loss), rel=1e-6)
+    assert left_out.item() == pytest.approx(loss.item(), rel=1e-6)
 
 
 def test_a_batch_without_annotation_gives_zero() -> None:
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
     loss = dice_ce(logits, torch.full((2, 4, 4), IGNORE), IGNORE)
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert logits.grad is not None
     assert logits.grad.abs().max() == 0
 
@@ -109,7 +109,7 @@ def test_levels_weigh_half_of_the_finer_one_and_the_coarsest_nothing() -> None:
     loss = deep_supervision(outputs, target, IGNORE)
     by_level = [dice_ce(o, nearest_resize(target, o.shape[2:]), IGNORE) for o in outputs]
     expected = (by_level[0] + by_level[1] / 2 + by_level[2] / 4) / 1.75
-    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     loss.backward()
     assert outputs[3].grad is None
     assert all(o.grad is not None for o in outputs[:3])

@@ -144,7 +144,7 @@ def test_labels_are_checked_too() -> None:
         ("patch.patch_size", [16, 30, 32], r"patch\.patch_size\[1\]' cannot be used.*found: 30; allowed: a multiple of 4"),
         ("patch.patch_size", [0, 32, 32], r"patch\.patch_size\[0\]' cannot be used.*found: 0; allowed: a multiple of 2"),
         ("patch.batch_size", 0, r"patch\.batch_size' cannot be used.*found: 0; allowed: 1 or more"),
-        ("patch.foreground_fraction", 1.5, r"foreground_fraction' cannot be used.*found: 1\.5; allowed: 0…1"),
+        ("patch.foreground_fraction", 1.5, r"patch\.foreground_fraction' cannot be used.*found: 1\.5; allowed: 0…1"),
         ("space.spacing_mm", [1.0, 1.0], r"space\.spacing_mm' cannot be used.*allowed: 3 numbers, as patch_size"),
         ("space.spacing_mm", [1.0, 0.0, 1.0], r"space\.spacing_mm' cannot be used.*allowed: positive mm"),
         ("space.orientation", "RAS", r"space\.orientation' cannot be used.*found: RAS; allowed: LPS"),

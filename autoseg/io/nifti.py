@@ -50,13 +50,13 @@ def check_complete(path: Path, reader: sitk.ImageFileReader) -> None:
 def copy_geometry(source: Path, target: Path) -> None:
     """Gives `target` the very bytes by which `source` says where its voxels are; both NIfTI, of equal spatial shape.
 
-    Leaves NIfTI-2 and big-endian sources to what ITK wrote.
+    A big-endian source is left to what ITK wrote.
     """
     with open(source, "rb") as plain, gzip.open(plain) if _is_packed(source) else plain as handle:
         header = handle.read(348)
     packed = _is_packed(target)
     content = bytearray(gzip.decompress(target.read_bytes()) if packed else target.read_bytes())
-    if header[:4] != _NIFTI_1 or content[:4] != _NIFTI_1:
+    if header[:4] != _NIFTI_1:
         return
     for part in _GEOMETRY:
         content[part] = header[part]

@@ -16,10 +16,15 @@ def convolution(ndim: int, n_in: int, n_out: int, kernel: Sequence[int], stride:
     return kind(n_in, n_out, tuple(kernel), tuple(stride), tuple(k // 2 for k in kernel), bias=bias)  # type: ignore[arg-type]
 
 
-def instance_norm(channels: int) -> nn.GroupNorm:
-    """Instance normalisation as group normalisation with one channel a group: the same numbers, and a bottleneck of a
-    single voxel is no error."""
-    return nn.GroupNorm(channels, channels, eps=1e-5)
+class InstanceNorm(nn.GroupNorm):
+    """Instance normalisation as group normalisation with one channel a group: the same numbers. Unlike torch's own modules it
+    takes a single voxel of a single sample (and gives the bias), so that a bottleneck may be that small."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, eps=1e-5)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class ConvBlock(nn.Sequential):
@@ -28,7 +33,7 @@ class ConvBlock(nn.Sequential):
     def __init__(self, ndim: int, n_in: int, n_out: int, kernel: Sequence[int], stride: Sequence[int]) -> None:
         super().__init__(
             convolution(ndim, n_in, n_out, kernel, stride, bias=False),  # the norm takes any bias away again
-            instance_norm(n_out),
+            InstanceNorm(n_out),
             nn.LeakyReLU(SLOPE, inplace=True),
         )
 
@@ -40,13 +45,13 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = ConvBlock(ndim, n_in, n_out, kernel, stride)
         self.second = convolution(ndim, n_out, n_out, kernel, (1,) * ndim, bias=False)
-        self.norm: nn.GroupNorm = instance_norm(n_out)
+        self.norm = InstanceNorm(n_out)
         shortcut: list[nn.Module] = []
         if max(stride) > 1:
             pool = nn.AvgPool2d if ndim == 2 else nn.AvgPool3d
             shortcut.append(pool(tuple(stride), tuple(stride), ceil_mode=True))  # type: ignore[arg-type]
         if n_in != n_out:
-            shortcut += [convolution(ndim, n_in, n_out, (1,) * ndim, (1,) * ndim, bias=False), instance_norm(n_out)]
+            shortcut += [convolution(ndim, n_in, n_out, (1,) * ndim, (1,) * ndim, bias=False), InstanceNorm(n_out)]
         self.shortcut = nn.Sequential(*shortcut)
         self.act = nn.LeakyReLU(SLOPE, inplace=True)
 

@@ -1,0 +1,59 @@
+"""Runs: reading run.json, and which folders make up a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autoseg.errors import UsageError
+from autoseg.files import write_text
+from autoseg.postprocess import Rule
+from autoseg.records import to_json
+from autoseg.runs import RunRecord, common_rules, folds_of, load_run
+
+RULES = (Rule("largest_foreground"), Rule("largest_per_structure", "liver"))
+RECORD = RunRecord("Task", "3d_fullres", "0", True, 60.5, 1000, "4 cases not trained on", 0.9, {"liver": 0.9, "cyst": None}, RULES)
+
+
+def write_run(folder: Path, **changes: object) -> Path:
+    write_text(folder / "run.json", to_json(replace(RECORD, **changes)))  # type: ignore[arg-type]
+    return folder
+
+
+def test_record_round_trip(tmp_path: Path) -> None:
+    assert load_run(write_run(tmp_path / "fold_0")) == RECORD
+
+
+def test_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no trained model"):
+        load_run(tmp_path)
+
+
+def test_model_is_one_fold_or_all_finished_ones(tmp_path: Path) -> None:
+    first, third = write_run(tmp_path / "fold_0"), write_run(tmp_path / "fold_2", fold="2")
+    write_run(tmp_path / "fold_1", finished=False)
+    (tmp_path / "fold_3").mkdir()
+    assert folds_of(first) == (first,)
+    assert folds_of(tmp_path) == (first, third)
+
+
+def test_a_run_that_was_started_anew_does_not_count(tmp_path: Path) -> None:
+    current = write_run(tmp_path / "fold_0")
+    write_run(tmp_path / "fold_0.previous")
+    assert folds_of(tmp_path) == (current,)
+
+
+def test_folder_without_a_finished_fold(tmp_path: Path) -> None:
+    write_run(tmp_path / "fold_1", finished=False)
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(UsageError, match="no finished model"):
+            folds_of(folder)
+
+
+def test_rules_are_those_that_every_fold_chose() -> None:
+    other = replace(RECORD, postprocess=(RULES[1], Rule("largest_per_structure", "cyst")))
+    assert common_rules([RECORD]) == RULES
+    assert common_rules([RECORD, other]) == (RULES[1],)
+    assert common_rules([RECORD, replace(RECORD, postprocess=())]) == ()

@@ -1,0 +1,184 @@
+"""Training batches: a function of seed and step, patches where they should be, faults that are not swallowed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Tiny
+
+from autoseg.errors import DataError
+from autoseg.geometry import AxisMap, Box, Grid
+from autoseg.labels import LabelSet
+from autoseg.placement import Placement, Prepared
+from autoseg.plan import Configuration, PatchPlan
+from autoseg.sampling import Batch, Loader, PatchSampler
+from autoseg.store import StoredCase, write_case
+
+LABELS = LabelSet(("left", "right", "spot"), (1, 2, 3))
+
+
+def store(folder: Path, name: str, label: np.ndarray | None, shape: tuple[int, int, int] = (10, 20, 20)) -> StoredCase:
+    """A case whose single channel is 1 + 100 z + 10 y + x / 10, never 0."""
+    z, y, x = np.indices(shape)
+    image = (1 + 100 * z + 10 * y + x / 10)[None].astype(np.float16)
+    grid = Grid.from_spacing(shape, (1, 1, 1))
+    placement = Placement(grid, AxisMap((0, 1, 2), (False,) * 3), Box((0, 0, 0), shape), grid)
+    write_case(folder, name, Prepared(image, label, placement), "key")
+    return StoredCase.open(folder, name)
+
+
+def spot(at: tuple[int, int, int], shape: tuple[int, int, int] = (10, 20, 20)) -> np.ndarray:
+    label = np.zeros(shape, dtype=np.uint8)
+    label[at] = 3
+    return label
+
+
+def plain(configuration: Configuration, patch: tuple[int, ...], batch: int, fraction: float) -> Configuration:
+    """Patches without augmentation."""
+    training = replace(configuration.training, augmentation="none")
+    return replace(configuration, patch=PatchPlan(patch, batch, fraction), training=training)
+
+
+def batches(sampler: PatchSampler, threads: int, first: int, count: int) -> list[Batch]:
+    with Loader(sampler, first, threads) as loader:
+        return [loader.next() for _ in range(count)]
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    return torch.equal(a.image, b.image) and torch.equal(a.label, b.label) and a.cases == b.cases
+
+
+def test_batch_follows_from_seed_and_step(tiny: Tiny, tmp_path: Path) -> None:
+    folder = tiny.task(tmp_path).prepared
+    cases = [StoredCase.open(folder, c.name) for c in tiny.dataset.cases]
+    sampler = PatchSampler(cases, tiny.configuration, tiny.dataset.labels, seed=3)
+    expected = [sampler.batch(step) for step in range(2, 9)]
+    for threads in (0, 1, 3):
+        assert all(equal(a, b) for a, b in zip(expected, batches(sampler, threads, 2, 7)))
+    assert not equal(expected[0], expected[1])
+    assert not equal(expected[0], replace(sampler, seed=4).batch(2))
+    first = expected[0]
+    assert first.image.shape == (2, 1, 8, 16, 16)
+    assert first.label.shape == (2, 8, 16, 16)
+    assert (first.image.dtype, first.label.dtype) == (torch.float32, torch.int64)
+    assert set(first.cases) <= {c.name for c in cases}
+
+
+def test_last_samples_of_a_batch_show_a_structure(tiny: Tiny, tmp_path: Path) -> None:
+    case = store(tmp_path, "a", spot((9, 0, 13)))
+    for batch, fraction, forced in ((4, 0.5, 2), (2, 0.33, 1), (3, 1.0, 3), (9, 1 / 3, 3)):
+        sampler = PatchSampler([case], plain(tiny.configuration, (2, 4, 4), batch, fraction), LABELS, 0)
+        for step in range(5):
+            shown = [bool((label == 3).any()) for label in sampler.batch(step).label]
+            assert all(shown[batch - forced :])
+    none_forced = PatchSampler([case], plain(tiny.configuration, (2, 4, 4), 4, 0.0), LABELS, 0)
+    shown = [(label == 3).any() for step in range(10) for label in none_forced.batch(step).label]
+    assert np.mean(shown) < 0.2
+
+
+def test_structures_are_equally_likely_however_small(tiny: Tiny, tmp_path: Path) -> None:
+    label = spot((1, 1, 1))
+    label[6:, 8:] = 1
+    sampler = PatchSampler([store(tmp_path, "a", label)], plain(tiny.configuration, (1, 3, 3), 50, 1.0), LABELS, 0)
+    centres = sampler.batch(0).label
+    assert (centres == 3).flatten(1).any(1).float().mean().item() == pytest.approx(0.5, abs=0.2)
+
+
+def test_a_case_without_structures_is_sampled_anywhere(tiny: Tiny, tmp_path: Path) -> None:
+    empty = store(tmp_path, "a", np.zeros((10, 20, 20), dtype=np.uint8))
+    batch = PatchSampler([empty], plain(tiny.configuration, (2, 4, 4), 8, 1.0), LABELS, 0).batch(0)
+    assert len({float(image[0, 0, 0, 0]) for image in batch.image}) > 4
+    assert batch.label.max() == 0
+
+
+def test_patches_lie_inside_the_case_and_reach_its_borders(tiny: Tiny, tmp_path: Path) -> None:
+    case = store(tmp_path, "a", spot((0, 0, 0)))
+    sampler = PatchSampler([case], plain(tiny.configuration, (6, 13, 8), 40, 0.1), LABELS, 0)
+    image = np.concatenate([sampler.batch(step).image for step in range(5)])[:, 0]
+    assert image.min() >= 1  # 0 is outside
+    first = image[:, 0, 0, 0] - 1
+    assert {int(v // 100) for v in first} == set(range(5))
+    assert {int(v % 100 // 10) for v in first} == set(range(8))
+
+
+def test_a_case_smaller_than_the_patch_is_padded_on_all_sides(tiny: Tiny, tmp_path: Path) -> None:
+    case = store(tmp_path, "a", spot((1, 2, 2), (2, 3, 4)), (2, 3, 4))
+    sampler = PatchSampler([case], plain(tiny.configuration, (4, 8, 4), 30, 0.5), LABELS, 0)
+    batch = sampler.batch(0)
+    inside = batch.image[:, 0] > 0
+    assert inside.flatten(1).sum(1).tolist() == [2 * 3 * 4] * 30
+    assert (batch.label == 3).flatten(1).sum(1).tolist() == [1] * 30
+    assert {int(i.any(-1).any(-1).nonzero()[0]) for i in inside} == {0, 1, 2}
+
+
+def test_two_dimensional_patches_are_slices(tiny: Tiny, tmp_path: Path) -> None:
+    case = store(tmp_path, "a", spot((4, 10, 10)))
+    batch = PatchSampler([case], plain(tiny.configuration, (8, 6), 12, 0.5), LABELS, 0).batch(0)
+    assert batch.image.shape == (12, 1, 8, 6)
+    assert batch.label.shape == (12, 8, 6)
+    assert (batch.image[:, 0].amax((1, 2)) - batch.image[:, 0].amin((1, 2)) < 100).all()  # one z each
+
+
+def test_left_and_right_swap_with_the_mirror(tiny: Tiny, tmp_path: Path) -> None:
+    """Left lies at low x, right at high x; after augmentation that must still be so."""
+    label = np.zeros((10, 20, 20), dtype=np.uint8)
+    label[:, :, :10], label[:, :, 10:] = 1, 2
+    training = replace(tiny.configuration.training, augmentation="default", mirror_axes=(2,))
+    configuration = replace(tiny.configuration, patch=PatchPlan((4, 8, 20), 8, 0.0), training=training)
+    sampler = PatchSampler([store(tmp_path, "a", label)], configuration, LABELS, 0)
+    for step in range(3):
+        for patch in sampler.batch(step).label:
+            x = torch.arange(20.0)
+            left, right = ((patch == c).float().sum((0, 1)) for c in (1, 2))
+            assert (x * left).sum() / left.sum() < (x * right).sum() / right.sum()
+
+
+def test_a_case_without_label_map_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    sampler = PatchSampler([store(tmp_path, "a", None)], tiny.configuration, LABELS, 0)
+    for threads in (0, 2):
+        with Loader(sampler, 0, threads) as loader, pytest.raises(DataError, match="case a: .*without label map"):
+            loader.next()
+
+
+class _Broken:
+    """Stands in for a sampler whose third batch cannot be made."""
+
+    def __init__(self) -> None:
+        self.made: list[int] = []
+
+    def batch(self, step: int) -> Batch:
+        self.made.append(step)
+        if step == 2:
+            raise ValueError("broken patch")
+        return Batch(torch.zeros(1), torch.zeros(1), ("a",))
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_a_fault_is_raised_with_its_batch(threads: int) -> None:
+    broken = _Broken()
+    with Loader(broken, 0, threads) as loader:  # type: ignore[arg-type]
+        loader.next()
+        loader.next()
+        started = time.monotonic()
+        with pytest.raises(ValueError, match="broken patch"):
+            loader.next()
+        assert time.monotonic() - started < 5
+    assert max(broken.made) <= 2 + 4  # no more than four batches are made ahead
+
+
+def test_waiting_is_counted() -> None:
+    class Slow(_Broken):
+        def batch(self, step: int) -> Batch:
+            time.sleep(0.02)
+            return super().batch(0)
+
+    for threads in (0, 1):
+        with Loader(Slow(), 0, threads) as loader:  # type: ignore[arg-type]
+            for _ in range(3):
+                loader.next()
+            assert 0.04 < loader.waited < 2

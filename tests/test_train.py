@@ -1,0 +1,274 @@
+"""Training: what it writes, that it skips and resumes, and that it stops on bad data and foreign plans."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Tiny, TinyRuns
+from safetensors.torch import load_file
+
+from autoseg import train as train_module
+from autoseg.checkpoint import load_state
+from autoseg.dataset import open_dataset
+from autoseg.device import Device
+from autoseg.errors import DataError, PlanError, UsageError
+from autoseg.io import read_label_map
+from autoseg.metrics import dice_per_structure
+from autoseg.plan import load_plan
+from autoseg.runs import RunRecord, load_run
+from autoseg.schedule import Budget
+from autoseg.store import StoredCase, write_case
+from autoseg.train import train, train_task
+from autoseg.workspace import Workspace
+
+EPOCHS = Budget(epochs=2)
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    with open(run / "metrics.csv", newline="", encoding="utf-8") as table:
+        return list(csv.DictReader(table))
+
+
+def same_outcome(a: Path, b: Path) -> None:
+    """Equal weights (trained, averaged and the optimizer's), curves and scores; only the clock may differ."""
+    first, second = load_file(a / "last.safetensors"), load_file(b / "last.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    for x, y in zip(history(a), history(b), strict=True):
+        for key in ("epoch", "step", "learning_rate", "train_loss", "case_dice"):
+            assert x[key] == y[key]
+    one, two = load_run(a), load_run(b)
+    assert replace(one, seconds=0) == replace(two, seconds=0)
+
+
+def test_a_run_leaves_what_it_promises(tiny: Tiny, tiny_runs: TinyRuns) -> None:
+    run, record = tiny_runs.runs[0], tiny_runs.records[0]
+    validation = tiny.task(run).validation
+    assert {p.name for p in run.iterdir()} == {
+        "last.safetensors",
+        "best.safetensors",
+        "metrics.csv",
+        "progress.png",
+        "plan.json",
+        "run.json",
+        "postprocess.json",
+        "validation",
+    }
+    assert {p.name for p in (run / "validation").iterdir()} == {f"{c.name}.nii.gz" for c in validation}
+    assert load_plan(run / "plan.json") == tiny.plan
+    assert load_run(run) == record
+    assert (record.dataset, record.configuration, record.fold) == ("Dataset001_Phantom", "3d_fullres", "0")
+    assert (record.finished, record.steps, record.validated_on) == (True, 6, f"{len(validation)} cases not trained on")
+    rows = history(run)
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "3"), ("2", "6")]
+    assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"])
+    state = load_state(run / "last.safetensors")
+    assert (state.step, len(state.history)) == (6, 2)
+
+
+def test_scores_are_those_of_the_files(tiny: Tiny, tiny_runs: TinyRuns) -> None:
+    run, record = tiny_runs.runs[0], tiny_runs.records[0]
+    rows = []
+    for case in tiny.task(run).validation:
+        assert case.label is not None
+        reference = read_label_map(case.label, tiny.dataset.labels)
+        predicted = read_label_map(run / "validation" / f"{case.name}.nii.gz", tiny.dataset.labels)
+        assert predicted.grid == reference.grid
+        rows.append(dice_per_structure(reference.data, predicted.data, 5, 255))
+    means = np.mean(np.array(rows, dtype=float), axis=0)
+    assert list(record.structure_dice.values()) == pytest.approx(means.tolist())
+    assert record.case_dice == pytest.approx(float(means.mean()))
+
+
+def test_a_finished_run_is_skipped(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device) -> None:
+    run = tiny_runs.runs[0]
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    assert train(tiny.task(run), Budget(epochs=5), float32_cpu) == tiny_runs.records[0]
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def test_the_same_seed_trains_the_same(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+    train(tiny.task(tmp_path / "a", threads=0), EPOCHS, float32_cpu)
+    same_outcome(tmp_path / "a", tiny_runs.runs[0])
+    train(tiny.task(tmp_path / "b", seed=1), EPOCHS, float32_cpu)
+    assert history(tmp_path / "b")[0]["train_loss"] != history(tmp_path / "a")[0]["train_loss"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from autoseg import train as module
+from autoseg.dataset import open_dataset
+from autoseg.device import Device
+from autoseg.schedule import Budget
+from autoseg.workspace import Workspace
+from dataclasses import replace
+
+original = module._step
+
+def step(run, loader, progress):
+    if run.state.step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(run, loader, progress)
+
+module._step = step
+data, root, run = map(Path, sys.argv[1:])
+task = module.train_task(open_dataset(data), Workspace(root), None, "0", threads=2)
+module.train(replace(task, run=run), Budget(epochs=2), Device(torch.device("cpu"), torch.float32))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+def test_a_killed_run_continues_to_the_same_end(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+    run = tmp_path / "fold_0"
+    command = [sys.executable, "-c", KILLED, str(tiny.data), str(tiny.workspace.root), str(run)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run(command, env=environment, timeout=120, check=False).returncode == -signal.SIGKILL
+    assert load_state(run / "last.safetensors").step == 3
+    assert not (run / "run.json").exists()
+    train(tiny.task(run), EPOCHS, float32_cpu)
+    same_outcome(run, tiny_runs.runs[0])
+    assert not [p for p in run.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_an_interrupted_run_continues_to_the_same_weights(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, optimizer=optimizer))
+    plan = replace(tiny.plan, configurations={"3d_fullres": configuration})
+    train(tiny.task(tmp_path / "whole", plan=plan), EPOCHS, float32_cpu)
+    original = train_module._step
+
+    def interrupted(run: object, loader: object, progress: float) -> float:
+        if run.state.step == 4:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return original(run, loader, progress)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train_module, "_step", interrupted)
+    task = tiny.task(tmp_path / "parts", plan=plan)
+    with pytest.raises(KeyboardInterrupt):
+        train(task, EPOCHS, float32_cpu)
+    assert load_state(task.run / "last.safetensors").step == 4
+    monkeypatch.undo()
+    train(task, EPOCHS, float32_cpu)
+    first, second = (load_file(tmp_path / part / "last.safetensors") for part in ("whole", "parts"))
+    assert all(torch.equal(first[k], second[k]) for k in first | second)
+    assert [row["step"] for row in history(task.run)] == ["3", "6"]
+
+
+def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 epochs of one step: an epoch ends at every step, whatever floating point makes of k/200 × 200."""
+
+    def no_work(run: object, loader: object, progress: float) -> float:
+        return 0.5
+
+    monkeypatch.setattr(train_module, "_step", no_work)
+    monkeypatch.setattr(train_module, "write_history", lambda *_: None)
+    monkeypatch.setattr(train_module, "save_training", lambda *_: None)
+    configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, steps_per_epoch=1))
+    task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": configuration}), validation=())
+    rows = []
+    monkeypatch.setattr(train_module, "_validate", lambda run: rows.extend(run.state.history) or DUMMY)
+    train(task, Budget(epochs=200), float32_cpu)
+    assert [(row.epoch, row.step) for row in rows] == [(i, i) for i in range(1, 201)]
+
+
+DUMMY = RunRecord("", "", "", True, 0.0, 0, "", None, {}, ())
+
+
+def test_a_timed_run_stops_in_time_for_its_validation(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock of our own, where a step takes two seconds and a prediction half a second."""
+    now = [0.0]
+    monkeypatch.setattr(train_module.time, "monotonic", lambda: now[0])
+    predicted = train_module._case_dice
+
+    def step(run: object, loader: object, progress: float) -> float:
+        now[0] += 2
+        return 0.5
+
+    def case_dice(model: object, cases: list[StoredCase], labels: object) -> object:
+        now[0] += 0.5 * len(cases)
+        return predicted(model, cases, labels)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train_module, "_step", step)
+    monkeypatch.setattr(train_module, "_case_dice", case_dice)
+    record = train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
+    reserve = 3 + 1.2 * 0.5 * 2 ** len(tiny.configuration.inference.mirror_axes)
+    assert 100 - reserve - 2 < record.seconds <= 100 - reserve + 2.5 + 0.5  # before the validation, which takes no time here
+    rows = history(tmp_path)
+    assert len(rows) == 5
+    assert int(rows[-1]["step"]) == record.steps
+
+
+def test_another_plan_does_not_continue_the_run(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    task = tiny.task(tmp_path)
+    train(task, Budget(epochs=1), float32_cpu)
+    (tmp_path / "run.json").unlink()
+    slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
+    with pytest.raises(PlanError, match="follows another plan.*--restart"):
+        train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": slower})), EPOCHS, float32_cpu)
+    assert load_plan(tmp_path / "plan.json") == tiny.plan
+    reworded = replace(tiny.configuration, why={"training.epochs": "because"})
+    assert train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": reworded})), EPOCHS, float32_cpu).steps == 6
+
+
+def test_a_loss_that_is_not_finite_names_the_cases(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    task = tiny.task(tmp_path / "run")
+    case = StoredCase.open(task.prepared, task.training[0].name)
+    image, label = case.read()
+    image[:] = np.inf
+    from autoseg.placement import Prepared
+
+    write_case(tmp_path / "prepared", case.name, Prepared(image, label, case.placement), "key")
+    broken = replace(task, prepared=tmp_path / "prepared", validation=())
+    with pytest.raises(DataError, match=rf"case {case.name}, {case.name}: the loss is not finite.*nan at step 0"):
+        train(broken, EPOCHS, float32_cpu)
+    assert not (task.run / "run.json").exists()
+
+
+def test_without_prepared_cases_there_is_nothing_to_learn(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no prepared case"):
+        train(tiny.task(tmp_path / "run", prepared=tmp_path / "nothing"), EPOCHS, float32_cpu)
+
+
+def test_without_validation_cases_a_run_has_no_score(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    record = train(tiny.task(tmp_path, validation=()), Budget(epochs=1), float32_cpu)
+    assert (record.finished, record.case_dice, record.postprocess) == (True, None, ())
+    assert history(tmp_path)[0]["case_dice"] == ""
+    assert not (tmp_path / "best.safetensors").exists()
+
+
+def test_task_of_a_planned_dataset(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    task = train_task(tiny.dataset, tiny.workspace, None, "0")
+    assert task.configuration == "3d_fullres"
+    assert task.run == tiny.workspace.root / "runs" / "Dataset001_Phantom" / "3d_fullres" / "fold_0"
+    names = {c.name for c in tiny.dataset.cases}
+    assert {c.name for c in (*task.training, *task.validation)} == names
+    assert len(task.training) == 4
+    everything = train_task(tiny.dataset, tiny.workspace, None, "all")
+    assert {c.name for c in everything.training} == {c.name for c in everything.validation} == names
+    assert "learnt from" in caplog.text
+
+
+def test_task_that_cannot_be(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no plan"):
+        train_task(open_dataset(tiny.data), Workspace(tmp_path), None, "0")
+    with pytest.raises(UsageError, match="no configuration '2d'"):
+        train_task(tiny.dataset, tiny.workspace, "2d", "0")
+    with pytest.raises(UsageError, match="no fold '7'"):
+        train_task(tiny.dataset, tiny.workspace, None, "7")
