@@ -46,7 +46,7 @@ def cpu_count() -> int:
 def run_cases(
     work: Callable[[C], R], cases: Sequence[C], stage: str, failures: list[Failure], workers: int | None = None
 ) -> Iterator[tuple[C, R]]:
-    """Yields (case, result) as they finish; what raises `AutosegError` goes to `failures` instead.
+    """Yields (case, result) as they finish; what raises `AutosegError` or runs out of memory goes to `failures`.
 
     At most twice as many cases as workers are in flight, so memory does not grow with the dataset.
 
@@ -55,7 +55,7 @@ def run_cases(
         workers: threads; None means one per core, 0 means none (everything runs here).
 
     Raises:
-        RuntimeError: any other exception of a case, with the case's name; that is a bug or a lack of memory.
+        RuntimeError: any other exception of a case, with the case's name; that is a bug.
     """
     count = cpu_count() if workers is None else workers
     with Progress(stage, len(cases)) as progress:
@@ -65,6 +65,11 @@ def run_cases(
             except AutosegError as error:
                 error.case = error.case or case.name
                 failures.append(Failure(case.name, stage, str(error)))
+                progress.advance()
+                continue
+            except MemoryError as error:
+                fix = "--workers 1, or a machine with more memory"
+                failures.append(Failure(case.name, stage, f"case {case.name}: out of memory; found: {error}; fix: {fix}"))
                 progress.advance()
                 continue
             except Exception as error:

@@ -17,9 +17,8 @@ from autoseg.dataset import Case, Dataset
 from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.files import sha256, stamp, write_text
 from autoseg.geometry import Box, Triple
-from autoseg.io import read_image, read_label_map
 from autoseg.labels import LabelSet
-from autoseg.prepare import check_pair
+from autoseg.pairs import PairReader
 from autoseg.records import from_json, to_json
 
 SCHEMA_VERSION = 1
@@ -109,7 +108,12 @@ class Fingerprint:
 
 
 def take_fingerprint(
-    dataset: Dataset, folder: Path, failures: list[Failure], notices: list[str], workers: int | None = None
+    dataset: Dataset,
+    folder: Path,
+    failures: list[Failure],
+    notices: list[str],
+    workers: int | None = None,
+    reader: PairReader | None = None,
 ) -> Fingerprint:
     """Reads every case once, in parallel, and writes `folder`/fingerprint.json.
 
@@ -120,12 +124,13 @@ def take_fingerprint(
         failures: cases that cannot be used are added here.
         notices: cases and structures that deserve a look are added here, as sentences.
         workers: threads, as in `batch.run_cases`.
+        reader: keeps what was read for the preparation that follows, if one does.
 
     Raises:
         DataError: no case can be used, or no case contains a structure.
     """
     before = len(failures)
-    scans = _scan_all(dataset, folder / "cases.jsonl", failures, workers)
+    scans = _scan_all(dataset, folder / "cases.jsonl", failures, workers, reader)
     if not scans:
         reasons = "; ".join(sorted(f.reason for f in failures[before:])[:3])
         raise DataError("no case can be used", file=dataset.root, found=f"{len(failures) - before} faulty: {reasons}")
@@ -181,7 +186,7 @@ class _Scan:
     quantiles: str
 
 
-def _scan_case(case: Case, dataset: Dataset, known: _Scan | None) -> _Scan:
+def _scan_case(case: Case, dataset: Dataset, known: _Scan | None, reader: PairReader | None) -> _Scan:
     """Reads and measures one case, or renews the stamps of `known` if the files hold what they held then.
 
     Raises:
@@ -198,9 +203,8 @@ def _scan_case(case: Case, dataset: Dataset, known: _Scan | None) -> _Scan:
     if known is not None and known.facts.digest == digest:
         return _Scan(meaning, stamps, known.facts, known.quantiles)
 
-    image = read_image(case.images, dataset.channels)
-    label_map = read_label_map(files[-1], dataset.labels)
-    remark = check_pair(image, label_map)
+    pair = (reader or PairReader(dataset)).read(case, keep=reader is not None)
+    image, label_map = pair.image, pair.label_map
     box = Box.around(np.any(image.data, axis=0))
     if box is None:
         raise DataError("the image holds nothing but zeros", file=case.images[0])
@@ -218,7 +222,7 @@ def _scan_case(case: Case, dataset: Dataset, known: _Scan | None) -> _Scan:
         shape_after_crop=tuple(box.shape[a] for a in axes.order),  # type: ignore[arg-type]
         voxels=tuple(int(n) for n in counts),
         intensities=tuple(_moments(v) for v in channels),
-        remark=remark or "",
+        remark=pair.remark,
     )
     return _Scan(meaning, stamps, facts, _pack([_quantiles(v) for v in channels]))
 
@@ -302,7 +306,9 @@ def _notices(fingerprint: Fingerprint) -> list[str]:
     return lines
 
 
-def _scan_all(dataset: Dataset, cache: Path, failures: list[Failure], workers: int | None) -> list[_Scan]:
+def _scan_all(
+    dataset: Dataset, cache: Path, failures: list[Failure], workers: int | None, reader: PairReader | None
+) -> list[_Scan]:
     """One scan per usable case, in the dataset's order; the cache follows."""
     meaning = _meaning(dataset)
     old = _load_cache(cache)
@@ -312,7 +318,11 @@ def _scan_all(dataset: Dataset, cache: Path, failures: list[Failure], workers: i
     if left:
         write_text(cache, "".join(map(_line, known.values())))  # whole again, should an interruption have cut the last line
         with open(cache, "a", encoding="utf-8") as handle:
-            for case, scan in run_cases(lambda c: _scan_case(c, dataset, known.get(c.name)), left, STAGE, failures, workers):
+
+            def work(case: Case) -> _Scan:
+                return _scan_case(case, dataset, known.get(case.name), reader)
+
+            for case, scan in run_cases(work, left, STAGE, failures, workers):
                 done[case.name] = scan
                 handle.write(_line(scan))
                 handle.flush()

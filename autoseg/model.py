@@ -89,7 +89,10 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
     _, configuration = plan.configuration(records[0].configuration)
     for run, record in zip(runs[1:], records[1:]):
         other = load_plan(run / "plan.json")
-        if other.data != plan.data or replace(other.configuration(record.configuration)[1], why=configuration.why) != configuration:
+        if (
+            other.data != plan.data
+            or replace(other.configuration(record.configuration)[1], why=configuration.why) != configuration
+        ):
             raise PlanError("the folds of this model follow different plans", file=run, fix="give -m the folder of one fold")
     networks = []
     for run in runs:

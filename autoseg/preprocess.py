@@ -9,10 +9,10 @@ from pathlib import Path
 
 from autoseg.batch import Failure, run_cases
 from autoseg.dataset import Case, Dataset
-from autoseg.errors import DataError
-from autoseg.io import read_image, read_label_map
+from autoseg.errors import PlanError
+from autoseg.pairs import PairReader
 from autoseg.plan import DataPlan, Plan, SpacePlan
-from autoseg.prepare import check_pair, prepare
+from autoseg.prepare import prepare
 from autoseg.records import to_json
 from autoseg.store import remove_case, stored_key, stored_names, write_case
 
@@ -36,6 +36,7 @@ def preprocess(
     case_keys: Mapping[str, str],
     failures: list[Failure],
     workers: int | None = None,
+    reader: PairReader | None = None,
 ) -> PreprocessReport:
     """Brings `folder` in line with dataset and plan; can be killed and started again at any time.
 
@@ -44,10 +45,20 @@ def preprocess(
         case_keys: digest of each case's files, by name. A case without one could not be read before and is left out.
         failures: cases that fail are appended; what was stored of them is gone.
         workers: threads, see `run_cases`.
+        reader: may still hold what the fingerprint has read.
 
     Raises:
         UsageError: the plan has no such configuration.
+        PlanError: the plan was made for other structures than the dataset now names.
     """
+    if dataset.labels != plan.data.labels:
+        raise PlanError(
+            "the plan was made for other structures",
+            found=", ".join(dataset.labels.names),
+            allowed=", ".join(plan.data.labels.names),
+            fix="autoseg plan --replan, or put the labels in dataset.json back",
+        )
+    source = reader or PairReader(dataset)
     space = plan.configuration(configuration)[1].space
     cases = [c for c in dataset.cases if c.name in case_keys]
     wanted = {c.name: prepared_key(case_keys[c.name], plan.data, space) for c in cases}
@@ -60,7 +71,8 @@ def preprocess(
 
     def work(case: Case) -> None:
         remove_case(folder, case.name)  # first, so that a case that fails now does not live on in its old form
-        _prepare_one(case, dataset, plan.data, space, folder, wanted[case.name])
+        pair = source.read(case)
+        write_case(folder, case.name, prepare(pair.image, pair.label_map, plan.data, space), wanted[case.name])
 
     done = [case.name for case, _ in run_cases(work, outdated, f"preprocess {configuration}", failures, workers)]
     return PreprocessReport(tuple(sorted(done)), tuple(sorted(reused)), tuple(removed))
@@ -70,12 +82,3 @@ def prepared_key(case_key: str, data: DataPlan, space: SpacePlan) -> str:
     """Digest of all that a prepared case depends on: its files, the plan's data and space, and this code's version."""
     parts = (str(PREPARE_VERSION), case_key, to_json(data), to_json(space))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _prepare_one(case: Case, dataset: Dataset, data: DataPlan, space: SpacePlan, folder: Path, key: str) -> None:
-    if case.label is None:
-        raise DataError("the case has no label file", case=case.name, fix="add one, or take the case out of the dataset")
-    image = read_image(case.images, dataset.channels)
-    label = read_label_map(case.label, data.labels)
-    check_pair(image, label)  # raises; what it only remarks on, the fingerprint has reported
-    write_case(folder, case.name, prepare(image, label, data, space), key)

@@ -14,6 +14,7 @@ from autoseg.dataset import Dataset
 from autoseg.errors import DataError
 from autoseg.fingerprint import Fingerprint, load_fingerprint, take_fingerprint
 from autoseg.folds import extend_folds, load_folds, make_folds, save_folds
+from autoseg.pairs import PairReader
 from autoseg.plan import Plan, load_plan, save_plan
 from autoseg.planner import Budget, make_plan
 from autoseg.preprocess import PreprocessReport, preprocess
@@ -23,11 +24,13 @@ from autoseg.workspace import Workspace
 CPU_MEMORY_GB = 8.0  # a laptop's share for training; the plan for a CPU is bound by time long before
 
 
-def fingerprint_dataset(dataset: Dataset, workspace: Workspace, failures: list[Failure], workers: int | None) -> Fingerprint:
+def fingerprint_dataset(
+    dataset: Dataset, workspace: Workspace, failures: list[Failure], workers: int | None, reader: PairReader | None = None
+) -> Fingerprint:
     """Scans what is new, writes fingerprint.json, and brings splits.json up to date with the cases that are usable."""
     folder = workspace.about(dataset.name)
     notices: list[str] = []
-    fingerprint = take_fingerprint(dataset, folder, failures, notices, workers)
+    fingerprint = take_fingerprint(dataset, folder, failures, notices, workers, reader)
     for notice in notices[:5]:
         log.warning("note: %s", notice)
     if len(notices) > 5:
@@ -73,7 +76,12 @@ def plan_dataset(
 
 
 def prepare_dataset(
-    dataset: Dataset, workspace: Workspace, configuration: str | None, failures: list[Failure], workers: int | None
+    dataset: Dataset,
+    workspace: Workspace,
+    configuration: str | None,
+    failures: list[Failure],
+    workers: int | None,
+    reader: PairReader | None = None,
 ) -> PreprocessReport:
     """Brings the usable cases to the plan's grid; what is there and unchanged is kept."""
     folder = workspace.about(dataset.name)
@@ -84,7 +92,7 @@ def prepare_dataset(
     if not known:
         raise DataError("no usable case", file=folder / "fingerprint.json", fix="autoseg fingerprint -d DATASET")
     usable = Dataset(dataset.name, dataset.root, dataset.channels, dataset.labels, tuple(known))
-    return preprocess(usable, plan, name, workspace.prepared(dataset.name, name), keys, failures, workers)
+    return preprocess(usable, plan, name, workspace.prepared(dataset.name, name), keys, failures, workers, reader)
 
 
 def describe_plan(plan: Plan, path: Path) -> str:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg import fingerprint as module
+from autoseg import pairs
 from autoseg.batch import Failure
 from autoseg.dataset import Case, Dataset, open_dataset
 from autoseg.errors import DataError, PlanError, UsageError
@@ -62,13 +63,13 @@ def scan(dataset: Dataset) -> tuple[Fingerprint, list[Failure], list[str]]:
 def read_cases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the image files that are opened from now on."""
     seen: list[str] = []
-    original = module.read_image
+    original = pairs.read_image
 
     def spy(paths: tuple[Path, ...], channels: tuple[str, ...]) -> object:
         seen.append(paths[0].name)
         return original(paths, channels)
 
-    monkeypatch.setattr(module, "read_image", spy)
+    monkeypatch.setattr(pairs, "read_image", spy)
     return seen
 
 
@@ -162,7 +163,7 @@ def test_faulty_cases_are_listed_and_the_rest_goes_on(dataset: Dataset, tmp_path
     reasons = {f.case: f.reason for f in failures}
     for name, reason in {
         "broken": "cannot be read as an image",
-        "label_value": "values that no structure has; found: 7",
+        "label_value": "found: 7; allowed: 0, 1, 2",
         "nan": "NaN",
         "no_image": "the image file is missing",
         "no_label": "the label file is missing",
@@ -255,17 +256,17 @@ def test_an_interrupted_scan_resumes(dataset: Dataset, read_cases: list[str]) ->
 
 
 def test_cases_scanned_before_a_crash_are_kept(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, read_cases: list[str]) -> None:
-    original = module.read_label_map
+    original = pairs.read_label_map
 
     def crash(path: Path, labels: LabelSet) -> object:
         if path.name.startswith("b"):
-            raise MemoryError
+            raise ZeroDivisionError
         return original(path, labels)
 
-    monkeypatch.setattr(module, "read_label_map", crash)
-    with pytest.raises(RuntimeError, match="case b: MemoryError"):
+    monkeypatch.setattr(pairs, "read_label_map", crash)
+    with pytest.raises(RuntimeError, match="case b: ZeroDivisionError"):
         take_fingerprint(dataset, dataset.root / "about", [], [], workers=0)
-    monkeypatch.setattr(module, "read_label_map", original)
+    monkeypatch.setattr(pairs, "read_label_map", original)
     read_cases.clear()
     scan(dataset)
     assert read_cases == ["b.nii.gz"]

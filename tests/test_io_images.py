@@ -234,13 +234,20 @@ def test_nan_and_infinity(tmp_path: Path, bad: float) -> None:
         read_image([tmp_path / "a.nrrd"], ["MR"])
 
 
-def test_nan_in_nifti_becomes_zero(tmp_path: Path) -> None:
-    """The NIfTI library inside ITK does so before anyone can see it."""
-    data = noise((2, 3, 4))
-    data[0, 0, 0] = np.nan
-    nib.save(nib.Nifti1Image(data.T, np.eye(4)), tmp_path / "a.nii.gz")
-    image = read_image([tmp_path / "a.nii.gz"], ["MR"])
-    np.testing.assert_array_equal(image.data[0], np.nan_to_num(data, nan=0))
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8"])
+def test_nan_in_nifti_is_seen(tmp_path: Path, ending: str, kind: str) -> None:
+    """The NIfTI library inside ITK turns it into 0 before ITK can see it."""
+    data = noise((2, 3, 4)).astype(kind)
+    path = tmp_path / f"a{ending}"
+    header = nib.Nifti1Header(endianness=kind[0])
+    header.set_data_dtype(kind)
+    nib.save(nib.Nifti1Image(data.T, np.eye(4), header), path)
+    np.testing.assert_allclose(read_image([path], ["MR"]).data[0], data, rtol=1e-6)
+    data[0, 0, 0], data[1, 2, 3] = np.nan, np.inf
+    nib.save(nib.Nifti1Image(data.T, np.eye(4), header), path)
+    with pytest.raises(DataError, match=r"the file holds NaN or infinity; file: .*; found: 2 voxels; allowed: finite numbers"):
+        read_image([path], ["MR"])
 
 
 @pytest.mark.parametrize("read", [read_grid, lambda p: read_image([p], ["x"]), lambda p: read_label_map(p, LABELS)])

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("normalize", "resample", "schedule", "windows"),
     ),
     ("checkpoint", "dataset", "phantom", "postprocess", "prepare", "store"),
+    ("pairs",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
     ("cleanup", "evaluate", "model", "planner"),
     ("predict", "stages", "train"),

@@ -36,9 +36,7 @@ def with_plan(run: Path, to: Path, plan: Plan) -> Path:
     return to
 
 
-def test_logits_are_those_of_the_sliding_window(
-    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path
-) -> None:
+def test_logits_are_those_of_the_sliding_window(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     model, records = load_model(tiny_runs.runs[:1], float32_cpu)
     assert records == tiny_runs.records[:1]
     assert not model.networks[0].training
@@ -105,9 +103,7 @@ def test_an_unfinished_fold_is_no_model(tiny_runs: TinyRuns, float32_cpu: Device
         load_model([tmp_path], float32_cpu)
 
 
-def test_folds_of_different_plans_are_not_averaged(
-    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path
-) -> None:
+def test_folds_of_different_plans_are_not_averaged(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     name, configuration = tiny.plan.configuration(None)
     coarse = replace(configuration, space=replace(configuration.space, spacing_mm=(3.0, 3.0, 3.0)))
     other = with_plan(tiny_runs.runs[1], tmp_path / "fold_1", replace(tiny.plan, configurations={name: coarse}))
@@ -129,9 +125,7 @@ def test_weights_of_another_network_are_refused(tiny: Tiny, tiny_runs: TinyRuns,
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_gpu_trains_and_predicts_what_a_cpu_does(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, compute: torch.dtype
-) -> None:
+def test_a_gpu_trains_and_predicts_what_a_cpu_does(tiny: Tiny, float32_cpu: Device, tmp_path: Path, compute: torch.dtype) -> None:
     gpu = Device(torch.device("cuda"), compute)
     record = train(tiny.task(tmp_path / "run"), Budget(epochs=2), gpu)
     assert record.finished

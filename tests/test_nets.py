@@ -41,7 +41,12 @@ PLANS = {
     "plain anisotropic": ANISOTROPIC,
     "residual anisotropic": replace(ANISOTROPIC, kind="residual_unet"),
     "one level": replace(
-        PLAIN_3D, features=(3, 5), strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3),) * 2, encoder_blocks=(1, 1), decoder_blocks=(1,)
+        PLAIN_3D,
+        features=(3, 5),
+        strides=((1, 1, 1), (2, 2, 2)),
+        kernel_sizes=((3, 3, 3),) * 2,
+        encoder_blocks=(1, 1),
+        decoder_blocks=(1,),
     ),
 }
 

@@ -14,7 +14,9 @@ from autoseg.records import to_json
 from autoseg.runs import RunRecord, common_rules, folds_of, load_run
 
 RULES = (Rule("largest_foreground"), Rule("largest_per_structure", "liver"))
-RECORD = RunRecord("Task", "3d_fullres", "0", True, 60.5, 1000, "4 cases not trained on", 0.9, {"liver": 0.9, "cyst": None}, RULES)
+RECORD = RunRecord(
+    "Task", "3d_fullres", "0", True, 60.5, 1000, "4 cases not trained on", 0.9, {"liver": 0.9, "cyst": None}, RULES
+)
 
 
 def write_run(folder: Path, **changes: object) -> Path:

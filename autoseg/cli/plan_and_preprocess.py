@@ -18,6 +18,7 @@ def run(
 ) -> None:
     """Look at a dataset, decide everything, and prepare it: fingerprint, plan and preprocess in one."""
     from autoseg.batch import Failure
+    from autoseg.pairs import PairReader
     from autoseg.progress import log
     from autoseg.stages import describe_plan, fingerprint_dataset, plan_dataset, prepare_dataset
     from autoseg.workspace import Workspace
@@ -26,10 +27,11 @@ def run(
     workspace = Workspace(root)
     failures: list[Failure] = []
     about = o.open_named(dataset, workspace)
-    fingerprint_dataset(about, workspace, failures, workers)
+    reader = PairReader(about)
+    fingerprint_dataset(about, workspace, failures, workers, reader)
     made = plan_dataset(about, workspace, device, memory, replan)
     log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json"))
-    report = prepare_dataset(about, workspace, configuration, failures, workers)
+    report = prepare_dataset(about, workspace, configuration, failures, workers, reader)
     done, kept, removed = len(report.done), len(report.reused), len(report.removed)
     log.info("%d cases prepared, %d kept, %d removed; next: autoseg train", done, kept, removed)
     o.show(made, json)

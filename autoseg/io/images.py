@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,9 +13,10 @@ from autoseg.errors import DataError, GeometryError, LabelError, ResourceError
 from autoseg.files import atomic_path
 from autoseg.geometry import Grid
 from autoseg.image import Image, LabelMap
-from autoseg.io.nifti import check_complete, copy_geometry, is_nifti
+from autoseg.io.nifti import check_complete, copy_geometry, is_nifti, not_finite
 from autoseg.labels import LabelSet
 
+T = TypeVar("T")
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK repeats header quirks on stderr; what matters is checked here
@@ -66,14 +68,6 @@ def read_image(paths: Sequence[Path], channels: Sequence[str]) -> Image:
             found=len(stack),
             allowed=f"{len(channels)} ({', '.join(channels)})",
         )
-    if not np.isfinite(stack).all():
-        raise DataError(
-            "the image holds NaN or infinity",
-            file=paths[0],
-            found=f"{int((~np.isfinite(stack)).sum())} voxels",
-            allowed="finite intensities",
-            fix="replace them with the background intensity",
-        )
     return Image(stack, grid, tuple(channels))
 
 
@@ -113,29 +107,43 @@ def write_probabilities(path: Path, probabilities: np.ndarray, like: Path) -> No
     _write(path, probabilities.astype(np.float32, copy=False), like)
 
 
-def _header(path: Path) -> sitk.ImageFileReader:
+def _reader(path: Path) -> sitk.ImageFileReader:
     if not path.is_file():
         raise DataError("no such file", file=path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    return reader
+
+
+def _header(path: Path) -> sitk.ImageFileReader:
+    reader = _reader(path)
+    _run(reader.ReadImageInformation, path)
+    return reader
+
+
+def _run(read: Callable[[], T], path: Path) -> T:
     try:
-        reader.ReadImageInformation()
+        return read()
     except RuntimeError as error:
         raise DataError("the file cannot be read as an image", file=path, found=_reason(error)) from error
-    return reader
 
 
 def _read(path: Path) -> tuple[np.ndarray, Grid]:
     """(C, Z, Y, X) array in the file's own type, and its grid."""
-    reader = _header(path)
-    grid = _grid(reader, path)
+    image = _run(_reader(path).Execute, path)
     if is_nifti(path):
-        check_complete(path, reader)
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise DataError("the file cannot be read as an image", file=path, found=_reason(error)) from error
+        check_complete(path, image)
+    grid = _grid(image, path)
     data = sitk.GetArrayFromImage(image)
+    odd = not_finite(path, image) if is_nifti(path) else int((~np.isfinite(data)).sum()) if data.dtype.kind == "f" else 0
+    if odd:
+        raise DataError(
+            "the file holds NaN or infinity",
+            file=path,
+            found=f"{odd} voxels",
+            allowed="finite numbers",
+            fix="replace them with the background value",
+        )
     if image.GetNumberOfComponentsPerPixel() > 1:
         data = np.moveaxis(data, -1, 0)
     lead = data.shape[: data.ndim - 2] if image.GetDimension() == 2 else data.shape[: data.ndim - 3]

@@ -1,5 +1,5 @@
-"""What ITK leaves undone for NIfTI: it reads truncated files as if their missing end were zero, and it turns the stored
-geometry into matrices and back, which changes oblique directions in the eighth digit."""
+"""What ITK leaves undone for NIfTI: it reads truncated files as if their missing end were zero and NaN as 0, and it turns
+the stored geometry into matrices and back, which changes oblique directions in the eighth digit."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import math
 import zlib
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from autoseg.errors import DataError
 
 _GZIP, _NIFTI_1 = b"\x1f\x8b", (348).to_bytes(4, "little")
+_FLOATS = {"16": "f4", "64": "f8"}  # NIfTI-1 datatype codes
 # bytes of a NIfTI-1 header that place the voxels in the world: pixdim, xyzt_units, and qform_code to srow_z
 _GEOMETRY = (slice(76, 108), slice(123, 124), slice(252, 328))
 
@@ -21,16 +23,15 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def check_complete(path: Path, reader: sitk.ImageFileReader) -> None:
-    """Compares the length of a file with what its header announces; `reader` has read that header.
+def check_complete(path: Path, image: sitk.Image) -> None:
+    """Compares the length of a file with what its header announces; `image` is what was read of it.
 
     A gzip file ends with the length of its content, so as a rule nothing is unpacked.
 
     Raises:
         DataError: the file is shorter.
     """
-    sizes = [int(reader.GetMetaData(f"dim[{i}]")) for i in range(1, int(reader.GetMetaData("dim[0]")) + 1)]
-    wanted = int(float(reader.GetMetaData("vox_offset"))) + math.prod(sizes) * int(reader.GetMetaData("bitpix")) // 8
+    wanted = _first(image) + _count(image) * int(image.GetMetaData("bitpix")) // 8
     with open(path, "rb") as handle:
         packed = handle.read(2) == _GZIP
         length = handle.seek(-4, 2) + 4
@@ -47,6 +48,18 @@ def check_complete(path: Path, reader: sitk.ImageFileReader) -> None:
         )
 
 
+def not_finite(path: Path, image: sitk.Image) -> int:
+    """How many numbers of a file are NaN or infinite; files of whole numbers are not opened."""
+    kind = _FLOATS.get(image.GetMetaData("datatype"))
+    if kind is None:
+        return 0
+    with open(path, "rb") as plain, gzip.open(plain) if _is_packed(path) else plain as handle:
+        content = handle.read()
+    order = "<" if content[:4] == _NIFTI_1 else ">"
+    numbers = np.frombuffer(content, order + kind, _count(image), _first(image))
+    return int((~np.isfinite(numbers)).sum())
+
+
 def copy_geometry(source: Path, target: Path) -> None:
     """Gives `target` the very bytes by which `source` says where its voxels are; both NIfTI, of equal spatial shape.
 
@@ -61,6 +74,16 @@ def copy_geometry(source: Path, target: Path) -> None:
     for part in _GEOMETRY:
         content[part] = header[part]
     target.write_bytes(gzip.compress(content, 6, mtime=0) if packed else content)
+
+
+def _first(image: sitk.Image) -> int:
+    """Byte at which the voxels begin."""
+    return int(float(image.GetMetaData("vox_offset")))
+
+
+def _count(image: sitk.Image) -> int:
+    """Numbers in the file."""
+    return math.prod(int(image.GetMetaData(f"dim[{i}]")) for i in range(1, int(image.GetMetaData("dim[0]")) + 1))
 
 
 def _is_packed(path: Path) -> bool:
