@@ -50,8 +50,8 @@ def test_logits_are_those_of_the_sliding_window(tiny: Tiny, tiny_runs: TinyRuns,
 
 
 def test_mirroring_swaps_the_kidneys(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
-    """With all axes mirrored and sides exchanged, prediction commutes with mirroring the patient."""
-    assert tiny.configuration.inference.mirror_axes == (0, 1, 2)
+    """A mirrored patient has its sides exchanged."""
+    assert 2 in tiny.configuration.inference.mirror_axes
     model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
     image = prepared_image(tiny, tmp_path)[:, :8, :16, :16]  # one window, so that mirroring moves no window
     logits = model.logits(image, mirror=True)
