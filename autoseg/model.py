@@ -17,7 +17,7 @@ from autoseg.errors import PlanError, UsageError
 from autoseg.nets import UNet, build_network
 from autoseg.plan import Configuration, Plan, load_plan
 from autoseg.runs import RunRecord, load_run
-from autoseg.windows import predict_volume
+from autoseg.windows import fitted_window, predict_volume
 
 _one_at_a_time = threading.Lock()  # case threads share one network; torch uses every core for each forward anyway
 
@@ -43,15 +43,16 @@ class Model:
         """
         labels = self.plan.data.labels
         volume = torch.from_numpy(image.astype(np.float32))
+        c = self.configuration
         with _one_at_a_time:
             result = predict_volume(
                 volume,
                 self._forward,
-                self.configuration.window,
+                fitted_window(volume.shape[1:], c.window, c.divisors),
                 labels.n_classes,
-                self.configuration.inference.overlap,
-                self.configuration.patch.batch_size,
-                self.configuration.inference.mirror_axes if mirror else (),
+                c.inference.overlap,
+                c.patch.batch_size,
+                c.inference.mirror_axes if mirror else (),
                 labels.mirrored,
                 self.device.place,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +119,12 @@ class Configuration:
         """The patch as a (z, y, x) shape; a 2D patch is one slice."""
         return (1,) * (3 - self.ndim) + self.patch.patch_size  # type: ignore[return-value]
 
+    @property
+    def divisors(self) -> tuple[int, int, int]:
+        """What the network's input must be a multiple of along (z, y, x)."""
+        products = tuple(math.prod(row[axis] for row in self.network.strides) for axis in range(self.ndim))
+        return (1,) * (3 - self.ndim) + products  # type: ignore[return-value]
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -230,10 +237,7 @@ def _validate(c: Configuration, where: str, source: str | Path) -> None:
     check(
         len(c.network.decoder_blocks) == stages - 1, "network.decoder_blocks", c.network.decoder_blocks, f"{stages - 1} numbers"
     )
-    for axis, size in enumerate(c.patch.patch_size):
-        divisor = 1
-        for row in c.network.strides:
-            divisor *= row[axis]
+    for axis, (size, divisor) in enumerate(zip(c.patch.patch_size, c.divisors[3 - ndim :])):
         check(
             size >= 1 and size % divisor == 0,
             f"patch.patch_size[{axis}]",

@@ -68,10 +68,12 @@ class TinyRuns:
 
 @pytest.fixture(scope="session")
 def float32_cpu() -> Device:
-    """The same numbers on every machine."""
+    """The same numbers on every machine. One thread: the networks of the tests are too small for more."""
     import torch
 
     from autoseg.device import Device
+
+    torch.set_num_threads(1)
 
     return Device(torch.device("cpu"), torch.float32)
 

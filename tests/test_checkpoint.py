@@ -110,7 +110,7 @@ def test_damaged_file(damage: str, tmp_path: Path) -> None:
 
 def test_tensors_of_another_program_are_no_checkpoint(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, str(tmp_path / "a.safetensors"))
-    with pytest.raises(DataError, match="cannot be read.*missing key 'plan'"):
+    with pytest.raises(DataError, match=r"cannot be read.*missing key 'plan'"):
         load_state(tmp_path / "a.safetensors")
 
 
@@ -135,7 +135,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full_disk)
-    with pytest.raises(ResourceError, match="cannot write.*No space left"):
+    with pytest.raises(ResourceError, match=r"cannot write.*No space left"):
         save_weights(path, network(1), STATE)
     kept = network(2)
     load_weights(path, kept)

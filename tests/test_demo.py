@@ -10,6 +10,7 @@ import pytest
 from conftest import shrink_plan
 
 from autoseg import demo
+from autoseg.device import Device
 from autoseg.plan import save_plan
 from autoseg.runs import load_run
 from autoseg.schedule import Budget
@@ -27,7 +28,9 @@ def check_demo(folder: Path, report: demo.Report, n_test: int) -> Path:
     return run
 
 
-def test_demo_runs_and_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_demo_runs_and_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, float32_cpu: Device
+) -> None:
     """With few cases, a tiny network and two epochs instead of minutes."""
     planned = demo.plan_dataset
 
@@ -37,6 +40,7 @@ def test_demo_runs_and_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return plan
 
     monkeypatch.setattr(demo, "plan_dataset", plan_small)
+    monkeypatch.setattr(demo, "choose_device", lambda _: float32_cpu)
     monkeypatch.setattr(demo, "Budget", lambda seconds: Budget(epochs=2))
     monkeypatch.setattr(demo, "N_TRAINING", 5)
     monkeypatch.setattr(demo, "N_TEST", 1)

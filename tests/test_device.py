@@ -51,7 +51,7 @@ def test_devices_that_are_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no such GPU"):
         choose_device("cuda")
     with_gpus(monkeypatch, 1)
-    with pytest.raises(UsageError, match="no such GPU.*cuda:1.*1 CUDA devices"):
+    with pytest.raises(UsageError, match=r"no such GPU.*cuda:1.*1 CUDA devices"):
         choose_device("cuda:1")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(UsageError, match="no Apple GPU"):

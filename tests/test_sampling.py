@@ -141,7 +141,7 @@ def test_left_and_right_swap_with_the_mirror(tiny: Tiny, tmp_path: Path) -> None
 def test_a_case_without_label_map_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     sampler = PatchSampler([store(tmp_path, "a", None)], tiny.configuration, LABELS, 0)
     for threads in (0, 2):
-        with Loader(sampler, 0, threads) as loader, pytest.raises(DataError, match="case a: .*without label map"):
+        with Loader(sampler, 0, threads) as loader, pytest.raises(DataError, match=r"case a: .*without label map"):
             loader.next()
 
 

@@ -125,6 +125,7 @@ def step(run, loader, progress):
     return original(run, loader, progress)
 
 module._step = step
+torch.set_num_threads(1)
 data, root, run = map(Path, sys.argv[1:])
 task = module.train_task(open_dataset(data), Workspace(root), None, "0", threads=2)
 module.train(replace(task, run=run), Budget(epochs=2), Device(torch.device("cpu"), torch.float32))
@@ -223,7 +224,7 @@ def test_another_plan_does_not_continue_the_run(tiny: Tiny, float32_cpu: Device,
     train(task, Budget(epochs=1), float32_cpu)
     (tmp_path / "run.json").unlink()
     slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
-    with pytest.raises(PlanError, match="follows another plan.*--restart"):
+    with pytest.raises(PlanError, match=r"follows another plan.*--restart"):
         train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": slower})), EPOCHS, float32_cpu)
     assert load_plan(tmp_path / "plan.json") == tiny.plan
     reworded = replace(tiny.configuration, why={"training.epochs": "because"})

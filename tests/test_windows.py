@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.signal.windows import gaussian
 from torch import Tensor
 
-from autoseg.windows import gaussian_weight, predict_volume, window_starts
+from autoseg.windows import WHOLE, fitted_window, gaussian_weight, predict_volume, window_starts
 
 
 def identity(batch: Tensor) -> Tensor:
@@ -134,3 +134,22 @@ def test_left_and_right_swap_under_an_x_mirror_only() -> None:
         torch.testing.assert_close(predict_volume(volume, network, (4, 4, 6), 3, 0.5, 1, axes, (0, 2, 1)), plain)
     confused = predict_volume(volume, network, (4, 4, 6), 3, 0.5, 1, (2,))
     assert float(confused.abs().max()) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_case_hardly_larger_than_the_window_is_taken_whole() -> None:
+    assert fitted_window((38, 40, 30), (36, 48, 32), (4, 8, 8)) == (40, 48, 32)
+    assert fitted_window((80, 40, 30), (36, 48, 32), (4, 8, 8)) == (36, 48, 32)
+    assert fitted_window((10, 10, 10), (36, 48, 32), (4, 8, 8)) == (36, 48, 32)
+    assert fitted_window((9, 20, 20), (1, 16, 16), (1, 4, 4)) == (1, 16, 16)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.tuples(*[st.integers(1, 60)] * 3), st.tuples(*[st.integers(1, 8)] * 3), st.tuples(*[st.sampled_from([1, 2, 4])] * 3))
+def test_a_fitted_window_suits_the_network_and_the_memory(
+    shape: tuple[int, int, int], steps: tuple[int, int, int], divisors: tuple[int, int, int]
+) -> None:
+    window = tuple(s * d for s, d in zip(steps, divisors))
+    fitted = fitted_window(shape, window, divisors)
+    assert all(f % d == 0 and f >= w for f, w, d in zip(fitted, window, divisors))
+    assert math.prod(fitted) <= WHOLE * math.prod(window)
+    assert fitted == window or all(f >= n for f, n in zip(fitted, shape))
