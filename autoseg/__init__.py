@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test keeps it equal to the
     from autoseg.stages import fingerprint_dataset as fingerprint_dataset
     from autoseg.stages import plan_dataset as plan_dataset
     from autoseg.stages import prepare_dataset as prepare_dataset
-    from autoseg.train import train_task as train_task
+    from autoseg.task import train_task as train_task
     from autoseg.workspace import Workspace as Workspace
 
 __version__ = "0.1.0"
@@ -73,7 +73,7 @@ _HOME = {  # public name: the module that holds it
     "read_image": "io",
     "read_label_map": "io",
     "save_plan": "plan",
-    "train_task": "train",
+    "train_task": "task",
     "write_image": "io",
     "write_label_map": "io",
 }

@@ -24,13 +24,20 @@ OPTIMIZER = "optimizer/"
 
 @dataclass(frozen=True)
 class State:
-    """Everything of a training run that is not a tensor. `plan` is the digest of the plan it follows."""
+    """Everything of a training run that is not a tensor.
+
+    Args:
+        plan: digest of the plan that the run follows.
+        reserve: seconds kept for the final validation.
+        interim: number of validation cases scored along the way, 0 before the first time.
+    """
 
     plan: str
     seed: int
     step: int
     elapsed: float
     reserve: float
+    interim: int
     best: float
     loss_scale: float
     history: tuple[Epoch, ...]

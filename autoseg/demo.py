@@ -16,7 +16,8 @@ from autoseg.progress import log
 from autoseg.runs import common_rules, folds_of
 from autoseg.schedule import Budget
 from autoseg.stages import describe_plan, fingerprint_dataset, forget_run, plan_dataset, prepare_dataset
-from autoseg.train import train, train_task
+from autoseg.task import train_task
+from autoseg.train import train
 from autoseg.workspace import Workspace
 
 N_TRAINING, N_TEST = 20, 4

@@ -34,12 +34,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class PatchSampler:
-    """Draws batches from prepared cases as the plan says."""
+    """Draws batches from prepared cases as the plan says; `pinned` ones can be copied to a GPU while it computes."""
 
     cases: Sequence[StoredCase]
     configuration: Configuration
     labels: LabelSet
     seed: int
+    pinned: bool = False
 
     def batch(self, step: int) -> Batch:
         """The batch of one step."""
@@ -52,6 +53,8 @@ class PatchSampler:
         label = torch.from_numpy(np.stack([p[1] for p in patches]).astype(np.int64))
         if self.configuration.ndim == 2:
             image, label = image.squeeze(2), label.squeeze(1)
+        if self.pinned:
+            image, label = image.pin_memory(), label.pin_memory()
         return Batch(image, label, tuple(c.name for c in chosen))
 
     def _patch(self, rng: np.random.Generator, case: StoredCase, on_structure: bool) -> tuple[np.ndarray, np.ndarray]:

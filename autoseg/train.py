@@ -6,7 +6,7 @@ import copy
 import hashlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,49 +14,28 @@ import numpy as np
 import torch
 
 from autoseg.checkpoint import State, load_state, load_training, save_training, save_weights
-from autoseg.dataset import Case, Dataset
+from autoseg.dataset import Case
 from autoseg.device import Device
 from autoseg.errors import DataError, PlanError
 from autoseg.files import write_text
-from autoseg.folds import load_folds
 from autoseg.history import Epoch, write_history
-from autoseg.image import LabelMap
-from autoseg.io import read_label_map, write_label_map
-from autoseg.labels import LabelSet
 from autoseg.losses import deep_supervision
-from autoseg.metrics import dice_per_structure
 from autoseg.model import Model, fresh_network
-from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
-from autoseg.postprocess import choose_rules
-from autoseg.prepare import restore_labels
-from autoseg.progress import Progress, duration, log
+from autoseg.plan import Configuration, TrainingPlan, save_plan
+from autoseg.progress import duration, log
 from autoseg.records import to_json
 from autoseg.runs import RunRecord, load_run
 from autoseg.sampling import Loader, PatchSampler
 from autoseg.schedule import Budget, learning_rate_factor
 from autoseg.store import StoredCase, stored_key
-from autoseg.workspace import Workspace
+from autoseg.task import TrainTask
+from autoseg.validation import case_dice, validate
 
 GRADIENT_NORM = 12.0  # clipping, as nnU-Net
 SAVE_EVERY = 300.0  # seconds of work that a crash may cost
 INTERIM_SHARE = 0.05  # of the training time that may go into case Dice along the way
 INTERIM_CASES = 8
-
-
-@dataclass(frozen=True)
-class TrainTask:
-    """What to train: a plan's configuration on the cases of a fold, prepared in one folder, into another."""
-
-    dataset: str
-    plan: Plan
-    configuration: str
-    fold: str
-    training: tuple[Case, ...]
-    validation: tuple[Case, ...]
-    prepared: Path
-    run: Path
-    seed: int = 0
-    threads: int = 1
+LAST_SECONDS = 3.0  # for writing the results
 
 
 @dataclass
@@ -86,35 +65,6 @@ class _Run:
         now = replace(self.state, elapsed=self.elapsed, loss_scale=float(self.scaler.get_scale()))
         save_training(self.task.run / "last.safetensors", self.network, self.model.networks[0], self.optimizer, now)
         self.saved = time.monotonic()
-
-
-def train_task(
-    dataset: Dataset, workspace: Workspace, configuration: str | None, fold: str, seed: int = 0, threads: int = 1
-) -> TrainTask:
-    """The task that a planned dataset, a configuration and a fold make up.
-
-    Raises:
-        UsageError: not planned yet, no such configuration or fold.
-    """
-    folder = workspace.about(dataset.name)
-    plan = load_plan(folder / "plan.json")
-    name, _ = plan.configuration(configuration)
-    folds = load_folds(folder / "splits.json")
-    by_name = {c.name: c for c in dataset.cases}
-    if remark := folds.remark(fold):
-        log.warning("note: %s", remark)
-    return TrainTask(
-        dataset=dataset.name,
-        plan=plan,
-        configuration=name,
-        fold=fold,
-        training=tuple(by_name[n] for n in folds.training_cases(fold) if n in by_name),
-        validation=tuple(by_name[n] for n in folds.validation_cases(fold) if n in by_name),
-        prepared=workspace.prepared(dataset.name, name),
-        run=workspace.run(dataset.name, name, fold),
-        seed=seed,
-        threads=threads,
-    )
 
 
 def train(task: TrainTask, budget: Budget, device: Device) -> RunRecord:
@@ -152,7 +102,19 @@ def train(task: TrainTask, budget: Budget, device: Device) -> RunRecord:
         log.warning("stopped; the same command continues at step %d", run.state.step)
         raise
     run.save()
-    record = _validate(run)
+    result = validate(run.model, [c for c in task.validation if c.name in {v.name for v in validation}], task.prepared, task.run)
+    record = RunRecord(
+        dataset=task.dataset,
+        configuration=task.configuration,
+        fold=task.fold,
+        finished=True,
+        seconds=run.elapsed,
+        steps=run.state.step,
+        validated_on="the training cases" if task.fold == "all" else f"{result.n_cases} cases not trained on",
+        case_dice=result.case_dice,
+        structure_dice=result.structure_dice,
+        postprocess=result.rules,
+    )
     write_text(task.run / "run.json", to_json(record))
     return record
 
@@ -164,7 +126,7 @@ def _set_up(task: TrainTask, budget: Budget, device: Device) -> _Run:
     network = fresh_network(task.plan, configuration, device)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = _optimizer(network, configuration.training)
-    state = State(digest, task.seed, 0, 0.0, 0.0, -1.0, 2.0**16, ())
+    state = State(digest, task.seed, 0, 0.0, 0.0, 0, -1.0, 2.0**16, ())
     last = task.run / "last.safetensors"
     if last.is_file():
         state = load_state(last)
@@ -193,15 +155,18 @@ def _optimizer(network: torch.nn.Module, plan: TrainingPlan) -> torch.optim.Opti
 
 
 def _stored(cases: Sequence[Case], folder: Path) -> list[StoredCase]:
-    return [StoredCase.open(folder, c.name) for c in cases if stored_key(folder, c.name) is not None]
+    found = [StoredCase.open(folder, c.name) for c in cases if stored_key(folder, c.name) is not None]
+    if len(found) < len(cases):
+        log.warning("note: %d of %d cases are not prepared and left out; autoseg preprocess", len(cases) - len(found), len(cases))
+    return found
 
 
 def _learn(run: _Run, training: list[StoredCase], validation: list[StoredCase]) -> None:
     """Steps until the budget is spent; reports, validates and saves at the end of each epoch."""
     task, budget = run.task, run.budget
-    sampler = PatchSampler(training, run.configuration, task.plan.data.labels, task.seed)
-    interim: list[StoredCase] = []
-    run.state = replace(run.state, reserve=max(run.state.reserve, 3.0))
+    pinned = run.model.device.place.type == "cuda"
+    sampler = PatchSampler(training, run.configuration, task.plan.data.labels, task.seed, pinned)
+    run.state = replace(run.state, reserve=max(run.state.reserve, LAST_SECONDS))
     with Loader(sampler, run.state.step, task.threads) as loader:
         losses: list[float] = []
         epoch_began, waited = time.monotonic(), 0.0
@@ -214,20 +179,18 @@ def _learn(run: _Run, training: list[StoredCase], validation: list[StoredCase]) 
                     run.save()
                 continue
             seconds = time.monotonic() - epoch_began
-            interim = interim or _interim_cases(run, validation, seconds)
-            dice = _mean(_case_dice(run.model, interim, task.plan.data.labels)) if interim else None
             row = Epoch(
                 epoch=len(run.state.history) + 1,
                 step=run.state.step,
                 seconds=run.elapsed,
                 learning_rate=run.optimizer.param_groups[0]["lr"],
                 train_loss=float(np.mean(losses)),
-                case_dice=dice,
+                case_dice=_interim_score(run, validation, seconds),
                 step_seconds=seconds / len(losses),
                 data_wait=(loader.waited - waited) / seconds,
                 peak_ram_gb=_peak_ram_gb(),
             )
-            _report(run, row, len(interim))
+            _report(run, row)
             losses, waited = [], loader.waited
             epoch_began = time.monotonic()
 
@@ -264,29 +227,29 @@ def _step(run: _Run, loader: Loader, progress: float) -> float:
     return value
 
 
-def _interim_cases(run: _Run, validation: list[StoredCase], epoch_seconds: float) -> list[StoredCase]:
-    """As many validation cases as 5 % of an epoch pays for (at least one), spread over the list; also measures what the
-    final validation will take."""
+def _interim_score(run: _Run, validation: list[StoredCase], epoch_seconds: float) -> float | None:
+    """Case Dice of a few validation cases: as many as 5 % of the first epoch pays for, the same ones ever after.
+
+    What it takes also tells how much time must be kept for the final validation.
+    """
     if not validation:
-        return []
+        return None
+    labels = run.task.plan.data.labels
+    if not run.state.interim:
+        began = time.monotonic()
+        case_dice(run.model, validation[:1], labels)
+        count = int(INTERIM_SHARE * epoch_seconds / (time.monotonic() - began))
+        run.state = replace(run.state, interim=max(1, min(len(validation), INTERIM_CASES, count)))
+    count = run.state.interim
     began = time.monotonic()
-    list(_case_dice(run.model, validation[:1], run.task.plan.data.labels))
-    each = time.monotonic() - began
+    score = case_dice(run.model, [validation[i * len(validation) // count] for i in range(count)], labels)
+    each = (time.monotonic() - began) / count
     mirrors = 2 ** len(run.configuration.inference.mirror_axes)
-    run.state = replace(run.state, reserve=3.0 + 1.2 * each * mirrors * len(validation))
-    count = max(1, min(len(validation), INTERIM_CASES, int(INTERIM_SHARE * epoch_seconds / each)))
-    return [validation[i * len(validation) // count] for i in range(count)]
+    run.state = replace(run.state, reserve=LAST_SECONDS + 1.2 * each * mirrors * len(validation))
+    return score
 
 
-def _case_dice(model: Model, cases: Sequence[StoredCase], labels: LabelSet) -> Iterator[tuple[float | None, ...]]:
-    """Dice of each structure on whole prepared cases, without mirroring."""
-    for case in cases:
-        image, reference = case.read()
-        assert reference is not None
-        yield dice_per_structure(reference, model.logits(image, mirror=False).argmax(0), labels.n_classes, labels.ignore_index)
-
-
-def _report(run: _Run, row: Epoch, n_cases: int) -> None:
+def _report(run: _Run, row: Epoch) -> None:
     run.state = replace(run.state, history=(*run.state.history, row))
     better = row.case_dice is not None and row.case_dice > run.state.best
     if better:
@@ -303,7 +266,7 @@ def _report(run: _Run, row: Epoch, n_cases: int) -> None:
         row.step,
         row.train_loss,
         _score(row.case_dice),
-        n_cases,
+        run.state.interim,
         " best" if better else "",
         row.learning_rate,
         row.step_seconds,
@@ -311,56 +274,6 @@ def _report(run: _Run, row: Epoch, n_cases: int) -> None:
         "--" if row.peak_ram_gb is None else f"{row.peak_ram_gb:.1f}",
         duration(left),
     )
-
-
-def _validate(run: _Run) -> RunRecord:
-    """Predicts the validation cases on their own grids, scores them, and chooses the component rules that help."""
-    task, labels = run.task, run.task.plan.data.labels
-    cases = [c for c in task.validation if stored_key(task.prepared, c.name) is not None]
-    scores: list[tuple[float | None, ...]] = []
-
-    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        with Progress("validate", len(cases)) as progress:
-            for case in cases:
-                yield _predict_stored(run.model, case, task, scores)
-                progress.advance(case.name)
-
-    rules, evidence = choose_rules(pairs(), labels, run.configuration.postprocess) if cases else ((), ())
-    write_text(task.run / "postprocess.json", to_json(evidence))
-    means = [_mean([(s[i],) for s in scores]) for i in range(len(labels.names))]
-    known = [m for m in means if m is not None]
-    return RunRecord(
-        dataset=task.dataset,
-        configuration=task.configuration,
-        fold=task.fold,
-        finished=True,
-        seconds=run.elapsed,
-        steps=run.state.step,
-        validated_on="the training cases" if task.fold == "all" else f"{len(scores)} cases not trained on",
-        case_dice=float(np.mean(known)) if known else None,
-        structure_dice=dict(zip(labels.names, means)),
-        postprocess=rules,
-    )
-
-
-def _predict_stored(
-    model: Model, case: Case, task: TrainTask, scores: list[tuple[float | None, ...]]
-) -> tuple[np.ndarray, np.ndarray]:
-    labels = task.plan.data.labels
-    stored = StoredCase.open(task.prepared, case.name)
-    logits = model.logits(stored.read()[0], mirror=True)
-    assert case.label is not None
-    reference = read_label_map(case.label, labels)
-    predicted = restore_labels(logits, stored.placement)
-    scores.append(dice_per_structure(reference.data, predicted, labels.n_classes, labels.ignore_index))
-    out = task.run / "validation" / f"{case.name}.nii.gz"
-    write_label_map(out, LabelMap(predicted, reference.grid, labels), like=case.label)
-    return predicted, reference.data
-
-
-def _mean(rows: Sequence[Sequence[float | None]] | Iterator[Sequence[float | None]]) -> float | None:
-    values = [v for row in rows for v in row if v is not None]
-    return float(np.mean(values)) if values else None
 
 
 def _score(value: float | None) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most test files do witho
     from autoseg.device import Device
     from autoseg.plan import Configuration, Plan
     from autoseg.runs import RunRecord
-    from autoseg.train import TrainTask
+    from autoseg.task import TrainTask
     from autoseg.workspace import Workspace
 
 
@@ -45,7 +45,7 @@ class Tiny:
 
     def task(self, run: Path, **changes: Any) -> TrainTask:
         """Training of fold 0 into the folder `run`."""
-        from autoseg.train import train_task
+        from autoseg.task import train_task
 
         return replace(train_task(self.dataset, self.workspace, None, "0", threads=2), run=run, **changes)
 
@@ -103,7 +103,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 def tiny_runs(tiny: Tiny, float32_cpu: Device) -> TinyRuns:
     """Folds 0 and 1, trained for two epochs of three steps."""
     from autoseg.schedule import Budget
-    from autoseg.train import train, train_task
+    from autoseg.task import train_task
+    from autoseg.train import train
 
     tasks = [train_task(tiny.dataset, tiny.workspace, None, fold, threads=2) for fold in ("0", "1")]
     first, second = (train(task, Budget(epochs=2), float32_cpu) for task in tasks)
@@ -129,6 +130,7 @@ def shrink_plan(plan: Plan) -> Plan:
         space=replace(whole.space, spacing_mm=(3.0, 2.0, 2.0)),
         patch=PatchPlan((8, 16, 16), 2, 0.5),
         network=network,
-        training=replace(whole.training, epochs=2, steps_per_epoch=3, learning_rate=0.01),
+        training=replace(whole.training, epochs=2, steps_per_epoch=3, learning_rate=0.01, mirror_axes=(2,)),
+        inference=replace(whole.inference, mirror_axes=(2,)),
     )
     return replace(plan, configurations={name: small})

@@ -27,13 +27,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("checkpoint", "dataset", "phantom", "postprocess", "prepare", "store"),
     ("pairs",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
-    ("cleanup", "evaluate", "model", "planner"),
+    ("cleanup", "evaluate", "model", "planner", "task"),
+    ("validation",),
     ("predict", "stages", "train"),
     ("demo",),
     ("cli",),
     ("__main__",),
 )
-TORCH = {"checkpoint", "demo", "device", "losses", "model", "nets", "predict", "sampling", "train", "windows"}
+TORCH = {"checkpoint", "demo", "device", "losses", "model", "nets", "predict", "sampling", "train", "validation", "windows"}
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 
 

@@ -252,9 +252,13 @@ def test_normalization_follows_the_channel_name(channel: str, share: float, norm
     ],
 )
 def test_mirrored_axes(names: tuple[str, ...], ndim: int, axes: tuple[int, ...], reason: str) -> None:
-    found, why = mirror_axes(LabelSet(names, tuple(range(1, len(names) + 1))), ndim)
+    labels = LabelSet(names, tuple(range(1, len(names) + 1)))
+    found, why = mirror_axes(labels, ndim, "cuda")
     assert found == axes
     assert reason in why
+    on_cpu, why = mirror_axes(labels, ndim, "cpu")
+    assert on_cpu == (() if ndim == 3 else axes)
+    assert ndim == 2 or why.startswith("3D cases are not mirrored on a CPU")
 
 
 def test_cpu_is_narrower_and_says_so() -> None:

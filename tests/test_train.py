@@ -23,14 +23,16 @@ from autoseg.checkpoint import load_state
 from autoseg.dataset import open_dataset
 from autoseg.device import Device
 from autoseg.errors import DataError, PlanError, UsageError
+from autoseg.history import Epoch
 from autoseg.io import read_label_map
 from autoseg.metrics import dice_per_structure
 from autoseg.placement import Prepared
 from autoseg.plan import load_plan
-from autoseg.runs import RunRecord, load_run
+from autoseg.runs import load_run
 from autoseg.schedule import Budget
 from autoseg.store import StoredCase, write_case
-from autoseg.train import train, train_task
+from autoseg.task import train_task
+from autoseg.train import train
 from autoseg.workspace import Workspace
 
 EPOCHS = Budget(epochs=2)
@@ -114,6 +116,7 @@ from autoseg import train as module
 from autoseg.dataset import open_dataset
 from autoseg.device import Device
 from autoseg.schedule import Budget
+from autoseg.task import train_task
 from autoseg.workspace import Workspace
 from dataclasses import replace
 
@@ -127,7 +130,7 @@ def step(run, loader, progress):
 module._step = step
 torch.set_num_threads(1)
 data, root, run = map(Path, sys.argv[1:])
-task = module.train_task(open_dataset(data), Workspace(root), None, "0", threads=2)
+task = train_task(open_dataset(data), Workspace(root), None, "0", threads=2)
 module.train(replace(task, run=run), Budget(epochs=2), Device(torch.device("cpu"), torch.float32))
 """
 
@@ -180,17 +183,13 @@ def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
         return 0.5
 
     monkeypatch.setattr(train_module, "_step", no_work)
-    monkeypatch.setattr(train_module, "write_history", lambda *_: None)
+    rows: list[Epoch] = []
+    monkeypatch.setattr(train_module, "write_history", lambda _, seen: rows.append(seen[-1]))
     monkeypatch.setattr(train_module, "save_training", lambda *_: None)
     configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, steps_per_epoch=1))
     task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": configuration}), validation=())
-    rows = []
-    monkeypatch.setattr(train_module, "_validate", lambda run: rows.extend(run.state.history) or DUMMY)
     train(task, Budget(epochs=200), float32_cpu)
     assert [(row.epoch, row.step) for row in rows] == [(i, i) for i in range(1, 201)]
-
-
-DUMMY = RunRecord("", "", "", True, 0.0, 0, "", None, {}, ())
 
 
 def test_a_timed_run_stops_in_time_for_its_validation(
@@ -199,7 +198,7 @@ def test_a_timed_run_stops_in_time_for_its_validation(
     """On a clock of our own, where a step takes two seconds and a prediction half a second."""
     now = [time.monotonic()]  # a run takes its beginning from the true clock
     monkeypatch.setattr(train_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    predicted = train_module._case_dice
+    predicted = train_module.case_dice
 
     def step(run: object, loader: object, progress: float) -> float:
         now[0] += 2
@@ -210,7 +209,7 @@ def test_a_timed_run_stops_in_time_for_its_validation(
         return predicted(model, cases, labels)  # type: ignore[arg-type]
 
     monkeypatch.setattr(train_module, "_step", step)
-    monkeypatch.setattr(train_module, "_case_dice", case_dice)
+    monkeypatch.setattr(train_module, "case_dice", case_dice)
     record = train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
     reserve = 3 + 1.2 * 0.5 * 2 ** len(tiny.configuration.inference.mirror_axes)
     assert 100 - reserve - 2 < record.seconds < 100 - reserve + 3  # the validation takes no time on this clock

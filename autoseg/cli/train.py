@@ -28,7 +28,8 @@ def run(
     from autoseg.progress import log
     from autoseg.schedule import Budget, parse_duration
     from autoseg.stages import forget_run
-    from autoseg.train import train, train_task
+    from autoseg.task import train_task
+    from autoseg.train import train
     from autoseg.workspace import Workspace
 
     o.be_quiet(quiet)

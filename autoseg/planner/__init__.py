@@ -31,7 +31,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     shape = median_shape(fingerprint.cases, spacing)
     flat = all(case.shape[0] == 1 for case in fingerprint.cases)
     ndim = 2 if flat else 3
-    mirrored, mirror_reason = mirror_axes(fingerprint.labels, ndim)
+    mirrored, mirror_reason = mirror_axes(fingerprint.labels, ndim, budget.device)
     training, training_reasons = plan_training(mirrored)
     inference, inference_reasons = plan_inference(mirrored)
     postprocess, postprocess_reasons = plan_postprocess()

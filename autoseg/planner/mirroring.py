@@ -5,12 +5,20 @@ from __future__ import annotations
 from autoseg.labels import LabelSet
 
 
-def mirror_axes(labels: LabelSet, ndim: int) -> tuple[tuple[int, ...], str]:
+def mirror_axes(labels: LabelSet, ndim: int, device: str) -> tuple[tuple[int, ...], str]:
     """Axes of the (z, y, x) array that are mirrored, and why.
 
+    In 3D on a CPU none: training there sees each case some dozen times, not thousands of times, and has no use for twice the
+    cases; mirroring would also double the time of each prediction.
+
     x (left and right): bodies are nearly symmetric, and structures with a side in their name swap with their partner.
-    y: only in 2D, where an image may be of anything, and only if no structure is named after a place such as 'upper'. z: never.
+    y: only in 2D, where an image may be of anything, and only if no structure is named after a place like 'upper'. z: never.
     """
+    if device == "cpu" and ndim == 3:
+        return (
+            (),
+            "3D cases are not mirrored on a CPU: time is short there, both for learning a second side and for predicting twice",
+        )
     axes, reasons = [], []
     if labels.unpaired_sides:
         reasons.append(f"x is not mirrored: the other side of '{labels.unpaired_sides[0]}' is no structure of its own")

@@ -1,0 +1,57 @@
+"""What a training needs to know: the cases of a fold, the plan, and where things lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.dataset import Case, Dataset
+from autoseg.folds import load_folds
+from autoseg.plan import Plan, load_plan
+from autoseg.progress import log
+from autoseg.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """What to train: a plan's configuration on the cases of a fold, prepared in one folder, into another."""
+
+    dataset: str
+    plan: Plan
+    configuration: str
+    fold: str
+    training: tuple[Case, ...]
+    validation: tuple[Case, ...]
+    prepared: Path
+    run: Path
+    seed: int = 0
+    threads: int = 1
+
+
+def train_task(
+    dataset: Dataset, workspace: Workspace, configuration: str | None, fold: str, seed: int = 0, threads: int = 1
+) -> TrainTask:
+    """The task that a planned dataset, a configuration and a fold make up.
+
+    Raises:
+        UsageError: not planned yet, no such configuration or fold.
+    """
+    folder = workspace.about(dataset.name)
+    plan = load_plan(folder / "plan.json")
+    name, _ = plan.configuration(configuration)
+    folds = load_folds(folder / "splits.json")
+    by_name = {c.name: c for c in dataset.cases}
+    if remark := folds.remark(fold):
+        log.warning("note: %s", remark)
+    return TrainTask(
+        dataset=dataset.name,
+        plan=plan,
+        configuration=name,
+        fold=fold,
+        training=tuple(by_name[n] for n in folds.training_cases(fold) if n in by_name),
+        validation=tuple(by_name[n] for n in folds.validation_cases(fold) if n in by_name),
+        prepared=workspace.prepared(dataset.name, name),
+        run=workspace.run(dataset.name, name, fold),
+        seed=seed,
+        threads=threads,
+    )

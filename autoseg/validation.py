@@ -1,0 +1,83 @@
+"""How good a model is on whole cases, and which component rules make it better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.dataset import Case
+from autoseg.files import write_text
+from autoseg.image import LabelMap
+from autoseg.io import read_label_map, write_label_map
+from autoseg.labels import LabelSet
+from autoseg.metrics import dice_per_structure
+from autoseg.model import Model
+from autoseg.postprocess import Rule, choose_rules
+from autoseg.prepare import restore_labels
+from autoseg.progress import Progress
+from autoseg.records import to_json
+from autoseg.store import StoredCase
+
+Scores = tuple[float | None, ...]  # Dice of each structure, None where neither side has it
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Mean Dice per structure over the cases, their mean, and the rules that raise it."""
+
+    n_cases: int
+    case_dice: float | None
+    structure_dice: dict[str, float | None]
+    rules: tuple[Rule, ...]
+
+
+def case_dice(model: Model, cases: Sequence[StoredCase], labels: LabelSet) -> float | None:
+    """Mean Dice over structures and whole prepared cases, predicted without mirroring."""
+    scores: list[Scores] = []
+    for case in cases:
+        image, reference = case.read()
+        assert reference is not None
+        predicted = model.logits(image, mirror=False).argmax(0)
+        scores.append(dice_per_structure(reference, predicted, labels.n_classes, labels.ignore_index))
+    return _mean(value for row in scores for value in row)
+
+
+def validate(model: Model, cases: Sequence[Case], prepared: Path, out: Path) -> Validation:
+    """Predicts cases on their own grids, with mirroring as planned, and compares with their label files.
+
+    Writes the label maps to `out`/validation and the evidence for each component rule to `out`/postprocess.json. The scores
+    are those before any rule is applied.
+    """
+    labels = model.plan.data.labels
+    scores: list[Scores] = []
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        with Progress("validate", len(cases)) as progress:
+            for case in cases:
+                predicted, reference = _predict_stored(model, case, prepared, out / "validation")
+                scores.append(dice_per_structure(reference, predicted, labels.n_classes, labels.ignore_index))
+                yield predicted, reference
+                progress.advance(case.name)
+
+    rules, evidence = choose_rules(pairs(), labels, model.configuration.postprocess) if cases else ((), ())
+    write_text(out / "postprocess.json", to_json(evidence))
+    means = [_mean(row[i] for row in scores) for i in range(len(labels.names))]
+    return Validation(len(scores), _mean(means), dict(zip(labels.names, means)), rules)
+
+
+def _predict_stored(model: Model, case: Case, prepared: Path, out: Path) -> tuple[np.ndarray, np.ndarray]:
+    labels = model.plan.data.labels
+    stored = StoredCase.open(prepared, case.name)
+    predicted = restore_labels(model.logits(stored.read()[0], mirror=True), stored.placement)
+    assert case.label is not None
+    reference = read_label_map(case.label, labels)
+    write_label_map(out / f"{case.name}.nii.gz", LabelMap(predicted, reference.grid, labels), like=case.label)
+    return predicted, reference.data
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
