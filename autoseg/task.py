@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.dataset import Case, Dataset
+from autoseg.fingerprint import load_fingerprint
 from autoseg.folds import load_folds
 from autoseg.plan import Plan, load_plan
+from autoseg.preprocess import prepared_key
 from autoseg.progress import log
+from autoseg.store import stored_key
 from autoseg.workspace import Workspace
 
 
@@ -33,14 +36,21 @@ def train_task(
 ) -> TrainTask:
     """The task that a planned dataset, a configuration and a fold make up.
 
+    Cases that are not prepared as the plan now says are left out, with a note.
+
     Raises:
         UsageError: not planned yet, no such configuration or fold.
     """
     folder = workspace.about(dataset.name)
     plan = load_plan(folder / "plan.json")
-    name, _ = plan.configuration(configuration)
+    name, chosen = plan.configuration(configuration)
     folds = load_folds(folder / "splits.json")
-    by_name = {c.name: c for c in dataset.cases}
+    prepared = workspace.prepared(dataset.name, name)
+    digests = {c.name: c.digest for c in load_fingerprint(folder / "fingerprint.json").cases}
+    wanted = {n: prepared_key(digest, plan.data, chosen.space) for n, digest in digests.items()}
+    ready = {c.name: c for c in dataset.cases if c.name in wanted and stored_key(prepared, c.name) == wanted[c.name]}
+    if len(ready) < len(folds.cases):
+        log.warning("note: %d of %d cases are not prepared: autoseg preprocess", len(folds.cases) - len(ready), len(folds.cases))
     if remark := folds.remark(fold):
         log.warning("note: %s", remark)
     return TrainTask(
@@ -48,9 +58,9 @@ def train_task(
         plan=plan,
         configuration=name,
         fold=fold,
-        training=tuple(by_name[n] for n in folds.training_cases(fold) if n in by_name),
-        validation=tuple(by_name[n] for n in folds.validation_cases(fold) if n in by_name),
-        prepared=workspace.prepared(dataset.name, name),
+        training=tuple(ready[n] for n in folds.training_cases(fold) if n in ready),
+        validation=tuple(ready[n] for n in folds.validation_cases(fold) if n in ready),
+        prepared=prepared,
         run=workspace.run(dataset.name, name, fold),
         seed=seed,
         threads=threads,

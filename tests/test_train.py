@@ -192,10 +192,12 @@ def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
     assert [(row.epoch, row.step) for row in rows] == [(i, i) for i in range(1, 201)]
 
 
+@pytest.mark.parametrize("faster", [1.0, 0.5])
 def test_a_timed_run_stops_in_time_for_its_validation(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: float
 ) -> None:
-    """On a clock of our own, where a step takes two seconds and a prediction half a second."""
+    """On a clock of our own, where a step takes two seconds and a prediction half a second, or ever less."""
+    seconds = [0.5]
     now = [time.monotonic()]  # a run takes its beginning from the true clock
     monkeypatch.setattr(train_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     predicted = train_module.case_dice
@@ -205,13 +207,14 @@ def test_a_timed_run_stops_in_time_for_its_validation(
         return 0.5
 
     def case_dice(model: object, cases: list[StoredCase], labels: object) -> object:
-        now[0] += 0.5 * len(cases)
+        now[0] += seconds[-1] * len(cases)
+        seconds.append(seconds[-1] * faster)
         return predicted(model, cases, labels)  # type: ignore[arg-type]
 
     monkeypatch.setattr(train_module, "_step", step)
     monkeypatch.setattr(train_module, "case_dice", case_dice)
     record = train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
-    reserve = 3 + 1.2 * 0.5 * 2 ** len(tiny.configuration.inference.mirror_axes)
+    reserve = 3 + 1.2 * seconds[-2] * 2 ** len(tiny.configuration.inference.mirror_axes)
     assert 100 - reserve - 2 < record.seconds < 100 - reserve + 3  # the validation takes no time on this clock
     rows = history(tmp_path)
     assert len(rows) == 5

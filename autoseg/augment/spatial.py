@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from autoseg.geometry import Box, Triple
 
-ROTATION_DEGREES = 20.0  # with the scale below: measured on Task04, see benchmarks/results/train.md
-SCALE = (0.8, 1.25)
+ROTATION_DEGREES = 20.0  # how far heads and bodies tilt in a scanner; nnU-Net turns by up to 30
+SCALE = (0.8, 1.25)  # nnU-Net: 0.7 to 1.4
 PROBABILITY = 0.7  # of a rotation and scaling; the rest are plain crops, sharper and cheaper
 ANISOTROPY = 3.0  # beyond it only the fine plane rotates and scales (nnU-Net's rule for a coarse axis)
 

@@ -24,17 +24,21 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Train a fold and validate it on whole cases. Continues an interrupted run by itself."""
+    from autoseg.batch import Failure
     from autoseg.device import choose_device
     from autoseg.progress import log
     from autoseg.schedule import Budget, parse_duration
-    from autoseg.stages import forget_run
+    from autoseg.stages import forget_run, prepare_dataset
     from autoseg.task import train_task
     from autoseg.train import train
     from autoseg.workspace import Workspace
 
     o.be_quiet(quiet)
     workspace = Workspace(root)
-    task = train_task(o.open_named(dataset, workspace), workspace, configuration, fold, seed, workers)
+    about = o.open_named(dataset, workspace)
+    failures: list[Failure] = []
+    prepare_dataset(about, workspace, configuration, failures, None)  # at once if nothing has changed or been deleted
+    task = train_task(about, workspace, configuration, fold, seed, workers)
     planned = task.plan.configuration(task.configuration)[1].training.epochs
     budget = Budget(parse_duration(time) if time else None, planned if time is None and epochs is None else epochs)
     if restart:
@@ -49,3 +53,5 @@ def run(
         typer.echo(f"{'mean':24} Dice {mean}  ({record.validated_on})")
     log.info("model: %s", task.run)
     log.info("next: autoseg predict -i IMAGES -o MASKS")
+    if failures:
+        o.finish(failures, workspace.about(about.name), len(task.training))
