@@ -19,6 +19,9 @@ from autoseg.errors import DataError, UsageError
 from autoseg.io import IMAGE_ENDINGS, image_ending
 from autoseg.labels import LabelSet
 
+PROBABILITIES = "_probabilities"  # behind the case name, in the file name of class probabilities
+_SINGLE_FILE = {".mhd": ".mha", ".nhdr": ".nrrd"}  # a header with a second file beside it cannot be written atomically
+
 
 @dataclass(frozen=True)
 class Case:
@@ -121,19 +124,53 @@ def open_dataset(root: Path) -> Dataset:
 
 
 def images_in(folder: Path, n_channels: int) -> tuple[Case, ...]:
-    """Cases to predict: every image of a folder (or one file), channels grouped by the `_0000` suffix where there is one.
+    """Cases to predict: every image of a folder, or that of one file; channels are grouped by the `_0000` suffix if there is one.
 
     Raises:
         UsageError: no such folder, or no image in it.
     """
     if folder.is_file():
-        return (Case(case_name(folder), (folder,), None),)
+        return (_case_of(folder, n_channels),)
     if not folder.is_dir():
         raise UsageError("no such file or folder", file=folder)
     cases = tuple(Case(name, files, None) for name, files in _grouped(folder, n_channels).items())
     if not cases:
         raise UsageError("no image in the folder", file=folder, allowed=", ".join(IMAGE_ENDINGS))
     return cases
+
+
+def output_path(out: Path, case: Case) -> Path:
+    """Name of a case's label map, in the format of its first image."""
+    return _beside_label_map(out, case, "")
+
+
+def probabilities_path(out: Path, case: Case) -> Path:
+    """Name of a case's class probabilities."""
+    return _beside_label_map(out, case, PROBABILITIES)
+
+
+def check_apart(cases: Sequence[Case], out: Path) -> None:
+    """
+    Raises:
+        UsageError: an image lies in `out`, where results would replace it or be taken for an image the next time.
+    """
+    if out.resolve() in {folder.resolve() for folder in {image.parent for case in cases for image in case.images}}:
+        raise UsageError("the results would lie among the images", file=out, fix="give -o a folder of its own")
+
+
+def _beside_label_map(out: Path, case: Case, suffix: str) -> Path:
+    ending = image_ending(case.images[0]) or ".nii.gz"
+    return out / f"{case.name}{suffix}{_SINGLE_FILE.get(ending, ending)}"
+
+
+def _case_of(image: Path, n_channels: int) -> Case:
+    """The case that a file belongs to: `a_0000` stands for all channel files of `a` beside it."""
+    stem = case_name(image)
+    match = re.fullmatch(r"(.+)_(\d{4})", stem)
+    if not match or int(match[2]) >= n_channels:
+        return Case(stem, (image,), None)
+    files = [image.with_name(f"{match[1]}_{i:04d}{image.name[len(stem) :]}") for i in range(n_channels)]
+    return Case(match[1], tuple(f for f in files if f.is_file()), None)
 
 
 def _channel_number(about: Path):  # type: ignore[no-untyped-def]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from autoseg.errors import UsageError
+from autoseg.errors import ResourceError, UsageError
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,17 @@ def choose_device(wanted: str) -> Device:
     if device.type == "cpu" and _cpu_multiplies_bf16():
         return Device(device, torch.bfloat16)
     return Device(device, torch.float32)
+
+
+@contextlib.contextmanager
+def out_of_memory(fix: str) -> Iterator[None]:
+    """Raises `ResourceError` where torch finds no memory; on a CPU it says so with a plain RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.cuda.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise ResourceError("out of memory", found=str(error).splitlines()[0], fix=fix) from error
 
 
 def _unknown(wanted: str) -> UsageError:

@@ -340,7 +340,7 @@ def _untouched(case: Case, scan: _Scan) -> bool:
 def _load_cache(cache: Path) -> dict[str, _Scan]:
     """Scans by case name, later lines first. A line that is not whole or of an older kind is no scan: the case is read again."""
     scans = {}
-    for line in cache.read_text(encoding="utf-8").split("\n") if cache.is_file() else ():
+    for line in cache.read_text(encoding="utf-8", errors="replace").split("\n") if cache.is_file() else ():
         try:
             scan = from_json(_Scan, line, cache)
         except PlanError:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from autoseg.checkpoint import load_weights
-from autoseg.device import Device
+from autoseg.device import Device, out_of_memory
 from autoseg.errors import PlanError, UsageError
 from autoseg.nets import UNet, build_network
 from autoseg.plan import Configuration, Plan, load_plan
@@ -40,11 +40,14 @@ class Model:
 
         Returns:
             (K, Z, Y, X) float32, the mean over networks.
+
+        Raises:
+            ResourceError: not enough memory for the case.
         """
         labels = self.plan.data.labels
         volume = torch.from_numpy(image.astype(np.float32))
         c = self.configuration
-        with _one_at_a_time:
+        with _one_at_a_time, out_of_memory("--device cpu, or a machine with more memory"):
             result = predict_volume(
                 volume,
                 self._forward,

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.batch import Failure, run_cases
-from autoseg.dataset import Case
+from autoseg.dataset import Case, check_apart, output_path, probabilities_path
 from autoseg.image import LabelMap
-from autoseg.io import image_ending, read_image, write_label_map, write_probabilities
+from autoseg.io import read_image, write_label_map, write_probabilities
 from autoseg.model import Model
 from autoseg.postprocess import Rule, apply_rules
 from autoseg.prepare import prepare, restore_labels, restore_probabilities
 from autoseg.progress import log
 
-_SINGLE_FILE = {".mhd": ".mha", ".nhdr": ".nrrd"}  # a header with a second file beside it cannot be written atomically
 _IN_FLIGHT = 2  # one case is read or written while the network works on the other
 
 
@@ -43,10 +42,14 @@ def predict(
         rules: component rules applied to each label map.
         mirror: average over the plan's mirror axes.
         save_probabilities: also write `<case>_probabilities<ending>`, one component per class, background first.
+
+    Raises:
+        UsageError: an image lies in `out`.
     """
     channels = tuple(c.name for c in model.plan.data.channels)
     labels = model.plan.data.labels
-    todo = [c for c in cases if overwrite or not output_path(out, c).exists()]
+    check_apart(cases, out)
+    todo = [c for c in cases if overwrite or not all(path.exists() for path in _wanted(out, c, save_probabilities))]
     if len(todo) < len(cases):
         log.warning(
             "%d of %d cases are there already and skipped; --overwrite predicts them again", len(cases) - len(todo), len(cases)
@@ -56,19 +59,17 @@ def predict(
         image = read_image(case.images, channels)
         prepared = prepare(image, None, model.plan.data, model.configuration.space)
         logits = model.logits(prepared.image, mirror)
-        target = output_path(out, case)
         if save_probabilities:
-            ending = image_ending(target) or ""
-            beside = target.with_name(f"{case.name}_probabilities{ending}")
+            beside = probabilities_path(out, case)
             write_probabilities(beside, restore_probabilities(logits, prepared.placement), like=case.images[0])
-        indices = apply_rules(restore_labels(logits, prepared.placement), rules, labels)
-        write_label_map(target, LabelMap(indices, image.grid, labels), like=case.images[0])
+        target = output_path(out, case)
+        if overwrite or not target.exists():  # one that lacks only its probabilities may have been corrected by hand
+            indices = apply_rules(restore_labels(logits, prepared.placement), rules, labels)
+            write_label_map(target, LabelMap(indices, image.grid, labels), like=case.images[0])
 
     done = sum(1 for _ in run_cases(work, todo, "predict", failures, workers=_IN_FLIGHT))
     return PredictReport(done, len(cases) - len(todo))
 
 
-def output_path(out: Path, case: Case) -> Path:
-    """Name of a case's label map."""
-    ending = image_ending(case.images[0]) or ".nii.gz"
-    return out / f"{case.name}{_SINGLE_FILE.get(ending, ending)}"
+def _wanted(out: Path, case: Case, probabilities: bool) -> tuple[Path, ...]:
+    return (output_path(out, case), *([probabilities_path(out, case)] if probabilities else []))

@@ -122,12 +122,15 @@ def _budget(device: str, memory_gb: float | None) -> Budget:
 
 
 def _gpu_memory_gb() -> float | None:
-    """Memory of the smallest GPU; None without an NVIDIA driver."""
+    """Memory of the smallest GPU; None without an NVIDIA driver that answers."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
     query = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):  # a broken driver hangs
+        return None
     sizes = [float(line) for line in answer.stdout.splitlines() if line.strip().replace(".", "").isdecimal()]
     return round(min(sizes) / 1024, 1) if answer.returncode == 0 and sizes else None
 

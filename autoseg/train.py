@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import torch
 
 from autoseg.checkpoint import State, load_state, load_training, save_training, save_weights
 from autoseg.dataset import Case
-from autoseg.device import Device
+from autoseg.device import Device, out_of_memory
 from autoseg.errors import DataError, PlanError
 from autoseg.files import write_text
 from autoseg.history import Epoch, write_history
@@ -33,9 +34,11 @@ from autoseg.validation import case_dice, validate
 
 GRADIENT_NORM = 12.0  # clipping, as nnU-Net
 SAVE_EVERY = 300.0  # seconds of work that a crash may cost
-INTERIM_SHARE = 0.05  # of the training time that may go into case Dice along the way
+INTERIM_SHARE = 0.05  # of the training time that case Dice along the way is meant to take; at twice that it is left out
+INTERIM_FREE = 3.0  # seconds of it that need no excuse
 INTERIM_CASES = 8
 LAST_SECONDS = 3.0  # for writing the results
+VALIDATION_SHARE = 0.25  # of a time budget at most for the final validation, so that large cases leave time to learn
 
 
 @dataclass
@@ -52,6 +55,7 @@ class _Run:
     state: State
     began: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
+    case_seconds: float = 0.0  # that a case took when it was last scored along the way; 0 before the first time
 
     @property
     def elapsed(self) -> float:
@@ -76,6 +80,7 @@ def train(task: TrainTask, budget: Budget, device: Device) -> RunRecord:
     Raises:
         DataError: no prepared case to train on, or a loss that is not finite (names the cases).
         PlanError: an interrupted run in the folder follows another plan.
+        ResourceError: not enough memory for a step.
     """
     if (task.run / "run.json").is_file() and (record := load_run(task.run)).finished:
         log.warning("%s is already trained (case Dice %s); --restart trains it anew", task.run, _score(record.case_dice))
@@ -96,13 +101,19 @@ def train(task: TrainTask, budget: Budget, device: Device) -> RunRecord:
         duration(budget.seconds) if budget.seconds else f"{budget.epochs} epochs",
     )
     try:
-        _learn(run, training, validation)
+        with out_of_memory("a plan for less memory: autoseg plan_and_preprocess --replan --memory GB"):
+            _learn(run, training, validation)
     except KeyboardInterrupt:
         run.save()
         log.warning("stopped; the same command continues at step %d", run.state.step)
         raise
     run.save()
-    result = validate(run.model, [c for c in task.validation if c.name in {v.name for v in validation}], task.prepared, task.run)
+    most = _most_for_validation(run)
+    # only where the reserve was cut: an estimate that is a little short must not cost cases
+    limit = most if run.state.reserve >= most else math.inf
+    cases = [c for c in task.validation if c.name in {v.name for v in validation}]
+    result = validate(run.model, cases, task.prepared, task.run, limit)
+    share = "" if result.n_cases == len(cases) else f" of {len(cases)}"
     record = RunRecord(
         dataset=task.dataset,
         configuration=task.configuration,
@@ -110,7 +121,7 @@ def train(task: TrainTask, budget: Budget, device: Device) -> RunRecord:
         finished=True,
         seconds=run.elapsed,
         steps=run.state.step,
-        validated_on="the training cases" if task.fold == "all" else f"{result.n_cases} cases not trained on",
+        validated_on="the training cases" if task.fold == "all" else f"{result.n_cases}{share} cases not trained on",
         case_dice=result.case_dice,
         structure_dice=result.structure_dice,
         postprocess=result.rules,
@@ -162,7 +173,7 @@ def _learn(run: _Run, training: list[StoredCase], validation: list[StoredCase]) 
     """Steps until the budget is spent; reports, validates and saves at the end of each epoch."""
     task, budget = run.task, run.budget
     pinned = run.model.device.place.type == "cuda"
-    sampler = PatchSampler(training, run.configuration, task.plan.data.labels, task.seed, pinned)
+    sampler = PatchSampler(training, run.configuration, task.plan.data.labels, run.state.seed, pinned)
     run.state = replace(run.state, reserve=max(run.state.reserve, LAST_SECONDS))
     with Loader(sampler, run.state.step, task.threads) as loader:
         losses: list[float] = []
@@ -226,25 +237,38 @@ def _step(run: _Run, loader: Loader, progress: float) -> float:
 
 
 def _interim_score(run: _Run, validation: list[StoredCase], epoch_seconds: float) -> float | None:
-    """Case Dice of a few validation cases: as many as 5 % of the first epoch pays for, the same ones ever after.
+    """Case Dice of a few validation cases: as many as 5 % of the first epoch pays for, at least one, the same ones ever after.
 
-    What it takes also tells how much time must be kept for the final validation.
+    None where there are no cases, or where they are so large that scoring has taken a tenth of the time already. What it
+    takes also tells how much time must be kept for the final validation.
     """
-    if not validation:
+    spent = sum(row.case_dice is not None for row in run.state.history) * run.state.interim * run.case_seconds
+    if not validation or spent > max(INTERIM_FREE, 2 * INTERIM_SHARE * run.elapsed):
         return None
-    labels = run.task.plan.data.labels
+    count = run.state.interim or 1
+    score = _score_cases(run, validation, count)
     if not run.state.interim:
-        began = time.monotonic()
-        case_dice(run.model, validation[:1], labels)
-        count = int(INTERIM_SHARE * epoch_seconds / (time.monotonic() - began))
-        run.state = replace(run.state, interim=max(1, min(len(validation), INTERIM_CASES, count)))
-    count = run.state.interim
-    began = time.monotonic()
-    score = case_dice(run.model, [validation[i * len(validation) // count] for i in range(count)], labels)
-    each = (time.monotonic() - began) / count
+        affordable = int(INTERIM_SHARE * epoch_seconds / run.case_seconds)
+        count = max(1, min(len(validation), INTERIM_CASES, affordable))
+        run.state = replace(run.state, interim=count)
+        score = score if count == 1 else _score_cases(run, validation, count)
     mirrors = 2 ** len(run.configuration.inference.mirror_axes)
-    run.state = replace(run.state, reserve=LAST_SECONDS + 1.2 * each * mirrors * len(validation))
+    reserve = LAST_SECONDS + 1.2 * run.case_seconds * mirrors * len(validation)
+    run.state = replace(run.state, reserve=min(reserve, _most_for_validation(run)))
     return score
+
+
+def _score_cases(run: _Run, validation: list[StoredCase], count: int) -> float | None:
+    """Case Dice of `count` cases from all over the list; notes what one of them takes."""
+    began = time.monotonic()
+    cases = [validation[i * len(validation) // count] for i in range(count)]
+    score = case_dice(run.model, cases, run.task.plan.data.labels)
+    run.case_seconds = (time.monotonic() - began) / count
+    return score
+
+
+def _most_for_validation(run: _Run) -> float:
+    return math.inf if run.budget.seconds is None else VALIDATION_SHARE * run.budget.seconds
 
 
 def _report(run: _Run, row: Epoch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from autoseg.metrics import dice_per_structure
 from autoseg.model import Model
 from autoseg.postprocess import Rule, choose_rules
 from autoseg.prepare import restore_labels
-from autoseg.progress import Progress
+from autoseg.progress import Progress, log
 from autoseg.records import to_json
 from autoseg.store import StoredCase
 
@@ -45,18 +47,25 @@ def case_dice(model: Model, cases: Sequence[StoredCase], labels: LabelSet) -> fl
     return _mean(value for row in scores for value in row)
 
 
-def validate(model: Model, cases: Sequence[Case], prepared: Path, out: Path) -> Validation:
+def validate(model: Model, cases: Sequence[Case], prepared: Path, out: Path, seconds: float = math.inf) -> Validation:
     """Predicts cases on their own grids, with mirroring as planned, and compares with their label files.
 
     Writes the label maps to `out`/validation and the evidence for each component rule to `out`/postprocess.json. The scores
     are those before any rule is applied.
+
+    Args:
+        seconds: no further case is begun after this time.
     """
     labels = model.plan.data.labels
     scores: list[Scores] = []
+    began = time.monotonic()
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         with Progress("validate", len(cases)) as progress:
             for case in cases:
+                if scores and time.monotonic() - began > seconds:
+                    log.warning("note: time is up, validated on %d of %d cases", len(scores), len(cases))
+                    return
                 predicted, reference = _predict_stored(model, case, prepared, out / "validation")
                 scores.append(dice_per_structure(reference, predicted, labels.n_classes, labels.ignore_index))
                 yield predicted, reference

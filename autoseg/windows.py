@@ -87,7 +87,8 @@ def predict_volume(
             total[place] += window_logits * weight
             mass[place[1:]] += weight
     inner = tuple(slice(before, before + s) for (before, _), s in zip(edges, shape))
-    return (total / mass)[(slice(None), *inner)].contiguous()
+    total /= mass  # in place: a hundred classes of a large CT take gigabytes
+    return total[(slice(None), *inner)].contiguous()
 
 
 def _mirrored_mean(batch: Tensor, network: Network, axes: Sequence[int], mirrored_class: Sequence[int] | None) -> Tensor:

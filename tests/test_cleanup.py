@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from conftest import Tiny
 
 from autoseg.batch import Failure
@@ -88,3 +89,21 @@ def test_folders_that_are_not_there(tiny: Tiny, tmp_path: Path) -> None:
         clean_folder(tmp_path, tmp_path, tmp_path / "model", [])
     with pytest.raises(UsageError, match="no such file or folder"):
         clean_folder(tmp_path / "masks", tmp_path, write_model(tiny, tmp_path / "model", ()), [])
+
+
+def test_probabilities_are_left_alone_and_a_header_file_becomes_a_single_one(tiny: Tiny, tmp_path: Path) -> None:
+    failures: list[Failure] = []
+    masks, out = tmp_path / "masks", tmp_path / "out"
+    data = write_mask(tiny, masks / "a.nii.gz")
+    sitk.WriteImage(sitk.ReadImage(str(masks / "a.nii.gz")), str(masks / "b.mhd"))
+    shutil.copy(masks / "a.nii.gz", masks / "a_probabilities.nii.gz")
+    assert clean_folder(masks, out, write_model(tiny, tmp_path / "model", ()), failures, 0) == 2
+    assert failures == []
+    assert sorted(p.name for p in out.iterdir()) == ["a.nii.gz", "b.mha"]
+    assert np.array_equal(read_label_map(out / "b.mha", tiny.dataset.labels).data, data)
+
+
+def test_masks_are_not_replaced(tiny: Tiny, tmp_path: Path) -> None:
+    write_mask(tiny, tmp_path / "masks" / "a.nii.gz")
+    with pytest.raises(UsageError, match="among the images"):
+        clean_folder(tmp_path / "masks", tmp_path / "masks", write_model(tiny, tmp_path / "model", (LEFT,)), [])

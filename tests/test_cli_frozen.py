@@ -140,10 +140,14 @@ def test_unknown_command() -> None:
 def test_exit_codes_of_main(
     error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    broken = typer.Typer(pretty_exceptions_enable=False)
+
+    @broken.command()
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr("autoseg.cli.app", fail)
+    monkeypatch.setattr("autoseg.cli.app", broken)
+    monkeypatch.setattr("sys.argv", ["autoseg"])
     monkeypatch.setattr("logging.Logger.addHandler", lambda self, handler: None)  # pytest keeps the logger
     monkeypatch.setattr("logging.Logger.setLevel", lambda self, level: None)
     with pytest.raises(SystemExit) as caught:

@@ -255,7 +255,15 @@ def test_images_to_predict(tmp_path: Path) -> None:
         Case("a", (folder / "a_0000.nii.gz",), None),
         Case("b", (folder / "b_0000.nrrd",), None),
     )
-    assert images_in(folder / "b_0000.nrrd", 1) == (Case("b_0000", (folder / "b_0000.nrrd",), None),)
+    assert images_in(folder / "b_0000.nrrd", 1) == (Case("b", (folder / "b_0000.nrrd",), None),)
+
+
+def test_one_file_stands_for_all_channels_of_its_case(tmp_path: Path) -> None:
+    folder = lay_out(tmp_path, None, ("new/a_0000.nii.gz", "new/a_0001.nii.gz", "new/a_0002.nii.gz", "new/a.nii")) / "new"
+    both = (folder / "a_0000.nii.gz", folder / "a_0001.nii.gz")
+    assert images_in(both[0], 2) == images_in(both[1], 2) == (Case("a", both, None),)
+    assert images_in(folder / "a_0002.nii.gz", 2) == (Case("a_0002", (folder / "a_0002.nii.gz",), None),)
+    assert images_in(folder / "a.nii", 2) == (Case("a", (folder / "a.nii",), None),)
 
 
 def test_nothing_to_predict(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autoseg.device import Device, choose_device
-from autoseg.errors import UsageError
+from autoseg.device import Device, choose_device, out_of_memory
+from autoseg.errors import ResourceError, UsageError
 
 CPU = torch.device("cpu")
 
@@ -74,3 +74,10 @@ def test_only_fp16_needs_loss_scaling() -> None:
 
 def test_reads_as_text() -> None:
     assert str(Device(torch.device("cuda:1"), torch.bfloat16)) == "cuda:1 (bfloat16)"
+
+
+def test_memory_that_is_not_there() -> None:
+    with pytest.raises(ResourceError, match=r"out of memory.*fix: take less"), out_of_memory("take less"):
+        torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="size of tensor"), out_of_memory("take less"):
+        torch.zeros(2) + torch.zeros(3)

@@ -11,14 +11,15 @@ import SimpleITK as sitk
 from conftest import Tiny, TinyRuns
 
 from autoseg.batch import Failure
-from autoseg.dataset import Case, images_in
+from autoseg.dataset import Case, images_in, output_path
 from autoseg.device import Device
+from autoseg.errors import UsageError
 from autoseg.geometry import AxisMap
 from autoseg.image import Image
 from autoseg.io import read_grid, read_image, read_label_map, write_image
 from autoseg.model import Model, load_model
 from autoseg.postprocess import Rule
-from autoseg.predict import PredictReport, output_path, predict
+from autoseg.predict import PredictReport, predict
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +149,23 @@ def test_without_mirroring_the_result_differs_and_takes_fewer_passes(
 )
 def test_masks_keep_the_format_but_for_headers_with_a_second_file(image: str, mask: str) -> None:
     assert output_path(Path("out"), Case("a", (Path(image),), None)) == Path("out") / mask
+
+
+def test_results_do_not_go_among_the_images(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(tiny.data / "imagesTs", images)
+    before = {p.name: p.read_bytes() for p in images.iterdir()}
+    with pytest.raises(UsageError, match=r"among the images.*-o a folder of its own"):
+        predict(model, (), images_in(images, 1), images / ".." / "images", [], overwrite=True)
+    assert {p.name: p.read_bytes() for p in images.iterdir()} == before
+
+
+def test_missing_probabilities_are_added_and_the_mask_stays(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+    images = tiny.data / "imagesTs"
+    done(model, images, tmp_path)
+    mask = min(tmp_path.iterdir())
+    mask.write_bytes(b"touched by hand")
+    assert done(model, images, tmp_path, save_probabilities=True) == PredictReport(2, 0)
+    assert mask.read_bytes() == b"touched by hand"
+    assert len(list(tmp_path.iterdir())) == 4
+    assert done(model, images, tmp_path, save_probabilities=True) == PredictReport(0, 2)

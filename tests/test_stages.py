@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from autoseg.errors import DataError, UsageError
 from autoseg.fingerprint import load_fingerprint
 from autoseg.folds import load_folds
 from autoseg.plan import load_plan, save_plan
+from autoseg.stages import _gpu_memory_gb as ask_the_driver
 from autoseg.stages import describe_plan, fingerprint_dataset, forget_run, plan_dataset, prepare_dataset
 from autoseg.workspace import Workspace
 
@@ -152,3 +154,12 @@ def test_a_plan_in_a_few_words(tiny: Tiny) -> None:
     text = describe_plan(tiny.plan, Path("work/plan.json"))
     assert "3d_fullres: spacing 3×2×2 mm, patch 8×16×16, batch 2, 3 stages of 4, 8, 8 features" in text
     assert text.endswith("work/plan.json")
+
+
+def test_a_driver_that_hangs_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(command: list[str], **_: object) -> None:
+        raise subprocess.TimeoutExpired(command, 10)
+
+    monkeypatch.setattr(stages.shutil, "which", lambda _: "nvidia-smi")
+    monkeypatch.setattr(stages.subprocess, "run", hang)
+    assert ask_the_driver() is None

@@ -277,3 +277,53 @@ def test_task_that_cannot_be(tiny: Tiny, tmp_path: Path) -> None:
         train_task(tiny.dataset, tiny.workspace, "2d", "0")
     with pytest.raises(UsageError, match="no fold '7'"):
         train_task(tiny.dataset, tiny.workspace, None, "7")
+
+
+def own_clock(monkeypatch: pytest.MonkeyPatch, step_seconds: float, case_seconds: float) -> list[float]:
+    """A clock that only steps and interim predictions move; its time is the entry of the list."""
+    now = [time.monotonic()]  # a run takes its beginning from the true clock
+    monkeypatch.setattr(train_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def step(run: object, loader: object, progress: float) -> float:
+        now[0] += step_seconds
+        return 0.5
+
+    def case_dice(model: object, cases: list[StoredCase], labels: object) -> float:
+        now[0] += case_seconds * len(cases)
+        return 0.5
+
+    monkeypatch.setattr(train_module, "_step", step)
+    monkeypatch.setattr(train_module, "case_dice", case_dice)
+    return now
+
+
+def test_cases_too_large_to_score_leave_time_to_learn(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute a case, of ten in all: scored once along the way, and a quarter of the time kept for the end."""
+    own_clock(monkeypatch, 2, 60)
+    task = tiny.task(tmp_path)
+    record = train(replace(task, validation=task.training), Budget(seconds=600), float32_cpu)
+    assert (450 - 60) / 2 <= record.steps <= (450 - 60) / 2 + 1
+    assert [row["case_dice"] for row in history(tmp_path)].count("0.5") == 1
+
+
+def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_clock(monkeypatch, 2, 0.1)
+    usual = train_module._step
+
+    def interrupted(run: object, loader: object, progress: float) -> float:
+        if run.state.step == 25:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return usual(run, loader, progress)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train_module, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
+    assert len(history(tmp_path)) == 2
+    monkeypatch.undo()
+    own_clock(monkeypatch, 2, 0.1)
+    train(tiny.task(tmp_path), Budget(seconds=1000), float32_cpu)
+    assert len(history(tmp_path)) == 10

@@ -55,6 +55,7 @@ def main() -> None:
     except MemoryError as error:
         print(f"autoseg: error: out of memory; found: {error}; fix: --workers 1, or a machine with more", file=sys.stderr)
         sys.exit(3)
-    except KeyboardInterrupt:
-        print("autoseg: interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:  # typer turns Ctrl-C into this
+        if stop.code == 130:
+            print("autoseg: interrupted; the same command continues", file=sys.stderr)
+        raise

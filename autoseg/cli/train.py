@@ -41,9 +41,10 @@ def run(
     task = train_task(about, workspace, configuration, fold, seed, workers)
     planned = task.plan.configuration(task.configuration)[1].training.epochs
     budget = Budget(parse_duration(time) if time else None, planned if time is None and epochs is None else epochs)
-    if restart:
+    place = choose_device(device)
+    if restart:  # nothing that is wrong above costs a run
         forget_run(task.run)
-    record = train(task, budget, choose_device(device))
+    record = train(task, budget, place)
     workspace.remember_model(task.run)
     o.show(record, json)
     if not json:

@@ -13,8 +13,8 @@ from autoseg.planner.patch import MIN_BATCH, shrink_until
 from autoseg.planner.topology import Topology, plain_unet, without_last_halving
 
 CPU_STEP_GMACS = 36.0
-"""Work of one training step on a CPU, in 10⁹ multiply-accumulates, that the batch is lowered to: many small steps learn more
-in the same time than few large ones. About 0.3 s on two cores with bf16 instructions, 0.7 s without."""
+"""Work of one training step on a CPU, in 10⁹ multiply-accumulates, that the batch is lowered to, so that ten minutes
+hold some two thousand steps. About 0.3 s on two cores with bf16 instructions, twice that without."""
 
 CPU_PATCH_GMACS = 100.0
 """The same for the smallest batch, which the patch is shrunk to: about a second a step on two cores. A patch is given up
@@ -99,7 +99,7 @@ def fit_cpu_step(
     work = f"{sample.step_gmacs(smaller, batch):.3g}·10⁹ multiply-accumulates a step"
     batch_reason = f"{work} on a CPU"
     if batch < batch_size:
-        batch_reason = f"lowered to {batch} on a CPU, where many small steps learn more than few large ones: {work}"
+        batch_reason = f"lowered to {batch} on a CPU, so that a step takes a fraction of a second: {work}"
     patch_reasons = []
     if tight:
         share = prod(topology.patch_size) / prod(tight.patch_size)
