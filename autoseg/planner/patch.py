@@ -60,7 +60,8 @@ def shrink(topology: Topology, spacing: Sequence[float], median_shape: Sequence[
     """
     patch = topology.patch_size
     cover = [n / m for n, m in zip(patch, median_shape)]
-    for axis in sorted(range(len(patch)), key=lambda a: (cover[a], a), reverse=True):  # of equals the last, as in nnU-Net
+    # nnU-Net takes the last of equals; here size and spacing decide first, so that the order of the axes does not matter
+    for axis in sorted(range(len(patch)), key=lambda a: (cover[a], patch[a], spacing[a], a), reverse=True):
         whole = _with(patch, axis, patch[axis] - topology.divisors[axis])
         if whole[axis] < MIN_EDGE:
             continue
