@@ -22,7 +22,7 @@ from autoseg.files import write_text
 from autoseg.history import Epoch, write_history
 from autoseg.losses import deep_supervision
 from autoseg.model import Model, fresh_network
-from autoseg.plan import Configuration, TrainingPlan, save_plan
+from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
 from autoseg.progress import duration, log
 from autoseg.records import to_json
 from autoseg.runs import RunRecord, load_run
@@ -83,8 +83,14 @@ def train(task: TrainTask, budget: Budget, device: Device) -> RunRecord:
         ResourceError: not enough memory for a step.
     """
     if (task.run / "run.json").is_file() and (record := load_run(task.run)).finished:
-        log.warning("%s is already trained (case Dice %s); --restart trains it anew", task.run, _score(record.case_dice))
+        same = _digest(load_plan(task.run / "plan.json"), task.configuration) == _digest(task.plan, task.configuration)
+        how = "" if same else ", but with another plan than the present one"
+        log.warning("%s is already trained (case Dice %s)%s; --restart trains it anew", task.run, _score(record.case_dice), how)
         return record
+    if task.plan.origin.device == "cuda" and device.place.type == "cpu":
+        log.warning(
+            "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
+        )
     run = _set_up(task, budget, device)
     training, validation = _stored(task.training, task.prepared), _stored(task.validation, task.prepared)
     if not training:
@@ -132,7 +138,7 @@ def train(task: TrainTask, budget: Budget, device: Device) -> RunRecord:
 
 def _set_up(task: TrainTask, budget: Budget, device: Device) -> _Run:
     _, configuration = task.plan.configuration(task.configuration)
-    digest = hashlib.sha256(to_json((task.plan.data, replace(configuration, why={}))).encode()).hexdigest()
+    digest = _digest(task.plan, task.configuration)
     torch.manual_seed(task.seed)
     network = fresh_network(task.plan, configuration, device)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
@@ -153,6 +159,12 @@ def _set_up(task: TrainTask, budget: Budget, device: Device) -> _Run:
     model = Model((averaged,), task.plan, configuration, device)
     save_plan(task.plan, task.run / "plan.json")
     return _Run(task, configuration, budget, model, network, optimizer, scaler, state)
+
+
+def _digest(plan: Plan, configuration: str) -> str:
+    """Of all that training follows: the data and the configuration, without the reasons."""
+    chosen = plan.configuration(configuration)[1]
+    return hashlib.sha256(to_json((plan.data, replace(chosen, why={}))).encode()).hexdigest()
 
 
 def _optimizer(network: torch.nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
@@ -254,6 +266,8 @@ def _interim_score(run: _Run, validation: list[StoredCase], epoch_seconds: float
         score = score if count == 1 else _score_cases(run, validation, count)
     mirrors = 2 ** len(run.configuration.inference.mirror_axes)
     reserve = LAST_SECONDS + 1.2 * run.case_seconds * mirrors * len(validation)
+    if run.progress() >= 1:
+        reserve = max(reserve, run.state.reserve)  # a training that has ended does not begin again
     run.state = replace(run.state, reserve=min(reserve, _most_for_validation(run)))
     return score
 

@@ -253,6 +253,8 @@ def test_an_interrupted_scan_resumes(dataset: Dataset, read_cases: list[str]) ->
     assert scan(dataset) == before
     assert read_cases == ["b.nii.gz"]
     assert cache.read_text().splitlines() == [first, second]
+    cache.write_bytes(f"{first}\n".encode() + "Müller".encode()[:2])  # cut inside a letter of two bytes
+    assert scan(dataset) == before
 
 
 def test_cases_scanned_before_a_crash_are_kept(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, read_cases: list[str]) -> None:

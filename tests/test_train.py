@@ -101,6 +101,20 @@ def test_a_finished_run_is_skipped(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu:
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
+def test_a_plan_that_does_not_fit_the_run_or_the_device_is_said_to_be_so(
+    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
+    edited = replace(tiny.plan, configurations={"3d_fullres": slower})
+    assert train(tiny.task(tiny_runs.runs[0], plan=edited), EPOCHS, float32_cpu) == tiny_runs.records[0]
+    assert "already trained" in caplog.text
+    assert "another plan than the present one; --restart" in caplog.text
+    assert "for a GPU" not in caplog.text
+    gpu = replace(tiny.plan, origin=replace(tiny.plan.origin, device="cuda"))
+    train(tiny.task(tmp_path, plan=gpu), Budget(epochs=1), float32_cpu)
+    assert "the plan is for a GPU" in caplog.text
+
+
 def test_the_same_seed_trains_the_same(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     train(tiny.task(tmp_path / "a", threads=0), EPOCHS, float32_cpu)
     same_outcome(tmp_path / "a", tiny_runs.runs[0])

@@ -114,7 +114,7 @@ def _network_reasons(network: NetworkPlan, topology: Topology, sample: Sample, b
         "network.strides": f"an axis is halved while 4 voxels remain, fine axes before coarse ones; {size(bottleneck)} at last",
         "network.kernel_sizes": "3 along an axis from the stage on at which its spacing is below twice the finest, 1 before",
         "network.encoder_blocks": "two convolutions a stage (nnU-Net)",
-        "network.decoder_blocks": "one convolution a stage on a CPU, as in nnU-Net's residual presets, since the finest stages cost most"
+        "network.decoder_blocks": "one convolution a stage on a CPU, as in nnU-Net's residual presets: fine stages cost most"
         if cpu
         else "two convolutions a stage (nnU-Net)",
         "network.deep_supervision": "coarse levels learn from the label map too, so gradients reach them (nnU-Net)",
