@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, DiskError
 from autoseg.files import write_text
 from autoseg.progress import Progress
 
@@ -55,6 +55,7 @@ def run_cases(
         workers: threads; None means one per core, 0 means none (everything runs here).
 
     Raises:
+        DiskError: nothing can be written any more.
         RuntimeError: any other exception of a case, with the case's name; that is a bug.
     """
     count = cpu_count() if workers is None else workers
@@ -62,6 +63,8 @@ def run_cases(
         for case, outcome in _in_turn(work, cases) if count == 0 else _on_threads(work, cases, count):
             try:
                 result = outcome()
+            except DiskError:
+                raise
             except AutosegError as error:
                 error.case = error.case or case.name
                 failures.append(Failure(case.name, stage, str(error)))
@@ -78,16 +81,30 @@ def run_cases(
             yield case, result
 
 
-def write_failures(path: Path, failures: Sequence[Failure]) -> None:
-    """Writes failed.csv (case, stage, reason), or removes a stale one when nothing failed."""
-    if not failures:
+def write_failures(path: Path, failures: Sequence[Failure], stages: Sequence[str]) -> None:
+    """Brings failed.csv (case, stage, reason) up to date after `stages` were run: what other stages wrote stays.
+
+    The file vanishes when nothing is left in it.
+    """
+    old = read_failures(path)
+    kept = [f for f in old if f.stage.split()[0] not in stages]
+    rows = sorted([*kept, *failures], key=lambda f: (f.case, f.stage))
+    if not rows:
         path.unlink(missing_ok=True)
         return
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["case", "stage", "reason"])
-    table.writerows([f.case, f.stage, f.reason] for f in sorted(failures, key=lambda f: f.case))
+    table.writerows([f.case, f.stage, f.reason] for f in rows)
     write_text(path, text.getvalue())
+
+
+def read_failures(path: Path) -> list[Failure]:
+    """What `write_failures` wrote; nothing where there is no file."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as handle:
+        return [Failure(*row) for row in list(csv.reader(handle))[1:] if len(row) == 3]
 
 
 def _in_turn(work: Callable[[C], R], cases: Sequence[C]) -> Iterator[tuple[C, Callable[[], R]]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from autoseg.batch import Failure
 from autoseg.dataset import images_in, open_dataset
 from autoseg.device import choose_device
+from autoseg.errors import DataError
 from autoseg.evaluate import Report, evaluate, report_table
 from autoseg.metrics import NSD_TOLERANCE_MM
 from autoseg.model import load_model
@@ -53,6 +54,8 @@ def run_demo(folder: Path, seconds: float, device: str) -> Report:
     log.info("\n5. autoseg evaluate -p %s -r %s", masks, data / "labelsTs")
     report = evaluate(data / "labelsTs", masks, LABELS, masks, NSD_TOLERANCE_MM, failures)
     log.info("%s", report_table(report))
+    if failures:
+        raise DataError("the demo did not go through", found="; ".join(f.reason for f in failures[:3]))
     log.info("\nLook at: %s (every decision and its reason)", workspace.about(dataset.name) / "plan.json")
     log.info("         %s (how training went)", task.run / "progress.png")
     log.info("         %s (label maps; open them in 3D Slicer or ITK-SNAP)", masks)

@@ -78,6 +78,10 @@ class ResourceError(AutosegError):
     exit_code = 3
 
 
+class DiskError(ResourceError):
+    """Nothing more can be written: it would be so for every case, so a batch stops at the first one."""
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """The allowed word closest to `word` as a hint (" - did you mean 'x'?"), or an empty string."""
     close = get_close_matches(word, list(allowed), n=1)

@@ -8,7 +8,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from autoseg.errors import ResourceError
+from autoseg.errors import DiskError
+
+
+@contextlib.contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turns what the operating system says about writing to `target` into a `DiskError`."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            "cannot write", file=target, found=error.strerror or str(error), fix="free disk space or choose another --root"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -18,19 +29,16 @@ def atomic_path(target: Path) -> Iterator[Path]:
     The temporary name keeps the target's endings, since writers choose the format by them.
 
     Raises:
-        ResourceError: the disk is full or the folder cannot be written to.
+        DiskError: the disk is full or the folder cannot be written to.
     """
     temporary = target.with_name(f".{os.getpid()}-{target.name}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        raise ResourceError(
-            "cannot write", file=target, found=error.strerror or str(error), fix="free disk space or choose another --root"
-        ) from error
+        with disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb+") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, target)
     finally:
         with contextlib.suppress(OSError):  # what went wrong above must not be hidden by a clean-up that fails, too
             temporary.unlink()

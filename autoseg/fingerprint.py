@@ -15,7 +15,7 @@ import numpy as np
 from autoseg.batch import Failure, run_cases
 from autoseg.dataset import Case, Dataset
 from autoseg.errors import DataError, PlanError, UsageError
-from autoseg.files import sha256, stamp, write_text
+from autoseg.files import disk_errors, sha256, stamp, write_text
 from autoseg.geometry import Box, Triple
 from autoseg.labels import LabelSet
 from autoseg.pairs import PairReader
@@ -317,7 +317,7 @@ def _scan_all(
     left = [case for case in dataset.cases if case.name not in done]
     if left:
         write_text(cache, "".join(map(_line, known.values())))  # whole again, should an interruption have cut the last line
-        with open(cache, "a", encoding="utf-8") as handle:
+        with disk_errors(cache), open(cache, "a", encoding="utf-8") as handle:
 
             def work(case: Case) -> _Scan:
                 return _scan_case(case, dataset, known.get(case.name), reader)

@@ -15,7 +15,9 @@ from autoseg.checkpoint import load_weights
 from autoseg.device import Device, out_of_memory
 from autoseg.errors import PlanError, UsageError
 from autoseg.nets import UNet, build_network
+from autoseg.placement import Placement
 from autoseg.plan import Configuration, Plan, load_plan
+from autoseg.prepare import restore_labels, restore_probabilities
 from autoseg.runs import RunRecord, load_run
 from autoseg.windows import fitted_window, predict_volume
 
@@ -31,8 +33,23 @@ class Model:
     configuration: Configuration
     device: Device
 
+    def segment(self, image: np.ndarray, placement: Placement, mirror: bool) -> np.ndarray:
+        """(Z, Y, X) class indices on the source grid of a prepared case. See `logits`."""
+        return self.segment_with_probabilities(image, placement, mirror, wanted=False)[0]
+
+    def segment_with_probabilities(
+        self, image: np.ndarray, placement: Placement, mirror: bool, wanted: bool = True
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Class indices, and (K, Z, Y, X) probabilities if `wanted`, both on the source grid.
+
+        The logits of one case live at a time, whatever the number of threads: they are by far the largest arrays.
+        """
+        with _one_at_a_time, out_of_memory("--device cpu, or a machine with more memory"):
+            logits = self.logits(image, mirror)
+            return restore_labels(logits, placement), restore_probabilities(logits, placement) if wanted else None
+
     def logits(self, image: np.ndarray, mirror: bool) -> np.ndarray:
-        """Sliding window over one prepared case.
+        """Sliding window over one prepared case. Not to be called from several threads at once.
 
         Args:
             image: (C, Z, Y, X) as prepared; any float type.
@@ -40,26 +57,21 @@ class Model:
 
         Returns:
             (K, Z, Y, X) float32, the mean over networks.
-
-        Raises:
-            ResourceError: not enough memory for the case.
         """
         labels = self.plan.data.labels
         volume = torch.from_numpy(image.astype(np.float32))
         c = self.configuration
-        with _one_at_a_time, out_of_memory("--device cpu, or a machine with more memory"):
-            result = predict_volume(
-                volume,
-                self._forward,
-                fitted_window(volume.shape[1:], c.window, c.divisors),
-                labels.n_classes,
-                c.inference.overlap,
-                c.patch.batch_size,
-                c.inference.mirror_axes if mirror else (),
-                labels.mirrored,
-                self.device.place,
-            )
-        return result.numpy()
+        return predict_volume(
+            volume,
+            self._forward,
+            fitted_window(volume.shape[1:], c.window, c.divisors),
+            labels.n_classes,
+            c.inference.overlap,
+            c.patch.batch_size,
+            c.inference.mirror_axes if mirror else (),
+            labels.mirrored,
+            self.device.place,
+        ).numpy()
 
     def _forward(self, batch: Tensor) -> Tensor:
         flat = self.configuration.ndim == 2

@@ -12,7 +12,7 @@ from autoseg.image import LabelMap
 from autoseg.io import read_image, write_label_map, write_probabilities
 from autoseg.model import Model
 from autoseg.postprocess import Rule, apply_rules
-from autoseg.prepare import prepare, restore_labels, restore_probabilities
+from autoseg.prepare import prepare
 from autoseg.progress import log
 
 _IN_FLIGHT = 2  # one case is read or written while the network works on the other
@@ -58,13 +58,13 @@ def predict(
     def work(case: Case) -> None:
         image = read_image(case.images, channels)
         prepared = prepare(image, None, model.plan.data, model.configuration.space)
-        logits = model.logits(prepared.image, mirror)
-        if save_probabilities:
-            beside = probabilities_path(out, case)
-            write_probabilities(beside, restore_probabilities(logits, prepared.placement), like=case.images[0])
+        segment = model.segment_with_probabilities
+        predicted, probabilities = segment(prepared.image, prepared.placement, mirror, wanted=save_probabilities)
+        if probabilities is not None:
+            write_probabilities(probabilities_path(out, case), probabilities, like=case.images[0])
         target = output_path(out, case)
         if overwrite or not target.exists():  # one that lacks only its probabilities may have been corrected by hand
-            indices = apply_rules(restore_labels(logits, prepared.placement), rules, labels)
+            indices = apply_rules(predicted, rules, labels)
             write_label_map(target, LabelMap(indices, image.grid, labels), like=case.images[0])
 
     done = sum(1 for _ in run_cases(work, todo, "predict", failures, workers=_IN_FLIGHT))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.errors import DataError, PlanError, ResourceError
+from autoseg.errors import DataError, DiskError, PlanError
 from autoseg.geometry import AxisMap, Box, Grid, Triple
 from autoseg.placement import Placement, Prepared
 from autoseg.records import from_json, to_json
@@ -142,7 +142,7 @@ def write_case(folder: Path, name: str, prepared: Prepared, key: str) -> None:
         key: what the case was made from; `stored_key` gives it back.
 
     Raises:
-        ResourceError: the disk is full or the folder cannot be written to.
+        DiskError: the disk is full or the folder cannot be written to.
     """
     parts = {_IMAGE: prepared.image} | ({} if prepared.label is None else {_LABEL: prepared.label})
     classes, foreground = _foreground(prepared.label)
@@ -157,7 +157,7 @@ def write_case(folder: Path, name: str, prepared: Prepared, key: str) -> None:
         partial.write_text(to_json(_record(prepared, key, classes, sizes)), encoding="utf-8")
         os.replace(partial, folder / f"{name}{_MARKER}")
     except (OSError, RuntimeError) as error:  # blosc2 reports a full disk as RuntimeError
-        raise ResourceError(
+        raise DiskError(
             "cannot write the prepared case", case=name, file=folder, found=str(error), fix="free disk space, or another --root"
         ) from error
 

@@ -26,7 +26,7 @@ from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
 from autoseg.progress import duration, log
 from autoseg.records import to_json
 from autoseg.runs import RunRecord, load_run
-from autoseg.sampling import Loader, PatchSampler
+from autoseg.sampling import Batch, Loader, PatchSampler
 from autoseg.schedule import Budget, learning_rate_factor
 from autoseg.store import StoredCase, stored_key
 from autoseg.task import TrainTask
@@ -118,7 +118,8 @@ def train(task: TrainTask, budget: Budget, device: Device) -> RunRecord:
     # only where the reserve was cut: an estimate that is a little short must not cost cases
     limit = most if run.state.reserve >= most else math.inf
     cases = [c for c in task.validation if c.name in {v.name for v in validation}]
-    result = validate(run.model, cases, task.prepared, task.run, limit)
+    candidates = () if task.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
+    result = validate(run.model, cases, task.prepared, task.run, candidates, limit)
     share = "" if result.n_cases == len(cases) else f" of {len(cases)}"
     record = RunRecord(
         dataset=task.dataset,
@@ -227,17 +228,13 @@ def _step(run: _Run, loader: Loader, progress: float) -> float:
         outputs = run.network(image)
     loss = deep_supervision(outputs, label, run.task.plan.data.labels.ignore_index)
     value = float(loss.detach())
-    if not np.isfinite(value):
-        raise DataError(
-            "the loss is not finite",
-            found=f"{value} at step {run.state.step}",
-            case=", ".join(batch.cases),
-            fix="look at the intensities of these cases; a lower training.learning_rate in the plan may help",
-        )
+    _check_finite(value, "loss", run, batch)
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()
     run.scaler.unscale_(run.optimizer)
-    torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
+    norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
+    if not run.scaler.is_enabled():  # which itself leaves out steps whose gradients overflow
+        _check_finite(float(norm), "gradient", run, batch)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     # The average starts short and grows, so that it forgets the random weights of the beginning.
@@ -246,6 +243,16 @@ def _step(run: _Run, loader: Loader, progress: float) -> float:
         averaged: list[torch.Tensor] = list(run.model.networks[0].parameters())
         torch._foreach_lerp_(averaged, list(run.network.parameters()), 1 - decay)
     return value
+
+
+def _check_finite(value: float, what: str, run: _Run, batch: Batch) -> None:
+    if not np.isfinite(value):
+        raise DataError(
+            f"the {what} is not finite",
+            found=f"{value} at step {run.state.step}",
+            case=", ".join(batch.cases),
+            fix="look at the intensities of these cases; a lower training.learning_rate in the plan may help",
+        )
 
 
 def _interim_score(run: _Run, validation: list[StoredCase], epoch_seconds: float) -> float | None:

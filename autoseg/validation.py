@@ -18,7 +18,6 @@ from autoseg.labels import LabelSet
 from autoseg.metrics import dice_per_structure
 from autoseg.model import Model
 from autoseg.postprocess import Rule, choose_rules
-from autoseg.prepare import restore_labels
 from autoseg.progress import Progress, log
 from autoseg.records import to_json
 from autoseg.store import StoredCase
@@ -47,13 +46,16 @@ def case_dice(model: Model, cases: Sequence[StoredCase], labels: LabelSet) -> fl
     return _mean(value for row in scores for value in row)
 
 
-def validate(model: Model, cases: Sequence[Case], prepared: Path, out: Path, seconds: float = math.inf) -> Validation:
+def validate(
+    model: Model, cases: Sequence[Case], prepared: Path, out: Path, candidates: Sequence[str], seconds: float = math.inf
+) -> Validation:
     """Predicts cases on their own grids, with mirroring as planned, and compares with their label files.
 
     Writes the label maps to `out`/validation and the evidence for each component rule to `out`/postprocess.json. The scores
-    are those before any rule is applied.
+    are those before any rule is applied. An interrupted validation continues.
 
     Args:
+        candidates: component rules to try, of `plan.POSTPROCESS_RULES`.
         seconds: no further case is begun after this time.
     """
     labels = model.plan.data.labels
@@ -71,19 +73,23 @@ def validate(model: Model, cases: Sequence[Case], prepared: Path, out: Path, sec
                 yield predicted, reference
                 progress.advance(case.name)
 
-    rules, evidence = choose_rules(pairs(), labels, model.configuration.postprocess) if cases else ((), ())
+    rules, evidence = choose_rules(pairs(), labels, candidates) if cases else ((), ())
     write_text(out / "postprocess.json", to_json(evidence))
     means = [_mean(row[i] for row in scores) for i in range(len(labels.names))]
     return Validation(len(scores), _mean(means), dict(zip(labels.names, means)), rules)
 
 
 def _predict_stored(model: Model, case: Case, prepared: Path, out: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and reference class indices; a label map that is there already is from a validation that was interrupted."""
     labels = model.plan.data.labels
-    stored = StoredCase.open(prepared, case.name)
-    predicted = restore_labels(model.logits(stored.read()[0], mirror=True), stored.placement)
     assert case.label is not None
     reference = read_label_map(case.label, labels)
-    write_label_map(out / f"{case.name}.nii.gz", LabelMap(predicted, reference.grid, labels), like=case.label)
+    target = out / f"{case.name}.nii.gz"
+    if target.is_file():
+        return read_label_map(target, labels).data, reference.data
+    stored = StoredCase.open(prepared, case.name)
+    predicted = model.segment(stored.read()[0], stored.placement, mirror=True)
+    write_label_map(target, LabelMap(predicted, reference.grid, labels), like=case.label)
     return predicted, reference.data
 
 

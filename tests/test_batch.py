@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.batch import Failure, cpu_count, run_cases, write_failures
-from autoseg.errors import DataError
+from autoseg.batch import Failure, cpu_count, read_failures, run_cases, write_failures
+from autoseg.errors import DataError, DiskError
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,42 @@ def test_no_case_at_all() -> None:
 
 def test_write_failures_sorts_quotes_and_removes(tmp_path: Path) -> None:
     path = tmp_path / "failed.csv"
-    write_failures(path, [Failure("b", "read", 'broken, "quite"'), Failure("a", "prepare", "x")])
-    assert path.read_text() == 'case,stage,reason\na,prepare,x\nb,read,"broken, ""quite"""\n'
-    write_failures(path, [])
+    failures = [Failure("b", "read", 'broken, "quite"'), Failure("a", "prepare 3d", "x")]
+    write_failures(path, failures, ("read", "prepare"))
+    assert path.read_text() == 'case,stage,reason\na,prepare 3d,x\nb,read,"broken, ""quite"""\n'
+    assert read_failures(path) == failures[::-1]
+    write_failures(path, [], ("prepare",))  # what another stage said stays
+    assert read_failures(path) == failures[:1]
+    write_failures(path, [Failure("c", "read", "y")], ("read",))
+    assert [f.case for f in read_failures(path)] == ["c"]
+    write_failures(path, [], ("read",))
     assert not path.exists()
-    write_failures(path, [])
+    write_failures(path, [], ("read",))
+    assert read_failures(path) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_full_disk_stops_the_batch(workers: int) -> None:
+    def work(item: Item) -> None:
+        raise DiskError("cannot write", file="x")
+
+    failures: list[Failure] = []
+    with pytest.raises(DiskError, match="cannot write"):
+        list(run_cases(work, ITEMS, "write", failures, workers))
+    assert failures == []
+
+
+def test_a_case_too_large_for_the_memory_is_listed() -> None:
+    def work(item: Item) -> int:
+        if item.number == 1:
+            raise MemoryError("4 GB")
+        return item.number
+
+    failures: list[Failure] = []
+    assert len(list(run_cases(work, ITEMS, "read", failures, 0))) == len(ITEMS) - 1
+    assert failures == [
+        Failure("case_01", "read", "case case_01: out of memory; found: 4 GB; fix: --workers 1, or a machine with more memory")
+    ]
 
 
 def test_cpu_count() -> None:

@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 
 from autoseg import errors
-from autoseg.errors import AutosegError, DataError, GeometryError, LabelError, PlanError, ResourceError, UsageError, nearest
+from autoseg.errors import (
+    AutosegError,
+    DataError,
+    DiskError,
+    GeometryError,
+    LabelError,
+    PlanError,
+    ResourceError,
+    UsageError,
+    nearest,
+)
 
 
 def test_message_names_every_part_in_order() -> None:
@@ -34,7 +44,16 @@ def test_the_case_can_be_added_by_whoever_knows_it() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "code"),
-    [(AutosegError, 1), (UsageError, 2), (DataError, 2), (GeometryError, 2), (LabelError, 2), (PlanError, 2), (ResourceError, 3)],
+    [
+        (AutosegError, 1),
+        (UsageError, 2),
+        (DataError, 2),
+        (GeometryError, 2),
+        (LabelError, 2),
+        (PlanError, 2),
+        (ResourceError, 3),
+        (DiskError, 3),
+    ],
 )
 def test_exit_codes(kind: type[AutosegError], code: int) -> None:
     assert kind("x").exit_code == code

@@ -43,4 +43,4 @@ def run(
     if not json:
         typer.echo(report_table(report))
     log.info("per case: %s", target / "per_case.csv")
-    o.finish(failures, target, report.n_cases)
+    o.finish(failures, target, report.n_cases, "evaluate")

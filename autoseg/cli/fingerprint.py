@@ -25,4 +25,4 @@ def run(
     facts = fingerprint_dataset(about, workspace, failures, workers)
     log.info("%d cases: %s", len(facts.cases), workspace.about(about.name) / "fingerprint.json")
     o.show(facts, json)
-    o.finish(failures, workspace.about(about.name), len(facts.cases))
+    o.finish(failures, workspace.about(about.name), len(facts.cases), "fingerprint")

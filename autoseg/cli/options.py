@@ -54,11 +54,11 @@ def show(record: Any, as_json: bool) -> None:
         typer.echo(to_json(record), nl=False)
 
 
-def finish(failures: Sequence[Failure], folder: Path, done: int) -> None:
+def finish(failures: Sequence[Failure], folder: Path, done: int, *stages: str) -> None:
     """Writes failed.csv, names the first failures, and leaves with 4 if something was done, else 2."""
     from autoseg.batch import write_failures
 
-    write_failures(folder / "failed.csv", failures)
+    write_failures(folder / "failed.csv", failures, stages)
     if not failures:
         return
     for failure in failures[:5]:

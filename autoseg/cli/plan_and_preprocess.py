@@ -35,4 +35,4 @@ def run(
     done, kept, removed = len(report.done), len(report.reused), len(report.removed)
     log.info("%d cases prepared, %d kept, %d removed; next: autoseg train", done, kept, removed)
     o.show(made, json)
-    o.finish(failures, workspace.about(about.name), done + kept)
+    o.finish(failures, workspace.about(about.name), done + kept, "fingerprint", "preprocess")

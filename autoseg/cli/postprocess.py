@@ -30,4 +30,4 @@ def run(
     failures: list[Failure] = []
     done = clean_folder(masks, out, model or Workspace(root).last_model(), failures, workers)
     log.info("%d label maps in %s", done, out)
-    o.finish(failures, out, done)
+    o.finish(failures, out, done, "postprocess")

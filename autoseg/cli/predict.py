@@ -43,4 +43,4 @@ def run(
     report = predict(loaded, common_rules(records), cases, out, failures, not disable_tta, save_probabilities, overwrite)
     log.info("%d label maps in %s", report.done + report.skipped, out)
     o.show(report, json)
-    o.finish(failures, out, report.done + report.skipped)
+    o.finish(failures, out, report.done + report.skipped, "predict")

@@ -26,4 +26,4 @@ def run(
     report = prepare_dataset(about, workspace, configuration, failures, workers)
     log.info("%d cases prepared, %d kept, %d removed", len(report.done), len(report.reused), len(report.removed))
     o.show(report, json)
-    o.finish(failures, workspace.about(about.name), len(report.done) + len(report.reused))
+    o.finish(failures, workspace.about(about.name), len(report.done) + len(report.reused), "preprocess")

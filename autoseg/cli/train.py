@@ -37,7 +37,9 @@ def run(
     workspace = Workspace(root)
     about = o.open_named(dataset, workspace)
     failures: list[Failure] = []
-    prepare_dataset(about, workspace, configuration, failures, None)  # at once if nothing has changed or been deleted
+    prepare_dataset(
+        about, workspace, configuration, failures, 0 if workers == 0 else None
+    )  # at once if nothing has changed or been deleted
     task = train_task(about, workspace, configuration, fold, seed, workers)
     planned = task.plan.configuration(task.configuration)[1].training.epochs
     budget = Budget(parse_duration(time) if time else None, planned if time is None and epochs is None else epochs)
@@ -54,5 +56,4 @@ def run(
         typer.echo(f"{'mean':24} Dice {mean}  ({record.validated_on})")
     log.info("model: %s", task.run)
     log.info("next: autoseg predict -i IMAGES -o MASKS")
-    if failures:
-        o.finish(failures, workspace.about(about.name), len(task.training))
+    o.finish(failures, workspace.about(about.name), len(task.training), "preprocess")

@@ -93,8 +93,13 @@ def fit_cpu_step(
     topology: Topology, batch_size: int, sample: Sample, spacing: Sequence[float], median_shape: Sequence[float]
 ) -> CpuFit:
     """Bounds the work of a training step: less padding first, then a smaller batch, to two, then a smaller patch."""
+
+    def fits(t: Topology) -> bool:
+        return sample.step_gmacs(t, MIN_BATCH) <= CPU_PATCH_GMACS
+
     tight = _less_padding(topology, median_shape)
-    smaller = shrink_until(lambda t: sample.step_gmacs(t, MIN_BATCH) <= CPU_PATCH_GMACS, tight or topology, spacing, median_shape)
+    tight = tight if tight and fits(tight) else None
+    smaller = tight or shrink_until(fits, topology, spacing, median_shape)
     batch = min(batch_size, max(MIN_BATCH, floor(CPU_STEP_GMACS / sample.step_gmacs(smaller, 1))))
     work = f"{sample.step_gmacs(smaller, batch):.3g}·10⁹ multiply-accumulates a step"
     batch_reason = f"{work} on a CPU"
@@ -104,7 +109,7 @@ def fit_cpu_step(
     if tight:
         share = prod(topology.patch_size) / prod(tight.patch_size)
         patch_reasons.append(f"one stage less on a CPU: a patch {share:.2g} times as large would be mostly padding")
-    if smaller != (tight or topology):
+    elif smaller != topology:
         patch_reasons.append(
             f"shrunk on a CPU towards {CPU_PATCH_GMACS:g}·10⁹ multiply-accumulates a step of {MIN_BATCH} samples"
         )
