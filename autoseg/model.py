@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from autoseg.placement import Placement
 from autoseg.plan import Configuration, Plan, load_plan
 from autoseg.prepare import restore_labels, restore_probabilities
 from autoseg.runs import RunRecord, load_run
-from autoseg.windows import fitted_window, predict_volume
+from autoseg.windows import fitted_window, predict_volume, window_starts
 
 _one_at_a_time = threading.Lock()  # case threads share one network; torch uses every core for each forward anyway
 
@@ -72,6 +73,12 @@ class Model:
             labels.mirrored,
             self.device.place,
         ).numpy()
+
+    def n_windows(self, shape: Sequence[int]) -> int:
+        """Windows that one pass over a prepared case of `shape` takes, without mirroring."""
+        c = self.configuration
+        window = fitted_window(shape, c.window, c.divisors)
+        return math.prod(len(window_starts(n, w, c.inference.overlap)) for n, w in zip(shape, window))
 
     def _forward(self, batch: Tensor) -> Tensor:
         flat = self.configuration.ndim == 2

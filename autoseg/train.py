@@ -37,6 +37,7 @@ SAVE_EVERY = 300.0  # seconds of work that a crash may cost
 INTERIM_SHARE = 0.05  # of the training time that case Dice along the way is meant to take; at twice that it is left out
 INTERIM_FREE = 3.0  # seconds of it that need no excuse
 INTERIM_CASES = 8
+FORWARD_PASSES = 3  # a step costs three: forward, and the gradients of inputs and of weights
 LAST_SECONDS = 3.0  # for writing the results
 VALIDATION_SHARE = 0.25  # of a time budget at most for the final validation, so that large cases leave time to learn
 
@@ -207,7 +208,7 @@ def _learn(run: _Run, training: list[StoredCase], validation: list[StoredCase]) 
                 seconds=run.elapsed,
                 learning_rate=run.optimizer.param_groups[0]["lr"],
                 train_loss=float(np.mean(losses)),
-                case_dice=_interim_score(run, validation, seconds),
+                case_dice=_interim_score(run, validation, seconds, len(losses)),
                 step_seconds=seconds / len(losses),
                 data_wait=(loader.waited - waited) / seconds,
                 peak_ram_gb=_peak_ram_gb(),
@@ -255,15 +256,24 @@ def _check_finite(value: float, what: str, run: _Run, batch: Batch) -> None:
         )
 
 
-def _interim_score(run: _Run, validation: list[StoredCase], epoch_seconds: float) -> float | None:
+def _interim_score(run: _Run, validation: list[StoredCase], epoch_seconds: float, steps: int) -> float | None:
     """Case Dice of a few validation cases: as many as 5 % of the first epoch pays for, at least one, the same ones ever after.
 
-    None where there are no cases, or where they are so large that scoring has taken a tenth of the time already. What it
-    takes also tells how much time must be kept for the final validation.
+    None where there are no cases, or where they are so large that scoring would take a tenth of the time, or has done so
+    already. What it takes also tells how much time must be kept for the final validation.
+
+    Args:
+        epoch_seconds, steps: what the epoch took, and how many steps it had.
     """
     spent = sum(row.case_dice is not None for row in run.state.history) * run.state.interim * run.case_seconds
     if not validation or spent > max(INTERIM_FREE, 2 * INTERIM_SHARE * run.elapsed):
         return None
+    if not run.state.interim and run.budget.seconds is not None:
+        step = epoch_seconds / steps / run.configuration.patch.batch_size
+        run.case_seconds = run.model.n_windows(validation[0].shape) * step / FORWARD_PASSES
+        if run.case_seconds > 2 * INTERIM_SHARE * run.budget.seconds:
+            _keep_for_validation(run, len(validation))
+            return None
     count = run.state.interim or 1
     score = _score_cases(run, validation, count)
     if not run.state.interim:
@@ -271,12 +281,16 @@ def _interim_score(run: _Run, validation: list[StoredCase], epoch_seconds: float
         count = max(1, min(len(validation), INTERIM_CASES, affordable))
         run.state = replace(run.state, interim=count)
         score = score if count == 1 else _score_cases(run, validation, count)
+    _keep_for_validation(run, len(validation))
+    return score
+
+
+def _keep_for_validation(run: _Run, n_cases: int) -> None:
     mirrors = 2 ** len(run.configuration.inference.mirror_axes)
-    reserve = LAST_SECONDS + 1.2 * run.case_seconds * mirrors * len(validation)
+    reserve = LAST_SECONDS + 1.2 * run.case_seconds * mirrors * n_cases
     if run.progress() >= 1:
         reserve = max(reserve, run.state.reserve)  # a training that has ended does not begin again
     run.state = replace(run.state, reserve=min(reserve, _most_for_validation(run)))
-    return score
 
 
 def _score_cases(run: _Run, validation: list[StoredCase], count: int) -> float | None:

@@ -61,7 +61,7 @@ def test_exit_codes(kind: type[AutosegError], code: int) -> None:
 
 def test_every_error_is_an_autoseg_error() -> None:
     kinds = [v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, Exception)]
-    assert len(kinds) == 7
+    assert len(kinds) == 8
     assert all(issubclass(k, AutosegError) for k in kinds)
     assert issubclass(GeometryError, DataError)
     assert issubclass(LabelError, DataError)

@@ -26,6 +26,7 @@ from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.history import Epoch
 from autoseg.io import read_label_map
 from autoseg.metrics import dice_per_structure
+from autoseg.model import Model
 from autoseg.placement import Prepared
 from autoseg.plan import load_plan
 from autoseg.runs import load_run
@@ -320,6 +321,17 @@ def test_cases_too_large_to_score_leave_time_to_learn(
     record = train(replace(task, validation=task.training), Budget(seconds=600), float32_cpu)
     assert (450 - 60) / 2 <= record.steps <= (450 - 60) / 2 + 1
     assert [row["case_dice"] for row in history(tmp_path)].count("0.5") == 1
+
+
+def test_cases_that_would_take_too_long_are_not_scored_along_the_way(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred windows at a third of a second: more than a tenth of five minutes, and known before the first is computed."""
+    own_clock(monkeypatch, 2, 1000)
+    monkeypatch.setattr(Model, "n_windows", lambda *_: 100)
+    record = train(tiny.task(tmp_path), Budget(seconds=300), float32_cpu)
+    assert record.steps == 300 * 0.75 // 2 + 1
+    assert [row["case_dice"] for row in history(tmp_path)] == [""] * 10
 
 
 def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
