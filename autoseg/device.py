@@ -36,7 +36,7 @@ class Device:
 def choose_device(wanted: str) -> Device:
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`. bf16 where the hardware multiplies it, fp16 on older GPUs, else float32.
 
-    On a CPU bf16 halves the time of a step if the CPU has bf16 instructions (measured 2.3× on a Zen 4), and would
+    On a CPU bf16 halves the time of a step if the CPU has bf16 instructions (benchmarks/results/step.md), and would
     multiply it if it has not.
 
     Raises:
