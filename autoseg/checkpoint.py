@@ -28,11 +28,14 @@ class State:
 
     Args:
         plan: digest of the plan that the run follows.
+        budget_seconds, budget_epochs: what the run was given, one of the two.
         reserve: seconds kept for the final validation.
         interim: number of validation cases scored along the way, 0 before the first time.
     """
 
     plan: str
+    budget_seconds: float | None
+    budget_epochs: int | None
     seed: int
     step: int
     elapsed: float

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoseg.errors import DataError, UsageError
+from autoseg.errors import DataError, UsageError, nearest
 from autoseg.io import IMAGE_ENDINGS, image_ending
 from autoseg.labels import LabelSet
 
@@ -75,9 +75,9 @@ def find_dataset(wanted: str, places: Sequence[Path]) -> Path:
             "the folder holds no dataset.json", file=direct, fix="point -d at the folder with imagesTr, labelsTr and dataset.json"
         )
     raise UsageError(
-        f"no dataset '{wanted}'",
+        f"no dataset '{wanted}'{nearest(wanted, [Path(p).name for p in seen])}",
         found=", ".join(seen[:8]) or "no dataset at all",
-        allowed="a path, a folder name, Task01 or 1; looked in " + ", ".join(str(p) for p in places),
+        allowed="a path, a folder name, Task01 or 1; looked in " + ", ".join(dict.fromkeys(str(p) for p in places)),
         fix="give the path of the folder with dataset.json",
     )
 

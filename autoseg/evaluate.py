@@ -137,7 +137,10 @@ def evaluate(
         )
     if not only_predicted:
         missing = [name for name in expected if name not in predicted]
-        failures += [Failure(name, STAGE, f"no prediction; file: {predictions}; fix: predict this case") for name in missing]
+        failures += [
+            Failure(name, STAGE, f"case {name}: no prediction; file: {predictions}; fix: predict this case, or leave out -r")
+            for name in missing
+        ]
 
     def work(pair: _Pair) -> CaseScore:
         return CaseScore(pair.name, _score_pair(pair, labels, tolerance_mm))

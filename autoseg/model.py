@@ -22,6 +22,7 @@ from autoseg.prepare import restore_labels, restore_probabilities
 from autoseg.runs import RunRecord, load_run
 from autoseg.windows import fitted_window, predict_volume, window_starts
 
+NEVER = -1e4  # a logit whose probability is zero in every precision, and that still averages and interpolates
 _one_at_a_time = threading.Lock()  # case threads share one network; torch uses every core for each forward anyway
 
 
@@ -88,6 +89,8 @@ class Model:
             for network in self.networks[1:]:
                 total = total + network(seen)[0].float()
         mean = total / len(self.networks)
+        names = self.plan.data.labels.names
+        mean[:, [names.index(name) + 1 for name in self.plan.data.unseen]] = NEVER
         return mean.unsqueeze(2) if flat else mean
 
 

@@ -35,10 +35,14 @@ class ChannelPlan:
 
 @dataclass(frozen=True)
 class DataPlan:
-    """What goes in and what comes out: channels in order, structures in the order of their label values."""
+    """What goes in and what comes out: channels in order, structures in the order of their label values.
+
+    `unseen` names structures that no training case contains; they are never predicted.
+    """
 
     channels: tuple[ChannelPlan, ...]
     labels: LabelSet
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,13 @@ def parse_plan(text: str, source: str | Path) -> Plan:
         _validate(configuration, f"configurations.{name}", source)
     for i, channel in enumerate(plan.data.channels):
         _one_of(channel.normalization, NORMALIZATIONS, f"data.channels[{i}].normalization", source)
+    for unknown in set(plan.data.unseen) - set(plan.data.labels.names):
+        raise PlanError(
+            f"'data.unseen' names an unknown structure{nearest(unknown, plan.data.labels.names)}",
+            file=source,
+            found=unknown,
+            allowed=", ".join(plan.data.labels.names),
+        )
     if not plan.configurations:
         raise PlanError("a plan needs a configuration", file=source)
     return plan
@@ -233,10 +244,9 @@ def _validate(c: Configuration, where: str, source: str | Path) -> None:
     check(
         all(k % 2 for row in c.network.kernel_sizes for k in row), "network.kernel_sizes", c.network.kernel_sizes, "odd numbers"
     )
-    check(len(c.network.encoder_blocks) == stages, "network.encoder_blocks", c.network.encoder_blocks, f"{stages} numbers")
-    check(
-        len(c.network.decoder_blocks) == stages - 1, "network.decoder_blocks", c.network.decoder_blocks, f"{stages - 1} numbers"
-    )
+    for key, count in (("encoder_blocks", stages), ("decoder_blocks", stages - 1)):
+        blocks = getattr(c.network, key)
+        check(len(blocks) == count and min(blocks) >= 1, f"network.{key}", blocks, f"{count} positive numbers")
     for axis, (size, divisor) in enumerate(zip(c.patch.patch_size, c.divisors[3 - ndim :])):
         check(
             size >= 1 and size % divisor == 0,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from autoseg.batch import Failure, run_cases
 from autoseg.dataset import Case, check_apart, output_path, probabilities_path
+from autoseg.errors import GeometryError
 from autoseg.image import LabelMap
 from autoseg.io import read_image, write_label_map, write_probabilities
 from autoseg.model import Model
@@ -57,6 +58,13 @@ def predict(
 
     def work(case: Case) -> None:
         image = read_image(case.images, channels)
+        if model.configuration.ndim == 3 and min(model.configuration.window) > 1 == min(image.grid.shape):
+            raise GeometryError(
+                "a single slice cannot be predicted by a model of volumes",
+                file=case.images[0],
+                found=f"shape {image.grid.shape}",
+                allowed="several slices (z, y, x)",
+            )
         prepared = prepare(image, None, model.plan.data, model.configuration.space)
         segment = model.segment_with_probabilities
         predicted, probabilities = segment(prepared.image, prepared.placement, mirror, wanted=save_probabilities)

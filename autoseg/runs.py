@@ -46,7 +46,9 @@ def folds_of(model: Path) -> tuple[Path, ...]:
     """
     if (model / "run.json").is_file():
         return (model,)
-    folders = [p for p in sorted(model.glob("fold_*")) if p.suffix != ".previous"]  # those are runs that were started anew
+    configurations = {p.parent for p in model.glob("*/fold_*")}
+    above = configurations.pop() if len(configurations) == 1 else model  # a dataset's runs, if it has but one configuration
+    folders = [p for p in sorted(above.glob("fold_*")) if p.suffix != ".previous"]  # those are runs that were started anew
     runs = tuple(p for p in folders if (p / "run.json").is_file() and load_run(p).finished)
     if not runs:
         raise UsageError("no finished model in this folder", file=model, allowed="a run's folder (fold_0) or the folder above it")

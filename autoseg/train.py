@@ -33,7 +33,7 @@ from autoseg.task import TrainTask
 from autoseg.validation import case_dice, validate
 
 GRADIENT_NORM = 12.0  # clipping, as nnU-Net
-SAVE_EVERY = 300.0  # seconds of work that a crash may cost
+SAVE_EVERY = 120.0  # seconds of work that a crash may cost
 INTERIM_SHARE = 0.05  # of the training time that case Dice along the way is meant to take; at twice that it is left out
 INTERIM_FREE = 3.0  # seconds of it that need no excuse
 INTERIM_CASES = 8
@@ -72,11 +72,14 @@ class _Run:
         self.saved = time.monotonic()
 
 
-def train(task: TrainTask, budget: Budget, device: Device) -> RunRecord:
+def train(task: TrainTask, budget: Budget | None, device: Device) -> RunRecord:
     """Trains one fold and validates it on whole cases; continues an interrupted run, skips a finished one.
 
     Writes below `task.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json, run.json, and
     the predicted validation cases.
+
+    Args:
+        budget: None means that of the interrupted run, or the plan's number of epochs for a new one.
 
     Raises:
         DataError: no prepared case to train on, or a loss that is not finite (names the cases).
@@ -105,7 +108,7 @@ def train(task: TrainTask, budget: Budget, device: Device) -> RunRecord:
         len(validation),
         device,
         sum(p.numel() for p in run.network.parameters()) / 1e6,
-        duration(budget.seconds) if budget.seconds else f"{budget.epochs} epochs",
+        duration(run.budget.seconds) if run.budget.seconds else f"{run.budget.epochs} epochs",
     )
     try:
         with out_of_memory("a plan for less memory: autoseg plan_and_preprocess --replan --memory GB"):
@@ -120,7 +123,8 @@ def train(task: TrainTask, budget: Budget, device: Device) -> RunRecord:
     limit = most if run.state.reserve >= most else math.inf
     cases = [c for c in task.validation if c.name in {v.name for v in validation}]
     candidates = () if task.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
-    result = validate(run.model, cases, task.prepared, task.run, candidates, limit)
+    each = run.case_seconds * 2 ** len(run.configuration.inference.mirror_axes)
+    result = validate(run.model, cases, task.prepared, task.run, candidates, limit, each)
     share = "" if result.n_cases == len(cases) else f" of {len(cases)}"
     record = RunRecord(
         dataset=task.dataset,
@@ -138,14 +142,14 @@ def train(task: TrainTask, budget: Budget, device: Device) -> RunRecord:
     return record
 
 
-def _set_up(task: TrainTask, budget: Budget, device: Device) -> _Run:
+def _set_up(task: TrainTask, budget: Budget | None, device: Device) -> _Run:
     _, configuration = task.plan.configuration(task.configuration)
     digest = _digest(task.plan, task.configuration)
     torch.manual_seed(task.seed)
     network = fresh_network(task.plan, configuration, device)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = _optimizer(network, configuration.training)
-    state = State(digest, task.seed, 0, 0.0, 0.0, 0, -1.0, 2.0**16, ())
+    state = State(digest, None, configuration.training.epochs, task.seed, 0, 0.0, 0.0, 0, -1.0, 2.0**16, ())
     last = task.run / "last.safetensors"
     if last.is_file():
         state = load_state(last)
@@ -157,6 +161,8 @@ def _set_up(task: TrainTask, budget: Budget, device: Device) -> _Run:
             )
         load_training(last, network, averaged, optimizer)
         log.warning("continuing at step %d, %s into the run", state.step, duration(state.elapsed))
+    budget = budget or Budget(state.budget_seconds, state.budget_epochs)
+    state = replace(state, budget_seconds=budget.seconds, budget_epochs=budget.epochs)
     scaler = torch.amp.GradScaler(device.place.type, init_scale=state.loss_scale, enabled=device.needs_scaler)
     model = Model((averaged,), task.plan, configuration, device)
     save_plan(task.plan, task.run / "plan.json")

@@ -18,7 +18,7 @@ from autoseg.labels import LabelSet
 from autoseg.metrics import dice_per_structure
 from autoseg.model import Model
 from autoseg.postprocess import Rule, choose_rules
-from autoseg.progress import Progress, log
+from autoseg.progress import Progress, duration, log
 from autoseg.records import to_json
 from autoseg.store import StoredCase
 
@@ -47,7 +47,13 @@ def case_dice(model: Model, cases: Sequence[StoredCase], labels: LabelSet) -> fl
 
 
 def validate(
-    model: Model, cases: Sequence[Case], prepared: Path, out: Path, candidates: Sequence[str], seconds: float = math.inf
+    model: Model,
+    cases: Sequence[Case],
+    prepared: Path,
+    out: Path,
+    candidates: Sequence[str],
+    seconds: float = math.inf,
+    each: float = 0.0,
 ) -> Validation:
     """Predicts cases on their own grids, with mirroring as planned, and compares with their label files.
 
@@ -56,7 +62,8 @@ def validate(
 
     Args:
         candidates: component rules to try, of `plan.POSTPROCESS_RULES`.
-        seconds: no further case is begun after this time.
+        seconds: no case is begun that would not be finished by then.
+        each: what a case is expected to take.
     """
     labels = model.plan.data.labels
     scores: list[Scores] = []
@@ -65,15 +72,23 @@ def validate(
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         with Progress("validate", len(cases)) as progress:
             for case in cases:
-                if scores and time.monotonic() - began > seconds:
-                    log.warning("note: time is up, validated on %d of %d cases", len(scores), len(cases))
+                elapsed = time.monotonic() - began
+                if scores and elapsed + elapsed / len(scores) > seconds:
+                    log.warning(
+                        "note: time for %d of %d validation cases only; a larger --time validates on more",
+                        len(scores),
+                        len(cases),
+                    )
                     return
                 predicted, reference = _predict_stored(model, case, prepared, out / "validation")
                 scores.append(dice_per_structure(reference, predicted, labels.n_classes, labels.ignore_index))
                 yield predicted, reference
                 progress.advance(case.name)
 
-    rules, evidence = choose_rules(pairs(), labels, candidates) if cases else ((), ())
+    if cases and each > seconds:
+        log.warning("note: no time to validate, a case would take %s; a larger --time validates", duration(each))
+    possible = cases and each <= seconds
+    rules, evidence = choose_rules(pairs(), labels, candidates) if possible else ((), ())
     write_text(out / "postprocess.json", to_json(evidence))
     means = [_mean(row[i] for row in scores) for i in range(len(labels.names))]
     return Validation(len(scores), _mean(means), dict(zip(labels.names, means)), rules)

@@ -57,7 +57,7 @@ class Workspace:
         """
         found = self.last().dataset
         if not found:
-            raise UsageError("no dataset planned yet", file=self.root, fix="autoseg plan_and_preprocess -d DATASET, or give -d")
+            raise UsageError("no dataset planned yet", file=self.root, fix="autoseg plan_and_preprocess -d DATASET")
         return Path(found)
 
     def last_model(self) -> Path:

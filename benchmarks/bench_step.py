@@ -68,7 +68,8 @@ def main() -> None:
     lines = [
         "# A training step on a CPU",
         "",
-        f"`python benchmarks/bench_step.py` on {platform.machine()}, {os.cpu_count()} cores; torch {version('torch')}. Seconds a step.",
+        f"`python benchmarks/bench_step.py` on {platform.machine()}, {os.cpu_count()} cores; torch {version('torch')}.",
+        "Seconds a step.",
         "",
         "| | libgomp's own spinning | GOMP_SPINCOUNT=10000 (autoseg's) |",
         "| --- | ---: | ---: |",

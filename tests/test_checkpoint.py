@@ -17,7 +17,9 @@ from autoseg.errors import DataError, PlanError, ResourceError
 from autoseg.history import Epoch
 
 EPOCH = Epoch(1, 250, 12.5, 3e-3, -0.25, None, 0.05, 0.01, 1.5)
-STATE = State("digest", 3, 250, 12.5, 4.0, 8, -1.0, 65536.0, (EPOCH, replace(EPOCH, epoch=2, case_dice=0.5, peak_ram_gb=None)))
+STATE = State(
+    "digest", 600.0, None, 3, 250, 12.5, 4.0, 8, -1.0, 65536.0, (EPOCH, replace(EPOCH, epoch=2, case_dice=0.5, peak_ram_gb=None))
+)
 
 
 def network(seed: int, width: int = 3) -> nn.Module:

@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from autoseg import __version__
 from autoseg.cli import FIRST_STEPS, app, main
 
 D = ("dataset", "-d --dataset", False)
@@ -154,3 +155,8 @@ def test_exit_codes_of_main(
         main()
     assert caught.value.code == code
     assert message in capsys.readouterr().err
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"autoseg {__version__}\n")

@@ -96,7 +96,7 @@ def test_one_bad_case_is_listed_and_the_rest_is_scored(folders):
     assert "lie on different grids" in reasons["moved"]
     assert "corners 30 mm apart" in reasons["moved"]
     assert "values that no structure has" in reasons["values"]
-    assert reasons["gone"].startswith("no prediction")
+    assert reasons["gone"].startswith("case gone: no prediction")
 
 
 def test_only_predicted_cases_on_request(folders):

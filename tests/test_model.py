@@ -49,6 +49,18 @@ def test_logits_are_those_of_the_sliding_window(tiny: Tiny, tiny_runs: TinyRuns,
     np.testing.assert_array_equal(logits, expected.numpy())
 
 
+def test_structures_that_no_case_contains_are_never_predicted(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    image = prepared_image(tiny, tmp_path)
+    network = fresh_network(tiny.plan, tiny.configuration, float32_cpu).eval()
+    with torch.no_grad():
+        network.heads[-1].bias[:] = torch.tensor([0.0, 50.0, 0.0, 60.0, 0.0])  # left kidney, and left stone even more
+    usual = Model((network,), tiny.plan, tiny.configuration, float32_cpu)
+    assert set(np.unique(usual.logits(image, mirror=False).argmax(0))) == {3}
+    unseen = replace(tiny.plan, data=replace(tiny.plan.data, unseen=("left stone", "right stone")))
+    never = Model((network,), unseen, tiny.configuration, float32_cpu)
+    assert set(np.unique(never.logits(image, mirror=False).argmax(0))) == {1}
+
+
 def test_mirroring_swaps_the_kidneys(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     """A mirrored patient has its sides exchanged."""
     assert 2 in tiny.configuration.inference.mirror_axes

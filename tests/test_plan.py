@@ -121,6 +121,14 @@ def test_a_plan_without_configuration() -> None:
         parse_plan(to_json(replace(PLAN, configurations={})), "plan.json")
 
 
+def test_unseen_structures_must_exist() -> None:
+    seen = replace(PLAN, data=replace(PLAN.data, unseen=PLAN.data.labels.names[:1]))
+    assert parse_plan(to_json(seen), "plan.json") == seen
+    odd = replace(PLAN, data=replace(PLAN.data, unseen=("livr",)))
+    with pytest.raises(PlanError, match=r"'data\.unseen' names an unknown structure.*found: livr; allowed: "):
+        parse_plan(to_json(odd), "plan.json")
+
+
 def test_unknown_normalization() -> None:
     odd = replace(PLAN, data=replace(PLAN.data, channels=(replace(PLAN.data.channels[0], normalization="zscor"),)))
     with pytest.raises(
@@ -160,8 +168,9 @@ def test_labels_are_checked_too() -> None:
         ("network.strides", [[2, 1, 1], [1, 2, 2], [2, 2, 2]], r"network\.strides\[0\]' cannot be used.*allowed: all 1"),
         ("network.kernel_sizes", [[3, 3, 3]] * 2, r"network\.kernel_sizes' cannot be used.*allowed: 3×3"),
         ("network.kernel_sizes", [[3, 3, 3]] * 2 + [[2, 3, 3]], r"network\.kernel_sizes' cannot be used.*odd numbers"),
-        ("network.encoder_blocks", [2, 2], r"network\.encoder_blocks' cannot be used.*allowed: 3 numbers"),
-        ("network.decoder_blocks", [2, 2, 2], r"network\.decoder_blocks' cannot be used.*allowed: 2 numbers"),
+        ("network.encoder_blocks", [2, 0, 2], r"network\.encoder_blocks' cannot be used.*allowed: 3 positive numbers"),
+        ("network.encoder_blocks", [2, 2], r"network\.encoder_blocks' cannot be used.*allowed: 3 positive numbers"),
+        ("network.decoder_blocks", [2, 2, 2], r"network\.decoder_blocks' cannot be used.*allowed: 2 positive numbers"),
         ("training.epochs", 0, r"training\.epochs' cannot be used.*found: 0 × 250; allowed: 1 or more"),
         ("training.steps_per_epoch", 0, r"training\.epochs' cannot be used.*found: 1000 × 0"),
         ("training.learning_rate", 0, r"training\.learning_rate' cannot be used.*allowed: above 0"),

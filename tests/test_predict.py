@@ -14,7 +14,7 @@ from autoseg.batch import Failure
 from autoseg.dataset import Case, images_in, output_path
 from autoseg.device import Device
 from autoseg.errors import UsageError
-from autoseg.geometry import AxisMap
+from autoseg.geometry import AxisMap, Grid
 from autoseg.image import Image
 from autoseg.io import read_grid, read_image, read_label_map, write_image
 from autoseg.model import Model, load_model
@@ -169,3 +169,12 @@ def test_missing_probabilities_are_added_and_the_mask_stays(tiny: Tiny, model: M
     assert mask.read_bytes() == b"touched by hand"
     assert len(list(tmp_path.iterdir())) == 4
     assert done(model, images, tmp_path, save_probabilities=True) == PredictReport(0, 2)
+
+
+def test_a_model_of_volumes_refuses_a_slice(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+    grid = Grid.from_spacing((1, 20, 20), (1, 1, 1))
+    write_image(tmp_path / "images" / "slice.mha", Image(np.ones((1, 1, 20, 20), np.float32), grid, ("MRI",)))
+    failures: list[Failure] = []
+    predict(model, (), images_in(tmp_path / "images", 1), tmp_path / "out", failures)
+    assert "a single slice cannot be predicted by a model of volumes" in failures[0].reason
+    assert "found: shape (1, 20, 20)" in failures[0].reason

@@ -41,6 +41,14 @@ def test_model_is_one_fold_or_all_finished_ones(tmp_path: Path) -> None:
     assert folds_of(tmp_path) == (first, third)
 
 
+def test_model_is_what_a_dataset_has_if_that_is_one_configuration(tmp_path: Path) -> None:
+    only = write_run(tmp_path / "3d_fullres" / "fold_0")
+    assert folds_of(tmp_path) == (only,)
+    write_run(tmp_path / "2d" / "fold_0")
+    with pytest.raises(UsageError, match="no finished model"):
+        folds_of(tmp_path)
+
+
 def test_a_run_that_was_started_anew_does_not_count(tmp_path: Path) -> None:
     current = write_run(tmp_path / "fold_0")
     write_run(tmp_path / "fold_0.previous")

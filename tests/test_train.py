@@ -353,3 +353,27 @@ def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
     own_clock(monkeypatch, 2, 0.1)
     train(tiny.task(tmp_path), Budget(seconds=1000), float32_cpu)
     assert len(history(tmp_path)) == 10
+
+
+def test_an_interrupted_run_keeps_its_budget(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_clock(monkeypatch, 2, 0.1)
+    usual = train_module._step
+
+    def interrupted(run: object, loader: object, progress: float) -> float:
+        if run.state.step == 25:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return usual(run, loader, progress)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train_module, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
+    monkeypatch.undo()
+    own_clock(monkeypatch, 2, 0.1)
+    assert 90 < train(tiny.task(tmp_path), None, float32_cpu).seconds < 100
+
+
+def test_without_a_budget_the_plan_decides(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    epochs, steps = tiny.configuration.training.epochs, tiny.configuration.training.steps_per_epoch
+    assert train(tiny.task(tmp_path), None, float32_cpu).steps == epochs * steps

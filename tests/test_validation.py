@@ -18,8 +18,11 @@ def test_no_case_is_begun_after_the_time_is_up(
     model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
     task = tiny.task(tmp_path)
     assert validate(model, task.training, task.prepared, tmp_path, (), seconds=0).n_cases == 1
-    assert "validated on 1 of 4 cases" in caplog.text
+    assert "time for 1 of 4 validation cases only" in caplog.text
     assert len(list((tmp_path / "validation").iterdir())) == 1
+    none = validate(model, task.training, task.prepared, tmp_path / "none", (), seconds=5, each=60)
+    assert (none.n_cases, none.case_dice, none.rules) == (0, None, ())
+    assert "no time to validate, a case would take 1 min 00 s" in caplog.text
     assert validate(model, task.training, task.prepared, tmp_path, ()).n_cases == 4
 
 

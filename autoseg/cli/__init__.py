@@ -6,9 +6,11 @@ import logging
 import os
 import sys
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
+from autoseg import __version__
 from autoseg.errors import AutosegError
 
 FIRST_STEPS = """autoseg: medical image segmentation that configures itself.
@@ -27,9 +29,13 @@ for name in ("plan_and_preprocess", "train", "predict", "evaluate", "postprocess
 
 
 @app.callback(invoke_without_command=True)
-def first_steps(context: typer.Context) -> None:
+def first_steps(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     """Medical image segmentation that configures itself: plan, prepare, train, predict, evaluate."""
-    if context.invoked_subcommand is None:
+    if version:
+        typer.echo(f"autoseg {__version__}")
+    elif context.invoked_subcommand is None:
         typer.echo(FIRST_STEPS)
 
 

@@ -14,7 +14,9 @@ def run(
     configuration: o.ConfigurationOption = None,
     fold: Annotated[str, typer.Option("-f", "--fold", help="0 to 4, or all (train on every case).")] = "0",
     time: Annotated[str | None, typer.Option("--time", help="Wall-clock budget, such as 10m, 2h, 1h30m.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Budget in epochs. Default: the plan's.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Budget in epochs. Default: that of the interrupted run, else the plan's.")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was trained before.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, sampling and augmentation.")] = 0,
     device: o.DeviceOption = "auto",
@@ -41,8 +43,7 @@ def run(
         about, workspace, configuration, failures, 0 if workers == 0 else None
     )  # at once if nothing has changed or been deleted
     task = train_task(about, workspace, configuration, fold, seed, workers)
-    planned = task.plan.configuration(task.configuration)[1].training.epochs
-    budget = Budget(parse_duration(time) if time else None, planned if time is None and epochs is None else epochs)
+    budget = Budget(parse_duration(time) if time else None, epochs) if time or epochs is not None else None
     place = choose_device(device)
     if restart:  # nothing that is wrong above costs a run
         forget_run(task.run)

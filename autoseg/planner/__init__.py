@@ -61,7 +61,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
         schema_version=SCHEMA_VERSION,
         name=fingerprint.dataset,
         task="segmentation",
-        data=DataPlan(tuple(plan for plan, _ in channels), fingerprint.labels),
+        data=DataPlan(tuple(plan for plan, _ in channels), fingerprint.labels, fingerprint.unseen_structures),
         configurations={"2d" if flat else "3d_fullres": configuration},
         origin=Origin(fingerprint.hash, float(budget.memory_gb), budget.device, __version__),
         why={f"data.channels[{i}].normalization": reason for i, (_, reason) in enumerate(channels)},
