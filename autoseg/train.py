@@ -118,12 +118,11 @@ def train(task: TrainTask, budget: Budget | None, device: Device) -> RunRecord:
         log.warning("stopped; the same command continues at step %d", run.state.step)
         raise
     run.save()
-    most = _most_for_validation(run)
+    each, most = _expected_validation(run)
     # only where the reserve was cut: an estimate that is a little short must not cost cases
-    limit = most if run.state.reserve >= most else math.inf
+    limit = most if each > most or run.state.reserve >= most else math.inf
     cases = [c for c in task.validation if c.name in {v.name for v in validation}]
     candidates = () if task.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
-    each = run.case_seconds * 2 ** len(run.configuration.inference.mirror_axes)
     result = validate(run.model, cases, task.prepared, task.run, candidates, limit, each)
     share = "" if result.n_cases == len(cases) else f" of {len(cases)}"
     record = RunRecord(
@@ -292,11 +291,11 @@ def _interim_score(run: _Run, validation: list[StoredCase], epoch_seconds: float
 
 
 def _keep_for_validation(run: _Run, n_cases: int) -> None:
-    mirrors = 2 ** len(run.configuration.inference.mirror_axes)
-    reserve = LAST_SECONDS + 1.2 * run.case_seconds * mirrors * n_cases
+    each, most = _expected_validation(run)
+    reserve = LAST_SECONDS + (1.2 * each * n_cases if each <= most else 0)  # where not even one case fits, all goes to learning
     if run.progress() >= 1:
         reserve = max(reserve, run.state.reserve)  # a training that has ended does not begin again
-    run.state = replace(run.state, reserve=min(reserve, _most_for_validation(run)))
+    run.state = replace(run.state, reserve=min(reserve, most))
 
 
 def _score_cases(run: _Run, validation: list[StoredCase], count: int) -> float | None:
@@ -308,8 +307,10 @@ def _score_cases(run: _Run, validation: list[StoredCase], count: int) -> float |
     return score
 
 
-def _most_for_validation(run: _Run) -> float:
-    return math.inf if run.budget.seconds is None else VALIDATION_SHARE * run.budget.seconds
+def _expected_validation(run: _Run) -> tuple[float, float]:
+    """Seconds that a case of the final validation will take, and the most that it may take for all cases."""
+    each = run.case_seconds * 2 ** len(run.configuration.inference.mirror_axes)
+    return each, math.inf if run.budget.seconds is None else VALIDATION_SHARE * run.budget.seconds
 
 
 def _report(run: _Run, row: Epoch) -> None:

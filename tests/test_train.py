@@ -323,15 +323,19 @@ def test_cases_too_large_to_score_leave_time_to_learn(
     assert [row["case_dice"] for row in history(tmp_path)].count("0.5") == 1
 
 
+@pytest.mark.parametrize(("windows", "kept", "validated"), [(100, 75, "1"), (200, 3, "0 of 1")])
 def test_cases_that_would_take_too_long_are_not_scored_along_the_way(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, windows: int, kept: int, validated: str
 ) -> None:
-    """A hundred windows at a third of a second: more than a tenth of five minutes, and known before the first is computed."""
+    """Windows of a third of a second: a hundred are more than a tenth of five minutes, which is known before the first one is
+    computed; two hundred, mirrored, more than a quarter, so that nothing is kept for a validation that cannot be."""
     own_clock(monkeypatch, 2, 1000)
-    monkeypatch.setattr(Model, "n_windows", lambda *_: 100)
+    monkeypatch.setattr(Model, "n_windows", lambda *_: windows)
     record = train(tiny.task(tmp_path), Budget(seconds=300), float32_cpu)
-    assert record.steps == 300 * 0.75 // 2 + 1
+    assert record.steps == (300 - kept) // 2 + 1
     assert [row["case_dice"] for row in history(tmp_path)] == [""] * 10
+    assert record.validated_on == f"{validated} cases not trained on"
+    assert (record.case_dice is None) == (validated == "0 of 1")
 
 
 def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
