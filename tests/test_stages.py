@@ -85,7 +85,7 @@ def test_a_plan_that_no_longer_fits_is_kept_and_said_to_be_so(
 ) -> None:
     kept = load_plan(workspace.about(NAME) / "plan.json")
     assert plan_dataset(dataset, workspace, "cuda", 11) == kept
-    assert "for cpu with 8 GB; it is kept, --replan makes one for cuda with 11 GB" in caplog.text
+    assert "for cpu with 8 GB, plain family; it is kept, --replan makes one for cuda with 11 GB, plain family" in caplog.text
     assert plan_dataset(dataset, workspace, "cpu", 8) == kept
     fingerprint_dataset(add_case(dataset, "phantom_100"), workspace, [], 0)
     assert plan_dataset(dataset, workspace) == kept
