@@ -50,14 +50,14 @@ def size(values: Any) -> str:
 
 
 def halvings(strides: Any) -> str:
-    """'(1,2,2) (2,2,2)²': rows, with how often they are repeated."""
+    """'1×2×2, 4·2×2×2': rows, with how often they are repeated."""
     rows: list[list[Any]] = []
     for row in strides:
         if rows and rows[-1][0] == tuple(row):
             rows[-1][1] += 1
         else:
             rows.append([tuple(row), 1])
-    return " ".join(f"{size(row)} {count}" if count > 1 else size(row) for row, count in rows)
+    return ", ".join(f"{count}·{size(row)}" if count > 1 else size(row) for row, count in rows)
 
 
 def rows_of(ours: Configuration, theirs: dict[str, Any], shape: tuple[float, ...]) -> list[tuple[str, str, str, bool]]:
@@ -83,8 +83,8 @@ def rows_of(ours: Configuration, theirs: dict[str, Any], shape: tuple[float, ...
         ),
         (
             "convolutions",
-            size((*ours.network.encoder_blocks, *ours.network.decoder_blocks)),
-            size((*network["n_conv_per_stage"], *network["n_conv_per_stage_decoder"])),
+            ", ".join(map(str, (*ours.network.encoder_blocks, *ours.network.decoder_blocks))),
+            ", ".join(map(str, (*network["n_conv_per_stage"], *network["n_conv_per_stage_decoder"]))),
             [*ours.network.encoder_blocks, *ours.network.decoder_blocks]
             == [*network["n_conv_per_stage"], *network["n_conv_per_stage_decoder"]],
         ),

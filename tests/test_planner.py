@@ -510,3 +510,14 @@ def test_more_memory_never_shows_less(seen: Fingerprint, memory: float, factor: 
 def test_plans_follow_an_axis_permutation(order: list[int], shape: list[int], coarse: float, budget: Budget) -> None:
     seen = fingerprint([((coarse, 1.0, 0.9), tuple(shape[:3]))] * 10)
     _expect_reordered(seen, budget, tuple(order))
+
+
+@pytest.mark.parametrize("budget", [GPU, CPU, Budget("cuda", 24, "residual"), Budget("cpu", 2, "residual")])
+@pytest.mark.parametrize("shape", [(400, 400, 400), (90, 900, 1100), (30, 700, 700)])
+def test_spacings_that_no_patch_can_do_with_are_skipped_for_speed_only(
+    budget: Budget, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = fingerprint([((3.0, 1.0, 0.9), shape)] * 9)
+    plan = make_plan(seen, budget)
+    monkeypatch.setattr("autoseg.planner.lowres.most_voxels", lambda *_: float("inf"))
+    assert make_plan(seen, budget) == plan
