@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from autoseg.footprint import multiply_accumulates, n_parameters
 from autoseg.plan import NetworkPlan
-from autoseg.planner.memory import MemoryFit, fit_memory
+from autoseg.planner.memory import MemoryFit, fit_memory, fits_memory
 from autoseg.planner.processor import Budget, CpuFit, fit_cpu_step
 from autoseg.planner.sample import WIDTHS, Sample
 from autoseg.planner.spacing import coarsest_first
@@ -47,7 +47,11 @@ def plan_architecture(
     memory_fit = fit_memory(sample, budget, spacing, shape, dataset_voxels)
     cpu_fit = None
     if budget.device == "cpu":
-        cpu_fit = fit_cpu_step(memory_fit.topology, memory_fit.batch_size, sample, spacing, shape)
+
+        def fits(topology: Topology) -> bool:
+            return fits_memory(sample, memory_fit.reference, budget.memory_gb, topology)
+
+        cpu_fit = fit_cpu_step(memory_fit.topology, memory_fit.batch_size, sample, spacing, shape, fits)
     chosen = cpu_fit or memory_fit
     return Architecture(chosen.topology.ordered([order.index(a) for a in range(ndim)]), chosen.batch_size, memory_fit, cpu_fit)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoseg.planner.patch import Reference
 
@@ -34,16 +34,23 @@ class Family:
         return tuple(self.encoder_blocks[min(stage, len(self.encoder_blocks) - 1)] for stage in range(n_stages))
 
     def reference(self, ndim: int, memory_gb: float) -> Reference:
-        """The preset at or below that memory (the smallest one for less), in proportion to the memory."""
+        """The preset at or below that memory (the smallest one for less), in proportion to the memory.
+
+        It stays below the next preset: in 2D nnU-Net's XL has less for each GB than its L.
+        """
         presets = self.presets(ndim)
-        return next((p for p in reversed(presets) if p.memory_gb <= memory_gb), presets[0]).scaled(memory_gb)
+        index = max((i for i, p in enumerate(presets) if p.memory_gb <= memory_gb), default=0)
+        scaled = presets[index].scaled(memory_gb)
+        most = min((p.elements for p in presets[index + 1 :]), default=scaled.elements)
+        return replace(scaled, elements=min(scaled.elements, most))
 
     def memory_for(self, ndim: int, elements: int) -> float:
         """The least memory (GB) at which a sample of that many convolution outputs is allowed."""
         presets = self.presets(ndim)
-        first = elements / presets[0].largest_sample * presets[0].memory_gb
-        later = [max(elements / p.largest_sample, 1) * p.memory_gb for p in presets[1:]]
-        return min([first, *later])
+        least = [0.0, *(p.memory_gb for p in presets[1:])]
+        needed = [max(elements / p.largest_sample * p.memory_gb, gb) for p, gb in zip(presets, least)]
+        below = (gb for gb, above in zip(needed, presets[1:]) if gb < above.memory_gb and elements <= above.largest_sample)
+        return next(below, needed[-1])
 
 
 FAMILIES = {

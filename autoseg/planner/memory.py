@@ -100,10 +100,10 @@ def _candidates(
     memory = budget.memory_gb
     reference = sample.family.reference(ndim, memory)
     topology, larger = _shrink(sample, reference, memory, start, spacing, median_shape)
-    if not _fits(sample, reference, memory, topology):
+    if not fits_memory(sample, reference, memory, topology):
         raise _too_little(sample, memory, topology)
     elements, patch = sample.elements(topology), topology.patch_size
-    batch = steady_batch_size(reference, elements, patch, dataset_voxels, larger.patch_size if larger else None)
+    batch = steady_batch_size(reference, elements, patch, dataset_voxels, larger)
     cap = batch_cap(patch, dataset_voxels)
     yield MemoryFit(topology, batch, start, reference, elements, floor(reference.held(elements)), cap)
     for preset in reversed(sample.family.presets(ndim)):
@@ -124,11 +124,12 @@ def _shrink(
     start: Topology,
     spacing: Sequence[float],
     median_shape: Sequence[float],
-) -> tuple[Topology, Topology | None]:
-    return shrink_until(lambda t: _fits(sample, reference, memory_gb, t), start, spacing, median_shape)
+) -> tuple[Topology, list[Topology]]:
+    return shrink_until(lambda t: fits_memory(sample, reference, memory_gb, t), start, spacing, median_shape)
 
 
-def _fits(sample: Sample, reference: Reference, memory_gb: float, topology: Topology) -> bool:
+def fits_memory(sample: Sample, reference: Reference, memory_gb: float, topology: Topology) -> bool:
+    """Whether the smallest batch fits, with the weights."""
     maps = sample.elements(topology) <= reference.largest_sample
     return maps and sample.fixed_gb(topology) <= FIXED_SHARE * memory_gb
 

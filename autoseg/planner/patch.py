@@ -50,14 +50,15 @@ def initial_patch(spacing: Sequence[float], median_shape: Sequence[float]) -> To
 
 def shrink_until(
     fits: Callable[[Topology], bool], topology: Topology, spacing: Sequence[float], median_shape: Sequence[float]
-) -> tuple[Topology, Topology | None]:
-    """The first of ever smaller patches that fits, or the smallest possible one if none does; and the one tried before it."""
-    larger = None
+) -> tuple[Topology, list[Topology]]:
+    """The first of ever smaller patches that fits, or the smallest possible one if none does; and those tried before it."""
+    larger: list[Topology] = []
     while not fits(topology):
         smaller = shrink(topology, spacing, median_shape)
         if smaller is None:
             break
-        larger, topology = topology, smaller
+        larger.append(topology)
+        topology = smaller
     return topology, larger
 
 
@@ -94,7 +95,7 @@ def batch_size(reference: Reference, elements: int, patch_size: Sequence[int], d
 
 
 def steady_batch_size(
-    reference: Reference, elements: int, patch_size: Sequence[int], dataset_voxels: float, larger: Sequence[int] | None
+    reference: Reference, elements: int, patch_size: Sequence[int], dataset_voxels: float, larger: Sequence[Topology]
 ) -> int:
     """A batch that memory holds without rounding up, and that shows the network no more voxels than the next larger patch would.
 
@@ -102,13 +103,16 @@ def steady_batch_size(
     step: three samples become two as soon as a patch fits that is a quarter larger.
 
     Args:
-        larger: the smallest patch that needs more than the memory, if the patch was shrunk.
+        larger: the patches that need more than the memory, the largest first.
     """
     most = max(min(floor(reference.held(elements)), batch_cap(patch_size, dataset_voxels)), MIN_BATCH)
-    if larger is None:
+    if not larger:
         return most
-    next_batch = max(min(reference.least_batch, batch_cap(larger, dataset_voxels)), MIN_BATCH)
-    return min(most, next_batch * prod(larger) // prod(patch_size))
+    voxels = reference.least_batch * prod(larger[0].patch_size)
+    for size in (t.patch_size for t in larger):
+        at_first = max(min(reference.least_batch, batch_cap(size, dataset_voxels)), MIN_BATCH)
+        voxels = min(at_first, voxels // prod(size)) * prod(size)  # of a batch, as soon as the memory is enough for this patch
+    return min(most, voxels // prod(patch_size))
 
 
 def batch_cap(patch_size: Sequence[int], dataset_voxels: float) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import floor, inf, prod
 
@@ -60,14 +60,25 @@ class CpuFit:
 
 
 def fit_cpu_step(
-    topology: Topology, batch_size: int, sample: Sample, spacing: Sequence[float], median_shape: Sequence[float]
+    topology: Topology,
+    batch_size: int,
+    sample: Sample,
+    spacing: Sequence[float],
+    median_shape: Sequence[float],
+    fits: Callable[[Topology], bool],
 ) -> CpuFit:
-    """Bounds the work of a training step: less padding first, then a smaller batch, to two, then a smaller patch."""
+    """Bounds the work of a training step: less padding first, then a smaller batch, to two, then a smaller patch.
+
+    Args:
+        fits: whether the memory is enough; thin patches may take more of it than larger ones.
+    """
     tight = _less_padding(topology, median_shape)
     if tight and sample.step_gmacs(tight, MIN_BATCH) > CPU_PATCH_GMACS:
         tight = None  # it must be shrunk anyway, and smaller patches have the padding of their own stages
     start = tight or topology
-    smaller, _ = shrink_until(lambda t: sample.step_gmacs(t, MIN_BATCH) <= CPU_PATCH_GMACS, start, spacing, median_shape)
+    smaller, _ = shrink_until(
+        lambda t: sample.step_gmacs(t, MIN_BATCH) <= CPU_PATCH_GMACS and fits(t), start, spacing, median_shape
+    )
     batch = min(batch_size, max(MIN_BATCH, floor(CPU_STEP_GMACS / sample.step_gmacs(smaller, 1))))
     work = f"{sample.step_gmacs(smaller, batch):.3g}·10⁹ multiply-accumulates a step"
     batch_reason = f"{work} on a CPU"
