@@ -43,6 +43,14 @@ class Dataset:
     cases: tuple[Case, ...]
 
 
+@dataclass(frozen=True)
+class Description:
+    """What all cases of a dataset have in common: channels in order, and structures."""
+
+    channels: tuple[str, ...]
+    labels: LabelSet
+
+
 def find_dataset(wanted: str, places: Sequence[Path]) -> Path:
     """The folder that `-d` means: a path, a folder name, `Task01` or `1`.
 
@@ -95,24 +103,9 @@ def open_dataset(root: Path) -> Dataset:
         DataError: dataset.json is missing or malformed, or there is no case.
     """
     about = root / "dataset.json"
-    try:
-        meta = json.loads(about.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise DataError("no dataset.json", file=about, fix="write one with 'labels' and 'channel_names' or 'modality'") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError("dataset.json is not valid JSON", file=about, found=str(error)) from error
-    if not isinstance(meta, dict):
-        raise DataError("dataset.json must hold one object", file=about, found=f"a {type(meta).__name__}", allowed="{...}")
-    channels = meta.get("channel_names") or meta.get("modality")
-    if not isinstance(channels, dict) or not channels:
-        raise DataError(
-            "dataset.json does not name the channels",
-            file=about,
-            found=f"keys {', '.join(meta)}",
-            fix='add "channel_names": {"0": "CT"} (nnU-Net v2) or "modality": {"0": "CT"} (Decathlon)',
-        )
-    names = tuple(str(channels[k]) for k in sorted(channels, key=_channel_number(about)))
-    labels = _labels(meta.get("labels"), about)
+    meta = _read_meta(about)
+    description = _describe(meta, about)
+    names = description.channels
     cases = _decathlon_cases(root, meta) if meta.get("training") else _folder_cases(root, len(names))
     if not cases:
         raise DataError("no training case", file=root / "imagesTr", allowed=f"images ending in {', '.join(IMAGE_ENDINGS)}")
@@ -120,7 +113,17 @@ def open_dataset(root: Path) -> Dataset:
     twice = sorted({n for n in names_seen if names_seen.count(n) > 1}) if len(set(names_seen)) < len(names_seen) else []
     if twice:
         raise DataError("two cases have the same name", file=about, found=", ".join(twice[:5]))
-    return Dataset(root.name, root, names, labels, tuple(sorted(cases, key=lambda c: c.name)))
+    return Dataset(root.name, root, names, description.labels, tuple(sorted(cases, key=lambda c: c.name)))
+
+
+def read_description(root: Path) -> Description:
+    """What dataset.json says about all cases, without looking for them.
+
+    Raises:
+        DataError: dataset.json is missing or malformed.
+    """
+    about = root / "dataset.json"
+    return _describe(_read_meta(about), about)
 
 
 def images_in(folder: Path, n_channels: int) -> tuple[Case, ...]:
@@ -171,6 +174,31 @@ def _case_of(image: Path, n_channels: int) -> Case:
         return Case(stem, (image,), None)
     files = [image.with_name(f"{match[1]}_{i:04d}{image.name[len(stem) :]}") for i in range(n_channels)]
     return Case(match[1], tuple(f for f in files if f.is_file()), None)
+
+
+def _read_meta(about: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(about.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise DataError("no dataset.json", file=about, fix="write one with 'labels' and 'channel_names' or 'modality'") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError("dataset.json is not valid JSON", file=about, found=str(error)) from error
+    if not isinstance(meta, dict):
+        raise DataError("dataset.json must hold one object", file=about, found=f"a {type(meta).__name__}", allowed="{...}")
+    return meta
+
+
+def _describe(meta: dict[str, Any], about: Path) -> Description:
+    channels = meta.get("channel_names") or meta.get("modality")
+    if not isinstance(channels, dict) or not channels:
+        raise DataError(
+            "dataset.json does not name the channels",
+            file=about,
+            found=f"keys {', '.join(meta)}",
+            fix='add "channel_names": {"0": "CT"} (nnU-Net v2) or "modality": {"0": "CT"} (Decathlon)',
+        )
+    names = tuple(str(channels[k]) for k in sorted(channels, key=_channel_number(about)))
+    return Description(names, _labels(meta.get("labels"), about))
 
 
 def _channel_number(about: Path):  # type: ignore[no-untyped-def]

@@ -132,12 +132,13 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a plan comes from: the fingerprint it was made of, the budget, the version of autoseg."""
+    """Where a plan comes from: the fingerprint it was made of, the budget, the version of autoseg, the family of networks."""
 
     fingerprint: str
     memory_gb: float
     device: str
     autoseg_version: str
+    family: str = "plain"  # plans of before there was a choice do not name it
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,14 @@ ROOT = ("root", "--root", False)
 WORKERS = ("workers", "--workers", False)
 DEVICE = ("device", "--device", False)
 MEMORY = ("memory", "--memory", False)
+FAMILY = ("family", "--family", False)
 REPLAN = ("replan", "--replan", False)
 QUIET = ("quiet", "-q --quiet", False)
 JSON = ("json", "--json", False)
 MODEL = ("model", "-m --model", False)
 
 COMMANDS = {
-    "plan_and_preprocess": {D, C, MEMORY, REPLAN, DEVICE, ROOT, WORKERS, QUIET, JSON},
+    "plan_and_preprocess": {D, C, MEMORY, FAMILY, REPLAN, DEVICE, ROOT, WORKERS, QUIET, JSON},
     "train": {
         *(D, C, DEVICE, ROOT, WORKERS, QUIET, JSON),
         ("fold", "-f --fold", False),
@@ -53,10 +54,11 @@ COMMANDS = {
     },
     "postprocess": {MODEL, ROOT, WORKERS, QUIET, ("masks", "-i --masks", True), ("out", "-o --out", True)},
     "fingerprint": {D, ROOT, WORKERS, QUIET, JSON},
-    "plan": {D, MEMORY, REPLAN, DEVICE, ROOT, QUIET, JSON},
+    "plan": {D, MEMORY, FAMILY, REPLAN, DEVICE, ROOT, QUIET, JSON},
     "preprocess": {D, C, ROOT, WORKERS, QUIET, JSON},
     "demo": {DEVICE, QUIET, JSON, ("folder", "-o --out", False), ("time", "--time", False)},
 }
+ARGUMENTS = {"plan": [("words", False)]}  # what is typed without a flag before it
 GROUP = typer.main.get_command(app)
 
 
@@ -67,8 +69,10 @@ def test_the_commands_in_the_order_of_the_pipeline() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_options_of_a_command(command: str) -> None:
     parameters = GROUP.commands[command].params  # type: ignore[attr-defined]
-    assert all(p.param_type_name == "option" for p in parameters)
-    assert {(p.name, " ".join([*p.opts, *p.secondary_opts]), p.required) for p in parameters} == COMMANDS[command]
+    arguments = [p for p in parameters if p.param_type_name == "argument"]
+    assert [(p.name, p.required) for p in arguments] == ARGUMENTS.get(command, [])
+    options = [p for p in parameters if p not in arguments]
+    assert {(p.name, " ".join([*p.opts, *p.secondary_opts]), p.required) for p in options} == COMMANDS[command]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("batch", "image", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "footprint", "history", "io", "losses", "metrics", "nets"),
-        *("normalize", "resample", "schedule", "windows"),
+        *("normalize", "notes", "resample", "schedule", "windows"),
     ),
     ("checkpoint", "dataset", "phantom", "postprocess", "prepare", "store"),
     ("pairs",),

@@ -85,7 +85,7 @@ def test_a_plan_that_no_longer_fits_is_kept_and_said_to_be_so(
 ) -> None:
     kept = load_plan(workspace.about(NAME) / "plan.json")
     assert plan_dataset(dataset, workspace, "cuda", 11) == kept
-    assert "for cpu with 8 GB; it is kept, --replan makes one for cuda with 11 GB" in caplog.text
+    assert "for cpu with 8 GB, plain family; it is kept, --replan makes one for cuda with 11 GB, plain family" in caplog.text
     assert plan_dataset(dataset, workspace, "cpu", 8) == kept
     fingerprint_dataset(add_case(dataset, "phantom_100"), workspace, [], 0)
     assert plan_dataset(dataset, workspace) == kept
@@ -163,3 +163,16 @@ def test_a_driver_that_hangs_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages.shutil, "which", lambda _: "nvidia-smi")
     monkeypatch.setattr(stages.subprocess, "run", hang)
     assert ask_the_driver() is None
+
+
+def test_a_second_configuration_is_prepared_when_it_is_named(tiny: Tiny, dataset: Dataset, workspace: Workspace) -> None:
+    from dataclasses import replace
+
+    fingerprint_dataset(dataset, workspace, [], 0)
+    coarse = replace(tiny.configuration, space=replace(tiny.configuration.space, spacing_mm=(4.0, 3.0, 3.0)))
+    both = replace(tiny.plan, configurations={"3d_fullres": tiny.configuration, "3d_lowres": coarse})
+    save_plan(both, workspace.about(NAME) / "plan.json")
+    assert len(prepare_dataset(dataset, workspace, None, [], 0).done) == 5
+    assert not workspace.prepared(NAME, "3d_lowres").exists()
+    assert len(prepare_dataset(dataset, workspace, "3d_lowres", [], 0).done) == 5
+    assert workspace.prepared(NAME, "3d_lowres").is_dir()

@@ -27,6 +27,7 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cu
 MemoryOption = Annotated[
     float | None, typer.Option("--memory", help="GB that training may use. Default: the GPU's memory, or 8 on a CPU.")
 ]
+FamilyOption = Annotated[str | None, typer.Option("--family", help="Networks: plain or residual. Default: plain.")]
 ReplanOption = Annotated[bool, typer.Option("--replan", help="Make a new plan although there is one.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -38,12 +39,19 @@ def be_quiet(quiet: bool) -> None:
         logging.getLogger("autoseg").setLevel(logging.WARNING)
 
 
-def open_named(wanted: str | None, workspace: Workspace) -> Dataset:
-    """The dataset of `-d`, or the last planned one."""
-    from autoseg.dataset import find_dataset, open_dataset, search_places
+def find_named(wanted: str | None, workspace: Workspace) -> Path:
+    """The folder of `-d`, or of the last planned dataset."""
+    from autoseg.dataset import find_dataset, search_places
 
     places = [*search_places(), workspace.root.resolve().parent]
-    return open_dataset(find_dataset(wanted, places) if wanted else workspace.last_dataset())
+    return find_dataset(wanted, places) if wanted else workspace.last_dataset()
+
+
+def open_named(wanted: str | None, workspace: Workspace) -> Dataset:
+    """The dataset of `-d`, or the last planned one."""
+    from autoseg.dataset import open_dataset
+
+    return open_dataset(find_named(wanted, workspace))
 
 
 def show(record: Any, as_json: bool) -> None:

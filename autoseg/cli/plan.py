@@ -2,26 +2,89 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from autoseg.cli import options as o
+from autoseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from autoseg.workspace import Workspace
 
 
 def run(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH] | show [PATH] | diff A B",
+            help="PATH: a dataset, or a folder with nnU-Net's dataset_fingerprint.json and dataset.json, whose plan is printed, "
+            "not written. show: the plan as a note. diff: what two plans decide differently. A plan file will do for these.",
+        ),
+    ] = None,
     dataset: o.DatasetOption = None,
     memory: o.MemoryOption = None,
+    family: o.FamilyOption = None,
     replan: o.ReplanOption = False,
     device: o.DeviceOption = "auto",
     root: o.RootOption = o.ROOT,
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Decide everything from the fingerprint and write the plan, each choice with its reason."""
+    """Decide everything from the fingerprint and write the plan, each choice with its reason; or show and compare plans."""
+    from autoseg.batch import Failure
+    from autoseg.dataset import open_dataset
+    from autoseg.notes import differences_note, plan_differences, plan_note
     from autoseg.progress import log
-    from autoseg.stages import describe_plan, plan_dataset
+    from autoseg.stages import describe_plan, ensure_fingerprint, find_plan, is_nnunet_folder, plan_dataset
     from autoseg.workspace import Workspace
 
     o.be_quiet(quiet)
     workspace = Workspace(root)
-    about = o.open_named(dataset, workspace)
-    made = plan_dataset(about, workspace, device, memory, replan)
-    log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json"))
-    o.show(made, json)
+    action, names = _action(words or [], dataset)
+    folders = [_place(n, workspace, action) for n in names]
+    if action == "diff":
+        found = plan_differences(*(find_plan(f, workspace, device, memory, family) for f in folders))
+        o.show(found, json)
+        if not json:
+            typer.echo(differences_note(found), nl=False)
+    elif action == "show" or is_nnunet_folder(folders[0]):
+        plan = find_plan(folders[0], workspace, device, memory, family)
+        o.show(plan, json)
+        if not json:
+            typer.echo(plan_note(plan), nl=False)
+    else:
+        failures: list[Failure] = []
+        about = open_dataset(folders[0])
+        ensure_fingerprint(about, workspace, failures)
+        made = plan_dataset(about, workspace, device, memory, replan, family)
+        log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json"))
+        o.show(made, json)
+        if failures:
+            o.finish(failures, workspace.about(about.name), len(about.cases) - len(failures), "fingerprint")
+
+
+def _place(name: str | None, workspace: Workspace, action: str) -> Path:
+    """A dataset's folder; plans that are there already may also be named by their file, or by a folder such as a run's."""
+    path = Path(name or "")
+    if action != "plan" and name and (path.is_file() or (path / "plan.json").is_file()):
+        return path
+    return o.find_named(name, workspace)
+
+
+def _action(words: list[str], dataset: str | None) -> tuple[str, list[str | None]]:
+    """What to do, and with which datasets or plans; None is the last planned dataset."""
+    action = words[0] if words and words[0] in ("show", "diff") else "plan"
+    names: list[str | None] = [*(words if action == "plan" else words[1:])]
+    if dataset is not None:
+        names.insert(0, dataset)
+    if action != "diff" and not names:
+        names = [None]
+    if len(names) != (2 if action == "diff" else 1):
+        raise UsageError(
+            "plan takes one dataset, and plan diff two of them",
+            found=" ".join([*words, *(["-d", dataset] if dataset else [])]),
+            allowed="plan [PATH], plan show [PATH], plan diff A B",
+        )
+    return action, names

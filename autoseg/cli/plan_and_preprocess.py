@@ -9,6 +9,7 @@ def run(
     dataset: o.DatasetOption = None,
     configuration: o.ConfigurationOption = None,
     memory: o.MemoryOption = None,
+    family: o.FamilyOption = None,
     replan: o.ReplanOption = False,
     device: o.DeviceOption = "auto",
     root: o.RootOption = o.ROOT,
@@ -29,7 +30,7 @@ def run(
     about = o.open_named(dataset, workspace)
     reader = PairReader(about)
     fingerprint_dataset(about, workspace, failures, workers, reader)
-    made = plan_dataset(about, workspace, device, memory, replan)
+    made = plan_dataset(about, workspace, device, memory, replan, family)
     log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json"))
     report = prepare_dataset(about, workspace, configuration, failures, workers, reader)
     done, kept, removed = len(report.done), len(report.reused), len(report.removed)

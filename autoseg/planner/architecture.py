@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
-from autoseg.errors import ResourceError
-from autoseg.fingerprint import Fingerprint
-from autoseg.footprint import conv_elements, multiply_accumulates, n_parameters
+from autoseg.footprint import multiply_accumulates, n_parameters
 from autoseg.plan import NetworkPlan
-from autoseg.planner.patch import REFERENCES, Reference, batch_cap, batch_size, initial_patch, shrink_until
-from autoseg.planner.processor import WIDTHS, Budget, Sample, fit_cpu_step
+from autoseg.planner.memory import MemoryFit, fit_memory, fits_memory
+from autoseg.planner.processor import Budget, CpuFit, fit_cpu_step
+from autoseg.planner.sample import WIDTHS, Sample
 from autoseg.planner.spacing import coarsest_first
 from autoseg.planner.topology import Topology
 from autoseg.planner.wording import billions, number, numbers, size
 
-LARGEST = {2: "2048²", 3: "256³"}
-
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the network sees at once, the network, and the reasons by dotted key."""
+    """What the network sees at once, and what that follows from. Axes in canonical order.
+
+    Args:
+        memory_fit, cpu_fit: with axes in the order of planning; `cpu_fit` on a CPU only.
+    """
 
     topology: Topology
     batch_size: int
-    network: NetworkPlan
-    reasons: dict[str, str]
+    memory_fit: MemoryFit
+    cpu_fit: CpuFit | None
 
 
 def plan_architecture(
-    fingerprint: Fingerprint, budget: Budget, spacing: tuple[float, ...], shape: tuple[float, ...]
+    sample: Sample, budget: Budget, spacing: Sequence[float], shape: Sequence[float], dataset_voxels: float
 ) -> Architecture:
     """Finds the largest patch and batch that the budget allows.
 
     Args:
         spacing, shape: target spacing (mm) and median size (voxels) of the cases, two or three axes in canonical order.
+        dataset_voxels: of all cases at that spacing.
 
     Raises:
         ResourceError: the smallest patch needs more memory than the budget has.
@@ -42,62 +44,37 @@ def plan_architecture(
     ndim = len(spacing)
     order = coarsest_first(spacing) if ndim == 3 else tuple(range(ndim))
     spacing, shape = tuple(spacing[a] for a in order), tuple(shape[a] for a in order)
-    sample = Sample(len(fingerprint.channels), fingerprint.labels.n_classes, WIDTHS[budget.device])
-    reference = REFERENCES[ndim].scaled(budget.memory_gb)
-
-    start = initial_patch(spacing, shape)
-    topology = shrink_until(lambda t: _elements(t, sample) <= reference.elements_at_smallest_batch, start, spacing, shape)
-    elements = _elements(topology, sample)
-    if elements > reference.elements_at_smallest_batch:
-        needed = elements / REFERENCES[ndim].elements_at_smallest_batch * 8
-        raise ResourceError(
-            f"even a patch of {size(topology.patch_size)} voxels does not fit the memory",
-            found=f"{number(budget.memory_gb)} GB",
-            allowed=f"at least {number(needed)} GB",
-        )
-    dataset_voxels = prod(shape) * len(fingerprint.cases)
-    batch = batch_size(reference, elements, topology.patch_size, dataset_voxels)
-    patch_reasons = [f"median case is {numbers([shape[order.index(a)] for a in range(ndim)])} voxels"]
-    patch_reasons.append(_patch_reason(start, topology, reference, elements, budget))
-    batch_reasons = [_batch_reason(batch, reference, elements, batch_cap(topology.patch_size, dataset_voxels))]
+    memory_fit = fit_memory(sample, budget, spacing, shape, dataset_voxels)
+    cpu_fit = None
     if budget.device == "cpu":
-        fit = fit_cpu_step(topology, batch, sample, spacing, shape)
-        topology, batch = fit.topology, fit.batch_size
-        patch_reasons += [fit.patch_reason] if fit.patch_reason else []
-        batch_reasons.append(fit.batch_reason)
-    topology = topology.ordered([order.index(a) for a in range(ndim)])
-    network = sample.network(topology)
-    return Architecture(
-        topology,
-        batch,
-        network,
-        {
-            "patch.patch_size": "; ".join(patch_reasons),
-            "patch.batch_size": "; ".join(batch_reasons),
-            "patch.foreground_fraction": "a third of the samples show a structure for certain, so none is forgotten (nnU-Net)",
-            **_network_reasons(network, topology, sample, budget),
-        },
-    )
+
+        def fits(topology: Topology) -> bool:
+            return fits_memory(sample, memory_fit.reference, budget.memory_gb, topology)
+
+        cpu_fit = fit_cpu_step(memory_fit.topology, memory_fit.batch_size, sample, spacing, shape, fits)
+    chosen = cpu_fit or memory_fit
+    return Architecture(chosen.topology.ordered([order.index(a) for a in range(ndim)]), chosen.batch_size, memory_fit, cpu_fit)
 
 
-def _elements(topology: Topology, sample: Sample) -> int:
-    return conv_elements(sample.network(topology), topology.patch_size, sample.n_channels, sample.n_classes)
-
-
-def _patch_reason(start: Topology, end: Topology, reference: Reference, elements: int, budget: Budget) -> str:
-    memory = (
-        f"{billions(elements)} of the {billions(reference.elements_at_smallest_batch)} convolution outputs "
-        f"that {number(budget.memory_gb)} GB hold for each of two samples"
-    )
-    if start == end:
-        return f"all of it fits, up to the largest patch considered ({LARGEST[len(end.patch_size)]} voxels): {memory}"
-    voxels = prod(start.patch_size) / prod(end.patch_size)
-    return f"a patch {number(voxels)} times as large was shrunk along the axis that it covers most, until it took {memory}"
-
-
-def _batch_reason(batch: int, reference: Reference, elements: int, cap: int) -> str:
-    held = round(reference.elements / elements * reference.batch_size)
-    return f"memory holds {held}, 5 % of the dataset's voxels are {cap} patches, the least is 2: {batch}"
+def architecture_reasons(chosen: Architecture, sample: Sample, budget: Budget, shape: Sequence[float]) -> dict[str, str]:
+    """Why, by dotted key; `shape` as in `plan_architecture`."""
+    patch = [f"median case is {numbers(shape)} voxels", chosen.memory_fit.patch_reason]
+    batch = [chosen.memory_fit.batch_reason]
+    if budget.family == "residual":
+        batch.append("the 5 % hold here too, other than in nnU-Net's presets, which train small cases in batches of hundreds")
+    if chosen.memory_fit.reference.memory_gb != budget.memory_gb:
+        batch.append(
+            f"as for {number(chosen.memory_fit.reference.memory_gb)} GB, which shows more voxels at once than a larger patch"
+        )
+    if chosen.cpu_fit:
+        patch += [chosen.cpu_fit.patch_reason] if chosen.cpu_fit.patch_reason else []
+        batch.append(chosen.cpu_fit.batch_reason)
+    return {
+        "patch.patch_size": "; ".join(patch),
+        "patch.batch_size": "; ".join(batch),
+        "patch.foreground_fraction": "a third of the samples show a structure for certain, so none is forgotten (nnU-Net)",
+        **_network_reasons(sample.network(chosen.topology), chosen.topology, sample, budget),
+    }
 
 
 def _network_reasons(network: NetworkPlan, topology: Topology, sample: Sample, budget: Budget) -> dict[str, str]:
@@ -108,14 +85,35 @@ def _network_reasons(network: NetworkPlan, topology: Topology, sample: Sample, b
     widest = sample.width.most(len(topology.patch_size))
     bottleneck = tuple(n // d for n, d in zip(topology.patch_size, topology.divisors))
     return {
-        "network.kind": "nnU-Net's plain U-Net",
+        "network.kind": _kind_reason(sample, budget),
         "network.features": f"{network.features[0]}{narrow}, doubled from stage to stage up to {widest}; "
         f"{parameters:.1f} million parameters, {billions(work)} multiply-accumulates a sample",
         "network.strides": f"an axis is halved while 4 voxels remain, fine axes before coarse ones; {size(bottleneck)} at last",
         "network.kernel_sizes": "3 along an axis from the stage on at which its spacing is below twice the finest, 1 before",
-        "network.encoder_blocks": "two convolutions a stage (nnU-Net)",
-        "network.decoder_blocks": "one convolution a stage on a CPU, as in nnU-Net's residual presets: fine stages cost most"
-        if cpu
-        else "two convolutions a stage (nnU-Net)",
+        **_block_reasons(budget),
         "network.deep_supervision": "coarse levels learn from the label map too, so gradients reach them (nnU-Net)",
+    }
+
+
+def _kind_reason(sample: Sample, budget: Budget) -> str:
+    if budget.family == "plain":
+        return "nnU-Net's plain U-Net"
+    presets = sample.family.presets_3d
+    index = max((i for i, p in enumerate(presets) if p.memory_gb <= budget.memory_gb), default=0)
+    memory = presets[index].memory_gb
+    scaled = "" if memory == budget.memory_gb else f", scaled from {number(memory)} to {number(budget.memory_gb)} GB"
+    return f"a residual encoder was asked for: nnU-Net's {sample.family.preset_names[index]}{scaled}"
+
+
+def _block_reasons(budget: Budget) -> dict[str, str]:
+    if budget.family == "residual":
+        return {
+            "network.encoder_blocks": "residual blocks of two convolutions, more of them in deep stages, where they cost least "
+            "(nnU-Net's ResEnc)",
+            "network.decoder_blocks": "one convolution a stage, since the finest stages cost most (nnU-Net's ResEnc)",
+        }
+    one = "one convolution a stage on a CPU, as in nnU-Net's residual presets, since the finest stages cost most"
+    return {
+        "network.encoder_blocks": "two convolutions a stage (nnU-Net)",
+        "network.decoder_blocks": one if budget.device == "cpu" else "two convolutions a stage (nnU-Net)",
     }

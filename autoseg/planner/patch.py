@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
+from math import floor, prod
 
 from autoseg.planner.topology import MIN_EDGE, Topology, find_topology, room_for_two_stages
 
@@ -15,21 +15,29 @@ MAX_SHARE = 0.05  # of the dataset's voxels in one batch: more would be the same
 
 @dataclass(frozen=True)
 class Reference:
-    """nnU-Net's calibration: a batch of `batch_size` samples of `elements` convolution outputs each takes 8 GB."""
+    """A calibration of nnU-Net: a batch of `batch_size` samples of `elements` convolution outputs each takes `memory_gb`.
 
+    Args:
+        least_batch: how many samples the memory must hold; this limits the patch.
+    """
+
+    memory_gb: float
     elements: float
     batch_size: int
+    least_batch: int
 
     def scaled(self, memory_gb: float) -> Reference:
-        return Reference(self.elements * memory_gb / 8, self.batch_size)
+        """The same for another memory."""
+        return replace(self, memory_gb=memory_gb, elements=self.elements * memory_gb / self.memory_gb)
 
     @property
-    def elements_at_smallest_batch(self) -> float:
-        """What one sample may have when a batch holds only `MIN_BATCH` of them."""
-        return self.elements * self.batch_size / MIN_BATCH
+    def largest_sample(self) -> float:
+        """Convolution outputs that one sample may have."""
+        return self.elements * self.batch_size / self.least_batch
 
-
-REFERENCES = {2: Reference(8.5e7, 12), 3: Reference(5.6e8, 2)}
+    def held(self, elements: int) -> float:
+        """How many samples of `elements` convolution outputs the memory holds."""
+        return self.elements / elements * self.batch_size
 
 
 def initial_patch(spacing: Sequence[float], median_shape: Sequence[float]) -> Topology:
@@ -42,14 +50,16 @@ def initial_patch(spacing: Sequence[float], median_shape: Sequence[float]) -> To
 
 def shrink_until(
     fits: Callable[[Topology], bool], topology: Topology, spacing: Sequence[float], median_shape: Sequence[float]
-) -> Topology:
-    """The first of ever smaller patches that fits, or the smallest possible one if none does."""
+) -> tuple[Topology, list[Topology]]:
+    """The first of ever smaller patches that fits, or the smallest possible one if none does; and those tried before it."""
+    larger: list[Topology] = []
     while not fits(topology):
         smaller = shrink(topology, spacing, median_shape)
         if smaller is None:
-            return topology
+            break
+        larger.append(topology)
         topology = smaller
-    return topology
+    return topology, larger
 
 
 def shrink(topology: Topology, spacing: Sequence[float], median_shape: Sequence[float]) -> Topology | None:
@@ -65,23 +75,44 @@ def shrink(topology: Topology, spacing: Sequence[float], median_shape: Sequence[
         whole = _with(patch, axis, patch[axis] - topology.divisors[axis])
         if whole[axis] < MIN_EDGE:
             continue
-        step = find_topology(spacing, whole).divisors[axis]
-        for size in (_with(patch, axis, patch[axis] - step), whole):
-            smaller = find_topology(spacing, size)
+        coarse = find_topology(spacing, whole)
+        step = coarse.divisors[axis]
+        fine = coarse if step == topology.divisors[axis] else find_topology(spacing, _with(patch, axis, patch[axis] - step))
+        for smaller in (fine, coarse):
             if len(smaller.strides) > 1 and prod(smaller.patch_size) < prod(patch):
                 return smaller
     return None
 
 
 def batch_size(reference: Reference, elements: int, patch_size: Sequence[int], dataset_voxels: float) -> int:
-    """As many samples as the memory holds, but at most 5 % of the dataset's voxels, and at least two.
+    """nnU-Net's batch: as many samples as the memory holds, rounded, but at most 5 % of the dataset's voxels, and at least two.
 
     Args:
         elements: convolution outputs of one sample, `footprint.conv_elements`.
         dataset_voxels: of all cases after resampling.
     """
-    held = round(reference.elements / elements * reference.batch_size)
-    return max(min(held, batch_cap(patch_size, dataset_voxels)), MIN_BATCH)
+    return max(min(round(reference.held(elements)), batch_cap(patch_size, dataset_voxels)), MIN_BATCH)
+
+
+def steady_batch_size(
+    reference: Reference, elements: int, patch_size: Sequence[int], dataset_voxels: float, larger: Sequence[Topology]
+) -> int:
+    """A batch that memory holds without rounding up, and that shows the network no more voxels than the next larger patch would.
+
+    nnU-Net's rounding takes up to a quarter more than the memory there is, and then more memory could mean fewer voxels a
+    step: three samples become two as soon as a patch fits that is a quarter larger.
+
+    Args:
+        larger: the patches that need more than the memory, the largest first.
+    """
+    most = max(min(floor(reference.held(elements)), batch_cap(patch_size, dataset_voxels)), MIN_BATCH)
+    if not larger:
+        return most
+    voxels = reference.least_batch * prod(larger[0].patch_size)
+    for size in (t.patch_size for t in larger):
+        at_first = max(min(reference.least_batch, batch_cap(size, dataset_voxels)), MIN_BATCH)
+        voxels = min(at_first, voxels // prod(size)) * prod(size)  # of a batch, as soon as the memory is enough for this patch
+    return min(most, voxels // prod(patch_size))
 
 
 def batch_cap(patch_size: Sequence[int], dataset_voxels: float) -> int:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import floor, prod
+from math import floor, inf, prod
 
-from autoseg.errors import UsageError
-from autoseg.footprint import multiply_accumulates
-from autoseg.plan import NetworkPlan
+from autoseg.errors import UsageError, nearest
+from autoseg.planner.family import FAMILIES
 from autoseg.planner.patch import MIN_BATCH, shrink_until
-from autoseg.planner.topology import Topology, plain_unet, without_last_halving
+from autoseg.planner.sample import WIDTHS, Sample
+from autoseg.planner.topology import Topology, without_last_halving
 
 CPU_STEP_GMACS = 36.0
 """Work of one training step on a CPU, in 10⁹ multiply-accumulates, that the batch is lowered to, so that ten minutes
@@ -23,60 +23,30 @@ later than a batch, since context that the network never sees cannot be learnt i
 PADDING = 1.25
 """A patch that has this many times the voxels of one with a stage less is mostly padding."""
 
-PASSES = 3  # a training step costs three forward passes: forward, and the gradients of inputs and of weights
-
 
 @dataclass(frozen=True)
 class Budget:
-    """What training may use.
+    """What training may use, and the family of networks that it is to use.
 
     Raises:
-        UsageError: unknown device, or no memory.
+        UsageError: unknown device or family, or no memory.
     """
 
     device: str
     memory_gb: float
+    family: str = "plain"
 
     def __post_init__(self) -> None:
         if self.device not in WIDTHS:
             raise UsageError("no plan can be made for this device", found=self.device, allowed=", ".join(WIDTHS))
-        if not self.memory_gb > 0:
+        if self.family not in FAMILIES:
+            hint = nearest(self.family, FAMILIES)
+            raise UsageError(f"no such family of networks{hint}", found=self.family, allowed=", ".join(FAMILIES))
+        if not 0 < self.memory_gb < inf:
             raise UsageError("a plan needs some memory", found=f"{self.memory_gb} GB", allowed="more than 0 GB")
 
-
-@dataclass(frozen=True)
-class Width:
-    """Features of the finest stage, the most that a stage may have in 2D and in 3D, and convolutions a decoder stage."""
-
-    base: int
-    most_2d: int
-    most_3d: int
-    decoder_blocks: int
-
-    def most(self, ndim: int) -> int:
-        return self.most_2d if ndim == 2 else self.most_3d
-
-
-WIDTHS = {"cuda": Width(32, 512, 320, 2), "cpu": Width(16, 256, 160, 1)}  # cuda: nnU-Net; cpu: a sixth of its work
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What goes into the network and comes out of it, and so what it costs."""
-
-    n_channels: int
-    n_classes: int
-    width: Width
-
-    def network(self, topology: Topology) -> NetworkPlan:
-        """The U-Net of this width."""
-        most = self.width.most(len(topology.patch_size))
-        return plain_unet(topology, self.width.base, most, self.width.decoder_blocks)
-
-    def step_gmacs(self, topology: Topology, batch_size: int) -> float:
-        """10⁹ multiply-accumulates of one training step."""
-        forward = multiply_accumulates(self.network(topology), topology.patch_size, self.n_channels, self.n_classes)
-        return PASSES * batch_size * forward / 1e9
+    def __str__(self) -> str:
+        return f"{self.device} with {self.memory_gb:g} GB, {self.family} family"
 
 
 @dataclass(frozen=True)
@@ -90,16 +60,25 @@ class CpuFit:
 
 
 def fit_cpu_step(
-    topology: Topology, batch_size: int, sample: Sample, spacing: Sequence[float], median_shape: Sequence[float]
+    topology: Topology,
+    batch_size: int,
+    sample: Sample,
+    spacing: Sequence[float],
+    median_shape: Sequence[float],
+    fits: Callable[[Topology], bool],
 ) -> CpuFit:
-    """Bounds the work of a training step: less padding first, then a smaller batch, to two, then a smaller patch."""
+    """Bounds the work of a training step: less padding first, then a smaller batch, to two, then a smaller patch.
 
-    def fits(t: Topology) -> bool:
-        return sample.step_gmacs(t, MIN_BATCH) <= CPU_PATCH_GMACS
-
+    Args:
+        fits: whether the memory is enough; thin patches may take more of it than larger ones.
+    """
     tight = _less_padding(topology, median_shape)
-    tight = tight if tight and fits(tight) else None
-    smaller = tight or shrink_until(fits, topology, spacing, median_shape)
+    if tight and sample.step_gmacs(tight, MIN_BATCH) > CPU_PATCH_GMACS:
+        tight = None  # it must be shrunk anyway, and smaller patches have the padding of their own stages
+    start = tight or topology
+    smaller, _ = shrink_until(
+        lambda t: sample.step_gmacs(t, MIN_BATCH) <= CPU_PATCH_GMACS and fits(t), start, spacing, median_shape
+    )
     batch = min(batch_size, max(MIN_BATCH, floor(CPU_STEP_GMACS / sample.step_gmacs(smaller, 1))))
     work = f"{sample.step_gmacs(smaller, batch):.3g}·10⁹ multiply-accumulates a step"
     batch_reason = f"{work} on a CPU"
@@ -109,11 +88,18 @@ def fit_cpu_step(
     if tight:
         share = prod(topology.patch_size) / prod(tight.patch_size)
         patch_reasons.append(f"one stage less on a CPU: a patch {share:.2g} times as large would be mostly padding")
-    elif smaller != topology:
+    if smaller != start:
         patch_reasons.append(
             f"shrunk on a CPU towards {CPU_PATCH_GMACS:g}·10⁹ multiply-accumulates a step of {MIN_BATCH} samples"
         )
     return CpuFit(smaller, batch, "; ".join(patch_reasons), batch_reason)
+
+
+def most_voxels(sample: Sample, budget: Budget, spacing: Sequence[float]) -> float:
+    """More voxels than any patch has that is not the smallest possible one: so many that the finest stage alone is too much."""
+    elements, gmacs = sample.finest_stage(spacing)
+    held = sample.family.reference(len(spacing), budget.memory_gb).largest_sample / elements
+    return min(held, CPU_PATCH_GMACS / gmacs) if budget.device == "cpu" else held
 
 
 def _less_padding(topology: Topology, median_shape: Sequence[float]) -> Topology | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, prod
-
-from autoseg.plan import NetworkPlan
 
 MIN_EDGE = 4  # voxels left along a halved axis at the bottleneck
 MIN_EDGE_ALONE = 6  # the same where no other axis is halved with it
@@ -21,7 +20,7 @@ class Topology:
     strides: tuple[tuple[int, ...], ...]
     kernel_sizes: tuple[tuple[int, ...], ...]
 
-    @property
+    @cached_property
     def divisors(self) -> tuple[int, ...]:
         """By what each axis of the patch must be divisible."""
         return tuple(prod(row[axis] for row in self.strides) for axis in range(len(self.patch_size)))
@@ -77,20 +76,6 @@ def without_last_halving(topology: Topology, size: Sequence[float]) -> Topology 
     strides = topology.strides[:-1]
     divisors = [prod(row[a] for row in strides) for a in range(len(size))]
     return Topology(next_multiple(size, divisors), strides, (*topology.kernel_sizes[:-2], topology.kernel_sizes[-1]))
-
-
-def plain_unet(topology: Topology, base_features: int, max_features: int, decoder_blocks: int = 2) -> NetworkPlan:
-    """nnU-Net's plain network: two convolutions a stage, features doubled from stage to stage up to a maximum."""
-    n = len(topology.strides)
-    return NetworkPlan(
-        kind="plain_unet",
-        features=tuple(min(base_features * 2**stage, max_features) for stage in range(n)),
-        strides=topology.strides,
-        kernel_sizes=topology.kernel_sizes,
-        encoder_blocks=(2,) * n,
-        decoder_blocks=(decoder_blocks,) * (n - 1),
-        deep_supervision=True,
-    )
 
 
 def _axes_to_halve(spacing: Sequence[float], size: Sequence[float]) -> set[int]:

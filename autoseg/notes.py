@@ -1,0 +1,124 @@
+"""A plan as text for people: what was decided and why, and what two plans decide differently."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from autoseg.plan import Configuration, Plan
+
+WIDTH = 110  # columns
+ABSENT = "--"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value of a plan, and the reason for it, if it has one."""
+
+    value: Any
+    reason: str = ""
+
+
+def plan_note(plan: Plan) -> str:
+    """The plan as an engineer's note: each configuration, each group, each value with its reason."""
+    origin = plan.origin
+    lines = [
+        f"Plan of {plan.name}: {plan.task}, for {origin.device} with {origin.memory_gb:g} GB, {origin.family} family of networks",
+        "",
+        "data",
+    ]
+    lines += _block(_data_entries(plan), "data.")
+    for name, configuration in plan.configurations.items():
+        entries = _configuration_entries(configuration)
+        for group in dict.fromkeys(key.split(".")[0] for key in entries):
+            lines += ["", f"{name}: {group}"]
+            lines += _block({k: e for k, e in entries.items() if k.split(".")[0] == group}, f"{group}.")
+    return "\n".join(lines) + "\n"
+
+
+def plan_differences(first: Plan, second: Plan) -> dict[str, tuple[Entry, Entry]]:
+    """Keys at which the plans differ, with both values and reasons; a reason alone is no difference."""
+    here, there = _entries(first), _entries(second)
+    nothing = Entry(ABSENT)
+    pairs = {key: (here.get(key, nothing), there.get(key, nothing)) for key in [*here, *(k for k in there if k not in here)]}
+    return {key: (a, b) for key, (a, b) in pairs.items() if a.value != b.value}
+
+
+def differences_note(differences: dict[str, tuple[Entry, Entry]]) -> str:
+    """What `plan_differences` has found, as text."""
+    if not differences:
+        return "no difference\n"
+    lines = []
+    for key, pair in differences.items():
+        lines.append(key)
+        for sign, entry in zip("-+", pair):
+            lines.append(f"  {sign} {_text(entry.value, exact=True)}")
+            lines += _wrapped(entry.reason, "      ")
+    return "\n".join(lines) + "\n"
+
+
+def _entries(plan: Plan) -> dict[str, Entry]:
+    """Every value of a plan by its dotted key."""
+    head = {"name": Entry(plan.name), "task": Entry(plan.task, plan.why.get("task", ""))}
+    origin = {f"origin.{f.name}": Entry(getattr(plan.origin, f.name)) for f in fields(plan.origin)}
+    configurations = {
+        f"configurations.{name}.{key}": entry
+        for name, configuration in plan.configurations.items()
+        for key, entry in _configuration_entries(configuration).items()
+    }
+    return {**head, **_data_entries(plan), **configurations, **origin}
+
+
+def _data_entries(plan: Plan) -> dict[str, Entry]:
+    entries = {}
+    for i, channel in enumerate(plan.data.channels):
+        for field in fields(channel):
+            key = f"data.channels[{i}].{field.name}"
+            entries[key] = Entry(getattr(channel, field.name), plan.why.get(key, ""))
+    labels = plan.data.labels
+    entries["data.labels"] = Entry(", ".join(f"{value} {name}" for name, value in zip(labels.names, labels.values)))
+    if labels.ignore is not None:
+        entries["data.labels.ignore"] = Entry(labels.ignore)
+    return entries
+
+
+def _configuration_entries(configuration: Configuration) -> dict[str, Entry]:
+    entries = {}
+    for group in fields(configuration):
+        value = getattr(configuration, group.name)
+        if group.name == "why":
+            continue
+        if is_dataclass(value):
+            parts = {f"{group.name}.{f.name}": getattr(value, f.name) for f in fields(value)}
+        else:
+            parts = {group.name: value}
+        entries.update({key: Entry(part, configuration.why.get(key, "")) for key, part in parts.items()})
+    return entries
+
+
+def _block(entries: dict[str, Entry], prefix: str) -> list[str]:
+    """`  key   value`, with the reason below it."""
+    names = {key: key.removeprefix(prefix) for key in entries}
+    column = max(map(len, names.values()))
+    lines = []
+    for key, entry in entries.items():
+        lines.append(f"  {names[key]:{column}}  {_text(entry.value)}")
+        lines += _wrapped(entry.reason, " " * (column + 6))
+    return lines
+
+
+def _wrapped(reason: str, indent: str) -> list[str]:
+    return textwrap.wrap(reason, WIDTH, initial_indent=indent, subsequent_indent=indent)
+
+
+def _text(value: Any, exact: bool = False) -> str:
+    """Numbers with commas (to six digits, unless exact), rows of numbers as '1×2×2, 2×2×2'."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return repr(value) if exact else f"{value:.6g}"
+    if isinstance(value, tuple):
+        rows = ["×".join(map(str, part)) if isinstance(part, tuple) else _text(part, exact) for part in value]
+        return ", ".join(rows) or "none"
+    return str(value)

@@ -1,0 +1,145 @@
+"""The patch and batch that the memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, prod
+
+from autoseg.errors import ResourceError
+from autoseg.planner.patch import Reference, batch_cap, batch_size, initial_patch, shrink_until, steady_batch_size
+from autoseg.planner.processor import Budget
+from autoseg.planner.sample import Sample
+from autoseg.planner.topology import Topology
+from autoseg.planner.wording import billions, number, size
+
+LEAST_MEMORY_GB = 0.5  # PyTorch, and on a GPU its context with the driver, before there is any network
+FIXED_SHARE = 0.75
+"""Of the memory, at most, for weights and images. What nnU-Net counts are the maps between them, which take most of the memory
+of its networks; this only comes into play with hundreds of channels or with very little memory."""
+
+LARGEST = {2: "2048²", 3: "256³"}
+
+
+@dataclass(frozen=True)
+class MemoryFit:
+    """A patch and a batch for a memory size, and what they follow from.
+
+    Args:
+        start: the largest patch considered.
+        reference: the calibration, scaled to the memory that was filled.
+        held: samples that the memory holds.
+        cap: samples that are 5 % of the dataset's voxels.
+    """
+
+    topology: Topology
+    batch_size: int
+    start: Topology
+    reference: Reference
+    elements: int
+    held: int
+    cap: int
+
+    @property
+    def voxels(self) -> int:
+        """Of a batch."""
+        return self.batch_size * prod(self.topology.patch_size)
+
+    @property
+    def patch_reason(self) -> str:
+        memory = (
+            f"{billions(self.elements)} of the {billions(self.reference.largest_sample)} convolution outputs "
+            f"that {number(self.reference.memory_gb)} GB hold for each of {self._number_of_samples}"
+        )
+        if self.start == self.topology:
+            largest = LARGEST[len(self.topology.patch_size)]
+            return f"all of it fits, up to the largest patch considered ({largest} voxels): {memory}"
+        voxels = prod(self.start.patch_size) / prod(self.topology.patch_size)
+        return f"a patch {number(voxels)} times as large was shrunk along the axis that it covers most, until it took {memory}"
+
+    @property
+    def batch_reason(self) -> str:
+        limits = f"memory holds {self.held}, 5 % of the dataset's voxels are {self.cap} patches, the least is 2"
+        if self.batch_size < max(min(self.held, self.cap), 2):
+            limits += ", and more would be more voxels than the next larger patch has"
+        return f"{limits}: {self.batch_size}"
+
+    @property
+    def _number_of_samples(self) -> str:
+        return "two samples" if self.reference.least_batch == 2 else f"{self.reference.least_batch} samples"
+
+
+def fit_memory(
+    sample: Sample, budget: Budget, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
+) -> MemoryFit:
+    """The patch and batch for the budget's memory. For the memory of one of nnU-Net's presets they are nnU-Net's.
+
+    More memory never means fewer voxels a batch: a plan for less memory is kept where it shows the network more.
+
+    Args:
+        spacing, median_shape: in nnU-Net's order of axes, `spacing.coarsest_first`.
+
+    Raises:
+        ResourceError: the smallest patch needs more memory than there is.
+    """
+    if budget.memory_gb < LEAST_MEMORY_GB:
+        raise ResourceError(
+            "training takes more memory than that, however small the patch",
+            found=f"{number(budget.memory_gb)} GB",
+            allowed=f"at least {number(LEAST_MEMORY_GB)} GB",
+        )
+    return max(_candidates(sample, budget, spacing, median_shape, dataset_voxels), key=lambda fit: fit.voxels)
+
+
+def _candidates(
+    sample: Sample, budget: Budget, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
+) -> Iterator[MemoryFit]:
+    """For this memory, then as nnU-Net does for each preset that fits into it, the largest first."""
+    ndim = len(spacing)
+    start = initial_patch(spacing, median_shape)
+    memory = budget.memory_gb
+    reference = sample.family.reference(ndim, memory)
+    topology, larger = _shrink(sample, reference, memory, start, spacing, median_shape)
+    if not fits_memory(sample, reference, memory, topology):
+        raise _too_little(sample, memory, topology)
+    elements, patch = sample.elements(topology), topology.patch_size
+    batch = steady_batch_size(reference, elements, patch, dataset_voxels, larger)
+    cap = batch_cap(patch, dataset_voxels)
+    yield MemoryFit(topology, batch, start, reference, elements, floor(reference.held(elements)), cap)
+    for preset in reversed(sample.family.presets(ndim)):
+        if preset.memory_gb > memory:
+            continue
+        # a patch for less memory is no larger, so shrinking goes on from the one above
+        topology, _ = _shrink(sample, preset, preset.memory_gb, topology, spacing, median_shape)
+        elements, patch = sample.elements(topology), topology.patch_size
+        cap = batch_cap(patch, dataset_voxels)
+        batch = batch_size(preset, elements, patch, dataset_voxels)
+        yield MemoryFit(topology, batch, start, preset, elements, round(preset.held(elements)), cap)
+
+
+def _shrink(
+    sample: Sample,
+    reference: Reference,
+    memory_gb: float,
+    start: Topology,
+    spacing: Sequence[float],
+    median_shape: Sequence[float],
+) -> tuple[Topology, list[Topology]]:
+    return shrink_until(lambda t: fits_memory(sample, reference, memory_gb, t), start, spacing, median_shape)
+
+
+def fits_memory(sample: Sample, reference: Reference, memory_gb: float, topology: Topology) -> bool:
+    """Whether the smallest batch fits, with the weights."""
+    maps = sample.elements(topology) <= reference.largest_sample
+    return maps and sample.fixed_gb(topology) <= FIXED_SHARE * memory_gb
+
+
+def _too_little(sample: Sample, memory_gb: float, topology: Topology) -> ResourceError:
+    maps = sample.family.memory_for(len(topology.patch_size), sample.elements(topology))
+    needed = max(maps, sample.fixed_gb(topology) / FIXED_SHARE)
+    return ResourceError(
+        f"even a patch of {size(topology.patch_size)} voxels does not fit the memory",
+        found=f"{number(memory_gb)} GB",
+        allowed=f"at least {ceil(100 * needed) / 100:.10g} GB",  # rounded up, so that it is enough
+        fix="fewer channels or structures, or more memory",
+    )

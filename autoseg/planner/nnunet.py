@@ -1,0 +1,89 @@
+"""nnU-Net's fingerprint of a dataset as ours, so that what it has seen need not be looked at again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from autoseg.dataset import Description
+from autoseg.errors import DataError
+from autoseg.fingerprint import SCHEMA_VERSION, CaseFacts, Fingerprint, Intensity
+from autoseg.geometry import Triple
+
+FILE = "dataset_fingerprint.json"
+STATISTICS = ("mean", "std", "median", "min", "max", "percentile_00_5", "percentile_99_5")
+
+
+def from_nnunet(name: str, description: Description, found: dict[str, Any], source: str | Path) -> Fingerprint:
+    """What planning needs. nnU-Net keeps neither names and contents of cases nor the sizes of structures: those are empty.
+
+    Args:
+        name: of the dataset.
+        description: channels and labels of its dataset.json.
+        found: its dataset_fingerprint.json.
+        source: that file, for messages.
+
+    Raises:
+        DataError: a key is missing or holds something else than nnU-Net writes.
+    """
+    spacings = _triples(_of(found, "spacings", source), "spacings", source)
+    shapes = _triples(_of(found, "shapes_after_crop", source), "shapes_after_crop", source)
+    if not spacings or len(spacings) != len(shapes):
+        raise DataError(
+            "the fingerprint needs a spacing and a shape for each case",
+            file=source,
+            found=f"{len(spacings)} spacings, {len(shapes)} shapes_after_crop",
+        )
+    intensities = _of(found, "foreground_intensity_properties_per_channel", source)
+    channels = range(len(description.channels))
+    share = _of(found, "median_relative_size_after_cropping", source)
+    return Fingerprint(
+        schema_version=SCHEMA_VERSION,
+        dataset=name,
+        channels=description.channels,
+        labels=description.labels,
+        intensities=tuple(_intensity(_of(intensities, str(i), source), source) for i in channels),
+        structures=(),
+        median_relative_size=_positive(share, "median_relative_size_after_cropping", source),
+        n_empty_cases=0,
+        cases=tuple(_case(i, spacing, shape) for i, (spacing, shape) in enumerate(zip(spacings, shapes))),
+    )
+
+
+def _case(index: int, spacing: tuple[float, float, float], shape: tuple[float, float, float]) -> CaseFacts:
+    size: Triple = (int(shape[0]), int(shape[1]), int(shape[2]))
+    digest = hashlib.sha256(repr((spacing, size)).encode()).hexdigest()  # tells datasets apart, if not contents
+    return CaseFacts(f"case_{index:04d}", digest, spacing, size, size, (), (), "")
+
+
+def _intensity(statistics: Any, source: str | Path) -> Intensity:
+    values = [_of(statistics, key, source) for key in STATISTICS]
+    wrong = [f"{k}: {v}" for k, v in zip(STATISTICS, values) if isinstance(v, bool) or not isinstance(v, (int, float))]
+    if wrong:
+        raise DataError("the intensities must be numbers", file=source, found=", ".join(wrong))
+    return Intensity(*map(float, values))
+
+
+def _of(mapping: Any, key: str, source: str | Path) -> Any:
+    if not isinstance(mapping, dict) or key not in mapping:
+        raise DataError(f"the fingerprint has no '{key}'", file=source, fix="copy the file from nnU-Net's folder again")
+    return mapping[key]
+
+
+def _triples(rows: Any, key: str, source: str | Path) -> list[tuple[float, float, float]]:
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 3 for row in rows):
+        raise DataError(f"'{key}' must list three numbers a case", file=source, allowed="[[z, y, x], ...]")
+    return [_triple(row, key, source) for row in rows]
+
+
+def _triple(row: Sequence[Any], key: str, source: str | Path) -> tuple[float, float, float]:
+    z, y, x = (_positive(value, key, source) for value in row)
+    return z, y, x
+
+
+def _positive(value: Any, key: str, source: str | Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise DataError(f"'{key}' holds a value that cannot be", file=source, found=value, allowed="a number above 0")
+    return float(value)

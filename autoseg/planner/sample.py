@@ -1,0 +1,111 @@
+"""What goes into the network and comes out of it, and so what a patch costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+from autoseg.footprint import conv_elements, multiply_accumulates, n_parameters
+from autoseg.plan import NetworkPlan
+from autoseg.planner.family import Family
+from autoseg.planner.patch import MIN_BATCH
+from autoseg.planner.topology import SIMILAR, Topology
+
+BYTES_PER_WEIGHT = 20  # four bytes each for the weight, its average, its gradient and the two moments of AdamW
+PASSES = 3  # a training step costs three forward passes: forward, and the gradients of inputs and of weights
+DEEP = 2**20  # a stride after which a stage costs next to nothing
+
+Rows = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Width:
+    """Features of the finest stage, the most that a stage may have in 2D and in 3D, and convolutions a decoder stage at most."""
+
+    base: int
+    most_2d: int
+    most_3d: int
+    decoder_blocks: int
+
+    def most(self, ndim: int) -> int:
+        return self.most_2d if ndim == 2 else self.most_3d
+
+
+WIDTHS = {"cuda": Width(32, 512, 320, 2), "cpu": Width(16, 256, 160, 1)}  # cuda: nnU-Net; cpu: a sixth of its work
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Channels and classes (structures and background), and the kind of network between them."""
+
+    n_channels: int
+    n_classes: int
+    width: Width
+    family: Family
+
+    def network(self, topology: Topology) -> NetworkPlan:
+        """The U-Net of this family and width: features doubled from stage to stage up to a maximum."""
+        n, most = len(topology.strides), self.width.most(len(topology.patch_size))
+        return NetworkPlan(
+            kind=self.family.kind,
+            features=tuple(min(self.width.base * 2**stage, most) for stage in range(n)),
+            strides=topology.strides,
+            kernel_sizes=topology.kernel_sizes,
+            encoder_blocks=self.family.blocks(n),
+            decoder_blocks=(min(self.width.decoder_blocks, self.family.decoder_blocks),) * (n - 1),
+            deep_supervision=True,
+        )
+
+    def elements(self, topology: Topology) -> int:
+        """Convolution outputs, nnU-Net's measure of memory."""
+        return self._cost(topology).elements * _repeats(topology)
+
+    def step_gmacs(self, topology: Topology, batch_size: int) -> float:
+        """10⁹ multiply-accumulates of one training step."""
+        return PASSES * batch_size * self._cost(topology).multiply_accumulates * _repeats(topology) / 1e9
+
+    def fixed_gb(self, topology: Topology) -> float:
+        """GB of the weights with all that the optimizer keeps of them, and of the images of the smallest batch."""
+        images = 4 * MIN_BATCH * self.n_channels * prod(topology.patch_size)
+        return (BYTES_PER_WEIGHT * self._cost(topology).parameters + images) / 1e9
+
+    def finest_stage(self, spacing: Sequence[float]) -> tuple[float, float]:
+        """Convolution outputs, and 10⁹ multiply-accumulates of the smallest training step, for each voxel at full resolution.
+
+        No network costs less, since deeper stages come on top.
+        """
+        ndim = len(spacing)
+        first = tuple(3 if s / min(spacing) < SIMILAR else 1 for s in spacing)
+        two_stages = Topology((DEEP,) * ndim, ((1,) * ndim, (DEEP,) * ndim), (first, (1,) * ndim))
+        deep = 1e-6  # the second stage is there, if hardly; this is more than its share
+        voxels = DEEP**ndim * (1 + deep)
+        return self.elements(two_stages) / voxels, self.step_gmacs(two_stages, MIN_BATCH) / voxels
+
+    def _cost(self, topology: Topology) -> _Cost:
+        return _smallest_cost(self, topology.strides, topology.kernel_sizes)
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Of the smallest patch that a network can take; larger ones cost in proportion, except for the weights."""
+
+    elements: int
+    multiply_accumulates: int
+    parameters: int
+
+
+@lru_cache(maxsize=4096)  # planning tries hundreds of patches on a dozen networks
+def _smallest_cost(sample: Sample, strides: Rows, kernel_sizes: Rows) -> _Cost:
+    patch = tuple(prod(row[axis] for row in strides) for axis in range(len(strides[0])))
+    network = sample.network(Topology(patch, strides, kernel_sizes))
+    about = (sample.n_channels, sample.n_classes)
+    return _Cost(
+        conv_elements(network, patch, *about), multiply_accumulates(network, patch, *about), n_parameters(network, *about)
+    )
+
+
+def _repeats(topology: Topology) -> int:
+    """How many smallest patches a patch is made of."""
+    return prod(topology.patch_size) // prod(topology.divisors)
