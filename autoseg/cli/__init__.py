@@ -45,8 +45,8 @@ def main() -> None:
     0 ok, 1 bug, 2 usage or data, 3 resources, 4 partly done, 130 interrupted.
     """
     # Threads of a convolution wait for each other by spinning. Beside any other busy program that steals the very core they
-    # wait for: a training step becomes several times slower. With this limit it does not, and nothing is lost when the
-    # machine is free (benchmarks/results/step.md). libgomp reads it when torch is imported.
+    # wait for; with this limit a training step loses less there, and nothing beyond noise when the machine is free
+    # (benchmarks/results/step.md). libgomp reads it when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
