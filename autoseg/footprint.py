@@ -11,6 +11,8 @@ from math import prod
 
 from autoseg.plan import NetworkPlan
 
+STEP_PASSES = 3  # a training step costs three forward passes: forward, and the gradients of inputs and of weights
+
 
 @dataclass(frozen=True)
 class _Layer:

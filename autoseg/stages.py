@@ -139,11 +139,9 @@ def prepare_dataset(
     plan = load_plan(folder / "plan.json")
     name, _ = plan.configuration(configuration)
     keys = {c.name: c.digest for c in load_fingerprint(folder / "fingerprint.json").cases}
-    known = [c for c in dataset.cases if c.name in keys]
-    if not known:
+    if not any(c.name in keys for c in dataset.cases):
         raise DataError("no usable case", file=folder / "fingerprint.json", fix="autoseg fingerprint -d DATASET")
-    usable = Dataset(dataset.name, dataset.root, dataset.channels, dataset.labels, tuple(known))
-    return preprocess(usable, plan, name, workspace.prepared(dataset.name, name), keys, failures, workers, reader)
+    return preprocess(dataset, plan, name, workspace.prepared(dataset.name, name), keys, failures, workers, reader)
 
 
 def describe_plan(plan: Plan, path: Path) -> str:

@@ -19,6 +19,7 @@ from autoseg.dataset import Case
 from autoseg.device import Device, out_of_memory
 from autoseg.errors import DataError, PlanError
 from autoseg.files import write_text
+from autoseg.footprint import STEP_PASSES
 from autoseg.history import Epoch, write_history
 from autoseg.losses import deep_supervision
 from autoseg.model import Model, fresh_network
@@ -37,7 +38,6 @@ SAVE_EVERY = 120.0  # seconds of work that a crash may cost
 INTERIM_SHARE = 0.05  # of the training time that case Dice along the way is meant to take; at twice that it is left out
 INTERIM_FREE = 3.0  # seconds of it that need no excuse
 INTERIM_CASES = 8
-FORWARD_PASSES = 3  # a step costs three: forward, and the gradients of inputs and of weights
 LAST_SECONDS = 3.0  # for writing the results
 VALIDATION_SHARE = 0.25  # of a time budget at most for the final validation, so that large cases leave time to learn
 
@@ -121,7 +121,8 @@ def train(task: TrainTask, budget: Budget | None, device: Device) -> RunRecord:
     each, most = _expected_validation(run)
     # only where the reserve was cut: an estimate that is a little short must not cost cases
     limit = most if each > most or run.state.reserve >= most else math.inf
-    cases = [c for c in task.validation if c.name in {v.name for v in validation}]
+    prepared = {case.name for case in validation}
+    cases = [c for c in task.validation if c.name in prepared]
     candidates = () if task.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
     result = validate(run.model, cases, task.prepared, task.run, candidates, limit, each)
     share = "" if result.n_cases == len(cases) else f" of {len(cases)}"
@@ -275,7 +276,7 @@ def _interim_score(run: _Run, validation: list[StoredCase], epoch_seconds: float
         return None
     if not run.state.interim and run.budget.seconds is not None:
         step = epoch_seconds / steps / run.configuration.patch.batch_size
-        run.case_seconds = run.model.n_windows(validation[0].shape) * step / FORWARD_PASSES
+        run.case_seconds = run.model.n_windows(validation[0].shape) * step / STEP_PASSES
         if run.case_seconds > 2 * INTERIM_SHARE * run.budget.seconds:
             _keep_for_validation(run, len(validation))
             return None

@@ -32,7 +32,7 @@ from autoseg.plan import load_plan
 from autoseg.runs import load_run
 from autoseg.schedule import Budget
 from autoseg.store import StoredCase, write_case
-from autoseg.task import train_task
+from autoseg.task import TrainTask, train_task
 from autoseg.train import train
 from autoseg.workspace import Workspace
 
@@ -338,9 +338,8 @@ def test_cases_that_would_take_too_long_are_not_scored_along_the_way(
     assert (record.case_dice is None) == (validated == "0 of 1")
 
 
-def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, task: TrainTask, device: Device) -> None:
+    """Half of a hundred seconds on a clock of our own; afterwards that clock goes on, without interruption."""
     own_clock(monkeypatch, 2, 0.1)
     usual = train_module._step
 
@@ -351,10 +350,16 @@ def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
 
     monkeypatch.setattr(train_module, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
-    assert len(history(tmp_path)) == 2
+        train(task, Budget(seconds=100), device)
     monkeypatch.undo()
     own_clock(monkeypatch, 2, 0.1)
+
+
+def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
+    assert len(history(tmp_path)) == 2
     train(tiny.task(tmp_path), Budget(seconds=1000), float32_cpu)
     assert len(history(tmp_path)) == 10
 
@@ -362,19 +367,7 @@ def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
 def test_an_interrupted_run_keeps_its_budget(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own_clock(monkeypatch, 2, 0.1)
-    usual = train_module._step
-
-    def interrupted(run: object, loader: object, progress: float) -> float:
-        if run.state.step == 25:  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
-        return usual(run, loader, progress)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train_module, "_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
-    monkeypatch.undo()
-    own_clock(monkeypatch, 2, 0.1)
+    interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
     assert 90 < train(tiny.task(tmp_path), None, float32_cpu).seconds < 100
 
 

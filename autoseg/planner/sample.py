@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-from autoseg.footprint import conv_elements, multiply_accumulates, n_parameters
+from autoseg.footprint import STEP_PASSES, conv_elements, multiply_accumulates, n_parameters
 from autoseg.plan import NetworkPlan
 from autoseg.planner.family import Family
 from autoseg.planner.patch import MIN_BATCH
 from autoseg.planner.topology import SIMILAR, Topology
 
 BYTES_PER_WEIGHT = 20  # four bytes each for the weight, its average, its gradient and the two moments of AdamW
-PASSES = 3  # a training step costs three forward passes: forward, and the gradients of inputs and of weights
 DEEP = 2**20  # a stride after which a stage costs next to nothing
 
 Rows = tuple[tuple[int, ...], ...]
@@ -64,7 +63,7 @@ class Sample:
 
     def step_gmacs(self, topology: Topology, batch_size: int) -> float:
         """10⁹ multiply-accumulates of one training step."""
-        return PASSES * batch_size * self._cost(topology).multiply_accumulates * _repeats(topology) / 1e9
+        return STEP_PASSES * batch_size * self._cost(topology).multiply_accumulates * _repeats(topology) / 1e9
 
     def fixed_gb(self, topology: Topology) -> float:
         """GB of the weights with all that the optimizer keeps of them, and of the images of the smallest batch."""
