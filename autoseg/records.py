@@ -68,6 +68,11 @@ def _build(kind: Any, raw: Any, where: str, source: str | Path) -> Any:
         if raw is None and type(None) in args:
             return None
         return _build(next(a for a in args if a is not type(None)), raw, where, source)
+    if origin is typing.Literal:
+        if raw not in args:
+            hint = nearest(raw, map(str, args)) if isinstance(raw, str) else ""
+            raise PlanError(f"'{where}' is unknown{hint}", file=source, found=raw, allowed=", ".join(map(str, args)))
+        return raw
     if is_dataclass(kind):
         return _build_record(kind, raw, where, source)
     if origin is dict:

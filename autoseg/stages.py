@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 from autoseg.batch import Failure
+from autoseg.cascade import cascade_of
 from autoseg.dataset import Dataset, read_description
 from autoseg.errors import DataError
 from autoseg.fingerprint import Fingerprint, load_fingerprint, take_fingerprint
@@ -22,6 +23,7 @@ from autoseg.planner.nnunet import FILE as NNUNET_FINGERPRINT
 from autoseg.planner.nnunet import from_nnunet
 from autoseg.preprocess import PreprocessReport, preprocess
 from autoseg.progress import log
+from autoseg.store import stored_key
 from autoseg.workspace import Workspace
 
 CPU_MEMORY_GB = 8.0  # a laptop's share for training; the plan for a CPU is bound by time long before
@@ -134,14 +136,33 @@ def prepare_dataset(
     workers: int | None,
     reader: PairReader | None = None,
 ) -> PreprocessReport:
-    """Brings the usable cases to the plan's grid; what is there and unchanged is kept."""
+    """Brings the usable cases to the grid of a configuration; what is there and unchanged is kept."""
     folder = workspace.about(dataset.name)
     plan = load_plan(folder / "plan.json")
     name, _ = plan.configuration(configuration)
     keys = {c.name: c.digest for c in load_fingerprint(folder / "fingerprint.json").cases}
     if not any(c.name in keys for c in dataset.cases):
         raise DataError("no usable case", file=folder / "fingerprint.json", fix="autoseg fingerprint -d DATASET")
-    return preprocess(dataset, plan, name, workspace.prepared(dataset.name, name), keys, failures, workers, reader)
+    prepared = workspace.prepared(dataset.name, plan.prepared_as(name))
+    return preprocess(dataset, plan, name, prepared, keys, failures, workers, reader)
+
+
+def prepare_stage_before(
+    dataset: Dataset, workspace: Workspace, configuration: str | None, failures: list[Failure], workers: int | None
+) -> None:
+    """For the second stage of a cascade: brings what the first one says about the prepared cases to their grid.
+
+    Raises:
+        UsageError: a fold of the first stage is not trained yet, or left out some of its cases.
+    """
+    folder = workspace.about(dataset.name)
+    plan = load_plan(folder / "plan.json")
+    name, _ = plan.configuration(configuration)
+    cascade = cascade_of(plan, name, workspace.runs(dataset.name), workspace.prepared(dataset.name))
+    if cascade is None:
+        return
+    keys = {c.name: key for c in dataset.cases if (key := stored_key(cascade.prepared, c.name)) is not None}
+    cascade.prepare(dataset.cases, load_folds(folder / "splits.json"), keys, failures, workers)
 
 
 def describe_plan(plan: Plan, path: Path) -> str:

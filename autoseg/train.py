@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -96,7 +95,7 @@ def train(task: TrainTask, budget: Budget | None, device: Device) -> RunRecord:
             "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
         )
     run = _set_up(task, budget, device)
-    training, validation = _stored(task.training, task.prepared), _stored(task.validation, task.prepared)
+    training, validation = _stored(task, task.training), _stored(task, task.validation)
     if not training:
         raise DataError("no prepared case to train on", file=task.prepared, fix="autoseg preprocess")
     log.info(
@@ -124,7 +123,7 @@ def train(task: TrainTask, budget: Budget | None, device: Device) -> RunRecord:
     prepared = {case.name for case in validation}
     cases = [c for c in task.validation if c.name in prepared]
     candidates = () if task.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
-    result = validate(run.model, cases, task.prepared, task.run, candidates, limit, each)
+    result = validate(run.model, cases, task.prepared, task.before, task.run, candidates, limit, each)
     share = "" if result.n_cases == len(cases) else f" of {len(cases)}"
     record = RunRecord(
         dataset=task.dataset,
@@ -172,7 +171,7 @@ def _set_up(task: TrainTask, budget: Budget | None, device: Device) -> _Run:
 def _digest(plan: Plan, configuration: str) -> str:
     """Of all that training follows: the data and the configuration, without the reasons."""
     chosen = plan.configuration(configuration)[1]
-    return hashlib.sha256(to_json((plan.data, replace(chosen, why={}))).encode()).hexdigest()
+    return hashlib.sha256(to_json((plan.data, chosen.decisions)).encode()).hexdigest()
 
 
 def _optimizer(network: torch.nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
@@ -185,8 +184,8 @@ def _optimizer(network: torch.nn.Module, plan: TrainingPlan) -> torch.optim.Opti
     return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
 
 
-def _stored(cases: Sequence[Case], folder: Path) -> list[StoredCase]:
-    return [StoredCase.open(folder, c.name) for c in cases if stored_key(folder, c.name) is not None]
+def _stored(task: TrainTask, cases: Sequence[Case]) -> list[StoredCase]:
+    return [StoredCase.open(task.prepared, c.name, task.before) for c in cases if stored_key(task.prepared, c.name) is not None]
 
 
 def _learn(run: _Run, training: list[StoredCase], validation: list[StoredCase]) -> None:

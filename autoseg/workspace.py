@@ -34,11 +34,14 @@ class Workspace:
     def about(self, dataset: str) -> Path:
         return self.root / "datasets" / dataset
 
-    def prepared(self, dataset: str, configuration: str) -> Path:
+    def prepared(self, dataset: str, configuration: str = "") -> Path:
         return self.root / "prepared" / dataset / configuration
 
+    def runs(self, dataset: str) -> Path:
+        return self.root / "runs" / dataset
+
     def run(self, dataset: str, configuration: str, fold: str) -> Path:
-        return self.root / "runs" / dataset / configuration / f"fold_{fold}"
+        return self.runs(dataset) / configuration / f"fold_{fold}"
 
     def last(self) -> Last:
         path = self.root / "last.json"

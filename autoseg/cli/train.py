@@ -30,7 +30,7 @@ def run(
     from autoseg.device import choose_device
     from autoseg.progress import log
     from autoseg.schedule import Budget, parse_duration
-    from autoseg.stages import forget_run, prepare_dataset
+    from autoseg.stages import forget_run, prepare_dataset, prepare_stage_before
     from autoseg.task import train_task
     from autoseg.train import train
     from autoseg.workspace import Workspace
@@ -39,9 +39,9 @@ def run(
     workspace = Workspace(root)
     about = o.open_named(dataset, workspace)
     failures: list[Failure] = []
-    prepare_dataset(
-        about, workspace, configuration, failures, 0 if workers == 0 else None
-    )  # at once if nothing has changed or been deleted
+    threads = 0 if workers == 0 else None
+    prepare_dataset(about, workspace, configuration, failures, threads)  # at once if nothing has changed or been deleted
+    prepare_stage_before(about, workspace, configuration, failures, threads)
     task = train_task(about, workspace, configuration, fold, seed, workers)
     budget = Budget(parse_duration(time) if time else None, epochs) if time or epochs is not None else None
     place = choose_device(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from autoseg.plan import NetworkKind
 from autoseg.planner.patch import Reference
 
 
@@ -19,7 +20,7 @@ class Family:
         preset_names: what nnU-Net calls them.
     """
 
-    kind: str
+    kind: NetworkKind
     encoder_blocks: tuple[int, ...]
     decoder_blocks: int
     presets_2d: tuple[Reference, ...]

@@ -32,7 +32,8 @@ class Width:
         return self.most_2d if ndim == 2 else self.most_3d
 
 
-WIDTHS = {"cuda": Width(32, 512, 320, 2), "cpu": Width(16, 256, 160, 1)}  # cuda: nnU-Net; cpu: a sixth of its work
+WIDE = Width(32, 512, 320, 2)  # nnU-Net
+NARROW = Width(16, 256, 160, 1)  # a sixth of its work
 
 
 @dataclass(frozen=True)

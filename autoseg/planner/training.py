@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from autoseg.plan import POSTPROCESS_RULES, InferencePlan, TrainingPlan
+from autoseg.plan import POSTPROCESS_RULES, InferencePlan, PostprocessRule, TrainingPlan
+from autoseg.planner.processor import Budget
+from autoseg.planner.wording import billions, seconds
 
 FOREGROUND_FRACTION = 0.33  # nnU-Net
 
 
-def plan_training(mirror_axes: tuple[int, ...]) -> tuple[TrainingPlan, dict[str, str]]:
-    """The schedule, with reasons by dotted key."""
+def plan_training(mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: float) -> tuple[TrainingPlan, dict[str, str]]:
+    """The schedule, with reasons by dotted key.
+
+    Args:
+        step_gmacs: 10⁹ multiply-accumulates of a step.
+    """
     plan = TrainingPlan(
         epochs=200,
         steps_per_epoch=250,
+        time_s=budget.time_s,
         optimizer="adamw",
         learning_rate=3e-3,
         weight_decay=1e-2,
@@ -22,7 +29,12 @@ def plan_training(mirror_axes: tuple[int, ...]) -> tuple[TrainingPlan, dict[str,
         mirror_axes=mirror_axes,
     )
     steps = plan.epochs * plan.steps_per_epoch
+    step_s = step_gmacs / budget.speed
+    time = f"none was asked for; {steps} steps of about {step_s:.2g} s take about {seconds(steps * step_s)}"
+    if budget.time_s is not None:
+        time = f"asked for; about {budget.steps(step_s):.0f} steps of {step_s:.2g} s, and the validation"
     return plan, {
+        "training.time_s": f"{time} at {billions(1e9 * budget.speed)} multiply-accumulates a second",
         "training.epochs": f"{steps} steps, a fifth of nnU-Net's 250000; the same for every dataset",
         "training.steps_per_epoch": "as in nnU-Net: an epoch is a count of steps, not a pass over the cases",
         "training.optimizer": "AdamW adapts the step of each weight, so one learning rate serves all datasets",
@@ -43,6 +55,6 @@ def plan_inference(mirror_axes: tuple[int, ...]) -> tuple[InferencePlan, dict[st
     }
 
 
-def plan_postprocess() -> tuple[tuple[str, ...], dict[str, str]]:
+def plan_postprocess() -> tuple[tuple[PostprocessRule, ...], dict[str, str]]:
     """The rules that are tried, with their reason."""
     return POSTPROCESS_RULES, {"postprocess": "tried on the validation cases, kept where the Dice rises (nnU-Net)"}
