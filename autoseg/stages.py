@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.batch import Failure
@@ -15,8 +16,11 @@ from autoseg.cascade import cascade_of
 from autoseg.dataset import Dataset, read_description
 from autoseg.errors import DataError
 from autoseg.fingerprint import Fingerprint, load_fingerprint, take_fingerprint
-from autoseg.folds import extend_folds, load_folds, make_folds, save_folds
+from autoseg.folds import extend_folds, leak_notes, load_folds, make_folds, save_folds
+from autoseg.nnunet_splits import FILE as NNUNET_SPLITS
+from autoseg.nnunet_splits import read_nnunet_splits
 from autoseg.pairs import PairReader
+from autoseg.patients import find_patients
 from autoseg.plan import Plan, load_plan, save_plan
 from autoseg.planner import Budget, make_plan
 from autoseg.planner.nnunet import FILE as NNUNET_FINGERPRINT
@@ -33,18 +37,16 @@ NNUNET_MEMORY_GB = 8.0  # of nnU-Net's default planner
 def fingerprint_dataset(
     dataset: Dataset, workspace: Workspace, failures: list[Failure], workers: int | None, reader: PairReader | None = None
 ) -> Fingerprint:
-    """Scans what is new, writes fingerprint.json, and brings splits.json up to date with the cases that are usable."""
+    """Scans what is new, writes fingerprint.json, and brings splits.json up to date with the cases that are usable.
+
+    Raises:
+        DataError: nothing can be used; patients.csv or nnU-Net's splits_final.json in the dataset's folder is faulty.
+    """
     folder = workspace.about(dataset.name)
     notices: list[str] = []
     fingerprint = take_fingerprint(dataset, folder, failures, notices, workers, reader)
-    for notice in notices[:5]:
-        log.warning("note: %s", notice)
-    if len(notices) > 5:
-        log.warning("note: %d more, see %s", len(notices) - 5, folder / "fingerprint.json")
-    names = [c.name for c in fingerprint.cases]
-    path = folder / "splits.json"
-    folds = extend_folds(load_folds(path), names, fingerprint.hash) if path.is_file() else make_folds(names, fingerprint.hash)
-    save_folds(folds, path)
+    _note(notices, folder / "fingerprint.json")
+    _update_folds(dataset, fingerprint, folder / "splits.json")
     return fingerprint
 
 
@@ -182,6 +184,33 @@ def forget_run(run: Path) -> None:
         previous = run.with_name(f"{run.name}.previous")
         shutil.rmtree(previous, ignore_errors=True)
         run.replace(previous)
+
+
+def _update_folds(dataset: Dataset, fingerprint: Fingerprint, path: Path) -> None:
+    """Makes the folds, from nnU-Net's splits_final.json if there is one, or extends those at hand; says what they go by."""
+    digests = {c.name: c.digest for c in fingerprint.cases}
+    names = [c.name for c in dataset.cases]
+    notices: list[str] = []
+    patients = find_patients(dataset.root, names, digests, notices)
+    by_hand = dataset.root / NNUNET_SPLITS
+    old = load_folds(path) if path.is_file() else None
+    if old is None and by_hand.is_file():
+        old = read_nnunet_splits(by_hand, names, fingerprint.hash)
+        log.info("%d folds from %s, %d cases for training only", len(old.validation), by_hand, len(old.training_only))
+    given = (digests, fingerprint.hash, patients.of)
+    folds = make_folds(*given) if old is None else extend_folds(old, *given)
+    if (summary := patients.summary(digests)) and not folds.leaks and not (old and old.patients):
+        log.info("%s", summary)
+    _note(notices + leak_notes(folds), path)
+    save_folds(folds, path)
+
+
+def _note(notices: Sequence[str], place: Path) -> None:
+    """Says the first few."""
+    for notice in notices[:5]:
+        log.warning("note: %s", notice)
+    if len(notices) > 5:
+        log.warning("note: %d more, see %s", len(notices) - 5, place)
 
 
 def _budget(device: str, memory_gb: float | None, family: str | None = None) -> Budget:

@@ -71,7 +71,10 @@ def _worn(mask: np.ndarray, wear: Wear, radius: int) -> np.ndarray:
         return ~_grown(~mask, radius)
     if wear == "open":
         return _grown(~_grown(~mask, radius), radius)
-    return ~_grown(~_grown(mask, radius), radius)
+    rim = radius + 1  # into which a structure at the border grows, and shrinks back from
+    inside = tuple(slice(rim, rim + n) for n in mask.shape)
+    closed: np.ndarray = ~_grown(~_grown(np.pad(mask, rim), radius), radius)
+    return closed[inside]
 
 
 def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
