@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("files", "geometry", "labels", "progress", "records"),
     ("batch", "image", "placement", "plan", "workspace"),
     (
-        *("augment", "components", "device", "footprint", "history", "io", "losses", "metrics", "nets"),
+        *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "metrics", "nets"),
         *("normalize", "notes", "patients", "resample", "schedule", "windows"),
     ),
     ("checkpoint", "dataset", "phantom", "postprocess", "prepare", "store"),
@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
     ("cascade", "cleanup", "evaluate", "model", "nnunet_splits", "planner"),
     ("task", "validation"),
-    ("predict", "stages", "train"),
+    ("planning", "predict", "stages", "train"),
     ("demo",),
     ("cli",),
     ("__main__",),
