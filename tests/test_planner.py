@@ -347,6 +347,66 @@ def _step_gmacs(chosen: Configuration, n_classes: int = 2) -> float:
     return 3e-9 * chosen.patch.batch_size * multiply_accumulates(chosen.network, chosen.patch.patch_size, 1, n_classes)
 
 
+def test_a_time_budget_lowers_what_a_step_takes() -> None:
+    seen = fingerprint([((1.0,) * 3, (300, 300, 300))] * 50)
+    free = make_plan(seen, GPU).configurations["3d_fullres"]
+    assert (free.patch.patch_size, free.network.features[0], free.training.time_s) == ((128, 128, 128), 32, None)
+    hour = make_plan(seen, replace(GPU, time_s=3600)).configurations["3d_fullres"]
+    assert replace(hour, why={}, training=free.training) == replace(free, why={})
+    assert hour.training.time_s == 3600
+    assert "asked for; about 10686 steps of 0.29 s" in hour.why["training.time_s"]
+    minutes = make_plan(seen, replace(GPU, time_s=150)).configurations["3d_fullres"]
+    assert minutes.network.features[0] == 16
+    assert "a quarter of the work in the time there is" in minutes.why["network.features"]
+    slow = make_plan(seen, replace(GPU, time_s=150, gmacs_per_s=500)).configurations["3d_fullres"]
+    assert prod(slow.patch.patch_size) < prod(minutes.patch.patch_size)
+    assert "shrunk in the time there is towards 0.18 s a step of 2 samples" in slow.why["patch.patch_size"]
+    assert 3e-9 * 2 * multiply_accumulates(slow.network, slow.patch.patch_size, 1, 2) / 500 <= 0.85 * 150 / 700
+
+
+def test_a_cpu_with_much_time_learns_a_wide_network() -> None:
+    seen = fingerprint([((1.0,) * 3, (36, 50, 35))] * 208)
+    widths = {}
+    for time_s in (60.0, 600.0, 4 * 3600.0):
+        chosen = first(make_plan(seen, replace(CPU, time_s=time_s)))
+        widths[time_s] = (chosen.network.features[0], chosen.patch.batch_size)
+    assert widths == {60.0: (16, 2), 600.0: (16, 4), 4 * 3600.0: (32, 2)}
+    assert first(make_plan(seen, replace(CPU, time_s=60.0))).patch.patch_size < (36, 52, 36)
+
+
+def test_speed_sets_what_a_cpu_step_may_do() -> None:
+    seen = fingerprint([((1.0,) * 3, (300, 300, 300))] * 50)
+    slow, fast = (first(make_plan(seen, replace(CPU, gmacs_per_s=s))).patch for s in (30, 480))
+    assert prod(slow.patch_size) < prod(fast.patch_size)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "shape", "budget", "name", "reason"),
+    [
+        ((1.0, 1.0, 1.0), (1, 64, 64), GPU, "2d", "the median case is a single slice"),
+        ((1.0, 1.0, 1.0), (4, 64, 64), GPU, "2d", "the median case has 4 slices"),
+        ((8.1, 1.0, 1.0), (20, 64, 64), GPU, "2d", "slices are 8.1 times as thick as their pixels"),
+        ((1.0, 1.0, 9.0), (64, 64, 20), GPU, "2d", "slices are 9 times as thick"),
+        ((5.0, 1.0, 1.0), (20, 64, 64), GPU, "3d_fullres", "volumes are best segmented as volumes"),
+        ((1.0, 1.0, 1.0), (400, 400, 400), GPU, "3d_fullres", "fine borders need the full resolution"),
+        ((1.0, 1.0, 1.0), (400, 400, 400), replace(CPU, time_s=600), "3d_lowres", "steps a network for 3d_fullres would see"),
+        (
+            (1.0, 1.0, 1.0),
+            (400, 400, 400),
+            replace(GPU, time_s=60, gmacs_per_s=1000),
+            "3d_lowres",
+            "on the coarse grid the time is enough",
+        ),
+    ],
+)
+def test_which_configuration_to_train_first(
+    spacing: tuple[float, ...], shape: tuple[int, ...], budget: Budget, name: str, reason: str
+) -> None:
+    plan = make_plan(fingerprint([(spacing, shape)] * 30), budget)
+    assert plan.first == name
+    assert reason in plan.why["first"]
+
+
 def test_budget() -> None:
     with pytest.raises(UsageError, match=r"no plan can be made for this device; found: tpu; allowed: cpu, cuda"):
         Budget("tpu", 8)
@@ -355,7 +415,13 @@ def test_budget() -> None:
     for memory in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(UsageError, match=r"a plan needs some memory.*allowed: more than 0 GB"):
             Budget("cuda", memory)
+    for time_s in (10.0, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match=r"too little time to train; found: .* s; allowed: 20 s or more"):
+            Budget("cuda", 8, time_s=time_s)
+    with pytest.raises(UsageError, match=r"a device has some speed; found: 0 GMAC/s; allowed: more than 0"):
+        Budget("cuda", 8, gmacs_per_s=0)
     assert str(Budget("cuda", 24, "residual")) == "cuda with 24 GB, residual family"
+    assert str(Budget("cpu", 8, time_s=5400)) == "cpu with 8 GB, plain family, 90 min"
 
 
 def test_impossible_budgets_name_the_nearest_that_is_enough() -> None:
@@ -468,7 +534,14 @@ def test_every_value_has_its_reason(budget: Budget, shape: tuple[int, ...]) -> N
 
 axis_spacing = st.floats(0.01, 10)
 case = st.tuples(st.tuples(*[axis_spacing] * 3), st.tuples(*[st.integers(1, 1200)] * 3))
-budgets = st.builds(Budget, st.sampled_from(("cpu", "cuda")), st.floats(0.5, 80), st.sampled_from(tuple(FAMILIES)))
+budgets = st.builds(
+    Budget,
+    st.sampled_from(("cpu", "cuda")),
+    st.floats(0.5, 80),
+    st.sampled_from(tuple(FAMILIES)),
+    st.none() | st.floats(20, 1e6),
+    st.none() | st.floats(5, 50_000),
+)
 
 
 @st.composite
@@ -502,20 +575,24 @@ def test_plans_are_valid_and_within_budget(seen: Fingerprint, budget: Budget) ->
         for axis, n in enumerate(chosen.patch.patch_size):
             divisor = prod(row[axis] for row in chosen.network.strides)
             assert divisor == 1 or n // divisor >= 4
-        if budget.device == "cpu" and len(chosen.network.strides) > 2:
+        limited = budget.device == "cpu" or budget.time_s is not None
+        if limited and len(chosen.network.strides) > 2:
             work = 3e-9 * chosen.patch.batch_size * multiply_accumulates(chosen.network, chosen.patch.patch_size, *about)
-            assert work <= (CPU_STEP_GMACS if chosen.patch.batch_size > 2 else CPU_PATCH_GMACS)
+            limit = budget.batch_limit_s if chosen.patch.batch_size > 2 else budget.patch_limit_s
+            assert work <= limit * budget.speed * (1 + 1e-9)
 
 
 @settings(max_examples=40, deadline=None)
 @given(fingerprints(), st.floats(0.5, 80), st.floats(1, 4), st.sampled_from(tuple(FAMILIES)))
 def test_more_memory_never_shows_less(seen: Fingerprint, memory: float, factor: float, family: str) -> None:
     try:
-        before = first(make_plan(seen, Budget("cuda", memory, family))).patch
+        before = make_plan(seen, Budget("cuda", memory, family))
     except ResourceError:
         return
-    after = first(make_plan(seen, Budget("cuda", memory * factor, family))).patch
-    assert after.batch_size * prod(after.patch_size) >= before.batch_size * prod(before.patch_size)
+    after = make_plan(seen, Budget("cuda", memory * factor, family))
+    for name in {"2d", "3d_fullres"} & before.configurations.keys():
+        less, more = before.configurations[name].patch, after.configurations[name].patch
+        assert more.batch_size * prod(more.patch_size) >= less.batch_size * prod(less.patch_size)
 
 
 @settings(max_examples=25, deadline=None)

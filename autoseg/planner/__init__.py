@@ -32,7 +32,7 @@ from autoseg.planner.processor import Budget
 from autoseg.planner.sample import WIDE, Sample
 from autoseg.planner.slices import flat_axis, slice_reason
 from autoseg.planner.spacing import coarsest_first, median_shape, target_spacing
-from autoseg.planner.training import FOREGROUND_FRACTION, plan_inference, plan_postprocess, plan_training
+from autoseg.planner.training import FOREGROUND_FRACTION, STEPS, plan_inference, plan_postprocess, plan_training
 
 __all__ = ["Budget", "make_plan"]
 
@@ -50,7 +50,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     """
     decide = _Decisions(fingerprint, budget)
     configurations = decide.flat() if decide.flat_axis is not None else decide.volumes()
-    first, first_reason = choose_first(configurations, decide.shapes, len(fingerprint.cases))
+    first, first_reason = choose_first(configurations, decide.shapes, len(fingerprint.cases), decide.steps)
     channels = [plan_channel(fingerprint, i) for i in range(len(fingerprint.channels))]
     return Plan(
         schema_version=SCHEMA_VERSION,
@@ -72,7 +72,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
 
 
 class _Decisions:
-    """The configurations of one dataset; `shapes` remembers the median case (voxels) of each."""
+    """The configurations of one dataset; remembered are the median case (voxels) of each, and the steps there is time for."""
 
     def __init__(self, fingerprint: Fingerprint, budget: Budget) -> None:
         self.fingerprint, self.budget = fingerprint, budget
@@ -81,6 +81,7 @@ class _Decisions:
         self.flat_axis = flat_axis(self.shape, self.spacing)
         self.sample = Sample(len(fingerprint.channels), fingerprint.labels.n_classes, WIDE, FAMILIES[budget.family])
         self.shapes: dict[str, tuple[float, ...]] = {}
+        self.steps = 0.0
 
     def flat(self) -> dict[str, Configuration]:
         assert self.flat_axis is not None
@@ -89,6 +90,7 @@ class _Decisions:
     def volumes(self) -> dict[str, Configuration]:
         n_cases = len(self.fingerprint.cases)
         full = plan_architecture(self.sample, self.budget, self.spacing, self.shape, prod(self.shape) * n_cases)
+        self.steps = min(float(STEPS), self.budget.steps(full.step_gmacs / self.budget.speed))
         why = {"space.spacing_mm": self.spacing_reason}
         made = {"3d_fullres": self._configuration("3d_fullres", full, self.spacing, self.shape, why)}
         lowres = plan_lowres(self.sample, self.budget, self.spacing, self.shape, full, n_cases)

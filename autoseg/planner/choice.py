@@ -13,12 +13,13 @@ THICK = 8.0  # times the spacing in the plane, from which neighbouring slices te
 
 
 def choose_first(
-    configurations: Mapping[str, Configuration], shapes: Mapping[str, Sequence[float]], n_cases: int
+    configurations: Mapping[str, Configuration], shapes: Mapping[str, Sequence[float]], n_cases: int, steps: float
 ) -> tuple[str, str]:
     """Name and reason.
 
     Args:
         shapes: the median case (voxels) on the grid of each configuration.
+        steps: of 3d_fullres that there is time for.
     """
     if "3d_fullres" not in configurations:
         return "2d", "the median case is a single slice"
@@ -31,7 +32,6 @@ def choose_first(
     if spacing[axis] >= THICK * in_plane:
         return "2d", f"slices are {number(spacing[axis] / in_plane)} times as thick as their pixels: neighbours tell little"
     if "3d_lowres" in configurations:
-        steps = _steps(fine)
         seen = steps * fine.patch.batch_size * prod(fine.patch.patch_size) / (n_cases * prod(shapes["3d_fullres"]))
         if seen < 1:
             return "3d_lowres", (
@@ -40,10 +40,3 @@ def choose_first(
             )
         return "3d_fullres", "fine borders need the full resolution; 3d_lowres and 3d_cascade are for structures it confuses"
     return "3d_fullres", "volumes are best segmented as volumes, and a patch covers enough of a case"
-
-
-def _steps(configuration: Configuration) -> float:
-    training, footprint = configuration.training, configuration.footprint
-    if training.time_s is None or footprint is None:
-        return training.epochs * training.steps_per_epoch
-    return training.time_s / footprint.step_s

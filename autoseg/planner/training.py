@@ -7,6 +7,8 @@ from autoseg.planner.processor import Budget
 from autoseg.planner.wording import billions, seconds
 
 FOREGROUND_FRACTION = 0.33  # nnU-Net
+STEPS = 50_000  # without a limit of time
+STEPS_PER_EPOCH = 250  # nnU-Net
 
 
 def plan_training(mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: float) -> tuple[TrainingPlan, dict[str, str]]:
@@ -16,8 +18,8 @@ def plan_training(mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: floa
         step_gmacs: 10⁹ multiply-accumulates of a step.
     """
     plan = TrainingPlan(
-        epochs=200,
-        steps_per_epoch=250,
+        epochs=STEPS // STEPS_PER_EPOCH,
+        steps_per_epoch=STEPS_PER_EPOCH,
         time_s=budget.time_s,
         optimizer="adamw",
         learning_rate=3e-3,
@@ -28,14 +30,13 @@ def plan_training(mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: floa
         augmentation="default",
         mirror_axes=mirror_axes,
     )
-    steps = plan.epochs * plan.steps_per_epoch
     step_s = step_gmacs / budget.speed
-    time = f"none was asked for; {steps} steps of about {step_s:.2g} s take about {seconds(steps * step_s)}"
+    time = f"none was asked for; {STEPS} steps of about {step_s:.2g} s take about {seconds(STEPS * step_s)}"
     if budget.time_s is not None:
         time = f"asked for; about {budget.steps(step_s):.0f} steps of {step_s:.2g} s, and the validation"
     return plan, {
         "training.time_s": f"{time} at {billions(1e9 * budget.speed)} multiply-accumulates a second",
-        "training.epochs": f"{steps} steps, a fifth of nnU-Net's 250000; the same for every dataset",
+        "training.epochs": f"{STEPS} steps, a fifth of nnU-Net's 250000; the same for every dataset",
         "training.steps_per_epoch": "as in nnU-Net: an epoch is a count of steps, not a pass over the cases",
         "training.optimizer": "AdamW adapts the step of each weight, so one learning rate serves all datasets",
         "training.learning_rate": "default for AdamW, the same for every dataset",
