@@ -47,7 +47,8 @@ def find_named(wanted: str | None, workspace: Workspace) -> Path:
     """The folder of `-d`, or of the last planned dataset."""
     from autoseg.dataset import find_dataset, search_places
 
-    places = [*search_places(), workspace.root.resolve().parent]
+    last = workspace.last().dataset
+    places = [*search_places(), workspace.root.resolve().parent, *([Path(last).parent] if last else [])]
     return find_dataset(wanted, places) if wanted else workspace.last_dataset()
 
 
