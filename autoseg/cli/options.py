@@ -51,7 +51,7 @@ def open_named(wanted: str | None, workspace: Workspace) -> Dataset:
     """The dataset of `-d`, or the last planned one."""
     from autoseg.dataset import open_dataset
 
-    return open_dataset(find_named(wanted, workspace))
+    return open_dataset(folder := find_named(wanted, workspace), workspace.label_values(folder.name))
 
 
 def show(record: Any, as_json: bool) -> None:
