@@ -37,7 +37,7 @@ def open_dataset(root: Path, values: Path | None = None) -> Dataset:
     if not cases:
         raise DataError(
             "no training case",
-            file=table if table.is_file() else root / "imagesTr",
+            file=table if table.is_file() else (image_and_label_folder(root) or (root / "imagesTr",))[0],
             allowed=f"images ending in {', '.join(IMAGE_ENDINGS)}",
         )
     _check_names(cases, table if table.is_file() else about)

@@ -8,7 +8,7 @@ import numpy as np
 
 from autoseg.errors import DataError
 from autoseg.files import atomic_path
-from autoseg.io.formats import Header, plain_grid, unreadable
+from autoseg.io.formats import Header, parsing, plain_grid
 
 
 def read_header(path: Path) -> Header:
@@ -45,12 +45,8 @@ def write_pixels(path: Path, data: np.ndarray) -> None:
 
 def _open(path: Path) -> np.ndarray:
     """The array without reading its content."""
-    if not path.is_file():
-        raise DataError("no such file", file=path)
-    try:
+    with parsing(path, "write it with numpy.save, numbers only"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise unreadable(path, error, "write it with numpy.save, numbers only") from error
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3, 4) or array.size == 0:
         raise DataError(
             "an array must hold an image",

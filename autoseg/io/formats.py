@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.errors import DataError
+from autoseg.errors import AutosegError, DataError
 from autoseg.geometry import Grid
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -67,8 +68,20 @@ def plain_grid(shape: Sequence[int]) -> Grid:
     return Grid.from_spacing(shape, (1.0, 1.0, 1.0))
 
 
-def unreadable(path: Path, error: Exception, fix: str = "copy or export it again") -> DataError:
-    """What a library says of a file that it cannot read, in one line."""
-    reason = str(error).replace(str(path), path.name).strip().splitlines()
-    found = reason[-1] if reason else type(error).__name__
-    return DataError("the file cannot be read as an image", file=path, found=found, fix=fix)
+@contextlib.contextmanager
+def parsing(path: Path, fix: str = "copy or export it again") -> Iterator[None]:
+    """Turns whatever a library raises over a missing or damaged file into one line; running out of memory stays what it is.
+
+    Raises:
+        DataError: no such file, or not an image.
+    """
+    if not path.is_file():
+        raise DataError("no such file", file=path)
+    try:
+        yield
+    except (AutosegError, MemoryError):
+        raise
+    except Exception as error:
+        reason = str(error).replace(str(path), path.name).strip().splitlines()
+        found = reason[-1] if reason else type(error).__name__
+        raise DataError("the file cannot be read as an image", file=path, found=found, fix=fix) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,10 @@ from PIL import Image as Pillow
 from autoseg.errors import DataError
 from autoseg.files import atomic_path
 from autoseg.io.colour import without_alpha
-from autoseg.io.formats import Header, image_ending, plain_grid, unreadable
+from autoseg.io.formats import Header, image_ending, parsing, plain_grid
 
 Pillow.MAX_IMAGE_PIXELS = None  # a whole slide is no attack; what does not fit into memory fails as a case of its own
 
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises for files that are no images
 _GREY = ("1", "L", "I;16", "I;16B", "I", "F")
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -26,14 +24,9 @@ def read_header(path: Path) -> Header:
     Raises:
         DataError: no such file, or not an image.
     """
-    if not path.is_file():
-        raise DataError("no such file", file=path)
-    try:
-        with Pillow.open(path) as image:
-            grey, (width, height) = image.mode in (*_GREY, "LA"), image.size
-            eight_bit = image.mode not in ("I;16", "I;16B", "I", "F") and not _deep_colour(path)
-    except _BROKEN as error:
-        raise unreadable(path, error) from error
+    with parsing(path), Pillow.open(path) as image:
+        grey, (width, height) = image.mode in (*_GREY, "LA"), image.size
+        eight_bit = image.mode not in ("I;16", "I;16B", "I", "F") and not _deep_colour(path)
     return Header(plain_grid((1, height, width)), 1 if grey else 3, not grey, eight_bit)
 
 
@@ -46,17 +39,12 @@ def read_pixels(path: Path, as_labels: bool) -> np.ndarray:
     Raises:
         DataError: no such file, not an image, cut short, or partly transparent.
     """
-    if not path.is_file():
-        raise DataError("no such file", file=path)
-    try:
+    with parsing(path), Pillow.open(path) as image:
         if _deep_colour(path):
             data = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-            alpha = data.shape[-1] in (2, 4)
+            alpha = data.shape[-1] == 4
         else:
-            with Pillow.open(path) as image:
-                data, alpha = _decoded(image, as_labels)
-    except (*_BROKEN, RuntimeError) as error:
-        raise unreadable(path, error) from error
+            data, alpha = _decoded(image, as_labels)
     if as_labels and data.ndim == 2:
         data = data // _stretch(path)
     planes = data[None, None] if data.ndim == 2 else np.moveaxis(data, -1, 0)[:, None]
@@ -121,8 +109,15 @@ def _png_depth(path: Path) -> tuple[int, int] | None:
 
 
 def _deep_colour(path: Path) -> bool:
+    """Whether a file is a PNG of 16-bit colour, with or without transparency.
+
+    Raises:
+        DataError: 16-bit grey with transparency, which neither library reads in full.
+    """
     depth = _png_depth(path)
-    return depth is not None and depth[0] == 16 and depth[1] != 0
+    if depth == (16, 4):
+        raise DataError("16-bit grey with an alpha channel cannot be read", file=path, fix="save it without alpha channel")
+    return depth in ((16, 2), (16, 6))
 
 
 def _stretch(path: Path) -> int:

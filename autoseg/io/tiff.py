@@ -1,28 +1,27 @@
 """TIFF through tifffile: pages are slices, samples and named channel axes are channels.
 
 Resolution tags are not read: they hold printing sizes as often as pixel sizes. LZW and other compressions that need more than
-Python's own libraries are unpacked by SimpleITK.
+Python's own libraries are unpacked by SimpleITK or Pillow.
 """
 
 from __future__ import annotations
 
 import logging
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 import tifffile
+from PIL import Image as Pillow
 
 from autoseg.errors import DataError
 from autoseg.files import atomic_path
 from autoseg.io.colour import without_alpha
-from autoseg.io.formats import Header, plain_grid, unreadable
+from autoseg.io.formats import Header, parsing, plain_grid
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it describes odd tags on stderr; what matters is checked here
 
-_BROKEN = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, struct.error, zlib.error)
+_FIX = "export it again, uncompressed or with deflate"
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated
 _CHANNELS, _SLICES = "CS", "ZQIT"
 _RGB, _PALETTE = 2, 3  # PhotometricInterpretation
@@ -33,14 +32,14 @@ def read_header(path: Path) -> Header:
     Raises:
         DataError: no such file, not a TIFF, several images of different size, or axes without a meaning here.
     """
-    with _open(path) as tiff:
+    with parsing(path, _FIX), tifffile.TiffFile(path) as tiff:
         series = _series(tiff, path)
         channels, slices = _axes(series, path)
         page = series.keyframe
         palette = page.photometric == _PALETTE
         n = 3 if palette else (1 if channels is None else series.shape[channels]) - (1 if _has_alpha(series) else 0)
-        y, x = (series.shape[series.axes.index(a)] for a in "YX")
-        shape = (1 if slices is None else series.shape[slices], y, x)
+        rows = series.axes.index("Y")
+        shape = (1 if slices is None else series.shape[slices], *series.shape[rows : rows + 2])
         colour = palette or (page.photometric == _RGB and n == 3)
         return Header(plain_grid(shape), n, colour, page.dtype in (np.uint8, np.bool_))
 
@@ -54,24 +53,19 @@ def read_pixels(path: Path, as_labels: bool) -> np.ndarray:
     Raises:
         DataError: see `read_header`; cut short, packed in a way that cannot be undone, or partly transparent.
     """
-    with _open(path) as tiff:
+    with parsing(path, _FIX), tifffile.TiffFile(path) as tiff:
         series = _series(tiff, path)
         channels, slices = _axes(series, path)
-        try:
-            data = _unpacked(series, path)
-            if series.keyframe.photometric == _PALETTE and not as_labels:
-                colours = (np.asarray(series.keyframe.colormap) // 257).astype(np.uint8)  # stored as 16 bit
-                data, channels = np.moveaxis(colours[:, data], 0, -1), data.ndim
-        except (*_BROKEN, RuntimeError) as error:
-            raise unreadable(path, error, "export it again, uncompressed or with deflate") from error
-        alpha = _has_alpha(series)
-        rows = series.axes.index("Y")
+        data = _unpacked(series, path)
+        if series.keyframe.photometric == _PALETTE and not as_labels:
+            colours = (np.asarray(series.keyframe.colormap) // 257).astype(np.uint8)  # stored as 16 bit
+            data, channels = np.moveaxis(colours[:, data], 0, -1), data.ndim
+        alpha, rows = _has_alpha(series), series.axes.index("Y")
     order = [*([] if channels is None else [channels]), *([] if slices is None else [slices]), rows, rows + 1]
     rest = [axis for axis in range(data.ndim) if axis not in order]  # of length 1
-    data = data.transpose(*rest, *order)
-    shape = (1 if channels is None else data.shape[len(rest)], 1 if slices is None else data.shape[-3], *data.shape[-2:])
-    data = np.ascontiguousarray(data).reshape(shape)
-    data = data.astype(np.uint8) if data.dtype == bool else data
+    n_channels, n_slices = (1 if axis is None else data.shape[axis] for axis in (channels, slices))
+    data = data.transpose(*rest, *order).reshape(n_channels, n_slices, *data.shape[rows : rows + 2])
+    data = data.astype(np.uint8) if data.dtype == bool else np.ascontiguousarray(data)
     return without_alpha(data, path) if alpha else data
 
 
@@ -87,20 +81,8 @@ def write_pixels(path: Path, data: np.ndarray) -> None:
         tifffile.imwrite(temporary, data, photometric="minisblack", compression="zlib", metadata={"axes": "CZYX"})
 
 
-def _open(path: Path) -> tifffile.TiffFile:
-    if not path.is_file():
-        raise DataError("no such file", file=path)
-    try:
-        return tifffile.TiffFile(path)
-    except _BROKEN as error:
-        raise unreadable(path, error, "export it again, uncompressed or with deflate") from error
-
-
 def _series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
-    try:
-        found = tiff.series
-    except _BROKEN as error:
-        raise unreadable(path, error, "export it again, uncompressed or with deflate") from error
+    found = tiff.series
     if len(found) != 1:
         raise DataError(
             "a TIFF must hold one image or one stack",
@@ -138,7 +120,11 @@ def _unpacked(series: tifffile.TiffPageSeries, path: Path) -> np.ndarray:
     except ValueError as error:
         if "imagecodecs" not in str(error):
             raise
-    data = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    if series.keyframe.photometric == _PALETTE:  # SimpleITK would hand out colours
+        with Pillow.open(path) as image:
+            data = np.asarray(image)
+    else:
+        data = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     if data.size != np.prod(series.shape):
         raise ValueError(f"compression {series.keyframe.compression!r} with this kind of pixels")
     return data.reshape(series.shape)
