@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.dataset import Case
+from autoseg.dataset import Case, output_path
 from autoseg.files import write_text
 from autoseg.image import LabelMap
 from autoseg.io import read_label_map, write_label_map
@@ -101,7 +101,7 @@ def _predict_stored(model: Model, case: Case, prepared: Path, before: Path | Non
     labels = model.plan.data.labels
     assert case.label is not None
     reference = read_label_map(case.label, labels)
-    target = out / f"{case.name}.nii.gz"
+    target = output_path(out, case)
     if target.is_file():
         return read_label_map(target, labels).data, reference.data
     stored = StoredCase.open(prepared, case.name, before)

@@ -35,6 +35,10 @@ class Workspace:
     def about(self, dataset: str) -> Path:
         return self.root / "datasets" / dataset
 
+    def label_values(self, dataset: str) -> Path:
+        """Where the values of label maps are kept for a dataset that does not say what they mean."""
+        return self.about(dataset) / "label_values.json"
+
     def prepared(self, dataset: str, configuration: str = "") -> Path:
         return self.root / "prepared" / dataset / configuration
 

@@ -56,7 +56,7 @@ def open_named(wanted: str | None, workspace: Workspace) -> Dataset:
     """The dataset of `-d`, or the last planned one."""
     from autoseg.dataset import open_dataset
 
-    return open_dataset(find_named(wanted, workspace))
+    return open_dataset(folder := find_named(wanted, workspace), workspace.label_values(folder.name))
 
 
 def wish(device: str, memory: float | None, family: str | None, time: str | None) -> Wish:

@@ -64,7 +64,7 @@ def run(
             typer.echo(plan_note(plan), nl=False)
     else:
         failures: list[Failure] = []
-        about = open_dataset(folders[0])
+        about = open_dataset(folders[0], workspace.label_values(folders[0].name))
         ensure_fingerprint(about, workspace, failures)
         made = plan_dataset(about, workspace, wish, replan)
         log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json"))
