@@ -20,7 +20,8 @@ from autoseg.pairs import PairReader
 from autoseg.plan import NetworkPlan, PatchPlan, Plan, save_plan
 from autoseg.predict import PredictReport, predict
 from autoseg.schedule import Budget
-from autoseg.stages import fingerprint_dataset, plan_dataset, prepare_dataset
+from autoseg.planning import Wish, plan_dataset
+from autoseg.stages import fingerprint_dataset, prepare_dataset
 from autoseg.task import train_task
 from autoseg.train import train
 from autoseg.workspace import Workspace
@@ -57,7 +58,7 @@ def test_from_two_folders_to_masks(tmp_path: Path, float32_cpu: Device) -> None:
     failures: list[Failure] = []
     fingerprint = fingerprint_dataset(dataset, workspace, failures, 0)
     assert fingerprint.structures[0].n_cases == 6
-    plan = plan_dataset(dataset, workspace, "cpu")
+    plan = plan_dataset(dataset, workspace, Wish("cpu"))
     assert list(plan.configurations) == ["2d"]
     assert [c.normalization for c in plan.data.channels] == ["rgb_0_1"] * 3
     save_plan(shrink(plan), workspace.about("discs") / "plan.json")
@@ -95,7 +96,7 @@ def test_real_flat_datasets(real_data: Callable[[str], Path], tmp_path: Path, na
     failures: list[Failure] = []
     reader = PairReader(dataset)
     fingerprint_dataset(dataset, workspace, failures, None, reader)
-    plan = plan_dataset(dataset, workspace, "cpu")
+    plan = plan_dataset(dataset, workspace, Wish("cpu"))
     assert list(plan.configurations) == ["2d"]
     assert len(plan.data.channels) == n_channels
     assert len(prepare_dataset(dataset, workspace, None, failures, None, reader).done) == n_cases
