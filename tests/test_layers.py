@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("batch", "image", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "footprint", "history", "io", "losses", "metrics", "nets"),
-        *("normalize", "notes", "resample", "schedule", "windows"),
+        *("normalize", "notes", "resample", "schedule", "throughput", "windows"),
     ),
     ("checkpoint", "dataset", "phantom", "postprocess", "prepare", "store"),
     ("pairs",),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from autoseg.footprint.network import n_parameters, stage_voxels
-from autoseg.footprint.training import BASE, SLACK, Compute
+from autoseg.footprint.training import SLACK, Compute
 from autoseg.plan import NetworkPlan
 
 PREPARED_VALUE = 1.4
@@ -18,6 +18,8 @@ FOREGROUND_VOXELS = 10_000  # of each structure, four bytes each (autoseg.store)
 FOREGROUND_SHARE = 0.25  # of a case that structures fill, where that is less
 
 PREPARE_BASE = 0.18e9  # Python, numpy, scipy, SimpleITK and blosc2, resident before a case is read (Linux)
+
+PREDICT_BASE = 0.4e9  # with torch; without what only training imports
 
 WINDOW_MAPS = 8
 """Maps of the finest stage that prediction holds beside the skips: the upsampled map before and after its reshape, both
@@ -61,9 +63,9 @@ def predicting_memory(
         source_voxels, target_voxels: of the largest case in its file and on the plan's grid.
     """
     patch, size = prod(patch_size), 4 if compute == "float32" else 2
-    whole = target_voxels <= 1.75 * patch  # windows.WHOLE: then one window takes in all
+    whole = target_voxels <= 1.75 * patch  # `windows.WHOLE`: then one window takes in all
     window = max(patch, target_voxels) if whole else batch_size * patch
-    held = target_voxels if target_voxels > patch else patch  # padded to a window
+    held = max(patch, target_voxels)  # padded to a window
     skips = sum(w * v for w, v in zip(network.features, stage_voxels(network, patch_size))) / patch  # channels, as if all fine
     maps = window * size * (skips + WINDOW_MAPS * network.features[0])
     logits = window * n_classes * (3 * 4 + size)  # from the network, in float32, summed over mirrored views, and their mean
@@ -71,7 +73,7 @@ def predicting_memory(
     sums = held * (8 * n_channels + 4 * n_classes + 4)  # the image in float32, padded; logits; weights of the windows
     weights = 4 * n_parameters(network, n_channels, n_classes)
     following = _preparing(source_voxels, target_voxels, n_channels, has_label=False)
-    return BASE["cpu"] + weights + case + sums + following + SLACK["cpu"] * (maps + logits)
+    return PREDICT_BASE + weights + case + sums + following + SLACK["cpu"] * (maps + logits)
 
 
 def _preparing(source: float, target: float, n_channels: int, has_label: bool) -> float:

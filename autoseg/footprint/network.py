@@ -1,4 +1,4 @@
-"""What a network costs, by arithmetic alone: no network is built and nothing is measured.
+"""Weights, work and maps of a network.
 
 All three figures are sums over one list of layers, so that they cannot disagree about what the network is.
 """

@@ -115,7 +115,8 @@ def _kept(
         kept += size * 2 * width * voxels  # concatenated skip and upsampled map
     if half:
         kept += size * n_channels * stages[0]
-        if network.kind == "residual_unet":  # where a shortcut strides, autocast pools a float32 copy
+        if network.kind == "residual_unet" and device == "cpu" and len(patch_size) == 3:
+            # where a shortcut strides, autocast pools a float32 copy: on a CPU avg_pool3d is on its list, avg_pool2d is not
             strided = [i for i, row in enumerate(network.strides) if max(row) > 1]
             kept += sum(4 * network.features[i - 1] * stages[i - 1] for i in strided)
     return kept
