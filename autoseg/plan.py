@@ -25,6 +25,7 @@ Optimizer = Literal["adamw", "sgd"]
 Augmentation = Literal["default", "none"]
 PostprocessRule = Literal["largest_foreground", "largest_per_structure"]
 DeviceKind = Literal["cpu", "cuda"]
+Compute = Literal["float32", "bfloat16", "float16"]
 FamilyName = Literal["plain", "residual"]
 NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 POSTPROCESS_RULES: tuple[PostprocessRule, ...] = get_args(PostprocessRule)
@@ -198,7 +199,9 @@ class Configuration:
 class Origin:
     """Where a plan comes from: the fingerprint it was made of, the budget, the version of autoseg, the family of networks.
 
-    `gmacs_per_s` is the speed of the device that times are reckoned with, in 10⁹ multiply-accumulates a second.
+    Args:
+        gmacs_per_s: the speed of the device that times are reckoned with, in 10⁹ multiply-accumulates a second.
+        compute: what convolutions compute in there, which memory is reckoned with.
     """
 
     fingerprint: str
@@ -207,6 +210,7 @@ class Origin:
     autoseg_version: str
     family: FamilyName
     gmacs_per_s: float | None
+    compute: Compute | None
 
 
 @dataclass(frozen=True)
@@ -339,6 +343,7 @@ def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
     if isinstance(origin := document.get("origin"), dict):
         origin.setdefault("family", "plain")
         origin.setdefault("gmacs_per_s", None)
+        origin.setdefault("compute", None)
     return document | {"schema_version": SCHEMA_VERSION}
 
 

@@ -12,11 +12,12 @@ from autoseg.edits import apply_edits, find_edits
 from autoseg.errors import DataError
 from autoseg.fingerprint import load_fingerprint
 from autoseg.machine import find_gpu
-from autoseg.plan import Plan, load_plan, save_plan
+from autoseg.plan import Footprint, Plan, load_plan, save_plan
 from autoseg.planner import Budget, make_plan
 from autoseg.planner.nnunet import FILE as NNUNET_FINGERPRINT
 from autoseg.planner.nnunet import from_nnunet
 from autoseg.progress import log
+from autoseg.throughput import cpu_has_bf16, cpu_throughput, gpu_throughput
 from autoseg.workspace import Workspace
 
 CPU_MEMORY_GB = 8.0  # a laptop's share for training; the plan for a CPU is bound by time long before
@@ -46,8 +47,15 @@ class Wish:
         gpu = find_gpu() if self.device == "auto" or self.device.startswith("cuda") else None
         kind = "cuda" if self.device.startswith("cuda") or gpu else "cpu"
         own = gpu.memory_gb if gpu else CPU_MEMORY_GB
-        speed = workspace.speeds().get(kind)
-        return Budget(kind, own if self.memory_gb is None else self.memory_gb, self.family or "plain", self.time_s, speed)
+        estimate = cpu_throughput() if kind == "cpu" else gpu_throughput(gpu.name) if gpu else None
+        return Budget(
+            device=kind,
+            memory_gb=own if self.memory_gb is None else self.memory_gb,
+            family=self.family or "plain",
+            time_s=self.time_s,
+            gmacs_per_s=workspace.speeds().get(kind, estimate),
+            compute="bfloat16" if kind == "cuda" or cpu_has_bf16() else "float32",
+        )
 
     def budget_elsewhere(self) -> Budget:
         """For a machine that is not this one: `auto` is a typical GPU with the memory of nnU-Net's default planner."""
@@ -131,7 +139,12 @@ def describe_plan(plan: Plan, path: Path) -> str:
         lines.append(
             f"{name}{first}: spacing {_times(c.space.spacing_mm)} mm, patch {_times(c.patch.patch_size)}, "
             f"batch {c.patch.batch_size}, {len(c.network.features)} stages of {_times(c.network.features, ', ')} features"
+            f"{_costs(c.footprint)}"
         )
+        if c.footprint and c.footprint.training_gb > plan.origin.memory_gb:
+            lines.append(
+                f"    note: more than {plan.origin.memory_gb:g} GB, see its footprint in plan show; --memory makes it fit"
+            )
     return "\n".join([*lines, f"plan with reasons: {path}"])
 
 
@@ -148,6 +161,12 @@ def _with_edits(planned: Plan, folder: Path) -> Plan:
     for edit in edits:
         log.warning("note: edit by hand %s: %s", "has no place in the new plan" if edit in lost else "kept", edit)
     return plan
+
+
+def _costs(footprint: Footprint | None) -> str:
+    if footprint is None:
+        return ""
+    return f"; about {footprint.training_gb:.1f} GB and {footprint.step_s:.2g} s a step, {footprint.prepared_gb:.2g} GB on disk"
 
 
 def _budget_of(plan: Plan) -> Budget:

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("batch", "image", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "metrics", "nets"),
-        *("normalize", "notes", "patients", "resample", "schedule", "windows"),
+        *("normalize", "notes", "patients", "resample", "schedule", "throughput", "windows"),
     ),
     ("checkpoint", "dataset", "phantom", "postprocess", "prepare", "store"),
     ("pairs",),

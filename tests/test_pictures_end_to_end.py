@@ -18,9 +18,9 @@ from autoseg.evaluate import evaluate
 from autoseg.model import load_model
 from autoseg.pairs import PairReader
 from autoseg.plan import NetworkPlan, PatchPlan, Plan, save_plan
+from autoseg.planning import Wish, plan_dataset
 from autoseg.predict import PredictReport, predict
 from autoseg.schedule import Budget
-from autoseg.planning import Wish, plan_dataset
 from autoseg.stages import fingerprint_dataset, prepare_dataset
 from autoseg.task import train_task
 from autoseg.train import train

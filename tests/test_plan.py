@@ -59,7 +59,7 @@ PLAN = Plan(
     data=DataPlan((ChannelPlan("CT", "ct", 100.0, 50.0, -20.0, 400.0),), LabelSet(("liver", "tumour"), (1, 4))),
     first="3d_fullres",
     configurations={"3d_fullres": FINE, "2d": FLAT},
-    origin=Origin("0123abcd", 8.0, "cpu", "0.1.0", "plain", 120.0),
+    origin=Origin("0123abcd", 8.0, "cpu", "0.1.0", "plain", 120.0, "float32"),
     why={"task": "the dataset has label maps"},
 )
 
@@ -116,14 +116,14 @@ def test_another_schema_version() -> None:
 
 def test_plans_of_the_first_schema_are_upgraded() -> None:
     document = json.loads(to_json(PLAN)) | {"schema_version": 1}
-    del document["first"], document["origin"]["family"], document["origin"]["gmacs_per_s"]
+    del document["first"], document["origin"]["family"], document["origin"]["gmacs_per_s"], document["origin"]["compute"]
     for configuration in document["configurations"].values():
         del configuration["previous"], configuration["footprint"]
         del configuration["space"]["slice_axis"], configuration["training"]["time_s"]
     upgraded = parse_plan(json.dumps(document), "plan.json")
     assert upgraded.configurations["3d_fullres"] == replace(FINE, footprint=None)
     assert upgraded.configurations["2d"] == replace(FLAT, training=replace(FLAT.training, time_s=None))
-    assert (upgraded.first, upgraded.origin) == ("3d_fullres", replace(PLAN.origin, gmacs_per_s=None))
+    assert (upgraded.first, upgraded.origin) == ("3d_fullres", replace(PLAN.origin, gmacs_per_s=None, compute=None))
     del document["configurations"]["2d"]["space"]
     with pytest.raises(PlanError, match=r"missing key 'configurations\.2d\.space'"):
         parse_plan(json.dumps(document), "plan.json")

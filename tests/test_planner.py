@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from autoseg.dataset import read_description
 from autoseg.errors import ResourceError, UsageError
 from autoseg.fingerprint import SCHEMA_VERSION, CaseFacts, Fingerprint, Intensity
-from autoseg.footprint import conv_elements, multiply_accumulates
+from autoseg.footprint import conv_elements, multiply_accumulates, training_memory
 from autoseg.labels import LabelSet
 from autoseg.plan import Configuration, Plan, parse_plan
 from autoseg.planner import Budget, make_plan
 from autoseg.planner.family import FAMILIES
+from autoseg.planner.memory import ROUNDED
 from autoseg.planner.mirroring import mirror_axes
 from autoseg.planner.nnunet import FILE, from_nnunet
 from autoseg.planner.patch import batch_size, shrink, steady_batch_size
@@ -426,19 +427,59 @@ def test_budget() -> None:
 
 def test_impossible_budgets_name_the_nearest_that_is_enough() -> None:
     seen = fingerprint([((1.0,) * 3, (64, 64, 64))] * 5)
-    with pytest.raises(ResourceError, match=r"however small the patch; found: 0\.1 GB; allowed: at least 0\.5 GB"):
-        make_plan(seen, Budget("cuda", 0.1))
-    assert first(make_plan(seen, Budget("cuda", 0.5))).patch.batch_size >= 2
+    for device in ("cuda", "cpu"):
+        with pytest.raises(ResourceError, match=r"even a patch of .* does not fit the memory; found: 0\.1 GB; allowed") as caught:
+            make_plan(seen, Budget(device, 0.1))
+        assert 0.5 < _allowed(caught.value) < 0.8  # what the libraries take, and next to nothing
+        assert first(make_plan(seen, Budget(device, _allowed(caught.value)))).patch.batch_size >= 2
 
     spectral = fingerprint([((1.0,) * 3, (64, 64, 64))] * 5, channels=("MR",) * 40_000)
     with pytest.raises(ResourceError, match=r"even a patch of .* does not fit the memory; found: 0\.6 GB; allowed") as caught:
         make_plan(spectral, Budget("cuda", 0.6))
-    assert 0.6 < _allowed(caught.value) < 2
+    assert 0.6 < _allowed(caught.value) < 3
     make_plan(spectral, Budget("cuda", _allowed(caught.value)))
 
 
 def _allowed(error: ResourceError) -> float:
     return float(str(error.allowed).removeprefix("at least ").removesuffix(" GB"))
+
+
+def test_many_classes_leave_less_for_the_patch() -> None:
+    def planned(n: int, memory: float = 8) -> Configuration:
+        labels = LabelSet(tuple(f"structure {i}" for i in range(n)), tuple(range(1, n + 1)))
+        return make_plan(fingerprint([((1.0,) * 3, (300, 300, 300))] * 50, labels), Budget("cuda", memory)).configurations[
+            "3d_fullres"
+        ]
+
+    few, some, many = (planned(n) for n in (1, 20, 117))
+    assert few.patch == some.patch  # nnU-Net's plan, although the loss of 20 classes takes more
+    assert prod(many.patch.patch_size) < prod(few.patch.patch_size)
+    sizes = [c.footprint.training_gb for c in (few, some, many) if c.footprint]
+    assert max(sizes) <= 8
+    assert sizes[2] > 6
+    slices = [planned(n).patch for n in (1, 117)]
+    assert slices[0].batch_size >= slices[1].batch_size
+
+
+def test_the_footprint_of_a_plan_by_hand() -> None:
+    chosen = first(
+        make_plan(fingerprint([((1.0,) * 3, (36, 50, 35))] * 208, channels=("T1", "T2")), replace(CPU, gmacs_per_s=60))
+    )
+    footprint = chosen.footprint
+    assert footprint is not None
+    gmacs = 3e-9 * chosen.patch.batch_size * multiply_accumulates(chosen.network, chosen.patch.patch_size, 2, 2)
+    assert footprint.step_s == pytest.approx(gmacs / 60, rel=1e-3)
+    memory = training_memory(chosen.network, chosen.patch.patch_size, chosen.patch.batch_size, 2, 2, "float32", "cpu")
+    assert footprint.training_gb == pytest.approx(memory.total / 1e9, abs=0.006)
+    assert footprint.prepared_gb == pytest.approx(208 * (36 * 50 * 35 * (2 * 1.4 + 0.05) + 4 * 10_000) / 1e9, rel=0.02)
+    assert 0.4 < footprint.prediction_ram_gb < 0.7
+    assert "of RAM in float32" in chosen.why["footprint.training_gb"]
+    large = make_plan(fingerprint([((1.0,) * 3, (300, 300, 300))] * 50), Budget("cuda", 8, "residual")).configurations[
+        "3d_fullres"
+    ]
+    assert large.footprint is not None
+    assert large.footprint.training_gb > 8
+    assert "more than 8 GB: nnU-Net's presets of this family" in large.why["footprint.training_gb"]
 
 
 def test_presets_of_the_residual_family() -> None:
@@ -509,7 +550,7 @@ def test_coarse_steps_start_with_the_fine_axes() -> None:
 
 def test_no_patch_is_larger_than_the_finest_stage_allows() -> None:
     for family in FAMILIES:
-        sample = Sample(2, 4, WIDE, FAMILIES[family])
+        sample = Sample(2, 4, WIDE, FAMILIES[family], "cuda", "bfloat16")
         for spacing in ((1.0, 1.0, 1.0), (3.0, 1.0, 1.0)):
             chosen = first(make_plan(fingerprint([(spacing, (500, 500, 500))] * 9), Budget("cuda", 8, family)))
             most = most_voxels(sample, Budget("cuda", 8, family), spacing)
@@ -523,7 +564,11 @@ def test_every_value_has_its_reason(budget: Budget, shape: tuple[int, ...]) -> N
     plan = make_plan(seen, budget)
     assert len(plan.configurations) == {1: 1, 64: 2, 700: 4}[shape[0]]
     for name, chosen in plan.configurations.items():
-        keys = {f"{g}.{k}" for g in ("space", "patch", "network", "training", "inference") for k in vars(getattr(chosen, g))}
+        keys = {
+            f"{g}.{k}"
+            for g in ("space", "patch", "network", "training", "inference", "footprint")
+            for k in vars(getattr(chosen, g))
+        }
         absent = set() if name == "2d" else {"space.slice_axis"}
         assert set(chosen.why) == (keys - absent) | {"postprocess"} | ({"previous"} if name == "3d_cascade" else set())
         assert all(chosen.why.values())
@@ -572,6 +617,10 @@ def test_plans_are_valid_and_within_budget(seen: Fingerprint, budget: Budget) ->
         if memory < 8:  # from there on nnU-Net's own plans may come in, whose batches are rounded up at times
             assert chosen.patch.batch_size * elements <= reference.elements * reference.batch_size
         assert chosen.patch.batch_size * elements <= 1.2 * reference.elements * reference.batch_size
+        overdraft = FAMILIES[budget.family].overdraft if budget.device == "cuda" else 1.0
+        assert chosen.footprint is not None
+        cascaded = chosen.previous is not None  # whose channels the memory was not divided for
+        assert chosen.footprint.training_gb <= overdraft * memory * (ROUNDED if memory >= 8 or cascaded else 1.0) + 0.01
         for axis, n in enumerate(chosen.patch.patch_size):
             divisor = prod(row[axis] for row in chosen.network.strides)
             assert divisor == 1 or n // divisor >= 4

@@ -24,6 +24,7 @@ from autoseg.plan import (
 )
 from autoseg.planner.architecture import Architecture, architecture_reasons, plan_architecture
 from autoseg.planner.choice import choose_first
+from autoseg.planner.estimate import estimate
 from autoseg.planner.family import FAMILIES
 from autoseg.planner.lowres import plan_lowres
 from autoseg.planner.mirroring import mirror_axes
@@ -66,6 +67,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
             autoseg_version=__version__,
             family=cast(FamilyName, budget.family),
             gmacs_per_s=float(budget.speed),
+            compute=budget.number_type,
         ),
         why={"first": first_reason} | {f"data.channels[{i}].normalization": reason for i, (_, reason) in enumerate(channels)},
     )
@@ -79,7 +81,14 @@ class _Decisions:
         self.spacing, self.spacing_reason = target_spacing(fingerprint.cases)
         self.shape = median_shape(fingerprint.cases, self.spacing)
         self.flat_axis = flat_axis(self.shape, self.spacing)
-        self.sample = Sample(len(fingerprint.channels), fingerprint.labels.n_classes, WIDE, FAMILIES[budget.family])
+        self.sample = Sample(
+            n_channels=len(fingerprint.channels),
+            n_classes=fingerprint.labels.n_classes,
+            width=WIDE,
+            family=FAMILIES[budget.family],
+            device=cast(DeviceKind, budget.device),
+            compute=budget.number_type,
+        )
         self.shapes: dict[str, tuple[float, ...]] = {}
         self.steps = 0.0
 
@@ -129,15 +138,20 @@ class _Decisions:
         training, training_reasons = plan_training(mirrored, self.budget, chosen.step_gmacs)
         inference, inference_reasons = plan_inference(mirrored)
         postprocess, postprocess_reasons = plan_postprocess()
+        space = SpacePlan("LPS", tuple(spacing), slice_axis, "nonzero", image_order=3, label_order=1)
+        in_files = self.spacing[slice_axis or 0]  # across slices nothing is resampled
+        footprint, footprint_reasons = estimate(
+            seen, chosen, self.budget, space.in_volume(spacing, in_files), previous is not None
+        )
         return Configuration(
             previous=previous,
-            space=SpacePlan("LPS", tuple(spacing), slice_axis, "nonzero", image_order=3, label_order=1),
+            space=space,
             patch=PatchPlan(chosen.topology.patch_size, chosen.batch_size, FOREGROUND_FRACTION),
             network=chosen.network,
             training=training,
             inference=inference,
             postprocess=postprocess,
-            footprint=None,
+            footprint=footprint,
             why={
                 **why,
                 "space.orientation": "canonical axes, so that left and right mean the same in every case",
@@ -149,5 +163,6 @@ class _Decisions:
                 **training_reasons,
                 **inference_reasons,
                 **postprocess_reasons,
+                **footprint_reasons,
             },
         )

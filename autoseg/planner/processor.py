@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import floor, inf, prod
 
 from autoseg.errors import UsageError, nearest
-from autoseg.plan import LEAST_TIME_S
+from autoseg.plan import LEAST_TIME_S, Compute
 from autoseg.planner.family import FAMILIES
 from autoseg.planner.patch import MIN_BATCH, shrink_until
 from autoseg.planner.sample import NARROW, Sample
@@ -41,6 +41,7 @@ class Budget:
     Args:
         time_s: wall-clock seconds of a training with its validation; None for no limit.
         gmacs_per_s: 10⁹ multiply-accumulates a second that the device does in training; None for a typical one.
+        compute: the type that convolutions compute in there; None for float32 on a CPU, bfloat16 on a GPU.
 
     Raises:
         UsageError: unknown device or family, no memory, or less time than a training needs.
@@ -51,6 +52,7 @@ class Budget:
     family: str = "plain"
     time_s: float | None = None
     gmacs_per_s: float | None = None
+    compute: Compute | None = None
 
     def __post_init__(self) -> None:
         if self.device not in TYPICAL_GMACS_PER_S:
@@ -70,6 +72,11 @@ class Budget:
     def speed(self) -> float:
         """10⁹ multiply-accumulates a second."""
         return self.gmacs_per_s or TYPICAL_GMACS_PER_S[self.device]
+
+    @property
+    def number_type(self) -> Compute:
+        """What convolutions compute in."""
+        return self.compute or ("float32" if self.device == "cpu" else "bfloat16")
 
     @property
     def batch_limit_s(self) -> float:
