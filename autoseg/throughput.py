@@ -1,8 +1,9 @@
 """How fast this machine trains, told from what its processor is called: nothing is run, and torch is not needed.
 
 All figures are 10⁹ multiply-accumulates a second of whole training steps, normalisation and loss included, on a machine that
-does nothing else. They say whether a plan takes minutes or days, no more: with other programs running, steps took one to six
-times as long (benchmarks/results/footprint.md), longest with a hundred classes or 512×512 pixels.
+does nothing else. They say whether a plan takes minutes or days, no more: the figure for a CPU comes from one plan, and with
+other programs running steps took up to seven times as long (benchmarks/results/footprint.md), longest with a hundred classes
+or 512×512 pixels.
 """
 
 from __future__ import annotations
