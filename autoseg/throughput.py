@@ -1,7 +1,9 @@
 """How fast this machine trains, told from what its processor is called: nothing is run, and torch is not needed.
 
-All figures are 10⁹ multiply-accumulates a second of whole training steps, normalisation and loss included. They are right
-within a factor of two (benchmarks/results/footprint.md): enough to say whether a plan takes minutes or days.
+All figures are 10⁹ multiply-accumulates a second of whole training steps, normalisation and loss included, on a machine that
+does nothing else. They say whether a plan takes minutes or days, no more: the figure for a CPU comes from one plan, and with
+other programs running steps took up to seven times as long (benchmarks/results/footprint.md), longest with a hundred classes
+or 512×512 pixels.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ and threads 0.10, matplotlib for the curves 0.04. cuda: of the card, the context
 
 SLACK = {"cpu": 1.2, "cuda": 1.1}
 """Memory that is held over memory in use. cpu: glibc keeps freed blocks of up to 32 MB for later; with MALLOC_MMAP_THRESHOLD_ at
-64 kB, where it gives them back, the same steps take 1.13 to 1.4 times less beyond the base (and ten times as long). cuda:
+64 kB, where it gives them back, the same steps take 1.13 to 1.5 times less beyond the base (and ten times as long). cuda:
 blocks that torch's allocator has cut and cannot join; not measured."""
 
 LOADED_BATCHES = 5  # the one that is learnt from, three that wait (sampling.Loader), and the copies made while one is stacked
