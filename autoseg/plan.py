@@ -13,7 +13,11 @@ from autoseg.labels import LabelSet
 from autoseg.records import from_json, to_json
 
 SCHEMA_VERSION = 1
-NORMALIZATIONS = ("ct", "zscore", "zscore_nonzero", "rescale_0_1", "rgb_0_1", "none")
+NORMALIZATIONS = (
+    *("ct", "zscore", "zscore_robust", "zscore_nonzero", "zscore_nonzero_robust"),
+    *("rescale_0_1", "rgb_0_1", "none"),
+)
+SAMPLINGS = ("cases", "structures")
 NETWORKS = ("plain_unet", "residual_unet")
 SCHEDULES = ("cosine", "poly")
 OPTIMIZERS = ("adamw", "sgd")
@@ -58,11 +62,15 @@ class SpacePlan:
 
 @dataclass(frozen=True)
 class PatchPlan:
-    """Size (voxels) of what the network sees, how many at once, and the share of them that must show a structure."""
+    """Size (voxels) of what the network sees, how many at once, and the share of them that must show a structure.
+
+    For that share `sampling` says what is drawn first: one of the `cases`, or one of the `structures` and then a case with it.
+    """
 
     patch_size: tuple[int, ...]
     batch_size: int
     foreground_fraction: float
+    sampling: str = "cases"
 
 
 @dataclass(frozen=True)
@@ -234,6 +242,7 @@ def _validate(c: Configuration, where: str, source: str | Path) -> None:
     check(c.space.label_order in (0, 1), "space.label_order", c.space.label_order, "0, 1")
     check(c.patch.batch_size >= 1, "patch.batch_size", c.patch.batch_size, "1 or more")
     check(0 <= c.patch.foreground_fraction <= 1, "patch.foreground_fraction", c.patch.foreground_fraction, "0…1")
+    _one_of(c.patch.sampling, SAMPLINGS, f"{where}.patch.sampling", source)
     _one_of(c.network.kind, NETWORKS, f"{where}.network.kind", source)
     check(stages >= 2 and min(c.network.features) >= 1, "network.features", c.network.features, "two or more positive numbers")
     for key in ("strides", "kernel_sizes"):

@@ -15,14 +15,16 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoseg import facts, pairs
 from autoseg import fingerprint as module
-from autoseg import pairs
+from autoseg import scan as scan_module
 from autoseg.batch import Failure
 from autoseg.dataset import Case, Dataset, open_dataset
 from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.fingerprint import Fingerprint, load_fingerprint, take_fingerprint
 from autoseg.labels import LabelSet
 from autoseg.records import from_json, to_json
+from autoseg.scan import N_QUANTILES
 
 LABELS = LabelSet(("liver", "tumour"), (1, 2))
 
@@ -131,7 +133,7 @@ def test_file(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no fingerprint"):
         load_fingerprint(tmp_path / "none.json")
     path.write_text(to_json(replace(found, schema_version=7)))
-    with pytest.raises(PlanError, match=r"another schema version.*found: 7; allowed: 1"):
+    with pytest.raises(PlanError, match=r"another schema version.*found: 7; allowed: 2"):
         load_fingerprint(path)
 
 
@@ -181,7 +183,7 @@ def test_a_file_that_may_not_be_read(dataset: Dataset, monkeypatch: pytest.Monke
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(module, "sha256", refuse)
+    monkeypatch.setattr(scan_module, "sha256", refuse)
     with pytest.raises(DataError, match=r"no case can be used.*the file cannot be read.*Permission denied"):
         scan(dataset)
 
@@ -287,7 +289,7 @@ def test_hash_is_of_the_content(dataset: Dataset, tmp_path: Path) -> None:
 def test_statistics_are_those_of_the_mixture(sizes: list[int], seed: int) -> None:
     random = np.random.default_rng(seed)
     cases = [np.sort(random.gamma(2, 10 ** random.uniform(0, 3), n)).astype(np.float32) for n in sizes]
-    found = module._mixture([module._moments(c) for c in cases], np.stack([module._quantiles(c) for c in cases]))
+    found = module._mixture([facts._moments(c) for c in cases], np.stack([facts.quantiles(c, N_QUANTILES) for c in cases]))
     values, weights = np.concatenate(cases), np.concatenate([np.full(n, 1 / n / len(sizes)) for n in sizes])
     mean = float(weights @ values)
     assert found.mean == pytest.approx(mean, rel=1e-5)
@@ -296,7 +298,7 @@ def test_statistics_are_those_of_the_mixture(sizes: list[int], seed: int) -> Non
     order = np.argsort(values)
     reached = np.cumsum(weights[order])
     for level, value in ((0.005, found.percentile_00_5), (0.5, found.median), (0.995, found.percentile_99_5)):
-        slack = 1 / module.N_QUANTILES
+        slack = 1 / N_QUANTILES
         low, high = np.searchsorted(reached, (level - slack, level + slack))
         assert values[order][low] <= value <= values[order][min(high, len(values) - 1)]
 

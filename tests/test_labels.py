@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import LabelError
-from autoseg.labels import LabelSet, other_side
+from autoseg.labels import LabelSet
 
 GAPS = LabelSet(("liver", "spleen", "tumour"), (2, 7, 300))
 
@@ -112,23 +112,6 @@ def test_fractions() -> None:
         LabelError, match=r"holds fractions; found: 0\.5, 1\.25; allowed: whole numbers; fix: .*nearest neighbour"
     ):
         GAPS.encode(np.array([0, 0.5, 1.25, 2.0]))
-
-
-@pytest.mark.parametrize(
-    ("name", "partner"),
-    [
-        ("Left Kidney", "right kidney"),
-        ("kidney_R", "kidney_l"),
-        ("lh-insula", "rh-insula"),
-        ("a.right.b", "a.left.b"),
-        ("liver", None),
-        ("leftover", None),
-        ("bright", None),
-        ("lung", None),
-    ],
-)
-def test_other_side(name: str, partner: str | None) -> None:
-    assert other_side(name) == partner
 
 
 def test_mirrored_swaps_pairs_only() -> None:

@@ -18,8 +18,9 @@ from autoseg.planner.mirroring import mirror_axes
 from autoseg.planner.normalization import plan_channel
 from autoseg.planner.processor import Budget
 from autoseg.planner.sample import WIDTHS, Sample
+from autoseg.planner.sampling import plan_sampling
 from autoseg.planner.spacing import median_shape, target_spacing
-from autoseg.planner.training import FOREGROUND_FRACTION, plan_inference, plan_postprocess, plan_training
+from autoseg.planner.training import plan_inference, plan_postprocess, plan_training
 
 __all__ = ["Budget", "make_plan"]
 
@@ -44,7 +45,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
 
     def configuration(chosen: Architecture, spacing: Sequence[float], reason: str, shape: Sequence[float]) -> Configuration:
         why = {"space.spacing_mm": reason, **architecture_reasons(chosen, sample, budget, shape)}
-        return _configuration(fingerprint, budget, chosen, sample, tuple(spacing), why)
+        return _configuration(fingerprint, budget, chosen, sample, tuple(spacing), shape, why)
 
     configurations = {"2d" if flat else "3d_fullres": configuration(chosen, spacing, spacing_reason, shape)}
     lowres = None if flat else plan_lowres(sample, budget, spacing, shape, chosen, n_cases)
@@ -68,16 +69,19 @@ def _configuration(
     chosen: Architecture,
     sample: Sample,
     spacing: tuple[float, ...],
+    shape: Sequence[float],
     why: dict[str, str],
 ) -> Configuration:
     """With what does not depend on resolution and patch; `why` has the reasons for those."""
-    mirrored, mirror_reason = mirror_axes(fingerprint.labels, len(spacing), budget.device)
+    patch = chosen.topology.patch_size
+    places = plan_sampling(fingerprint, patch, spacing, shape)
+    mirrored, mirror_reason = mirror_axes(fingerprint.labels, fingerprint.cases, len(spacing), budget.device)
     training, training_reasons = plan_training(mirrored)
     inference, inference_reasons = plan_inference(mirrored)
     postprocess, postprocess_reasons = plan_postprocess()
     return Configuration(
         space=SpacePlan("LPS", spacing, "nonzero", image_order=3, label_order=1),
-        patch=PatchPlan(chosen.topology.patch_size, chosen.batch_size, FOREGROUND_FRACTION),
+        patch=PatchPlan(patch, chosen.batch_size, places.fraction, places.sampling),
         network=sample.network(chosen.topology),
         training=training,
         inference=inference,
@@ -89,6 +93,8 @@ def _configuration(
             "space.image_order": "cubic interpolation keeps edges sharp (nnU-Net)",
             "space.label_order": "linear interpolation of each structure, the largest wins: smooth borders (nnU-Net)",
             **why,
+            "patch.foreground_fraction": places.fraction_reason,
+            "patch.sampling": places.sampling_reason,
             "training.mirror_axes": mirror_reason,
             **training_reasons,
             **inference_reasons,

@@ -72,7 +72,6 @@ def architecture_reasons(chosen: Architecture, sample: Sample, budget: Budget, s
     return {
         "patch.patch_size": "; ".join(patch),
         "patch.batch_size": "; ".join(batch),
-        "patch.foreground_fraction": "a third of the samples show a structure for certain, so none is forgotten (nnU-Net)",
         **_network_reasons(sample.network(chosen.topology), chosen.topology, sample, budget),
     }
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from autoseg.fingerprint import Fingerprint
 from autoseg.plan import ChannelPlan
 from autoseg.planner.wording import number
 
 BY_NAME = {"ct": "ct", "nonorm": "none", "rescale_to_0_1": "rescale_0_1", "rgb_to_0_1": "rgb_0_1"}
 NONZERO_BELOW = 0.75  # median share of voxels that the crop leaves; below it zeros are taken for 'no image here' (nnU-Net)
+
+# A hundredth of the voxels then holds more than a third of the variance. Among 200 hippocampus MR, mouse brains, brains with
+# tumours, micro-CT, microscopy and others no dataset has a median below 0.94 and no case is below 0.91: see
+# benchmarks/results/normalization.md.
+ROBUST_BELOW = 0.8
+CUT_BELOW = 0.1  # share of a structure's voxels that may lie in what is clipped; above, the outliers are what is looked for
 
 
 def plan_channel(fingerprint: Fingerprint, index: int) -> tuple[ChannelPlan, str]:
@@ -30,6 +38,9 @@ def plan_channel(fingerprint: Fingerprint, index: int) -> tuple[ChannelPlan, str
         else:
             normalization = "zscore"
             reason += f"the crop to what is not 0 leaves {100 * share:.0f} % (median): zeros belong to the image"
+        robust, why = _robust(fingerprint, index, normalization == "zscore_nonzero")
+        normalization += "_robust" if robust else ""
+        reason += why
     plan = ChannelPlan(
         name=name,
         normalization=normalization,
@@ -39,3 +50,18 @@ def plan_channel(fingerprint: Fingerprint, index: int) -> tuple[ChannelPlan, str
         percentile_99_5=seen.percentile_99_5,
     )
     return plan, reason
+
+
+def _robust(fingerprint: Fingerprint, index: int, nonzero: bool) -> tuple[bool, str]:
+    """Whether outliers dominate a channel so that each case is clipped first, and why; no reason where nothing is known."""
+    tails = [case.tails[index] for case in fingerprint.cases if case.tails]
+    if not tails:
+        return False, ""
+    spread = median(t.spread_nonzero if nonzero else t.spread for t in tails)
+    cut = median(t.cut for t in tails)
+    found = f"clipped to its own percentiles 0.5 and 99.5 it would keep {100 * spread:.2g} % of its standard deviation (median)"
+    if spread >= ROBUST_BELOW:
+        return False, f"; {found}: no outliers dominate"
+    if cut >= CUT_BELOW:
+        return False, f"; {found}, but up to {100 * cut:.2g} % of a structure would be clipped: it is what shines, and stays"
+    return True, f"; {found}, less than {100 * ROBUST_BELOW:.0f} %, so a few voxels dominate: it is clipped to them first"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from autoseg.plan import POSTPROCESS_RULES, InferencePlan, TrainingPlan
 
-FOREGROUND_FRACTION = 0.33  # nnU-Net
-
 
 def plan_training(mirror_axes: tuple[int, ...]) -> tuple[TrainingPlan, dict[str, str]]:
     """The schedule, with reasons by dotted key."""
