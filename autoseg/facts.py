@@ -12,7 +12,7 @@ from autoseg.labels import LabelSet
 from autoseg.normalize import clip_levels, strided
 
 SCHEMA_VERSION = 2  # of what is measured, and so of fingerprint.json; facts of another version are taken again
-TAIL_VOXELS = 2**16  # that `Tails` are measured on: 330 of them lie beyond each percentile
+TAIL_VOXELS = 2**15  # that `Tails` are measured on: 160 of them lie beyond each percentile
 
 
 @dataclass(frozen=True)
