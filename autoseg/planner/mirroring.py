@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from autoseg.facts import CaseFacts
 from autoseg.labels import LabelSet
 from autoseg.laterality import laterality
+from autoseg.planner.wording import percent
 
 MIXED_ABOVE = 0.1  # share of the cases that lie the other way round; a header or two may be wrong in any dataset
 
@@ -18,7 +19,8 @@ def mirror_axes(labels: LabelSet, cases: Sequence[CaseFacts], ndim: int, device:
     cases; mirroring would also double the time of each prediction.
 
     x (left and right): bodies are nearly symmetric, and structures with a side in their name swap with their partner. Not so
-    where the cases do not agree which side is which: then a mirror would make up what is not known.
+    where one of the two is never seen, as if the other name stood for both sides, nor where the cases do not agree which side
+    is which: a mirror would make up what is not there.
     y: only in 2D, where an image may be of anything, and only if no structure is named after a place like 'upper'. z: never.
     """
     if device == "cpu" and ndim == 3:
@@ -49,11 +51,16 @@ def _across(labels: LabelSet, cases: Sequence[CaseFacts]) -> tuple[bool, str]:
         return False, f"x is not mirrored: the other side of '{labels.unpaired_sides[0]}' is no structure of its own"
     if not labels.side_pairs:
         return True, "x is mirrored: left and right look alike"
+    for pair in labels.side_pairs:
+        seen = [any(case.voxels[index - 1] for case in cases if case.voxels) for index in pair]
+        if seen[0] != seen[1]:
+            here, there = (labels.names[index - 1] for index in (pair if seen[0] else pair[::-1]))
+            return False, f"x is not mirrored: '{there}', the other side of '{here}', occurs in no case"
     found = laterality(labels, cases)
     if found.n_mirrored > MIXED_ABOVE * found.n_cases:
         return False, (
             f"x is not mirrored: in {found.n_mirrored} of {found.n_cases} cases left and right lie the other way round than in "
-            f"the rest, more than {100 * MIXED_ABOVE:.0f} %, so that sides cannot be told apart"
+            f"the rest, more than {percent(MIXED_ABOVE)}, so that sides cannot be told apart"
         )
     left, right = (labels.names[index - 1] for index in labels.side_pairs[0])
     swap = f"'{left}' and '{right}'"

@@ -6,7 +6,7 @@ from statistics import median
 
 from autoseg.fingerprint import Fingerprint
 from autoseg.plan import ChannelPlan
-from autoseg.planner.wording import number
+from autoseg.planner.wording import number, percent
 
 BY_NAME = {"ct": "ct", "nonorm": "none", "rescale_to_0_1": "rescale_0_1", "rgb_to_0_1": "rgb_0_1"}
 NONZERO_BELOW = 0.75  # median share of voxels that the crop leaves; below it zeros are taken for 'no image here' (nnU-Net)
@@ -34,10 +34,10 @@ def plan_channel(fingerprint: Fingerprint, index: int) -> tuple[ChannelPlan, str
         reason = f"'{name}' has no absolute units: each case is scaled by its own mean and standard deviation; "
         if share < NONZERO_BELOW:
             normalization = "zscore_nonzero"
-            reason += f"the crop to what is not 0 leaves only {100 * share:.0f} % (median): zeros are left out"
+            reason += f"the crop to what is not 0 leaves only {percent(share)} (median): zeros are left out"
         else:
             normalization = "zscore"
-            reason += f"the crop to what is not 0 leaves {100 * share:.0f} % (median): zeros belong to the image"
+            reason += f"the crop to what is not 0 leaves {percent(share)} (median): zeros belong to the image"
         robust, why = _robust(fingerprint, index, normalization == "zscore_nonzero")
         normalization += "_robust" if robust else ""
         reason += why
@@ -59,9 +59,9 @@ def _robust(fingerprint: Fingerprint, index: int, nonzero: bool) -> tuple[bool, 
         return False, ""
     spread = median(t.spread_nonzero if nonzero else t.spread for t in tails)
     cut = median(t.cut for t in tails)
-    found = f"clipped to its own percentiles 0.5 and 99.5 it would keep {100 * spread:.2g} % of its standard deviation (median)"
+    found = f"clipped to its own percentiles 0.5 and 99.5 it would keep {percent(spread)} of its standard deviation (median)"
     if spread >= ROBUST_BELOW:
         return False, f"; {found}: no outliers dominate"
     if cut >= CUT_BELOW:
-        return False, f"; {found}, but up to {100 * cut:.2g} % of a structure would be clipped: it is what shines, and stays"
-    return True, f"; {found}, less than {100 * ROBUST_BELOW:.0f} %, so a few voxels dominate: it is clipped to them first"
+        return False, f"; {found}, but up to {percent(cut)} of a structure would be clipped: it is what shines, and stays"
+    return True, f"; {found}, less than {percent(ROBUST_BELOW)}, so a few voxels dominate: it is clipped to them first"

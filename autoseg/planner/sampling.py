@@ -8,6 +8,7 @@ from math import ceil, prod
 from statistics import median
 
 from autoseg.fingerprint import Fingerprint, StructureFacts
+from autoseg.planner.wording import percent
 
 FOREGROUND_FRACTION = 0.33  # nnU-Net
 MOST_FOREGROUND = 0.67  # a third of the patches still lies anywhere, or the background is never seen as it is
@@ -76,12 +77,12 @@ def _fraction(seen: Sequence[StructureFacts], chances: Sequence[float], forced: 
     least = shown.index(min(shown))
     chance, own = chances[least], forced[least]
     found = (
-        f"{100 * chance:.2g} % of the patches anywhere are expected to show '{seen[least].name}', the structure seen least, "
-        f"and {100 * own:.2g} % of those placed on a structure are placed on it"
+        f"{percent(chance)} of the patches anywhere are expected to show '{seen[least].name}', the structure seen least, "
+        f"and {percent(own)} of those placed on a structure are placed on it"
     )
     if shown[least] >= LEAST_SHOWN or own <= chance:
         return FOREGROUND_FRACTION, f"share of nnU-Net; {found}"
     wanted = ceil(100 * (LEAST_SHOWN - chance) / (own - chance)) / 100
     fraction = min(MOST_FOREGROUND, wanted)
-    reached = 100 * (fraction * own + (1 - fraction) * chance)
-    return fraction, f"raised from nnU-Net's {FOREGROUND_FRACTION}, so that {reached:.2g} % of all patches show it: {found}"
+    reached = fraction * own + (1 - fraction) * chance
+    return fraction, f"raised from nnU-Net's {FOREGROUND_FRACTION}, so that {percent(reached)} of all patches show it: {found}"

@@ -22,3 +22,9 @@ def size(values: Sequence[int]) -> str:
 def billions(value: float) -> str:
     """'0.453·10⁹': three significant digits."""
     return f"{value / 1e9:.3g}·10⁹"
+
+
+def percent(share: float) -> str:
+    """'23 %', '0.42 %': two significant digits, never a power of ten."""
+    value = 100 * share
+    return f"{value:.0f} %" if value >= 9.95 else f"{value:.2g} %"
