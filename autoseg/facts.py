@@ -9,7 +9,7 @@ import numpy as np
 from autoseg.geometry import AxisMap, Box, Triple
 from autoseg.image import Image, LabelMap
 from autoseg.labels import LabelSet
-from autoseg.normalize import clip_levels, strided
+from autoseg.normalize import clip_levels, fences, strided
 
 SCHEMA_VERSION = 2  # of what is measured, and so of fingerprint.json; facts of another version are taken again
 TAIL_VOXELS = 2**15  # that `Tails` are measured on: 160 of them lie beyond each percentile
@@ -33,7 +33,7 @@ class Tails:
         spread: standard deviation inside the crop after clipping to its percentiles 0.5 and 99.5, as a share of that before:
             1 without tails, 0.98 for a normal distribution, small where a few voxels dominate.
         spread_nonzero: the same of the voxels that are not 0 in some channel.
-        cut: the largest share of a structure's voxels that lie beyond these percentiles and would be clipped.
+        cut: the largest share of a structure's voxels that are outliers by `normalize.fences`, and would be cut.
     """
 
     spread: float
@@ -138,7 +138,8 @@ def _tails(volume: np.ndarray, nonzero: np.ndarray, classes: np.ndarray, voxels:
     body = sample[strided(nonzero, TAIL_VOXELS)]
     low, high = clip_levels(sample)
     low_body, high_body = clip_levels(body) if body.size else (low, high)
-    beyond = (own < max(low, low_body)) | (own > min(high, high_body))
+    bottom, top = zip(fences(low, high), fences(low_body, high_body))
+    beyond = (own < max(bottom)) | (own > min(top))
     lost = np.bincount(classes[beyond], minlength=len(voxels) + 1)[1:]
     return Tails(
         spread=_spread(sample, low, high),

@@ -23,9 +23,9 @@ def normalize(data: np.ndarray, channel: ChannelPlan, mask: np.ndarray | None = 
 
     ct                     clipped to the dataset's foreground percentiles 0.5 and 99.5, then its foreground mean and std
     zscore                 mean and std of this image
-    zscore_robust          clipped to the percentiles 0.5 and 99.5 of this image first, see `clip_levels`
+    zscore_robust          mean and std of this image clipped to its percentiles 0.5 and 99.5; outliers cut, see `fences`
     zscore_nonzero         mean and std of the voxels in `mask`; outside stays 0
-    zscore_nonzero_robust  clipped to the percentiles of the voxels in `mask` first
+    zscore_nonzero_robust  the same with the percentiles of the voxels in `mask`
     rescale_0_1            minimum and maximum of this image
     rgb_0_1                divided by 255
     none                   as it is
@@ -45,15 +45,14 @@ def normalize(data: np.ndarray, channel: ChannelPlan, mask: np.ndarray | None = 
     elif scheme == "zscore":
         result = _standardized(data.copy())
     elif scheme == "zscore_robust":
-        result = _standardized(data.clip(*clip_levels(strided(data))))
+        result = _robust(data.copy(), strided(data))
     elif scheme in MASKED:
         inside = data != 0 if mask is None else mask
         result = np.zeros_like(data)
         if inside.any():
             values = data[inside]
-            if scheme == "zscore_nonzero_robust":
-                values.clip(*clip_levels(values[:: -(-values.size // SAMPLE)]), out=values)
-            result[inside] = _standardized(values)
+            robust = scheme == "zscore_nonzero_robust"
+            result[inside] = _robust(values, values[:: -(-values.size // SAMPLE)]) if robust else _standardized(values)
     elif scheme == "rescale_0_1":
         low, high = data.min(), data.max()
         result = _divided(data - low, float(high) - float(low))
@@ -94,6 +93,28 @@ def clip_levels(values: np.ndarray) -> tuple[np.float32, np.float32]:
     ranks = round(last * TAIL / 100), round(last * (100 - TAIL) / 100)
     parted = np.partition(values, ranks, axis=None)
     return np.float32(parted[ranks[0]]), np.float32(parted[ranks[1]])
+
+
+def fences(low: np.float32, high: np.float32) -> tuple[np.float32, np.float32]:
+    """Where outliers begin: as far beyond the percentiles 0.5 and 99.5 as these lie apart.
+
+    A small bright structure is often brighter than 99.5 % of the image. It stays what it is, as it is hardly brighter than the
+    rest by the whole range of the image; a spike that would dominate mean and standard deviation is.
+    """
+    return low - (high - low), high + (high - low)
+
+
+def _robust(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """`values` itself, changed in place. What has no spread between the percentiles of `sample` is not robust at all."""
+    low, high = clip_levels(sample)
+    core = sample.clip(low, high)
+    mean, scale = float(core.mean(dtype=np.float64)), float(core.std(dtype=np.float64))
+    if scale == 0:
+        return _standardized(values)
+    values.clip(*fences(low, high), out=values)
+    values -= np.float32(mean)
+    values /= np.float32(scale)
+    return values
 
 
 def _standardized(values: np.ndarray) -> np.ndarray:

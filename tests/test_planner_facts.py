@@ -56,7 +56,7 @@ def normalization(plan: Plan) -> tuple[str, str]:
         (Tails(0.8, 0.1, 0.0), 1.0, "zscore", "would keep 80 % of its standard deviation (median): no outliers dominate"),
         (Tails(0.99, 0.5, 0.0), 0.5, "zscore_nonzero_robust", "would keep 50 %"),
         (Tails(0.5, 0.99, 0.0), 0.5, "zscore_nonzero", "would keep 99 %"),
-        (Tails(0.3, 0.3, 0.6), 1.0, "zscore", "but up to 60 % of a structure would be clipped"),
+        (Tails(0.3, 0.3, 0.6), 1.0, "zscore", "but up to 60 % of a structure would be cut"),
     ],
 )
 def test_robust_where_a_few_voxels_dominate(tails: Tails, share: float, scheme: str, reason: str) -> None:
@@ -177,6 +177,6 @@ def test_a_fingerprint_of_nnunet_is_planned_as_nnunet_does() -> None:
     (configuration,) = plan.configurations.values()
     assert (chosen, configuration.patch.sampling, configuration.patch.foreground_fraction) == ("zscore", "cases", 0.33)
     assert "standard deviation;" in why
-    assert "clipped" not in why
+    assert "percentiles" not in why
     assert configuration.training.mirror_axes == (2,)
     assert "swap names: left and right" in configuration.why["training.mirror_axes"]

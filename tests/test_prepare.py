@@ -94,7 +94,7 @@ def test_the_robust_scheme_gets_the_mask_of_all_channels_too() -> None:
     data = np.random.default_rng(0).normal(9, 1, (2, 4, 5, 6)).astype(np.float32)
     data[0, 0], data[1, 1] = 0, 0
     plain, robust = (prepare(_image(data), None, _data(n, "none"), _space(1, 1, 1)) for n in MASKED)
-    np.testing.assert_allclose(plain.image, robust.image, atol=0.3)  # one voxel at either end is clipped to the next
+    np.testing.assert_allclose(plain.image, robust.image, atol=0.1)  # one voxel at either end counts less
     assert plain.image[0, 0].all()  # 0 in this channel, but not in the other
 
 

@@ -15,7 +15,7 @@ NONZERO_BELOW = 0.75  # median share of voxels that the crop leaves; below it ze
 # tumours, micro-CT, microscopy and others no dataset has a median below 0.94 and no case is below 0.91: see
 # benchmarks/results/normalization.md.
 ROBUST_BELOW = 0.8
-CUT_BELOW = 0.1  # share of a structure's voxels that may lie in what is clipped; above, the outliers are what is looked for
+CUT_BELOW = 0.1  # share of a structure's voxels that may be outliers; above, the outliers are what is looked for
 
 
 def plan_channel(fingerprint: Fingerprint, index: int) -> tuple[ChannelPlan, str]:
@@ -53,15 +53,18 @@ def plan_channel(fingerprint: Fingerprint, index: int) -> tuple[ChannelPlan, str
 
 
 def _robust(fingerprint: Fingerprint, index: int, nonzero: bool) -> tuple[bool, str]:
-    """Whether outliers dominate a channel so that each case is clipped first, and why; no reason where nothing is known."""
+    """Whether outliers dominate a channel, so that they must not count, and why; no reason where nothing is known."""
     tails = [case.tails[index] for case in fingerprint.cases if case.tails]
     if not tails:
         return False, ""
     spread = median(t.spread_nonzero if nonzero else t.spread for t in tails)
     cut = median(t.cut for t in tails)
-    found = f"clipped to its own percentiles 0.5 and 99.5 it would keep {percent(spread)} of its standard deviation (median)"
+    found = f"clipped to its percentiles 0.5 and 99.5 a case would keep {percent(spread)} of its standard deviation (median)"
     if spread >= ROBUST_BELOW:
         return False, f"; {found}: no outliers dominate"
     if cut >= CUT_BELOW:
-        return False, f"; {found}, but up to {percent(cut)} of a structure would be clipped: it is what shines, and stays"
-    return True, f"; {found}, less than {percent(ROBUST_BELOW)}, so a few voxels dominate: it is clipped to them first"
+        return False, f"; {found}, but up to {percent(cut)} of a structure would be cut: it is what shines, and stays"
+    return (
+        True,
+        f"; {found}, less than {percent(ROBUST_BELOW)}, so a few voxels dominate: mean and standard deviation are taken so, and outliers cut",
+    )
