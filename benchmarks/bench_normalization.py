@@ -1,6 +1,9 @@
 """Whether outliers in the images cost Dice, and whether the robust normalisation gives it back.
 
-    python benchmarks/bench_normalization.py [--epochs 6] [--seeds 2] [--out benchmarks/results/normalization.md]
+    python benchmarks/bench_normalization.py [--epochs 6] [--seeds 2] [--data FOLDER] [--out benchmarks/results/normalization.md]
+
+First, what the planner's threshold stands on: the spread that clipping leaves in every image below FOLDER/*/imagesTr, and in
+normal noise with spikes. Then, what it is worth.
 
 Phantoms (two kidneys, two stones) with one to three bright blobs in each case, as metal or a reconstruction fault would leave
 them: radius 1 to 2 voxels, 5 to 100 times as bright as a stone, anywhere in the volume. Beside them stand the same phantoms
@@ -24,6 +27,7 @@ from autoseg.batch import Failure
 from autoseg.dataset import images_in, open_dataset
 from autoseg.device import choose_device
 from autoseg.evaluate import evaluate
+from autoseg.geometry import Box
 from autoseg.io import read_image, write_image
 from autoseg.model import load_model
 from autoseg.normalize import clip_levels
@@ -65,10 +69,50 @@ def clip(file: Path) -> None:
     write_image(file, replace(image, data=image.data.clip(*clip_levels(image.data))))
 
 
-def spread_left(file: Path) -> float:
-    """Standard deviation of an image after clipping to its own percentiles 0.5 and 99.5, as a share of that before."""
-    volume = read_image((file,), ("MRI",)).data[0]
-    return float(volume.clip(*clip_levels(volume)).std() / volume.std())
+def spread_left(voxels: np.ndarray) -> float:
+    """Standard deviation after clipping to the percentiles 0.5 and 99.5, as a share of that before."""
+    exact = voxels.astype(np.float64)
+    return float(exact.clip(*clip_levels(voxels)).std() / exact.std())
+
+
+def read(file: Path) -> np.ndarray:
+    return read_image((file,), ("",)).data[0]
+
+
+def real_spreads(folder: Path) -> list[str]:
+    """A row a dataset: of all voxels, and of those that are not 0."""
+    lines = [
+        "| dataset | images | all: least | all: median | not 0: least | not 0: median |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for images in sorted(folder.glob("*/imagesTr")):
+        whole, nonzero = [], []
+        for file in sorted(images.iterdir()):
+            volume = read(file)
+            box = Box.around(volume != 0)
+            assert box
+            inside = volume[box.slices]
+            whole.append(spread_left(inside))
+            nonzero.append(spread_left(inside[inside != 0]))
+        each = (min(whole), np.median(whole), min(nonzero), np.median(nonzero))
+        lines.append(f"| {images.parent.name} | {len(whole)} | " + " | ".join(f"{v:.3f}" for v in each) + " |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def spike_spreads() -> list[str]:
+    """Normal noise in which a share of the voxels is some standard deviations brighter."""
+    noise = np.random.default_rng(0).normal(0, 1, 10**6).astype(np.float32)
+    heights = (5, 10, 20, 50, 100)
+    lines = ["| spikes | " + " | ".join(f"{h} std" for h in heights) + " |", "| --- |" + " ---: |" * len(heights)]
+    for share in (1e-4, 3e-4, 1e-3, 3e-3):
+        cells = []
+        for height in heights:
+            spiky = noise.copy()
+            spiky[: round(share * noise.size)] += height
+            cells.append(f"{spread_left(spiky):.2f}")
+        lines.append(f"| {100 * share:g} % | " + " | ".join(cells) + " |")
+    return lines
 
 
 def dice(data: Path, work: Path, scheme: str, epochs: int, seed: int) -> tuple[float, ...]:
@@ -98,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     lines = ["| images | seed | spread left by clipping (median) | scheme | case Dice | kidneys | stones |"]
@@ -113,7 +158,7 @@ def main() -> None:
                     add_blobs(file, np.random.default_rng([seed, i]))
                     if kind.endswith("clipped"):
                         clip(file)
-                left = float(np.median([spread_left(file) for file in files]))
+                left = float(np.median([spread_left(read(file)) for file in files]))
                 each = dice(data, work / "autoseg_work", scheme, options.epochs, seed)
                 total.setdefault((kind, scheme), []).append(float(np.mean(each)))
                 kidneys, stones = np.mean(each[:2]), np.mean(each[2:])
@@ -126,6 +171,9 @@ def main() -> None:
         for (kind, scheme), v in total.items()
     ]
     head = ["# Robust normalisation", "", f"`{command}` on {machine}; {options.epochs * STEPS} steps each.", ""]
+    if options.data:
+        head += [*real_spreads(options.data), ""]
+    head += [*spike_spreads(), ""]
     table = "\n".join([*head, *lines, "", "Case Dice of 12 test cases:", "", *means, ""])
     print(table)
     if options.out:

@@ -111,7 +111,7 @@ def test_not_mirrored_where_a_side_is_never_seen() -> None:
 
 def test_the_reason_counts_pairs() -> None:
     labels = LabelSet(("left ear", "right ear", "left eye", "right eye"), (1, 2, 3, 4))
-    assert "'left ear' and 'right ear' and 1 more pairs swap names:" in mirror_axes(labels, (), 3, "cuda")[1]
+    assert "x is mirrored, 2 pairs such as 'left ear' and 'right ear' swap names:" in mirror_axes(labels, (), 3, "cuda")[1]
     teeth = LabelSet(("tooth 11", "tooth 21", "tooth 31"), (1, 2, 3))
     assert mirror_axes(teeth, (), 3, "cuda")[1].startswith("x is not mirrored: the other side of 'tooth 31'")
 
@@ -127,6 +127,7 @@ def test_rare_structures_are_drawn_first() -> None:
     found = sampled({"liver": (20, 9000.0), "tumour": (10, 100.0)})
     assert found.sampling == "cases"
     assert "no structure is rarer than 'tumour', in 10 of 20 cases" in found.sampling_reason
+    assert sampled({"liver": (20, 9.0)}).sampling_reason == "every structure occurs in all 20 cases: cases are drawn alike"
 
 
 def test_the_share_on_structures_by_hand() -> None:

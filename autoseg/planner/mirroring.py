@@ -63,8 +63,8 @@ def _across(labels: LabelSet, cases: Sequence[CaseFacts]) -> tuple[bool, str]:
             f"the rest, more than {percent(MIXED_ABOVE)}, so that sides cannot be told apart"
         )
     left, right = (labels.names[index - 1] for index in labels.side_pairs[0])
-    swap = f"'{left}' and '{right}'"
-    swap += f" and {found.n_pairs - 1} more pairs swap names" if found.n_pairs > 1 else " swap names"
+    several = f"{found.n_pairs} pairs such as " if found.n_pairs > 1 else ""
+    swap = f"{several}'{left}' and '{right}' swap names"
     if found.n_cases:
         n_alike = found.n_cases - found.n_mirrored
         swap += f", and lie alike in {n_alike} of the {found.n_cases} cases that show both sides"

@@ -64,7 +64,5 @@ def _robust(fingerprint: Fingerprint, index: int, nonzero: bool) -> tuple[bool, 
         return False, f"; {found}: no outliers dominate"
     if cut >= CUT_BELOW:
         return False, f"; {found}, but up to {percent(cut)} of a structure would be cut: it is what shines, and stays"
-    return (
-        True,
-        f"; {found}, less than {percent(ROBUST_BELOW)}, so a few voxels dominate: mean and standard deviation are taken so, and outliers cut",
-    )
+    why = f"less than {percent(ROBUST_BELOW)}, so a few voxels dominate: mean and standard deviation are taken so, outliers cut"
+    return True, f"; {found}, {why}"

@@ -54,6 +54,8 @@ def _first_drawn(seen: Sequence[StructureFacts], n_cases: int) -> tuple[str, str
     where = f"'{rarest.name}' occurs in {rarest.n_cases} of {n_cases} cases"
     if rarest.n_cases < RARE_BELOW * n_cases:
         return "structures", f"{where}: a structure is drawn first, then a case with it, or it would hardly be seen"
+    if rarest.n_cases == n_cases:
+        return "cases", f"every structure occurs in all {n_cases} cases: cases are drawn alike"
     return "cases", f"no structure is rarer than '{rarest.name}', in {rarest.n_cases} of {n_cases} cases: cases are drawn alike"
 
 
