@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from autoseg.batch import Failure
 from autoseg.dataset import images_in, open_dataset
@@ -145,6 +146,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # more would wait for each other: the network is small, and the machine may be busy
     lines = ["| images | seed | spread left by clipping (median) | scheme | case Dice | kidneys | stones |"]
     lines.append("| --- | ---: | ---: | --- | ---: | ---: | ---: |")
     total: dict[tuple[str, str], list[float]] = {}

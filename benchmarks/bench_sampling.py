@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from autoseg.batch import Failure
 from autoseg.dataset import images_in, open_dataset
@@ -105,6 +106,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # more would wait for each other: the network is small, and the machine may be busy
     lines = ["| sampling | share on structures | seed | Dice of the nodule | missed | extra | Dice of the others |"]
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     rare: dict[tuple[str, float], list[float]] = {}
