@@ -1,6 +1,6 @@
 """Whether a structure that few cases have is learnt better when structures are drawn first.
 
-    python benchmarks/bench_sampling.py [--epochs 9] [--seeds 2] [--out benchmarks/results/sampling.md]
+    python benchmarks/bench_sampling.py [--epochs 14] [--seeds 2] [--out benchmarks/results/sampling.md]
 
 Twenty phantoms to train on (two kidneys, whose stones are part of them), of which three have a nodule: a ball of radius 2.5 to
 3.5 voxels, as bright as a stone, anywhere between the kidneys. Both ways of sampling, and nnU-Net's share of patches on
@@ -103,7 +103,7 @@ def scores(data: Path, work: Path, sampling: str, fraction: float, epochs: int, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

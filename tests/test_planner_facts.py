@@ -16,6 +16,7 @@ from autoseg.plan import Plan
 from autoseg.planner import Budget, make_plan
 from autoseg.planner.mirroring import mirror_axes
 from autoseg.planner.sampling import FOREGROUND_FRACTION, LEAST_SHOWN, MOST_FOREGROUND, Sampling, plan_sampling
+from autoseg.planner.wording import percent
 
 KIDNEYS = LabelSet(("left kidney", "right kidney"), (1, 2))
 SIZE: Triple = (64, 64, 64)
@@ -181,3 +182,10 @@ def test_a_fingerprint_of_nnunet_is_planned_as_nnunet_does() -> None:
     assert "percentiles" not in why
     assert configuration.training.mirror_axes == (2,)
     assert "swap names: left and right" in configuration.why["training.mirror_axes"]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(1.0, "100 %"), (0.9951, "100 %"), (0.28, "28 %"), (0.0996, "10 %"), (0.0042, "0.42 %"), (0.0, "0 %")]
+)
+def test_percentages_are_short_and_plain(share: float, text: str) -> None:
+    assert percent(share) == text
