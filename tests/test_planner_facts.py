@@ -128,7 +128,9 @@ def test_rare_structures_are_drawn_first() -> None:
     found = sampled({"liver": (20, 9000.0), "tumour": (10, 100.0)})
     assert found.sampling == "cases"
     assert "no structure is rarer than 'tumour', in 10 of 20 cases" in found.sampling_reason
-    assert sampled({"liver": (20, 9.0)}).sampling_reason == "every structure occurs in all 20 cases: cases are drawn alike"
+    assert (
+        sampled({"liver": (20, 9.0)}).sampling_reason == "every structure that occurs is in all 20 cases: cases are drawn alike"
+    )
 
 
 def test_the_share_on_structures_by_hand() -> None:

@@ -55,7 +55,7 @@ def _first_drawn(seen: Sequence[StructureFacts], n_cases: int) -> tuple[str, str
     if rarest.n_cases < RARE_BELOW * n_cases:
         return "structures", f"{where}: a structure is drawn first, then a case with it, or it would hardly be seen"
     if rarest.n_cases == n_cases:
-        return "cases", f"every structure occurs in all {n_cases} cases: cases are drawn alike"
+        return "cases", f"every structure that occurs is in all {n_cases} cases: cases are drawn alike"
     return "cases", f"no structure is rarer than '{rarest.name}', in {rarest.n_cases} of {n_cases} cases: cases are drawn alike"
 
 
