@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 
 from autoseg.errors import LabelError
+from autoseg.sides import Sided, sides
 
-_SIDES = (("left", "right"), ("lh", "rh"), ("l", "r"))
 _DIRECTIONS = {
     0: {"superior", "inferior", "upper", "lower", "cranial", "caudal", "dorsal", "ventral", "head", "tail"},
     1: {"anterior", "posterior", "frontal", "occipital", "dorsal", "ventral"},
@@ -108,36 +108,30 @@ class LabelSet:
         return " (this looks like an image, not a label map)" if len(found) > 10 * self.n_classes + 50 else ""
 
     @cached_property
+    def _sides(self) -> tuple[Sided | None, ...]:
+        return sides(self.names)
+
+    @cached_property
     def mirrored(self) -> tuple[int, ...]:
         """For every class index the one that takes its place when left and right swap; itself where it has no partner."""
         by_name = {name.lower(): i for i, name in enumerate(self.names, start=1)}
-        swap = list(range(self.n_classes))
-        for i, name in enumerate(self.names, start=1):
-            swap[i] = by_name.get(other_side(name) or "", i)
-        return tuple(swap)
+        partner = [0] + [by_name.get(s.partner, i) if s else i for i, s in enumerate(self._sides, start=1)]
+        return tuple(j if partner[j] == i else i for i, j in enumerate(partner))  # both must name each other
+
+    @property
+    def side_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Class indices of the structures that swap, the left one first."""
+        return tuple((i, self.mirrored[i]) for i, s in enumerate(self._sides, start=1) if s and s.left and self.mirrored[i] != i)
 
     @property
     def unpaired_sides(self) -> tuple[str, ...]:
         """Structures whose name has a side but whose partner is not in the set: a mirror would turn them into nonsense."""
-        return tuple(n for i, n in enumerate(self.names, start=1) if other_side(n) and self.mirrored[i] == i)
+        return tuple(n for i, (n, s) in enumerate(zip(self.names, self._sides), start=1) if s and self.mirrored[i] == i)
 
     def names_direction(self, axis: int) -> str | None:
         """The first structure named after a place along array axis 0 (z) or 1 (y), such as 'Anterior'; else None."""
         words = _DIRECTIONS.get(axis, set())
         return next((n for n in self.names if words & set(re.findall(r"[a-z]+", n.lower()))), None)
-
-
-def other_side(name: str) -> str | None:
-    """The name with left and right exchanged, in lower case; None for a name without a side.
-
-    A side is a whole word or a part set off by `_`, `-`, `.` or a space: 'Left Kidney', 'kidney_L', 'lh-insula'.
-    """
-    words = re.split(r"([^a-zA-Z0-9]+)", name.lower())
-    for left, right in _SIDES:
-        for here, there in ((left, right), (right, left)):
-            if here in words:
-                return "".join(there if w == here else w for w in words)
-    return None
 
 
 def whole_numbers(values: np.ndarray) -> np.ndarray:

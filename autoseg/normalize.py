@@ -5,26 +5,33 @@ Prepared images are stored as float16, so every result must fit into it. Formula
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from autoseg.errors import DataError, PlanError
 from autoseg.plan import NORMALIZATIONS, ChannelPlan
 
 FLOAT16_MAX = 65504.0
+MASKED = ("zscore_nonzero", "zscore_nonzero_robust")  # schemes that look at the voxels of the mask only
+TAIL = 0.5  # percent of the voxels at either end that the robust schemes do not believe
+SAMPLE = 2**20  # voxels at most that percentiles are taken of: 5000 of them lie beyond each
 
 
 def normalize(data: np.ndarray, channel: ChannelPlan, mask: np.ndarray | None = None) -> np.ndarray:
     """(Z, Y, X) intensities of one channel to float32 within ±65504. A constant image becomes 0.
 
-    ct              clipped to the dataset's foreground percentiles 0.5 and 99.5, then its foreground mean and std
-    zscore          mean and std of this image
-    zscore_nonzero  mean and std of the voxels in `mask`; outside stays 0
-    rescale_0_1     minimum and maximum of this image
-    rgb_0_1         divided by 255
-    none            as it is
+    ct                     clipped to the dataset's foreground percentiles 0.5 and 99.5, then its foreground mean and std
+    zscore                 mean and std of this image
+    zscore_robust          mean and std of this image clipped to its percentiles 0.5 and 99.5; outliers cut, see `fences`
+    zscore_nonzero         mean and std of the voxels in `mask`; outside stays 0
+    zscore_nonzero_robust  the same with the percentiles of the voxels in `mask`
+    rescale_0_1            minimum and maximum of this image
+    rgb_0_1                divided by 255
+    none                   as it is
 
     Args:
-        mask: bool (Z, Y, X), only for `zscore_nonzero`; None means the voxels of this channel that are not 0.
+        mask: bool (Z, Y, X), only for the `MASKED` schemes; None means the voxels of this channel that are not 0.
 
     Raises:
         PlanError: a scheme that does not exist.
@@ -36,12 +43,16 @@ def normalize(data: np.ndarray, channel: ChannelPlan, mask: np.ndarray | None = 
         clipped = data.clip(np.float32(channel.percentile_00_5), np.float32(channel.percentile_99_5))
         result = _divided(clipped - np.float32(channel.mean), channel.std)
     elif scheme == "zscore":
-        result = _standardized(data)
-    elif scheme == "zscore_nonzero":
+        result = _standardized(data.copy())
+    elif scheme == "zscore_robust":
+        result = _robust(data.copy(), strided(data))
+    elif scheme in MASKED:
         inside = data != 0 if mask is None else mask
         result = np.zeros_like(data)
         if inside.any():
-            result[inside] = _standardized(data[inside])
+            values = data[inside]
+            robust = scheme == "zscore_nonzero_robust"
+            result[inside] = _robust(values, values[:: -(-values.size // SAMPLE)]) if robust else _standardized(values)
     elif scheme == "rescale_0_1":
         low, high = data.min(), data.max()
         result = _divided(data - low, float(high) - float(low))
@@ -62,9 +73,59 @@ def normalize(data: np.ndarray, channel: ChannelPlan, mask: np.ndarray | None = 
     return result
 
 
+def strided(volume: np.ndarray, limit: int = SAMPLE) -> np.ndarray:
+    """Every n-th voxel along each of the last three axes, at most `limit` a volume: a view of evenly spread voxels.
+
+    The longest axis is thinned out first, so that few slices stay, and the choice depends on the shape alone.
+    """
+    steps, counts = [1, 1, 1], list(volume.shape[-3:])
+    while prod(counts) > limit:
+        axis = counts.index(max(counts))
+        steps[axis] += 1
+        counts[axis] = -(-volume.shape[axis - 3] // steps[axis])
+    z, y, x = (slice(None, None, step) for step in steps)
+    return volume[..., z, y, x]
+
+
+def clip_levels(values: np.ndarray) -> tuple[np.float32, np.float32]:
+    """The percentiles 0.5 and 99.5 of some voxels: one of the values each (no interpolation), the nearest by rank."""
+    last = values.size - 1
+    ranks = round(last * TAIL / 100), round(last * (100 - TAIL) / 100)
+    parted = np.partition(values, ranks, axis=None)
+    return np.float32(parted[ranks[0]]), np.float32(parted[ranks[1]])
+
+
+def fences(low: np.float32, high: np.float32) -> tuple[np.float32, np.float32]:
+    """Where outliers begin: as far beyond the percentiles 0.5 and 99.5 as these lie apart.
+
+    A small bright structure is often brighter than 99.5 % of the image. It stays what it is, as it is hardly brighter than the
+    rest by the whole range of the image; a spike that would dominate mean and standard deviation is.
+    """
+    return low - (high - low), high + (high - low)
+
+
+def _robust(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """`values` itself, changed in place. What has no spread between the percentiles of `sample` is not robust at all."""
+    low, high = clip_levels(sample)
+    core = sample.clip(low, high)
+    mean, scale = float(core.mean(dtype=np.float64)), float(core.std(dtype=np.float64))
+    if scale == 0:
+        return _standardized(values)
+    values.clip(*fences(low, high), out=values)
+    values -= np.float32(mean)
+    values /= np.float32(scale)
+    return values
+
+
 def _standardized(values: np.ndarray) -> np.ndarray:
-    centred = values - np.float32(values.mean(dtype=np.float64))
-    return _divided(centred, float(np.sqrt(np.square(centred).mean(dtype=np.float64))))
+    """`values` itself, changed in place to mean 0 and standard deviation 1."""
+    values -= np.float32(values.mean(dtype=np.float64))
+    scale = float(np.sqrt(np.square(values).mean(dtype=np.float64)))
+    if scale > 0:
+        values /= np.float32(scale)
+    else:
+        values.fill(0)
+    return values
 
 
 def _divided(values: np.ndarray, scale: float) -> np.ndarray:

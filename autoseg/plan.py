@@ -18,7 +18,10 @@ SCHEMA_VERSION = 2
 AUTO = "auto"
 LEAST_TIME_S = 20.0  # that a training can be given
 
-Normalization = Literal["ct", "zscore", "zscore_nonzero", "rescale_0_1", "rgb_0_1", "none"]
+Normalization = Literal[
+    "ct", "zscore", "zscore_robust", "zscore_nonzero", "zscore_nonzero_robust", "rescale_0_1", "rgb_0_1", "none"
+]
+SamplingKind = Literal["cases", "structures"]
 NetworkKind = Literal["plain_unet", "residual_unet"]
 Schedule = Literal["cosine", "poly"]
 Optimizer = Literal["adamw", "sgd"]
@@ -83,11 +86,15 @@ class SpacePlan:
 
 @dataclass(frozen=True)
 class PatchPlan:
-    """Size (voxels) of what the network sees, how many at once, and the share of them that must show a structure."""
+    """Size (voxels) of what the network sees, how many at once, and the share of them that must show a structure.
+
+    For that share `sampling` says what is drawn first: one of the `cases`, or one of the `structures` and then a case with it.
+    """
 
     patch_size: tuple[int, ...]
     batch_size: int
     foreground_fraction: float
+    sampling: SamplingKind = "cases"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from autoseg.errors import DataError, GeometryError
 from autoseg.geometry import AxisMap, Box, Grid, Triple, resampled_shape
 from autoseg.image import Image, LabelMap
-from autoseg.normalize import normalize
+from autoseg.normalize import MASKED, normalize
 from autoseg.placement import Placement, Prepared
 from autoseg.plan import DataPlan, SpacePlan
 from autoseg.resample import axis_orders, resample_argmax, resample_image, resample_labels
@@ -135,7 +135,7 @@ def check_pair(image: Image, label: LabelMap) -> str | None:
 def _crop(voxels: np.ndarray, data: DataPlan, space: SpacePlan) -> tuple[Box, np.ndarray | None]:
     """The box to keep of (C, Z, Y, X), and the nonzero mask inside it where a channel's normalisation asks for one."""
     everything = Box((0, 0, 0), voxels.shape[1:])
-    masked = any(c.normalization == "zscore_nonzero" for c in data.channels)
+    masked = any(c.normalization in MASKED for c in data.channels)
     if space.crop != "nonzero" and not masked:
         return everything, None
     nonzero = voxels[0] != 0

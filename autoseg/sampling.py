@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -45,7 +46,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class PatchSampler:
-    """Draws batches from prepared cases as the plan says; `pinned` ones can be copied to a GPU while it computes."""
+    """Draws batches from prepared cases as the plan says; `pinned` ones can be copied to a GPU while it computes.
+
+    The last samples of a batch, a share of `foreground_fraction`, show a structure. Where the plan's sampling is 'cases', they
+    come from any case, and from one of the structures in it; where it is 'structures', a structure is drawn first, all alike,
+    and then one of the cases that show it. The other samples come from anywhere in any case.
+    """
 
     cases: Sequence[StoredCase]
     configuration: Configuration
@@ -59,7 +65,14 @@ class PatchSampler:
         size = self.configuration.patch.batch_size
         forced = size - round(size * (1 - self.configuration.patch.foreground_fraction))
         chosen = [self.cases[i] for i in rng.integers(len(self.cases), size=size)]
-        patches = [self._patch(rng, case, on_structure=i >= size - forced) for i, case in enumerate(chosen)]
+        targets: list[int | None] = [None] * size
+        for i in range(size - forced, size):
+            if self.configuration.patch.sampling == "structures" and self._showing:
+                targets[i], showing = self._showing[rng.integers(len(self._showing))]
+                chosen[i] = showing[rng.integers(len(showing))]
+            else:
+                targets[i] = _draw_structure(rng, chosen[i])
+        patches = [self._patch(rng, case, target) for case, target in zip(chosen, targets)]
         image = torch.from_numpy(np.stack([p[0] for p in patches]))
         label = torch.from_numpy(np.stack([p[1] for p in patches]).astype(np.int64))
         axis = self.configuration.space.slice_axis
@@ -69,10 +82,16 @@ class PatchSampler:
             image, label = image.pin_memory(), label.pin_memory()
         return Batch(image, label, tuple(c.name for c in chosen))
 
-    def _patch(self, rng: np.random.Generator, case: StoredCase, on_structure: bool) -> tuple[np.ndarray, np.ndarray]:
+    @cached_property
+    def _showing(self) -> tuple[tuple[int, tuple[StoredCase, ...]], ...]:
+        """Each structure that occurs, with the cases that show it."""
+        pairs = ((i, tuple(c for c in self.cases if i in c.classes_present)) for i in range(1, self.labels.n_classes))
+        return tuple((i, cases) for i, cases in pairs if cases)
+
+    def _patch(self, rng: np.random.Generator, case: StoredCase, target: int | None) -> tuple[np.ndarray, np.ndarray]:
         training, window = self.configuration.training, self.configuration.window
         augment = training.augmentation != "none"
-        centre = _draw_centre(rng, case, window, on_structure)
+        centre = _draw_centre(rng, case, window, target)
         spatial = draw_spatial(rng, window, centre, case.placement.target.spacing, training.mirror_axes, augment)
         box = source_box(spatial)
         image, label = case.read(box)
@@ -90,17 +109,24 @@ class PatchSampler:
         return image, labels[0]
 
 
-def _draw_centre(rng: np.random.Generator, case: StoredCase, window: Triple, on_structure: bool) -> np.ndarray:
-    """Centre of a patch in case voxels: anywhere the patch lies inside the case (or the case inside the patch), or on a
-    random voxel of a random structure, moved inside in the same way."""
+def _draw_structure(rng: np.random.Generator, case: StoredCase) -> int | None:
+    """One of the structures of a case; None where it has none."""
+    present = [c for c in case.classes_present if c > 0]
+    return int(rng.choice(present)) if present else None
+
+
+def _draw_centre(rng: np.random.Generator, case: StoredCase, window: Triple, target: int | None) -> np.ndarray:
+    """Centre of a patch in case voxels: on a random voxel of the structure `target`, or for None anywhere.
+
+    Moved so that the patch lies inside the case, or the case inside the patch.
+    """
     low, high = [], []
     for size, edge in zip(case.shape, window):
         inside = ((edge - 1) / 2, size - 1 - (edge - 1) / 2)
         low.append(min(inside) if edge > 1 else -0.5)
         high.append(max(inside) if edge > 1 else size - 0.5)
-    present = [c for c in case.classes_present if c > 0]
-    if on_structure and present:
-        voxels = case.foreground(int(rng.choice(present)))
+    if target is not None:
+        voxels = case.foreground(target)
         return np.clip(voxels[rng.integers(len(voxels))].astype(np.float64), low, high)
     centre = rng.uniform(low, high)
     on_slice = np.rint(centre).clip(0, np.array(case.shape) - 1)  # each slice is as likely as any other

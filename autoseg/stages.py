@@ -13,7 +13,7 @@ from autoseg.batch import Failure
 from autoseg.cascade import cascade_of
 from autoseg.dataset import Dataset
 from autoseg.errors import DataError
-from autoseg.fingerprint import Fingerprint, load_fingerprint, take_fingerprint
+from autoseg.fingerprint import Fingerprint, has_fingerprint, load_fingerprint, take_fingerprint
 from autoseg.folds import extend_folds, leak_notes, load_folds, make_folds, save_folds
 from autoseg.nnunet_splits import FILE as NNUNET_SPLITS
 from autoseg.nnunet_splits import read_nnunet_splits
@@ -43,8 +43,8 @@ def fingerprint_dataset(
 
 
 def ensure_fingerprint(dataset: Dataset, workspace: Workspace, failures: list[Failure], workers: int | None = None) -> None:
-    """Scans a dataset that has not been scanned before."""
-    if not (workspace.about(dataset.name) / "fingerprint.json").is_file():
+    """Scans a dataset that has not been scanned before, or by an older autoseg that looked at less."""
+    if not has_fingerprint(workspace.about(dataset.name) / "fingerprint.json"):
         fingerprint_dataset(dataset, workspace, failures, workers)
 
 

@@ -15,14 +15,17 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoseg import facts, pairs
 from autoseg import fingerprint as module
-from autoseg import pairs
+from autoseg import scan as scan_module
 from autoseg.batch import Failure
 from autoseg.dataset import Case, Dataset, open_dataset
 from autoseg.errors import DataError, PlanError, UsageError
-from autoseg.fingerprint import Fingerprint, load_fingerprint, take_fingerprint
+from autoseg.fingerprint import Fingerprint, has_fingerprint, load_fingerprint, take_fingerprint
 from autoseg.labels import LabelSet
+from autoseg.laterality import laterality
 from autoseg.records import from_json, to_json
+from autoseg.scan import N_QUANTILES
 
 LABELS = LabelSet(("liver", "tumour"), (1, 2))
 
@@ -131,8 +134,50 @@ def test_file(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no fingerprint"):
         load_fingerprint(tmp_path / "none.json")
     path.write_text(to_json(replace(found, schema_version=7)))
-    with pytest.raises(PlanError, match=r"another schema version.*found: 7; allowed: 1"):
+    with pytest.raises(PlanError, match=r"another schema version.*found: 7; allowed: 2"):
         load_fingerprint(path)
+
+
+def test_a_fingerprint_of_an_older_kind(dataset: Dataset, read_cases: list[str]) -> None:
+    """It lacks what is measured now, and so do the lines of its cache: both are told from broken files, and made anew."""
+    found = scan(dataset)[0]
+    path, cache = dataset.root / "about" / "fingerprint.json", dataset.root / "about" / "cases.jsonl"
+    old = json.loads(path.read_text())
+    old["schema_version"] = 1
+    lines = [json.loads(line) for line in cache.read_text().splitlines()]
+    for case in (*old["cases"], *(line["facts"] for line in lines)):
+        del case["tails"], case["places"]
+    path.write_text(json.dumps(old))
+    cache.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert not has_fingerprint(path)
+    with pytest.raises(PlanError, match=r"another schema version.*found: 1; allowed: 2; fix: autoseg fingerprint -d DATASET"):
+        load_fingerprint(path)
+    read_cases.clear()
+    assert scan(dataset)[0] == found
+    assert sorted(read_cases) == ["a.nii.gz", "b.nii.gz"]
+    assert has_fingerprint(path)
+    assert load_fingerprint(path) == found
+    for broken in ("{", "[]", "{}"):
+        path.write_text(broken)
+        assert has_fingerprint(path)  # whatever it is, it is not older; loading it says what is wrong
+        with pytest.raises(PlanError, match=r"not valid JSON|wrong type|missing key 'schema_version'"):
+            load_fingerprint(path)
+
+
+def test_cases_with_mirrored_sides_are_named(dataset: Dataset) -> None:
+    sides = replace(dataset, labels=LabelSet(("left ear", "right ear"), (1, 2)))
+    for case, direction in zip(sides.cases, ("LPS", "RPS")):
+        assert case.label
+        label = np.zeros((4, 5, 6), dtype=np.uint8)
+        label[1, 1, 4], label[1, 1, 1] = 1, 2
+        image = sitk.GetArrayFromImage(sitk.ReadImage(str(case.images[0])))
+        write(case.images[0], image, (1, 2, 3), direction)
+        write(case.label, label, (1, 2, 3), direction)
+    found, _, notices = scan(sides)
+    assert [case.places for case in found.cases] == [(0.75, 0.25), (0.25, 0.75)]
+    assert "case b: left ear lies to the right of right ear, other than in 1 of 2 cases: the header may be mirrored" in notices
+    swapped = scan(replace(sides, labels=LabelSet(("right ear", "left ear"), (1, 2)), cases=sides.cases[:1]))[2]
+    assert any(n.startswith("in 1 of 1 cases the structures named left lie to the right: all headers may be") for n in swapped)
 
 
 def test_faulty_cases_are_listed_and_the_rest_goes_on(dataset: Dataset, tmp_path: Path) -> None:
@@ -181,7 +226,7 @@ def test_a_file_that_may_not_be_read(dataset: Dataset, monkeypatch: pytest.Monke
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(module, "sha256", refuse)
+    monkeypatch.setattr(scan_module, "sha256", refuse)
     with pytest.raises(DataError, match=r"no case can be used.*the file cannot be read.*Permission denied"):
         scan(dataset)
 
@@ -287,7 +332,7 @@ def test_hash_is_of_the_content(dataset: Dataset, tmp_path: Path) -> None:
 def test_statistics_are_those_of_the_mixture(sizes: list[int], seed: int) -> None:
     random = np.random.default_rng(seed)
     cases = [np.sort(random.gamma(2, 10 ** random.uniform(0, 3), n)).astype(np.float32) for n in sizes]
-    found = module._mixture([module._moments(c) for c in cases], np.stack([module._quantiles(c) for c in cases]))
+    found = module._mixture([facts._moments(c) for c in cases], np.stack([facts.quantiles(c, N_QUANTILES) for c in cases]))
     values, weights = np.concatenate(cases), np.concatenate([np.full(n, 1 / n / len(sizes)) for n in sizes])
     mean = float(weights @ values)
     assert found.mean == pytest.approx(mean, rel=1e-5)
@@ -296,7 +341,7 @@ def test_statistics_are_those_of_the_mixture(sizes: list[int], seed: int) -> Non
     order = np.argsort(values)
     reached = np.cumsum(weights[order])
     for level, value in ((0.005, found.percentile_00_5), (0.5, found.median), (0.995, found.percentile_99_5)):
-        slack = 1 / module.N_QUANTILES
+        slack = 1 / N_QUANTILES
         low, high = np.searchsorted(reached, (level - slack, level + slack))
         assert values[order][low] <= value <= values[order][min(high, len(values) - 1)]
 
@@ -311,6 +356,8 @@ def test_hippocampus(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     assert {case.spacing for case in found.cases} == {(1.0, 1.0, 1.0)}
     assert found.median_relative_size > 0.99
     assert [s.n_cases for s in found.structures] == [208, 208]
+    spreads = np.array([case.tails[0].spread for case in found.cases])
+    assert (spreads.min(), np.median(spreads)) == pytest.approx((0.92, 0.99), abs=0.02)  # 1000 times in scale, but no outliers
 
     rng = np.random.default_rng(0)  # nnU-Net's way: as many voxels from every case
     drawn = []
@@ -328,3 +375,14 @@ def test_hippocampus(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     assert take_fingerprint(dataset, tmp_path, failures, notices) == found
     assert time.perf_counter() - started < 2  # 0.1 s on an idle machine
     assert json.loads((tmp_path / "fingerprint.json").read_text())["dataset"] == "Task04_Hippocampus"
+
+
+@pytest.mark.real
+def test_sides_of_mouse_brains(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+    notices: list[str] = []
+    found = take_fingerprint(open_dataset(real_data("mouse_brain")), tmp_path, [], notices)
+    sides = laterality(found.labels, found.cases)
+    assert (sides.n_pairs, sides.n_cases, sides.n_reversed, sides.odd) == (20, 20, 20, ())
+    unseen, last = notices[:-1], notices[-1]
+    assert [n.split("'")[1] for n in unseen] == ["Right External Capsule", "Right Ventricles", "Right Brain Stem"]
+    assert last.startswith("in 20 of 20 cases the structures named left lie to the right")  # no scanner wrote these headers

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import LabelError
-from autoseg.labels import LabelSet, other_side
+from autoseg.labels import LabelSet
 
 GAPS = LabelSet(("liver", "spleen", "tumour"), (2, 7, 300))
 
@@ -114,29 +114,38 @@ def test_fractions() -> None:
         GAPS.encode(np.array([0, 0.5, 1.25, 2.0]))
 
 
-@pytest.mark.parametrize(
-    ("name", "partner"),
-    [
-        ("Left Kidney", "right kidney"),
-        ("kidney_R", "kidney_l"),
-        ("lh-insula", "rh-insula"),
-        ("a.right.b", "a.left.b"),
-        ("liver", None),
-        ("leftover", None),
-        ("bright", None),
-        ("lung", None),
-    ],
-)
-def test_other_side(name: str, partner: str | None) -> None:
-    assert other_side(name) == partner
-
-
 def test_mirrored_swaps_pairs_only() -> None:
     labels = LabelSet(("Left Kidney", "liver", "right kidney", "ear_L", "ear_R", "left lobe"), (1, 2, 3, 4, 5, 6))
     assert labels.mirrored == (0, 3, 2, 1, 5, 4, 6)
     assert labels.unpaired_sides == ("left lobe",)
     assert GAPS.mirrored == (0, 1, 2, 3)
     assert GAPS.unpaired_sides == ()
+
+
+def test_pairs_have_the_left_one_first() -> None:
+    labels = LabelSet(("right kidney", "liver", "Left Kidney", "ear_L"), (1, 2, 3, 4))
+    assert labels.side_pairs == ((3, 1),)
+    camel = LabelSet(("kidneyRight", "LeftLung", "RightLung", "kidneyLeft"), (1, 2, 3, 4))
+    assert (camel.mirrored, camel.side_pairs) == ((0, 4, 3, 2, 1), ((2, 3), (4, 1)))
+
+
+def test_teeth_swap_across_the_midline() -> None:
+    labels = LabelSet(("jaw", "tooth 11", "tooth 21", "tooth 38", "tooth 48"), (1, 2, 3, 4, 5))
+    assert labels.mirrored == (0, 1, 3, 2, 5, 4)
+    assert labels.side_pairs == ((3, 2), (4, 5))
+    assert labels.unpaired_sides == ()
+    assert LabelSet(("11", "21", "18"), (1, 2, 3)).unpaired_sides == ("18",)
+    regions = LabelSet(tuple(f"region {i}" for i in range(1, 41)), tuple(range(1, 41)))
+    assert regions.mirrored == tuple(range(41))
+    assert regions.unpaired_sides == ()
+
+
+def test_partners_must_name_each_other() -> None:
+    labels = LabelSet(("LeftKidney", "rightkidney"), (1, 2))  # the second name has no side of its own
+    assert labels.mirrored == (0, 1, 2)
+    assert labels.unpaired_sides == ("LeftKidney",)
+    twice = LabelSet(("Left ear", "left ear", "right ear"), (1, 2, 3))
+    assert twice.mirrored == (0, 1, 3, 2)
 
 
 @settings(max_examples=25, deadline=None)

@@ -17,15 +17,16 @@ ROOT = Path(autoseg.__file__).parent
 
 # A module imports only from layers above its own line; a package stands here as one, its files may import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "sides"),
     ("files", "geometry", "labels", "progress", "records"),
     ("batch", "image", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "metrics", "nets"),
         *("normalize", "notes", "patients", "resample", "schedule", "throughput", "windows"),
     ),
-    ("checkpoint", "dataset", "phantom", "postprocess", "prepare", "store"),
-    ("pairs",),
+    ("checkpoint", "dataset", "facts", "phantom", "postprocess", "prepare", "store"),
+    ("laterality", "pairs"),
+    ("scan",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
     ("cascade", "cleanup", "evaluate", "model", "nnunet_splits", "planner"),
     ("task", "validation"),

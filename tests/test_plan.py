@@ -192,6 +192,17 @@ def test_unknown_normalization() -> None:
         parse_plan(to_json(odd), "plan.json")
 
 
+def test_sampling() -> None:
+    document = json.loads(edited("patch.sampling", "structures"))
+    assert parse_plan(json.dumps(document), "plan.json").configurations["3d_fullres"].patch.sampling == "structures"
+    del document["configurations"]["3d_fullres"]["patch"]["sampling"]  # plans of before there was a choice
+    assert parse_plan(json.dumps(document), "plan.json") == PLAN
+    with pytest.raises(
+        PlanError, match=r"patch\.sampling' is unknown - did you mean 'cases'\?.*found: case; allowed: cases, str"
+    ):
+        parse_plan(edited("patch.sampling", "case"), "plan.json")
+
+
 def test_labels_are_checked_too() -> None:
     document = json.loads(to_json(PLAN))
     document["data"]["labels"]["values"] = [4, 1]

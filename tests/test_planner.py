@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from autoseg.dataset import read_description
 from autoseg.errors import ResourceError, UsageError
-from autoseg.fingerprint import SCHEMA_VERSION, CaseFacts, Fingerprint, Intensity
+from autoseg.facts import SCHEMA_VERSION, CaseFacts
+from autoseg.fingerprint import Fingerprint, Intensity
 from autoseg.footprint import conv_elements, multiply_accumulates, training_memory
 from autoseg.labels import LabelSet
 from autoseg.plan import Configuration, Plan, parse_plan
@@ -57,7 +58,7 @@ def fingerprint(
 ) -> Fingerprint:
     """A fingerprint of cases given as (spacing, shape)."""
     facts = tuple(
-        CaseFacts(f"case_{i:03d}", "", spacing, shape, shape, (1,), (), "")  # type: ignore[arg-type]
+        CaseFacts(f"case_{i:03d}", "", spacing, shape, shape, (1,), (), (), (), "")  # type: ignore[arg-type]
         for i, (spacing, shape) in enumerate(cases)
     )
     seen = intensities or (Intensity(50.0, 10.0, 49.0, 0.0, 100.0, 12.5, 90.0),) * len(channels)
@@ -305,10 +306,10 @@ def test_normalization_follows_the_channel_name(channel: str, share: float, norm
 )
 def test_mirrored_axes(names: tuple[str, ...], ndim: int, axes: tuple[int, ...], reason: str) -> None:
     labels = LabelSet(names, tuple(range(1, len(names) + 1)))
-    found, why = mirror_axes(labels, ndim, "cuda")
+    found, why = mirror_axes(labels, (), ndim, "cuda")
     assert found == axes
     assert reason in why
-    on_cpu, why = mirror_axes(labels, ndim, "cpu")
+    on_cpu, why = mirror_axes(labels, (), ndim, "cpu")
     assert on_cpu == (() if ndim == 3 else axes)
     assert ndim == 2 or why.startswith("3D cases are not mirrored on a CPU")
 

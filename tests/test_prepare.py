@@ -17,6 +17,7 @@ from autoseg.geometry import Grid
 from autoseg.image import Image, LabelMap
 from autoseg.io import read_image, read_label_map
 from autoseg.labels import LabelSet
+from autoseg.normalize import MASKED
 from autoseg.plan import ChannelPlan, DataPlan, SpacePlan
 from autoseg.prepare import check_pair, prepare, restore_labels, restore_probabilities
 
@@ -87,6 +88,14 @@ def test_no_crop_and_all_zero_image_keep_everything() -> None:
     data[0, 1, 1, 1] = 1
     masked = prepare(_image(data), None, _data("zscore_nonzero"), _space(1, 1, 1, crop="none"))
     assert masked.image.shape == (1, 2, 3, 4)
+
+
+def test_the_robust_scheme_gets_the_mask_of_all_channels_too() -> None:
+    data = np.random.default_rng(0).normal(9, 1, (2, 4, 5, 6)).astype(np.float32)
+    data[0, 0], data[1, 1] = 0, 0
+    plain, robust = (prepare(_image(data), None, _data(n, "none"), _space(1, 1, 1)) for n in MASKED)
+    np.testing.assert_allclose(plain.image, robust.image, atol=0.1)  # one voxel at either end counts less
+    assert plain.image[0, 0].all()  # 0 in this channel, but not in the other
 
 
 def test_resampling_keeps_extent_and_lays_label_on_image() -> None:

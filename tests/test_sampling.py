@@ -90,6 +90,42 @@ def test_structures_are_equally_likely_however_small(tiny: Tiny, tmp_path: Path)
     assert (centres == 3).flatten(1).any(1).float().mean().item() == pytest.approx(0.5, abs=0.2)
 
 
+def test_rare_structures_are_drawn_as_often_as_the_others(tiny: Tiny, tmp_path: Path) -> None:
+    """One case of ten has the spot; every case has the other structure. The label of a patch's middle tells what was drawn."""
+    common = np.zeros((10, 20, 20), dtype=np.uint8)
+    common[:, 8:, :] = 1
+    rare = common.copy()
+    rare[:, :2, :] = 3
+    cases = [store(tmp_path, f"c{i}", rare if i == 4 else common) for i in range(10)]
+    shares = {}
+    for sampling in ("cases", "structures"):
+        chosen = plain(tiny.configuration, (1, 1, 1), 100, 0.5)
+        chosen = replace(chosen, patch=replace(chosen.patch, sampling=sampling))
+        made = [PatchSampler(cases, chosen, LABELS, 0).batch(step) for step in range(4)]
+        free = np.concatenate([b.label[:50].flatten() for b in made])
+        forced = np.concatenate([b.label[50:].flatten() for b in made])
+        assert set(forced) == {1, 3}
+        assert np.mean(free == 3) < 0.05  # the other half comes from anywhere in either way
+        shares[sampling] = np.mean(forced == 3)
+        names = [n for b in made for n in b.cases[50:]]
+        assert all(names[i] == "c4" for i in np.flatnonzero(forced == 3))
+        assert len(set(names)) == 10
+        if sampling == "structures":
+            again = PatchSampler(cases, chosen, LABELS, 0).batch(3)
+            assert equal(again, made[3])
+    assert shares["structures"] == pytest.approx(0.5, abs=0.1)
+    assert shares["cases"] == pytest.approx(0.05, abs=0.04)
+
+
+def test_structures_first_where_there_is_none(tiny: Tiny, tmp_path: Path) -> None:
+    chosen = plain(tiny.configuration, (2, 4, 4), 4, 1.0)
+    chosen = replace(chosen, patch=replace(chosen.patch, sampling="structures"))
+    empty = store(tmp_path, "a", np.zeros((10, 20, 20), dtype=np.uint8))
+    assert PatchSampler([empty], chosen, LABELS, 0).batch(0).label.max() == 0
+    beside = [empty, store(tmp_path, "b", spot((1, 2, 3)))]
+    assert set(PatchSampler(beside, chosen, LABELS, 0).batch(0).cases) == {"b"}
+
+
 def test_a_case_without_structures_is_sampled_anywhere(tiny: Tiny, tmp_path: Path) -> None:
     empty = store(tmp_path, "a", np.zeros((10, 20, 20), dtype=np.uint8))
     batch = PatchSampler([empty], plain(tiny.configuration, (2, 4, 4), 8, 1.0), LABELS, 0).batch(0)

@@ -12,11 +12,12 @@ from conftest import Tiny, add_case
 
 from autoseg.batch import Failure
 from autoseg.dataset import Dataset, open_dataset
-from autoseg.errors import DataError, UsageError
+from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.fingerprint import load_fingerprint
 from autoseg.folds import Folds, load_folds, save_folds
-from autoseg.plan import save_plan
-from autoseg.stages import fingerprint_dataset, forget_run, prepare_dataset
+from autoseg.plan import load_plan, save_plan
+from autoseg.planning import plan_dataset
+from autoseg.stages import ensure_fingerprint, fingerprint_dataset, forget_run, prepare_dataset
 from autoseg.task import train_task
 from autoseg.workspace import Workspace
 
@@ -134,6 +135,23 @@ def test_prepared_cases_are_kept_until_their_files_change(dataset: Dataset, work
     report = prepare_dataset(dataset, workspace, None, failures, 0)
     assert (report.done, report.reused) == (names[:1], names[1:])
     assert failures == []
+
+
+def test_a_workspace_of_before_the_fingerprint_grew(dataset: Dataset, workspace: Workspace) -> None:
+    """Planning takes the fingerprint again by itself; the plan, made from the same cases, still fits."""
+    path = workspace.about(NAME) / "fingerprint.json"
+    new = path.read_text(encoding="utf-8")
+    old = json.loads(new)
+    old["schema_version"] = 1
+    for case in old["cases"]:
+        del case["tails"], case["places"]
+    path.write_text(json.dumps(old), encoding="utf-8")
+    (workspace.about(NAME) / "cases.jsonl").unlink()
+    with pytest.raises(PlanError, match=r"another schema version.*fix: autoseg fingerprint"):
+        plan_dataset(dataset, workspace)
+    ensure_fingerprint(dataset, workspace, [])
+    assert path.read_text(encoding="utf-8") == new
+    assert plan_dataset(dataset, workspace) == load_plan(workspace.about(NAME) / "plan.json")
 
 
 def test_stages_out_of_order(dataset: Dataset, workspace: Workspace, tmp_path: Path) -> None:

@@ -31,9 +31,10 @@ from autoseg.planner.mirroring import mirror_axes
 from autoseg.planner.normalization import plan_channel
 from autoseg.planner.processor import Budget
 from autoseg.planner.sample import WIDE, Sample
+from autoseg.planner.sampling import plan_sampling
 from autoseg.planner.slices import flat_axis, slice_reason
 from autoseg.planner.spacing import coarsest_first, median_shape, target_spacing
-from autoseg.planner.training import FOREGROUND_FRACTION, STEPS, plan_inference, plan_postprocess, plan_training
+from autoseg.planner.training import STEPS, plan_inference, plan_postprocess, plan_training
 
 __all__ = ["Budget", "make_plan"]
 
@@ -133,20 +134,25 @@ class _Decisions:
         """With what does not depend on resolution and patch; `why` has the reasons for those."""
         self.shapes[name] = tuple(shape)
         seen = self.fingerprint
-        mirrored, mirror_reason = mirror_axes(seen.labels, 3 if self.flat_axis is None else 2, self.budget.device)
+        volumes = 3 if self.flat_axis is None else 2
+        mirrored, mirror_reason = mirror_axes(seen.labels, seen.cases, volumes, self.budget.device)
         mirrored = tuple(axis for axis in mirrored if axis != slice_axis)
         training, training_reasons = plan_training(mirrored, self.budget, chosen.step_gmacs)
         inference, inference_reasons = plan_inference(mirrored)
         postprocess, postprocess_reasons = plan_postprocess()
         space = SpacePlan("LPS", tuple(spacing), slice_axis, "nonzero", image_order=3, label_order=1)
-        in_files = self.spacing[slice_axis or 0]  # across slices nothing is resampled
-        footprint, footprint_reasons = estimate(
-            seen, chosen, self.budget, space.in_volume(spacing, in_files), previous is not None
-        )
+        patch = chosen.topology.patch_size
+        whole_spacing = space.in_volume(spacing, self.spacing[slice_axis or 0])  # across slices nothing is resampled
+        footprint, footprint_reasons = estimate(seen, chosen, self.budget, whole_spacing, previous is not None)
+        if self.flat_axis is None:
+            whole_shape = space.in_volume(shape, self.shape[slice_axis or 0])
+            places = plan_sampling(seen, space.in_volume(patch, 1), whole_spacing, whole_shape)
+        else:
+            places = plan_sampling(seen, patch, spacing, shape)
         return Configuration(
             previous=previous,
             space=space,
-            patch=PatchPlan(chosen.topology.patch_size, chosen.batch_size, FOREGROUND_FRACTION),
+            patch=PatchPlan(chosen.topology.patch_size, chosen.batch_size, places.fraction, places.sampling),
             network=chosen.network,
             training=training,
             inference=inference,
@@ -159,6 +165,8 @@ class _Decisions:
                 "space.image_order": "cubic interpolation keeps edges sharp (nnU-Net)",
                 "space.label_order": "linear interpolation of each structure, the largest wins: smooth borders (nnU-Net)",
                 **architecture_reasons(chosen, self.budget, shape),
+                "patch.foreground_fraction": places.fraction_reason,
+                "patch.sampling": places.sampling_reason,
                 "training.mirror_axes": mirror_reason,
                 **training_reasons,
                 **inference_reasons,

@@ -97,7 +97,6 @@ def architecture_reasons(chosen: Architecture, budget: Budget, shape: Sequence[f
     return {
         "patch.patch_size": "; ".join(patch),
         "patch.batch_size": "; ".join(batch),
-        "patch.foreground_fraction": "a third of the samples show a structure for certain, so none is forgotten (nnU-Net)",
         **_network_reasons(chosen, budget),
     }
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from autoseg.facts import CaseFacts
 from autoseg.labels import LabelSet
+from autoseg.laterality import laterality
+from autoseg.planner.wording import percent
+
+MIXED_ABOVE = 0.1  # share of the cases that lie the other way round; a header or two may be wrong in any dataset
 
 
-def mirror_axes(labels: LabelSet, ndim: int, device: str) -> tuple[tuple[int, ...], str]:
+def mirror_axes(labels: LabelSet, cases: Sequence[CaseFacts], ndim: int, device: str) -> tuple[tuple[int, ...], str]:
     """Axes of the (z, y, x) array that are mirrored, and why.
 
     In 3D on a CPU none: training there sees each case some dozen times, not thousands of times, and has no use for twice the
     cases; mirroring would also double the time of each prediction.
 
-    x (left and right): bodies are nearly symmetric, and structures with a side in their name swap with their partner.
+    x (left and right): bodies are nearly symmetric, and structures with a side in their name swap with their partner. Not so
+    where one of the two is never seen, as if the other name stood for both sides, nor where the cases do not agree which side
+    is which: a mirror would make up what is not there.
     y: only in 2D, where an image may be of anything, and only if no structure is named after a place like 'upper'. z: never.
     """
     if device == "cpu" and ndim == 3:
@@ -20,13 +29,10 @@ def mirror_axes(labels: LabelSet, ndim: int, device: str) -> tuple[tuple[int, ..
             "3D cases are not mirrored on a CPU: time is short there, both for learning a second side and for predicting twice",
         )
     axes, reasons = [], []
-    if labels.unpaired_sides:
-        reasons.append(f"x is not mirrored: the other side of '{labels.unpaired_sides[0]}' is no structure of its own")
-    else:
+    x_mirrored, x_reason = _across(labels, cases)
+    if x_mirrored:
         axes.append(2)
-        pair = next((i for i, j in enumerate(labels.mirrored) if i != j), 0)
-        swap = f", '{labels.names[pair - 1]}' and '{labels.names[labels.mirrored[pair] - 1]}' swap names" if pair else ""
-        reasons.append(f"x is mirrored{swap}: left and right look alike")
+    reasons.append(x_reason)
     placed = [name for name in (labels.names_direction(0), labels.names_direction(1)) if name]
     if ndim == 2 and not placed:
         axes.insert(0, 1)
@@ -37,3 +43,29 @@ def mirror_axes(labels: LabelSet, ndim: int, device: str) -> tuple[tuple[int, ..
             causes.insert(0, "in canonical orientation they are never upside down")
         reasons.append(f"{'y is' if ndim == 2 else 'y and z are'} not mirrored: " + ", ".join(causes))
     return tuple(axes), "; ".join(reasons)
+
+
+def _across(labels: LabelSet, cases: Sequence[CaseFacts]) -> tuple[bool, str]:
+    """Whether left and right may be exchanged, and why."""
+    if labels.unpaired_sides:
+        return False, f"x is not mirrored: the other side of '{labels.unpaired_sides[0]}' is no structure of its own"
+    if not labels.side_pairs:
+        return True, "x is mirrored: left and right look alike"
+    for pair in labels.side_pairs:
+        seen = [any(case.voxels[index - 1] for case in cases if case.voxels) for index in pair]
+        if seen[0] != seen[1]:
+            here, there = (labels.names[index - 1] for index in (pair if seen[0] else pair[::-1]))
+            return False, f"x is not mirrored: '{there}', the other side of '{here}', occurs in no case"
+    found = laterality(labels, cases)
+    if found.n_mirrored > MIXED_ABOVE * found.n_cases:
+        return False, (
+            f"x is not mirrored: in {found.n_mirrored} of {found.n_cases} cases left and right lie the other way round than in "
+            f"the rest, more than {percent(MIXED_ABOVE)}, so that sides cannot be told apart"
+        )
+    left, right = (labels.names[index - 1] for index in labels.side_pairs[0])
+    several = f"{found.n_pairs} pairs such as " if found.n_pairs > 1 else ""
+    swap = f"{several}'{left}' and '{right}' swap names"
+    if found.n_cases:
+        n_alike = found.n_cases - found.n_mirrored
+        swap += f", and lie alike in {n_alike} of the {found.n_cases} cases that show both sides"
+    return True, f"x is mirrored, {swap}: left and right look alike"

@@ -9,7 +9,8 @@ from typing import Any
 
 from autoseg.dataset import Description
 from autoseg.errors import DataError
-from autoseg.fingerprint import SCHEMA_VERSION, CaseFacts, Fingerprint, Intensity
+from autoseg.facts import SCHEMA_VERSION, CaseFacts
+from autoseg.fingerprint import Fingerprint, Intensity
 from autoseg.geometry import Triple
 
 FILE = "dataset_fingerprint.json"
@@ -55,7 +56,7 @@ def from_nnunet(name: str, description: Description, found: dict[str, Any], sour
 def _case(index: int, spacing: tuple[float, float, float], shape: tuple[float, float, float]) -> CaseFacts:
     size: Triple = (int(shape[0]), int(shape[1]), int(shape[2]))
     digest = hashlib.sha256(repr((spacing, size)).encode()).hexdigest()  # tells datasets apart, if not contents
-    return CaseFacts(f"case_{index:04d}", digest, spacing, size, size, (), (), "")
+    return CaseFacts(f"case_{index:04d}", digest, spacing, size, size, (), (), (), (), "")
 
 
 def _intensity(statistics: Any, source: str | Path) -> Intensity:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoseg.fingerprint import CaseFacts
+from autoseg.facts import CaseFacts
 from autoseg.geometry import resampled_shape
 from autoseg.planner.wording import number, numbers
 

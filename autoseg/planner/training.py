@@ -6,7 +6,6 @@ from autoseg.plan import POSTPROCESS_RULES, InferencePlan, PostprocessRule, Trai
 from autoseg.planner.processor import Budget
 from autoseg.planner.wording import billions, seconds
 
-FOREGROUND_FRACTION = 0.33  # nnU-Net
 STEPS = 50_000  # without a limit of time
 STEPS_PER_EPOCH = 250  # nnU-Net
 
