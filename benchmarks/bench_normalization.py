@@ -1,6 +1,6 @@
 """Whether outliers in the images cost Dice, and whether the robust normalisation gives it back.
 
-    python benchmarks/bench_normalization.py [--epochs 6] [--seeds 2] [--data FOLDER] [--out benchmarks/results/normalization.md]
+    python benchmarks/bench_normalization.py [--epochs 10] [--seeds 2] [--data FOLDER] [--out benchmarks/results/normalization.md]
 
 First, what the planner's threshold stands on: the spread that clipping leaves in every image below FOLDER/*/imagesTr, and in
 normal noise with spikes. Then, what it is worth.
@@ -141,7 +141,7 @@ def dice(data: Path, work: Path, scheme: str, epochs: int, seed: int) -> tuple[f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path)
