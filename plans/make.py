@@ -1,0 +1,74 @@
+"""Makes the plans in this folder, or makes them anew after the planner has changed.
+
+    python plans/make.py               plan again from the fingerprints that lie here; git diff tells what has changed
+    python plans/make.py FOLDER ...    take fingerprints first: of datasets, or of folders with nnU-Net's dataset_fingerprint.json
+
+A fingerprint lies here without the names of cases and the digests of their files: facts only, one line a case.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from autoseg.dataset import open_dataset, read_description
+from autoseg.fingerprint import Fingerprint, load_fingerprint
+from autoseg.plan import Plan, save_plan
+from autoseg.planner import Budget, make_plan
+from autoseg.planner.nnunet import FILE, from_nnunet
+from autoseg.records import json_schema, to_json
+from autoseg.stages import fingerprint_dataset
+from autoseg.workspace import Workspace
+
+HERE = Path(__file__).resolve().parent
+FINGERPRINT, PLAN = ".fingerprint.json", ".plan.json"
+GPU = Budget("cuda", 8)
+CPU = Budget("cpu", 8, compute="bfloat16")  # two server cores with bf16 instructions: 120·10⁹ multiply-accumulates a second
+
+
+def anonymous(seen: Fingerprint) -> Fingerprint:
+    cases = tuple(replace(c, name=f"case_{i:04d}", digest="", intensities=(), remark="") for i, c in enumerate(seen.cases))
+    return replace(seen, cases=cases)
+
+
+def compact(seen: Fingerprint) -> str:
+    """JSON with a line for each case."""
+    head = to_json(replace(seen, cases=())).rstrip()
+    cases = ",\n".join("    " + json.dumps(asdict(case)) for case in seen.cases)
+    return head.replace('"cases": []', f'"cases": [\n{cases}\n  ]') + "\n"
+
+
+def take(folder: Path) -> Fingerprint:
+    if (folder / FILE).is_file():
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return anonymous(from_nnunet(folder.name, read_description(folder), found, folder / FILE))
+    with tempfile.TemporaryDirectory() as work:
+        workspace = Workspace(Path(work))
+        dataset = open_dataset(folder, workspace.label_values(folder.name))
+        return anonymous(fingerprint_dataset(dataset, workspace, [], None))
+
+
+def budget(seen: Fingerprint) -> Budget:
+    """A GPU with 8 GB where only nnU-Net has seen the cases, since its plans are for one; else a CPU, where they are tested."""
+    return CPU if seen.structures else GPU
+
+
+def plan(fingerprint: Path) -> Plan:
+    seen = load_fingerprint(fingerprint)
+    return make_plan(seen, budget(seen))
+
+
+def main() -> None:
+    for folder in map(Path, sys.argv[1:]):
+        (HERE / f"{folder.name}{FINGERPRINT}").write_text(compact(take(folder.resolve())), encoding="utf-8")
+    for fingerprint in sorted(HERE.glob(f"*{FINGERPRINT}")):
+        save_plan(plan(fingerprint), HERE / fingerprint.name.replace(FINGERPRINT, PLAN))
+        print(fingerprint.name.replace(FINGERPRINT, ""))
+    (HERE / "plan.schema.json").write_text(to_json(json_schema(Plan)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
