@@ -22,19 +22,23 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("batch", "image", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "footprint", "history", "io", "losses", "metrics", "nets"),
-        *("normalize", "notes", "resample", "schedule", "windows"),
+        *("normalize", "notes", "optimizers", "resample", "schedule", "stopping", "windows"),
     ),
     ("checkpoint", "dataset", "phantom", "postprocess", "prepare", "store"),
     ("pairs",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
     ("cleanup", "evaluate", "model", "planner", "task"),
-    ("validation",),
+    ("running", "validation"),
+    ("interim", "step"),
     ("predict", "stages", "train"),
     ("demo",),
     ("cli",),
     ("__main__",),
 )
-TORCH = {"checkpoint", "demo", "device", "losses", "model", "nets", "predict", "sampling", "train", "validation", "windows"}
+TORCH = {
+    *("checkpoint", "demo", "device", "interim", "losses", "model", "nets", "optimizers", "predict", "running", "sampling"),
+    *("step", "train", "validation", "windows"),
+}
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 
 

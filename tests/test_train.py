@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,8 @@ import torch
 from conftest import Tiny, TinyRuns
 from safetensors.torch import load_file
 
+from autoseg import interim as interim_module
+from autoseg import running as running_module
 from autoseg import train as train_module
 from autoseg.checkpoint import load_state
 from autoseg.dataset import open_dataset
@@ -26,9 +27,10 @@ from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.history import Epoch
 from autoseg.io import read_label_map
 from autoseg.metrics import dice_per_structure
-from autoseg.model import Model
+from autoseg.model import Model, load_model
 from autoseg.placement import Prepared
 from autoseg.plan import load_plan
+from autoseg.running import Running
 from autoseg.runs import load_run
 from autoseg.schedule import Budget
 from autoseg.store import StoredCase, write_case
@@ -123,8 +125,9 @@ def test_the_same_seed_trains_the_same(tiny: Tiny, tiny_runs: TinyRuns, float32_
     assert history(tmp_path / "b")[0]["train_loss"] != history(tmp_path / "a")[0]["train_loss"]
 
 
-KILLED = """
-import os, signal, sys
+PROGRAM = """
+import logging, os, signal, sys, time
+from dataclasses import replace
 from pathlib import Path
 import torch
 from autoseg import train as module
@@ -133,34 +136,86 @@ from autoseg.device import Device
 from autoseg.schedule import Budget
 from autoseg.task import train_task
 from autoseg.workspace import Workspace
-from dataclasses import replace
 
-original = module._step
+original = module.step
 
 def step(run, loader, progress):
-    if run.state.step == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
+    do = sys.argv[4] if run.state.step == 4 else ""
+    if do.startswith("SIG"):
+        os.kill(os.getpid(), getattr(signal, do))
+    if do == "STOP file":
+        (run.task.run / "STOP").touch()
+        run.stopping._looked = 0  # a second has passed
     return original(run, loader, progress)
 
-module._step = step
+def validate(model, *others):
+    if len(sys.argv) > 5:
+        time.sleep(0.6)  # sooner, it would be an echo of the first signal
+        os.kill(os.getpid(), getattr(signal, sys.argv[5]))
+    return validated(model, *others)
+
+module.step, validated, module.validate = step, module.validate, validate
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 torch.set_num_threads(1)
-data, root, run = map(Path, sys.argv[1:])
+data, root, run = map(Path, sys.argv[1:4])
 task = train_task(open_dataset(data), Workspace(root), None, "0", threads=2)
 module.train(replace(task, run=run), Budget(epochs=2), Device(torch.device("cpu"), torch.float32))
 """
 
 
+def program(tiny: Tiny, run: Path, *what: str) -> subprocess.CompletedProcess[str]:
+    """Trains in a process of its own. `what` happens to it in its fifth step, and when it begins to validate."""
+    command = [sys.executable, "-c", PROGRAM, str(tiny.data), str(tiny.workspace.root), str(run), *what]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 def test_a_killed_run_continues_to_the_same_end(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     run = tmp_path / "fold_0"
-    command = [sys.executable, "-c", KILLED, str(tiny.data), str(tiny.workspace.root), str(run)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run(command, env=environment, timeout=120, check=False).returncode == -signal.SIGKILL
+    assert program(tiny, run, "SIGKILL").returncode == -signal.SIGKILL
     assert load_state(run / "last.safetensors").step == 3
     assert not (run / "run.json").exists()
     train(tiny.task(run), EPOCHS, float32_cpu)
     same_outcome(run, tiny_runs.runs[0])
     assert not [p for p in run.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize(("what", "reason"), [("SIGTERM", "SIGTERM"), ("SIGINT", "Ctrl-C"), ("STOP file", "STOP file")])
+def test_a_run_that_is_told_to_stop_leaves_a_model(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str, reason: str
+) -> None:
+    run = tmp_path / "fold_0"
+    done = program(tiny, run, what)
+    assert done.returncode == 0, done.stderr
+    assert f"{reason}: stopping: validating what was learnt so far; press again to stop at once" in done.stderr
+    record = load_run(run)
+    assert (record.finished, record.stopped, record.steps) == (True, reason, 5)
+    assert record.case_dice is not None
+    assert [(row["epoch"], row["step"]) for row in history(run)] == [("1", "3"), ("2", "5")]
+    assert not (run / "STOP").exists()
+    assert len(load_model((run,), float32_cpu)[0].networks) == 1
+    assert train(tiny.task(run), EPOCHS, float32_cpu) == record
+    assert f"already trained until it was stopped ({reason})" in caplog.text
+
+
+def test_a_run_that_is_told_twice_stops_at_once_and_continues_to_the_same_end(
+    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path
+) -> None:
+    """The second time as the validation begins. Its label maps, of half-trained weights, must not be taken for the last ones."""
+    run = tmp_path / "fold_0"
+    done = program(tiny, run, "SIGTERM", "SIGINT")
+    assert done.returncode != 0
+    assert "stopped; the same command continues at step 5" in done.stderr
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert not (run / "run.json").exists()
+    (run / "validation").mkdir()
+    name = f"{tiny.task(run).validation[0].name}.nii.gz"
+    (run / "validation" / name).write_text("a leftover")
+    assert train(tiny.task(run), EPOCHS, float32_cpu).stopped is None
+    first, second = (load_file(folder / "last.safetensors") for folder in (run, tiny_runs.runs[0]))
+    assert all(torch.equal(first[k], second[k]) for k in first | second)
+    assert load_run(run).case_dice == tiny_runs.records[0].case_dice
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -170,14 +225,14 @@ def test_an_interrupted_run_continues_to_the_same_weights(
     configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, optimizer=optimizer))
     plan = replace(tiny.plan, configurations={"3d_fullres": configuration})
     train(tiny.task(tmp_path / "whole", plan=plan), EPOCHS, float32_cpu)
-    original = train_module._step
+    original = train_module.step
 
-    def interrupted(run: object, loader: object, progress: float) -> float:
-        if run.state.step == 4:  # type: ignore[attr-defined]
+    def interrupted(run: Running, loader: object, progress: float) -> float:
+        if run.state.step == 4:
             raise KeyboardInterrupt
         return original(run, loader, progress)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train_module, "_step", interrupted)
+    monkeypatch.setattr(train_module, "step", interrupted)
     task = tiny.task(tmp_path / "parts", plan=plan)
     with pytest.raises(KeyboardInterrupt):
         train(task, EPOCHS, float32_cpu)
@@ -194,17 +249,29 @@ def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
 ) -> None:
     """200 epochs of one step: an epoch ends at every step, whatever floating point makes of k/200 × 200."""
 
-    def no_work(run: object, loader: object, progress: float) -> float:
-        return 0.5
+    def no_work(run: Running, loader: object, progress: float) -> float:
+        return counted(run)
 
-    monkeypatch.setattr(train_module, "_step", no_work)
+    monkeypatch.setattr(train_module, "step", no_work)
     rows: list[Epoch] = []
     monkeypatch.setattr(train_module, "write_history", lambda _, seen: rows.append(seen[-1]))
-    monkeypatch.setattr(train_module, "save_training", lambda *_: None)
+    monkeypatch.setattr(running_module, "save_training", lambda *_: None)
     configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, steps_per_epoch=1))
     task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": configuration}), validation=())
     train(task, Budget(epochs=200), float32_cpu)
     assert [(row.epoch, row.step) for row in rows] == [(i, i) for i in range(1, 201)]
+
+
+def counted(run: Running) -> float:
+    """A step without work, and its loss."""
+    run.state = replace(run.state, step=run.state.step + 1)
+    return 0.5
+
+
+def turn_clock(monkeypatch: pytest.MonkeyPatch, now: list[float]) -> None:
+    """`now[0]` is what the clock shows to a run."""
+    for module in (train_module, running_module, interim_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
 
 @pytest.mark.parametrize("faster", [1.0, 0.5])
@@ -213,21 +280,21 @@ def test_a_timed_run_stops_in_time_for_its_validation(
 ) -> None:
     """On a clock of our own, where a step takes two seconds and a prediction half a second, or ever less."""
     seconds = [0.5]
-    now = [time.monotonic()]  # a run takes its beginning from the true clock
-    monkeypatch.setattr(train_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    predicted = train_module.case_dice
+    now = [0.0]
+    turn_clock(monkeypatch, now)
+    predicted = interim_module.case_dice
 
-    def step(run: object, loader: object, progress: float) -> float:
+    def step(run: Running, loader: object, progress: float) -> float:
         now[0] += 2
-        return 0.5
+        return counted(run)
 
     def case_dice(model: object, cases: list[StoredCase], labels: object) -> object:
         now[0] += seconds[-1] * len(cases)
         seconds.append(seconds[-1] * faster)
         return predicted(model, cases, labels)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train_module, "_step", step)
-    monkeypatch.setattr(train_module, "case_dice", case_dice)
+    monkeypatch.setattr(train_module, "step", step)
+    monkeypatch.setattr(interim_module, "case_dice", case_dice)
     record = train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
     reserve = 3 + 1.2 * seconds[-2] * 2 ** len(tiny.configuration.inference.mirror_axes)
     assert 100 - reserve - 2 < record.seconds < 100 - reserve + 3  # the validation takes no time on this clock
@@ -296,19 +363,19 @@ def test_task_that_cannot_be(tiny: Tiny, tmp_path: Path) -> None:
 
 def own_clock(monkeypatch: pytest.MonkeyPatch, step_seconds: float, case_seconds: float) -> list[float]:
     """A clock that only steps and interim predictions move; its time is the entry of the list."""
-    now = [time.monotonic()]  # a run takes its beginning from the true clock
-    monkeypatch.setattr(train_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    now = [0.0]
+    turn_clock(monkeypatch, now)
 
-    def step(run: object, loader: object, progress: float) -> float:
+    def step(run: Running, loader: object, progress: float) -> float:
         now[0] += step_seconds
-        return 0.5
+        return counted(run)
 
     def case_dice(model: object, cases: list[StoredCase], labels: object) -> float:
         now[0] += case_seconds * len(cases)
         return 0.5
 
-    monkeypatch.setattr(train_module, "_step", step)
-    monkeypatch.setattr(train_module, "case_dice", case_dice)
+    monkeypatch.setattr(train_module, "step", step)
+    monkeypatch.setattr(interim_module, "case_dice", case_dice)
     return now
 
 
@@ -341,14 +408,14 @@ def test_cases_that_would_take_too_long_are_not_scored_along_the_way(
 def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, task: TrainTask, device: Device) -> None:
     """Half of a hundred seconds on a clock of our own; afterwards that clock goes on, without interruption."""
     own_clock(monkeypatch, 2, 0.1)
-    usual = train_module._step
+    usual = train_module.step
 
-    def interrupted(run: object, loader: object, progress: float) -> float:
-        if run.state.step == 25:  # type: ignore[attr-defined]
+    def interrupted(run: Running, loader: object, progress: float) -> float:
+        if run.state.step == 25:
             raise KeyboardInterrupt
         return usual(run, loader, progress)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train_module, "_step", interrupted)
+    monkeypatch.setattr(train_module, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(task, Budget(seconds=100), device)
     monkeypatch.undo()

@@ -1,0 +1,104 @@
+"""A training run under way: its moving parts, made anew or from what an interrupted one has left."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from autoseg.checkpoint import State, load_state, load_training, save_training
+from autoseg.device import Device
+from autoseg.errors import PlanError
+from autoseg.model import Model, fresh_network
+from autoseg.optimizers import make_optimizer
+from autoseg.plan import Configuration, Plan, save_plan
+from autoseg.progress import duration, log
+from autoseg.records import to_json
+from autoseg.schedule import Budget
+from autoseg.stopping import Stopping
+from autoseg.task import TrainTask
+
+
+@dataclass
+class Running:
+    """Networks, optimizer and state of a run.
+
+    Args:
+        model: the averaged weights.
+        case_seconds: what a case took when it was last scored along the way; 0 before the first time.
+    """
+
+    task: TrainTask
+    configuration: Configuration
+    budget: Budget
+    model: Model
+    network: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    state: State
+    stopping: Stopping
+    began: float = field(default_factory=lambda: time.monotonic())
+    saved: float = field(default_factory=lambda: time.monotonic())
+    case_seconds: float = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        return self.state.elapsed + time.monotonic() - self.began
+
+    def progress(self) -> float:
+        per_epoch = self.configuration.training.steps_per_epoch
+        return self.budget.progress(self.state.step, per_epoch, self.elapsed, self.state.reserve)
+
+    def epoch_is_over(self) -> bool:
+        # Now and then a step of a 200th part adds up to a hair less than a whole epoch; and progress may fall back a little
+        # when the final validation turns out to need less time than was kept for it.
+        return int(self.progress() * self.budget.n_epochs + 1e-9) > len(self.state.history)
+
+    def save(self) -> None:
+        now = replace(self.state, elapsed=self.elapsed, loss_scale=float(self.scaler.get_scale()))
+        save_training(self.task.run / "last.safetensors", self.network, self.model.networks[0], self.optimizer, now)
+        self.saved = time.monotonic()
+
+
+def set_up(task: TrainTask, budget: Budget | None, device: Device) -> Running:
+    """A new run, or the interrupted one of the task's folder.
+
+    Args:
+        budget: None means that of the interrupted run, or the plan's number of epochs for a new one.
+
+    Raises:
+        PlanError: the run in the folder follows another plan.
+    """
+    _, configuration = task.plan.configuration(task.configuration)
+    digest = plan_digest(task.plan, task.configuration)
+    torch.manual_seed(task.seed)
+    network = fresh_network(task.plan, configuration, device)
+    averaged = copy.deepcopy(network).eval().requires_grad_(False)
+    optimizer = make_optimizer(network, configuration.training)
+    state = State(digest, None, configuration.training.epochs, task.seed, 0, 0.0, 0.0, 0, -1.0, 2.0**16, ())
+    last = task.run / "last.safetensors"
+    if last.is_file():
+        state = load_state(last)
+        if state.plan != digest:
+            raise PlanError(
+                "the run in this folder follows another plan",
+                file=task.run,
+                fix="add --restart to train anew with the present plan, or put the old plan back",
+            )
+        load_training(last, network, averaged, optimizer)
+        log.warning("continuing at step %d, %s into the run", state.step, duration(state.elapsed))
+    budget = budget or Budget(state.budget_seconds, state.budget_epochs)
+    state = replace(state, budget_seconds=budget.seconds, budget_epochs=budget.epochs)
+    scaler = torch.amp.GradScaler(device.place.type, init_scale=state.loss_scale, enabled=device.needs_scaler)
+    model = Model((averaged,), task.plan, configuration, device)
+    save_plan(task.plan, task.run / "plan.json")
+    return Running(task, configuration, budget, model, network, optimizer, scaler, state, Stopping(task.run))
+
+
+def plan_digest(plan: Plan, configuration: str) -> str:
+    """Of all that training follows: the data and the configuration, without the reasons."""
+    chosen = plan.configuration(configuration)[1]
+    return hashlib.sha256(to_json((plan.data, replace(chosen, why={}))).encode()).hexdigest()
