@@ -23,6 +23,15 @@ OPTIMIZER = "optimizer/"
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """Where a run began to spend its budget: at nothing, or where it had ended before it was extended."""
+
+    step: int = 0
+    seconds: float = 0.0
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
 class State:
     """Everything of a training run that is not a tensor.
 
@@ -31,6 +40,7 @@ class State:
         budget_seconds, budget_epochs: what the run was given, one of the two.
         reserve: seconds kept for the final validation.
         interim: number of validation cases scored along the way, 0 before the first time.
+        patience: scored epochs without a better case Dice after which training ends; None for no such limit.
     """
 
     plan: str
@@ -44,6 +54,8 @@ class State:
     best: float
     loss_scale: float
     history: tuple[Epoch, ...]
+    began: Beginning = Beginning()
+    patience: int | None = None
 
 
 def save_weights(path: Path, averaged: nn.Module, state: State) -> None:

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from autoseg.checkpoint import State, load_state, load_training, save_training
+from autoseg.checkpoint import Beginning, State, load_state, load_training, save_training
 from autoseg.device import Device
-from autoseg.errors import PlanError
+from autoseg.errors import PlanError, UsageError
 from autoseg.model import Model, fresh_network
 from autoseg.optimizers import make_optimizer
 from autoseg.plan import Configuration, Plan, save_plan
 from autoseg.progress import duration, log
 from autoseg.records import to_json
+from autoseg.runs import is_finished
 from autoseg.schedule import Budget
 from autoseg.stopping import Stopping
 from autoseg.task import TrainTask
@@ -49,13 +50,13 @@ class Running:
         return self.state.elapsed + time.monotonic() - self.began
 
     def progress(self) -> float:
-        per_epoch = self.configuration.training.steps_per_epoch
-        return self.budget.progress(self.state.step, per_epoch, self.elapsed, self.state.reserve)
+        began, per_epoch = self.state.began, self.configuration.training.steps_per_epoch
+        return self.budget.progress(self.state.step - began.step, per_epoch, self.elapsed - began.seconds, self.state.reserve)
 
     def epoch_is_over(self) -> bool:
         # Now and then a step of a 200th part adds up to a hair less than a whole epoch; and progress may fall back a little
         # when the final validation turns out to need less time than was kept for it.
-        return int(self.progress() * self.budget.n_epochs + 1e-9) > len(self.state.history)
+        return int(self.progress() * self.budget.n_epochs + 1e-9) > len(self.state.history) - self.state.began.epochs
 
     def save(self) -> None:
         now = replace(self.state, elapsed=self.elapsed, loss_scale=float(self.scaler.get_scale()))
@@ -63,14 +64,17 @@ class Running:
         self.saved = time.monotonic()
 
 
-def set_up(task: TrainTask, budget: Budget | None, device: Device) -> Running:
-    """A new run, or the interrupted one of the task's folder.
+def set_up(task: TrainTask, budget: Budget | None, device: Device, extend: bool = False, patience: int | None = None) -> Running:
+    """A new run, or the one of the task's folder.
 
     Args:
         budget: None means that of the interrupted run, or the plan's number of epochs for a new one.
+        extend: spend the budget in addition to what the finished run in the folder has spent.
+        patience: None means that of the interrupted run.
 
     Raises:
         PlanError: the run in the folder follows another plan.
+        UsageError: to be extended, but not finished.
     """
     _, configuration = task.plan.configuration(task.configuration)
     digest = plan_digest(task.plan, task.configuration)
@@ -90,12 +94,28 @@ def set_up(task: TrainTask, budget: Budget | None, device: Device) -> Running:
             )
         load_training(last, network, averaged, optimizer)
         log.warning("continuing at step %d, %s into the run", state.step, duration(state.elapsed))
+    if extend:
+        state = _extended(state, task, budget)
     budget = budget or Budget(state.budget_seconds, state.budget_epochs)
-    state = replace(state, budget_seconds=budget.seconds, budget_epochs=budget.epochs)
+    state = replace(state, budget_seconds=budget.seconds, budget_epochs=budget.epochs, patience=patience or state.patience)
     scaler = torch.amp.GradScaler(device.place.type, init_scale=state.loss_scale, enabled=device.needs_scaler)
     model = Model((averaged,), task.plan, configuration, device)
     save_plan(task.plan, task.run / "plan.json")
     return Running(task, configuration, budget, model, network, optimizer, scaler, state, Stopping(task.run))
+
+
+def _extended(state: State, task: TrainTask, budget: Budget | None) -> State:
+    """At the beginning of an extension, or where an interrupted one has stopped."""
+    if state.step and is_finished(task.run):
+        return replace(state, began=Beginning(state.step, state.elapsed, len(state.history)))
+    if state.began.step and budget == Budget(state.budget_seconds, state.budget_epochs):
+        return state
+    raise UsageError(
+        "only a finished run can be extended",
+        file=task.run,
+        found=f"a run that was interrupted at step {state.step}" if state.step else "nothing trained",
+        fix="train without --extend first",
+    )
 
 
 def plan_digest(plan: Plan, configuration: str) -> str:

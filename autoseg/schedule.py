@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from autoseg.errors import UsageError
 from autoseg.progress import duration
 
+EXTENSION_RATE = 1 / 3  # of the base learning rate, at its highest: less than at first, so that what was learnt is kept
+EXTENSION_WARMUP = 0.05
 EPOCH_SECONDS = (20.0, 480.0)  # a timed run reports and saves at least every 8 minutes, and not in every breath
 
 
@@ -57,6 +59,30 @@ def learning_rate_factor(schedule: str, progress: float, warmup: float) -> float
         return max(progress / warmup, 1e-3)
     t = (progress - warmup) / (1 - warmup)
     return (1 - t) ** 0.9 if schedule == "poly" else 0.5 * (1 + math.cos(math.pi * t))
+
+
+def extension_factor(schedule: str, progress: float) -> float:
+    """`learning_rate_factor` while a finished run is extended: up linearly over the first 5 % to a third of the base learning
+    rate, then as scheduled."""
+    return EXTENSION_RATE * learning_rate_factor(schedule, progress, EXTENSION_WARMUP)
+
+
+def asked_budget(time: str | None, epochs: int | None, extend: str | None = None, restart: bool = False) -> Budget | None:
+    """The budget that the options --time, --epochs and --extend ask for; None where there is none of them.
+
+    Raises:
+        UsageError: options that contradict each other, or that are no budget.
+    """
+    if extend is None:
+        return Budget(parse_duration(time) if time else None, epochs) if time or epochs is not None else None
+    others = {"--time": time, "--epochs": epochs, "--restart": restart or None}
+    if given := [name for name, value in others.items() if value is not None]:
+        raise UsageError(
+            "--extend says how much is added to a finished run",
+            found=f"--extend {extend} with {' and '.join(given)}",
+            fix="leave out one of them",
+        )
+    return Budget(epochs=int(extend)) if extend.strip().isdecimal() else Budget(seconds=parse_duration(extend))
 
 
 def parse_duration(text: str) -> float:

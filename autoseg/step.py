@@ -11,7 +11,7 @@ from autoseg.errors import DataError
 from autoseg.losses import deep_supervision
 from autoseg.running import Running
 from autoseg.sampling import Batch, Loader
-from autoseg.schedule import learning_rate_factor
+from autoseg.schedule import extension_factor, learning_rate_factor
 
 GRADIENT_NORM = 12.0  # clipping, as nnU-Net
 
@@ -23,12 +23,12 @@ def step(run: Running, loader: Loader, progress: float) -> float:
         DataError: loss or gradient is not finite; names the cases. Nothing has changed then.
         KeyboardInterrupt: before or after, never between, the changes that make up a step.
     """
-    plan, device = run.configuration.training, run.model.device
+    device = run.model.device
     batch = loader.next()
     image = batch.image.to(device.place, non_blocking=True)
     label = batch.label.to(device.place, non_blocking=True)
     for group in run.optimizer.param_groups:
-        group["lr"] = plan.learning_rate * learning_rate_factor(plan.schedule, progress, plan.warmup_fraction)
+        group["lr"] = _learning_rate(run, progress)
     with device.autocast():
         outputs = run.network(image)
     loss = deep_supervision(outputs, label, run.task.plan.data.labels.ignore_index)
@@ -43,6 +43,13 @@ def step(run: Running, loader: Loader, progress: float) -> float:
     with run.stopping.shielded():
         _update(run)
     return value
+
+
+def _learning_rate(run: Running, progress: float) -> float:
+    plan = run.configuration.training
+    if run.state.began.step:
+        return plan.learning_rate * extension_factor(plan.schedule, progress)
+    return plan.learning_rate * learning_rate_factor(plan.schedule, progress, plan.warmup_fraction)
 
 
 def _update(run: Running) -> None:

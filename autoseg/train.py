@@ -17,7 +17,7 @@ from autoseg.dataset import Case
 from autoseg.device import Device, out_of_memory
 from autoseg.errors import DataError
 from autoseg.files import write_text
-from autoseg.history import Epoch, write_history
+from autoseg.history import Epoch, epochs_without_gain, write_history
 from autoseg.interim import LAST_SECONDS, expected_validation, interim_score
 from autoseg.plan import load_plan
 from autoseg.progress import duration, log
@@ -34,8 +34,8 @@ from autoseg.validation import validate
 SAVE_EVERY = 120.0  # seconds of work that a crash may cost
 
 
-def train(task: TrainTask, budget: Budget | None, device: Device) -> RunRecord:
-    """Trains one fold and validates it on whole cases; continues an interrupted run, skips a finished one.
+def train(task: TrainTask, budget: Budget | None, device: Device, extend: bool = False, patience: int | None = None) -> RunRecord:
+    """Trains one fold and validates it on whole cases; continues an interrupted run, skips a finished one unless it is extended.
 
     Told to stop (see `stopping`), it ends early but well: the model is validated and recorded as usual. Told twice, it saves
     its state and leaves with KeyboardInterrupt; the same call continues.
@@ -45,19 +45,23 @@ def train(task: TrainTask, budget: Budget | None, device: Device) -> RunRecord:
 
     Args:
         budget: None means that of the interrupted run, or the plan's number of epochs for a new one.
+        extend: the folder's finished run goes on for another `budget`; its learning rate rises again and falls again (see
+            `schedule.extension_factor`), its averaged weights and its curve go on. Until that has ended it counts as unfinished.
+        patience: end after so many scored epochs in a row without a better case Dice. A timed run's epochs are its reports.
 
     Raises:
         DataError: no prepared case to train on, or a loss that is not finite (names the cases).
         PlanError: an interrupted run in the folder follows another plan.
         ResourceError: not enough memory for a step.
+        UsageError: a run to be extended that is not finished.
     """
-    if is_finished(task.run):
+    if is_finished(task.run) and not extend:
         return _skipped(task)
     if task.plan.origin.device == "cuda" and device.place.type == "cpu":
         log.warning(
             "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
         )
-    run = set_up(task, budget, device)
+    run = set_up(task, budget, device, extend, patience)
     training, validation = _stored(task.training, task.prepared), _stored(task.validation, task.prepared)
     if not training:
         raise DataError("no prepared case to train on", file=task.prepared, fix="autoseg preprocess")
@@ -70,8 +74,11 @@ def train(task: TrainTask, budget: Budget | None, device: Device) -> RunRecord:
         len(validation),
         device,
         sum(p.numel() for p in run.network.parameters()) / 1e6,
-        duration(run.budget.seconds) if run.budget.seconds else f"{run.budget.epochs} epochs",
+        (duration(run.budget.seconds) if run.budget.seconds else f"{run.budget.epochs} epochs") + (" more" if extend else ""),
     )
+    if is_finished(task.run):
+        run.save()
+        write_text(task.run / "run.json", to_json(replace(load_run(task.run), finished=False)))
     try:
         with run.stopping:
             with out_of_memory("a plan for less memory: autoseg plan_and_preprocess --replan --memory GB"):
@@ -88,7 +95,7 @@ def _skipped(task: TrainTask) -> RunRecord:
     how = f" until it was stopped ({record.stopped})" if record.stopped else ""
     other = plan_digest(before, task.configuration) != plan_digest(task.plan, task.configuration)
     log.warning(
-        "%s is already trained%s (case Dice %s)%s; --restart trains it anew",
+        "%s is already trained%s (case Dice %s)%s; --extend trains it further, --restart anew",
         task.run,
         how,
         _score(record.case_dice),
@@ -139,6 +146,10 @@ def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase
                 _report(run, row)
                 if stopped:
                     return run.stopping.reason
+                stale = epochs_without_gain(run.state.history[run.state.began.epochs :])
+                if run.state.patience and stale >= run.state.patience and run.progress() < 1:
+                    log.warning("no better case Dice in %d epochs: validating", stale)
+                    return f"no better case Dice in {stale} epochs"
                 losses, waited = [], loader.waited
                 epoch_began = time.monotonic()
     except KeyboardInterrupt:
@@ -158,11 +169,12 @@ def _report(run: Running, row: Epoch) -> None:
         save_weights(run.task.run / "best.safetensors", run.model.networks[0], run.state)
     run.save()
     write_history(run.task.run, run.state.history)
-    left = row.seconds / max(run.progress(), 1e-9) - row.seconds
+    began = run.state.began
+    left = (row.seconds - began.seconds) * (1 / max(run.progress(), 1e-9) - 1)
     log.info(
         "epoch %d/%d  step %d  loss %.3f  case Dice %s (%d cases)%s  lr %.1e  %.2f s/step  data wait %.0f%%  RAM %s GB  %s left",
         row.epoch,
-        run.budget.n_epochs,
+        began.epochs + run.budget.n_epochs,
         row.step,
         row.train_loss,
         _score(row.case_dice),

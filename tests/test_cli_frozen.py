@@ -34,6 +34,8 @@ COMMANDS = {
         ("fold", "-f --fold", False),
         ("time", "--time", False),
         ("epochs", "--epochs", False),
+        ("extend", "--extend", False),
+        ("patience", "--patience", False),
         ("restart", "--restart", False),
         ("seed", "--seed", False),
     },

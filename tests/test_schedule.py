@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import UsageError
-from autoseg.schedule import EPOCH_SECONDS, Budget, learning_rate_factor, parse_duration
+from autoseg.schedule import EPOCH_SECONDS, Budget, asked_budget, extension_factor, learning_rate_factor, parse_duration
 
 few = settings(max_examples=50, deadline=None)
 
@@ -68,6 +68,39 @@ def test_learning_rate_rises_then_falls(schedule: str, warmup: float, one: float
         assert first <= second
     if early >= warmup:
         assert first >= second - 1e-12
+
+
+def test_learning_rate_of_an_extension_by_hand() -> None:
+    """Up to a third of the base rate in the first twentieth, then the schedule."""
+    assert extension_factor("cosine", 0.025) == pytest.approx(1 / 6)
+    assert extension_factor("cosine", 0.05) == pytest.approx(1 / 3)
+    assert extension_factor("cosine", 0.525) == pytest.approx(1 / 6)
+    assert extension_factor("poly", 0.525) == pytest.approx(0.5**0.9 / 3)
+    assert extension_factor("cosine", 1.0) == extension_factor("poly", 1.0) == 0
+
+
+def test_what_the_options_ask_for() -> None:
+    assert asked_budget(None, None) is None
+    assert asked_budget("10m", None) == Budget(seconds=600)
+    assert asked_budget(None, 5, restart=True) == Budget(epochs=5)
+    assert asked_budget(None, None, "2h") == Budget(seconds=7200)
+    assert asked_budget(None, None, " 50 ") == Budget(epochs=50)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("1h", None, "2h", False), "--extend says how much is added.*; found: --extend 2h with --time; fix: leave out one"),
+        ((None, 5, "50", True), "found: --extend 50 with --epochs and --restart"),
+        ((None, None, "0", False), "too few epochs; found: 0"),
+        ((None, None, "some", False), "not a duration; found: some"),
+        ((None, 0, None, False), "too few epochs"),
+        (("1h", 5, None, False), "give either --time or --epochs"),
+    ],
+)
+def test_options_that_contradict_each_other(options: tuple[str | None, int | None, str | None, bool], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        asked_budget(*options)
 
 
 @pytest.mark.parametrize(

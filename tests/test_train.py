@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 from autoseg import interim as interim_module
 from autoseg import running as running_module
 from autoseg import train as train_module
-from autoseg.checkpoint import load_state
+from autoseg.checkpoint import Beginning, load_state
 from autoseg.dataset import open_dataset
 from autoseg.device import Device
 from autoseg.errors import DataError, PlanError, UsageError
@@ -32,7 +33,7 @@ from autoseg.placement import Prepared
 from autoseg.plan import load_plan
 from autoseg.running import Running
 from autoseg.runs import load_run
-from autoseg.schedule import Budget
+from autoseg.schedule import Budget, extension_factor
 from autoseg.store import StoredCase, write_case
 from autoseg.task import TrainTask, train_task
 from autoseg.train import train
@@ -111,7 +112,7 @@ def test_a_plan_that_does_not_fit_the_run_or_the_device_is_said_to_be_so(
     edited = replace(tiny.plan, configurations={"3d_fullres": slower})
     assert train(tiny.task(tiny_runs.runs[0], plan=edited), EPOCHS, float32_cpu) == tiny_runs.records[0]
     assert "already trained" in caplog.text
-    assert "another plan than the present one; --restart" in caplog.text
+    assert "another plan than the present one; --extend trains it further, --restart anew" in caplog.text
     assert "for a GPU" not in caplog.text
     gpu = replace(tiny.plan, origin=replace(tiny.plan.origin, device="cuda"))
     train(tiny.task(tmp_path, plan=gpu), Budget(epochs=1), float32_cpu)
@@ -133,7 +134,7 @@ import torch
 from autoseg import train as module
 from autoseg.dataset import open_dataset
 from autoseg.device import Device
-from autoseg.schedule import Budget
+from autoseg.schedule import Budget, extension_factor
 from autoseg.task import train_task
 from autoseg.workspace import Workspace
 
@@ -436,6 +437,78 @@ def test_an_interrupted_run_keeps_its_budget(
 ) -> None:
     interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
     assert 90 < train(tiny.task(tmp_path), None, float32_cpu).seconds < 100
+
+
+def test_a_finished_run_can_be_extended(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+    run = tmp_path / "fold_0"
+    shutil.copytree(tiny_runs.runs[0], run)
+    record = train(tiny.task(run), Budget(epochs=2), float32_cpu, extend=True)
+    assert (record.steps, record.finished, record.stopped) == (12, True, None)
+    assert load_state(run / "last.safetensors").began == Beginning(6, pytest.approx(record.seconds, rel=1), 2)
+    rows, before = history(run), history(tiny_runs.runs[0])
+    assert rows[:2] == before
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "3"), ("2", "6"), ("3", "9"), ("4", "12")]
+    rates = [0.01 * extension_factor("cosine", p) for p in (2 / 6, 5 / 6)]  # of the last step of each epoch
+    assert [float(row["learning_rate"]) for row in rows[2:]] == pytest.approx(rates, rel=1e-4)
+    assert load_run(run) == record
+    again = train(tiny.task(run), Budget(epochs=1), float32_cpu, extend=True)
+    assert (again.steps, len(history(run))) == (15, 5)
+
+
+def test_an_interrupted_extension_continues(
+    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same call, or without saying again that it is one; as what it is, not as a second extension."""
+    original = train_module.step
+
+    def interrupted(run: Running, loader: object, progress: float) -> float:
+        if run.state.step == 9:
+            raise KeyboardInterrupt
+        return original(run, loader, progress)  # type: ignore[arg-type]
+
+    for name in ("whole", "same", "plain"):
+        shutil.copytree(tiny_runs.runs[0], tmp_path / name)
+    train(tiny.task(tmp_path / "whole"), EPOCHS, float32_cpu, extend=True)
+    for name in ("same", "plain"):
+        task = tiny.task(tmp_path / name)
+        monkeypatch.setattr(train_module, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(task, EPOCHS, float32_cpu, extend=True)
+        monkeypatch.undo()
+        with pytest.raises(UsageError, match="training of this fold has not finished"):
+            load_model((task.run,), float32_cpu)
+        with pytest.raises(UsageError, match=r"only a finished run can be extended; .*interrupted at step 9; fix: train without"):
+            train(task, Budget(epochs=7), float32_cpu, extend=True)
+        train(task, EPOCHS if name == "same" else None, float32_cpu, extend=name == "same")
+        same_outcome(tmp_path / "whole", task.run)
+
+
+def test_an_extension_in_time(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten epochs in a hundred seconds of two-second steps, then a hundred seconds more."""
+    own_clock(monkeypatch, 2, 0.1)
+    first = train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
+    n = len(history(tmp_path))
+    second = train(tiny.task(tmp_path), Budget(seconds=200), float32_cpu, extend=True)
+    assert 90 < first.seconds < 102
+    assert 190 < second.seconds - first.seconds < 202
+    assert [row["epoch"] for row in history(tmp_path)] == [str(i + 1) for i in range(n + 10)]
+
+
+def test_only_what_is_finished_can_be_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"only a finished run can be extended; .*found: nothing trained"):
+        train(tiny.task(tmp_path), EPOCHS, float32_cpu, extend=True)
+
+
+def test_patience(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best case Dice is that of the second epoch; in an extension the first one's is the best of it."""
+    scores = iter([0.1, 0.5, 0.4, 0.5, 0.3, 0.45, 0.1, 0.2, 0.3])
+    monkeypatch.setattr(train_module, "step", lambda run, loader, progress: counted(run))
+    monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
+    record = train(tiny.task(tmp_path), Budget(epochs=8), float32_cpu, patience=3)
+    assert (record.steps, record.stopped, record.finished) == (15, "no better case Dice in 3 epochs", True)
+    assert load_state(tmp_path / "last.safetensors").best == 0.5
+    record = train(tiny.task(tmp_path), Budget(epochs=8), float32_cpu, extend=True)
+    assert (record.steps, record.stopped) == (27, "no better case Dice in 3 epochs")
 
 
 def test_without_a_budget_the_plan_decides(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:

@@ -17,6 +17,12 @@ def run(
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Budget in epochs. Default: that of the interrupted run, else the plan's.")
     ] = None,
+    extend: Annotated[
+        str | None, typer.Option("--extend", help="Train a finished run further, for so long (2h) or so many epochs (50).")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option("--patience", min=1, help="Stop after so many epochs without a better case Dice.")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was trained before.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, sampling and augmentation.")] = 0,
     device: o.DeviceOption = "auto",
@@ -25,17 +31,21 @@ def run(
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Train a fold and validate it on whole cases. Continues an interrupted run by itself."""
+    """Train a fold and validate it on whole cases. Continues an interrupted run by itself.
+
+    Ctrl-C, SIGTERM or a file named STOP in the run's folder end it early, validated and ready to use; a second Ctrl-C at once.
+    """
     from autoseg.batch import Failure
     from autoseg.device import choose_device
     from autoseg.progress import log
-    from autoseg.schedule import Budget, parse_duration
+    from autoseg.schedule import asked_budget
     from autoseg.stages import forget_run, prepare_dataset
     from autoseg.task import train_task
     from autoseg.train import train
     from autoseg.workspace import Workspace
 
     o.be_quiet(quiet)
+    budget = asked_budget(time, epochs, extend, restart)
     workspace = Workspace(root)
     about = o.open_named(dataset, workspace)
     failures: list[Failure] = []
@@ -43,11 +53,10 @@ def run(
         about, workspace, configuration, failures, 0 if workers == 0 else None
     )  # at once if nothing has changed or been deleted
     task = train_task(about, workspace, configuration, fold, seed, workers)
-    budget = Budget(parse_duration(time) if time else None, epochs) if time or epochs is not None else None
     place = choose_device(device)
     if restart:  # nothing that is wrong above costs a run
         forget_run(task.run)
-    record = train(task, budget, place)
+    record = train(task, budget, place, extend is not None, patience)
     workspace.remember_model(task.run)
     o.show(record, json)
     if not json:
