@@ -15,8 +15,8 @@ from autoseg.records import from_json, to_json
 SCHEMA_VERSION = 1
 NORMALIZATIONS = ("ct", "zscore", "zscore_nonzero", "rescale_0_1", "rgb_0_1", "none")
 NETWORKS = ("plain_unet", "residual_unet")
-SCHEDULES = ("cosine", "poly")
-OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "poly", "one_cycle", "step", "multistep", "exponential", "warm_restarts", "constant")
+OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
 AUGMENTATIONS = ("default", "none")
 POSTPROCESS_RULES = ("largest_foreground", "largest_per_structure")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from autoseg.errors import UsageError
@@ -50,15 +51,76 @@ class Budget:
         return min(1.0, elapsed / max(self.seconds - reserve, 1e-9))
 
 
-def learning_rate_factor(schedule: str, progress: float, warmup: float) -> float:
-    """Factor on the base learning rate: a linear warm-up over the share `warmup` of the run, then down to 0 at its end.
+def poly(t: float) -> float:
+    """(1 - t)^0.9, as nnU-Net."""
+    return (1 - t) ** 0.9
 
-    `cosine`: half a cosine (Loshchilov & Hutter 2017). `poly`: (1 - t)^0.9 as nnU-Net.
+
+def cosine(t: float) -> float:
+    """Half a cosine (Loshchilov & Hutter 2017)."""
+    return 0.5 * (1 + math.cos(math.pi * t))
+
+
+def one_cycle(t: float) -> float:
+    """From 1/25 up to 1 in the first 30 %, then down to nearly 0, both along half a cosine (Smith & Topin 2018; the shares are
+    those of torch's OneCycleLR)."""
+    first, last, peak = 1 / 25, 1 / 25e4, 0.3
+    if t < peak:
+        return first + (1 - first) * cosine(1 - t / peak)
+    return last + (1 - last) * cosine((t - peak) / (1 - peak))
+
+
+def step(t: float) -> float:
+    """A tenth after each third (He et al. 2016, ImageNet: 30 and 60 of 90 epochs)."""
+    return 0.1 ** min(2, int(3 * t))
+
+
+def multistep(t: float) -> float:
+    """A tenth at 50 % and again at 75 % (He et al. 2016, CIFAR)."""
+    return 0.1 ** ((t >= 0.5) + (t >= 0.75))
+
+
+def exponential(t: float) -> float:
+    """Evenly on a logarithmic scale, down to a hundredth."""
+    return 0.01**t
+
+
+def warm_restarts(t: float) -> float:
+    """Three half cosines, each twice as long as the one before (Loshchilov & Hutter 2017, SGDR), the last ending with the run."""
+    for begin, end in ((0, 1 / 7), (1 / 7, 3 / 7)):
+        if t < end:
+            return cosine((t - begin) / (end - begin))
+    return cosine((t - 3 / 7) / (4 / 7))
+
+
+def constant(t: float) -> float:
+    return 1.0
+
+
+SHAPES: dict[str, Callable[[float], float]] = {
+    "cosine": cosine,
+    "poly": poly,
+    "one_cycle": one_cycle,
+    "step": step,
+    "multistep": multistep,
+    "exponential": exponential,
+    "warm_restarts": warm_restarts,
+    "constant": constant,
+}
+"""Factor on the learning rate at a share t of the run, 0…1. All are functions of t alone, so that a run continues from its
+progress and nothing else, and fits any budget; a rate that waits for a plateau could not be (there is --patience)."""
+
+
+def learning_rate_factor(schedule: str, progress: float, warmup: float) -> float:
+    """Factor on the base learning rate: a linear warm-up over the share `warmup` of the run, then as scheduled.
+
+    `one_cycle` begins low by itself and takes no other warm-up.
     """
+    if schedule == "one_cycle":
+        return one_cycle(progress)
     if progress < warmup:
         return max(progress / warmup, 1e-3)
-    t = (progress - warmup) / (1 - warmup)
-    return (1 - t) ** 0.9 if schedule == "poly" else 0.5 * (1 + math.cos(math.pi * t))
+    return SHAPES[schedule]((progress - warmup) / (1 - warmup))
 
 
 def extension_factor(schedule: str, progress: float) -> float:

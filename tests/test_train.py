@@ -30,7 +30,7 @@ from autoseg.io import read_label_map
 from autoseg.metrics import dice_per_structure
 from autoseg.model import Model, load_model
 from autoseg.placement import Prepared
-from autoseg.plan import load_plan
+from autoseg.plan import OPTIMIZERS, load_plan
 from autoseg.running import Running
 from autoseg.runs import load_run
 from autoseg.schedule import Budget, extension_factor
@@ -219,7 +219,7 @@ def test_a_run_that_is_told_twice_stops_at_once_and_continues_to_the_same_end(
     assert load_run(run).case_dice == tiny_runs.records[0].case_dice
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_an_interrupted_run_continues_to_the_same_weights(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
