@@ -17,6 +17,7 @@ NORMALIZATIONS = ("ct", "zscore", "zscore_nonzero", "rescale_0_1", "rgb_0_1", "n
 NETWORKS = ("plain_unet", "residual_unet")
 SCHEDULES = ("cosine", "poly", "one_cycle", "step", "multistep", "exponential", "warm_restarts", "constant")
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
+LOSSES = ("dice_ce", "dice_focal", "dice", "ce", "balanced_ce", "topk_ce", "focal")
 AUGMENTATIONS = ("default", "none")
 POSTPROCESS_RULES = ("largest_foreground", "largest_per_structure")
 
@@ -80,7 +81,8 @@ class NetworkPlan:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long and how the network learns. `mirror_axes` counts the array's spatial axes: 0 z, 1 y, 2 x."""
+    """How long and how the network learns. `mirror_axes` counts the array's spatial axes: 0 z, 1 y, 2 x. With `batch_dice` the
+    Dice of the loss is that of the whole batch, not of each sample."""
 
     epochs: int
     steps_per_epoch: int
@@ -92,6 +94,8 @@ class TrainingPlan:
     ema_decay: float
     augmentation: str
     mirror_axes: tuple[int, ...]
+    loss: str = "dice_ce"
+    batch_dice: bool = False
 
 
 @dataclass(frozen=True)
@@ -263,6 +267,7 @@ def _validate(c: Configuration, where: str, source: str | Path) -> None:
     check(0 <= t.ema_decay < 1, "training.ema_decay", t.ema_decay, "0…1")
     _one_of(t.optimizer, OPTIMIZERS, f"{where}.training.optimizer", source)
     _one_of(t.schedule, SCHEDULES, f"{where}.training.schedule", source)
+    _one_of(t.loss, LOSSES, f"{where}.training.loss", source)
     _one_of(t.augmentation, AUGMENTATIONS, f"{where}.training.augmentation", source)
     check(0 <= c.inference.overlap < 1, "inference.overlap", c.inference.overlap, "0…1")
     for key, axes in (("training.mirror_axes", t.mirror_axes), ("inference.mirror_axes", c.inference.mirror_axes)):

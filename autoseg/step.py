@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from autoseg.errors import DataError
-from autoseg.losses import deep_supervision
+from autoseg.losses import LOSSES, deep_supervision
 from autoseg.running import Running
 from autoseg.sampling import Batch, Loader
 from autoseg.schedule import extension_factor, learning_rate_factor
@@ -23,7 +23,7 @@ def step(run: Running, loader: Loader, progress: float) -> float:
         DataError: loss or gradient is not finite; names the cases. Nothing has changed then.
         KeyboardInterrupt: before or after, never between, the changes that make up a step.
     """
-    device = run.model.device
+    plan, device = run.configuration.training, run.model.device
     batch = loader.next()
     image = batch.image.to(device.place, non_blocking=True)
     label = batch.label.to(device.place, non_blocking=True)
@@ -31,7 +31,8 @@ def step(run: Running, loader: Loader, progress: float) -> float:
         group["lr"] = _learning_rate(run, progress)
     with device.autocast():
         outputs = run.network(image)
-    loss = deep_supervision(outputs, label, run.task.plan.data.labels.ignore_index)
+    ignore_index = run.task.plan.data.labels.ignore_index
+    loss = deep_supervision(outputs, label, ignore_index, LOSSES[plan.loss], plan.batch_dice)
     value = float(loss.detach())
     _check_finite(value, "loss", run, batch)
     run.optimizer.zero_grad(set_to_none=True)

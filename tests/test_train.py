@@ -27,12 +27,14 @@ from autoseg.device import Device
 from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.history import Epoch
 from autoseg.io import read_label_map
+from autoseg.losses import LOSSES, deep_supervision
 from autoseg.metrics import dice_per_structure
-from autoseg.model import Model, load_model
+from autoseg.model import Model, fresh_network, load_model
 from autoseg.placement import Prepared
 from autoseg.plan import OPTIMIZERS, load_plan
 from autoseg.running import Running
 from autoseg.runs import load_run
+from autoseg.sampling import PatchSampler
 from autoseg.schedule import Budget, extension_factor
 from autoseg.store import StoredCase, write_case
 from autoseg.task import TrainTask, train_task
@@ -134,6 +136,7 @@ import torch
 from autoseg import train as module
 from autoseg.dataset import open_dataset
 from autoseg.device import Device
+from autoseg.sampling import PatchSampler
 from autoseg.schedule import Budget, extension_factor
 from autoseg.task import train_task
 from autoseg.workspace import Workspace
@@ -509,6 +512,21 @@ def test_patience(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: 
     assert load_state(tmp_path / "last.safetensors").best == 0.5
     record = train(tiny.task(tmp_path), Budget(epochs=8), float32_cpu, extend=True)
     assert (record.steps, record.stopped) == (27, "no better case Dice in 3 epochs")
+
+
+@pytest.mark.parametrize(("loss", "batch_dice"), [("topk_ce", False), ("dice", True), ("dice", False)])
+def test_the_plan_chooses_the_loss(tiny: Tiny, float32_cpu: Device, tmp_path: Path, loss: str, batch_dice: bool) -> None:
+    training = replace(tiny.configuration.training, loss=loss, batch_dice=batch_dice, steps_per_epoch=1)
+    plan = replace(tiny.plan, configurations={"3d_fullres": replace(tiny.configuration, training=training)})
+    task = tiny.task(tmp_path, plan=plan, validation=())
+    train(task, Budget(epochs=1), float32_cpu)
+    batch = PatchSampler(
+        [StoredCase.open(task.prepared, c.name) for c in task.training], plan.configuration(None)[1], plan.data.labels, 0
+    ).batch(0)
+    torch.manual_seed(0)
+    outputs = fresh_network(plan, plan.configuration(None)[1], float32_cpu)(batch.image)
+    expected = deep_supervision(outputs, batch.label, plan.data.labels.ignore_index, LOSSES[loss], batch_dice)
+    assert float(history(tmp_path)[0]["train_loss"]) == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_without_a_budget_the_plan_decides(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:

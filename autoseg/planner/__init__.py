@@ -19,17 +19,20 @@ from autoseg.planner.normalization import plan_channel
 from autoseg.planner.processor import Budget
 from autoseg.planner.sample import WIDTHS, Sample
 from autoseg.planner.spacing import median_shape, target_spacing
-from autoseg.planner.training import FOREGROUND_FRACTION, plan_inference, plan_postprocess, plan_training
+from autoseg.planner.training import DEFAULT_RECIPE, FOREGROUND_FRACTION, plan_inference, plan_postprocess, plan_training
 
 __all__ = ["Budget", "make_plan"]
 
 
-def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
+def make_plan(fingerprint: Fingerprint, budget: Budget, recipe: str = DEFAULT_RECIPE) -> Plan:
     """Decides everything about a dataset.
 
     Configurations: `3d_fullres`, then `3d_lowres` where a patch covers little of a case; `2d` alone where every case is a
     single slice. On 'cuda' patch, batch, network, spacing and normalisation are those of nnU-Net's planners. On 'cpu' the
     network has half the features, and patch and batch are limited by the time of a step; `why` says so.
+
+    Args:
+        recipe: how the networks learn, of `planner.training.RECIPES`.
 
     Raises:
         ResourceError: the smallest patch needs more memory than the budget has.
@@ -44,7 +47,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
 
     def configuration(chosen: Architecture, spacing: Sequence[float], reason: str, shape: Sequence[float]) -> Configuration:
         why = {"space.spacing_mm": reason, **architecture_reasons(chosen, sample, budget, shape)}
-        return _configuration(fingerprint, budget, chosen, sample, tuple(spacing), why)
+        return _configuration(fingerprint, budget, chosen, sample, tuple(spacing), why, recipe)
 
     configurations = {"2d" if flat else "3d_fullres": configuration(chosen, spacing, spacing_reason, shape)}
     lowres = None if flat else plan_lowres(sample, budget, spacing, shape, chosen, n_cases)
@@ -69,10 +72,11 @@ def _configuration(
     sample: Sample,
     spacing: tuple[float, ...],
     why: dict[str, str],
+    recipe: str,
 ) -> Configuration:
     """With what does not depend on resolution and patch; `why` has the reasons for those."""
     mirrored, mirror_reason = mirror_axes(fingerprint.labels, len(spacing), budget.device)
-    training, training_reasons = plan_training(mirrored)
+    training, training_reasons = plan_training(mirrored, len(spacing), recipe)
     inference, inference_reasons = plan_inference(mirrored)
     postprocess, postprocess_reasons = plan_postprocess()
     return Configuration(

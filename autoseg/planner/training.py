@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from autoseg.errors import UsageError, nearest
 from autoseg.plan import POSTPROCESS_RULES, InferencePlan, TrainingPlan
 
+DEFAULT_RECIPE = "adamw_cosine"
 FOREGROUND_FRACTION = 0.33  # nnU-Net
 
 
-def plan_training(mirror_axes: tuple[int, ...]) -> tuple[TrainingPlan, dict[str, str]]:
-    """The schedule, with reasons by dotted key."""
+def plan_training(
+    mirror_axes: tuple[int, ...], ndim: int = 3, recipe: str = DEFAULT_RECIPE
+) -> tuple[TrainingPlan, dict[str, str]]:
+    """How the network learns, with reasons by dotted key.
+
+    Args:
+        recipe: `adamw_cosine`, meant for a fifth of nnU-Net's steps or less, or `sgd_poly`, which is nnU-Net's own.
+
+    Raises:
+        UsageError: no such recipe.
+    """
+    if recipe not in RECIPES:
+        raise UsageError(f"no recipe '{recipe}'{nearest(recipe, RECIPES)}", allowed=", ".join(RECIPES))
+    plan, reasons = RECIPES[recipe]()
+    flat = ndim == 2
+    return replace(plan, mirror_axes=mirror_axes, batch_dice=flat), {
+        **reasons,
+        "training.loss": "cross entropy teaches every voxel, Dice makes small structures count as much as large ones (nnU-Net)",
+        "training.batch_dice": "on in 2D, where most slices lack some structure (nnU-Net)"
+        if flat
+        else "off: a 3D patch shows enough of a structure for a Dice of its own",
+    }
+
+
+def _adamw_cosine() -> tuple[TrainingPlan, dict[str, str]]:
     plan = TrainingPlan(
         epochs=200,
         steps_per_epoch=250,
@@ -19,7 +46,7 @@ def plan_training(mirror_axes: tuple[int, ...]) -> tuple[TrainingPlan, dict[str,
         warmup_fraction=0.02,
         ema_decay=0.999,
         augmentation="default",
-        mirror_axes=mirror_axes,
+        mirror_axes=(),
     )
     steps = plan.epochs * plan.steps_per_epoch
     return plan, {
@@ -33,6 +60,36 @@ def plan_training(mirror_axes: tuple[int, ...]) -> tuple[TrainingPlan, dict[str,
         "training.ema_decay": f"predictions use weights averaged over about {1 / (1 - plan.ema_decay):.0f} steps",
         "training.augmentation": "on: medical datasets are small",
     }
+
+
+def _sgd_poly() -> tuple[TrainingPlan, dict[str, str]]:
+    """nnU-Net's default trainer (Isensee et al., Nature Methods 2021)."""
+    plan = TrainingPlan(
+        epochs=1000,
+        steps_per_epoch=250,
+        optimizer="sgd",
+        learning_rate=1e-2,
+        weight_decay=3e-5,
+        schedule="poly",
+        warmup_fraction=0.0,
+        ema_decay=0.0,
+        augmentation="default",
+        mirror_axes=(),
+    )
+    return plan, {
+        "training.epochs": "250000 steps (nnU-Net)",
+        "training.steps_per_epoch": "an epoch is a count of steps, not a pass over the cases (nnU-Net)",
+        "training.optimizer": "SGD with Nesterov momentum 0.99 (nnU-Net)",
+        "training.learning_rate": "nnU-Net",
+        "training.weight_decay": "of all weights (nnU-Net)",
+        "training.schedule": "(1 - t)^0.9, down to zero at the end (nnU-Net)",
+        "training.warmup_fraction": "none (nnU-Net)",
+        "training.ema_decay": "off: predictions use the last weights (nnU-Net)",
+        "training.augmentation": "on: medical datasets are small",
+    }
+
+
+RECIPES = {DEFAULT_RECIPE: _adamw_cosine, "sgd_poly": _sgd_poly}
 
 
 def plan_inference(mirror_axes: tuple[int, ...]) -> tuple[InferencePlan, dict[str, str]]:
