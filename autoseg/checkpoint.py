@@ -36,14 +36,13 @@ class State:
     """Everything of a training run that is not a tensor.
 
     Args:
-        plan: digest of the plan that the run follows.
         budget_seconds, budget_epochs: what the run was given, one of the two.
         reserve: seconds kept for the final validation.
         interim: number of validation cases scored along the way, 0 before the first time.
+        rollbacks: how often training went wrong and was set back; each time halves the learning rate.
         patience: scored epochs without a better case Dice after which training ends; None for no such limit.
     """
 
-    plan: str
     budget_seconds: float | None
     budget_epochs: int | None
     seed: int
@@ -56,6 +55,7 @@ class State:
     history: tuple[Epoch, ...]
     began: Beginning = Beginning()
     patience: int | None = None
+    rollbacks: int = 0
 
 
 def save_weights(path: Path, averaged: nn.Module, state: State) -> None:
@@ -109,7 +109,10 @@ def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _save(path: Path, tensors: dict[str, Tensor], state: State) -> None:
     with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata={"state": json.dumps(json.loads(to_json(state)))})
+        try:
+            save_file(tensors, str(temporary), metadata={"state": json.dumps(json.loads(to_json(state)))})
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(str(error)) from error
 
 
 def _tensors(path: Path, prefix: str) -> dict[str, Tensor]:

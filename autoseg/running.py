@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
 from dataclasses import dataclass, field, replace
 
@@ -13,10 +12,10 @@ from autoseg.checkpoint import Beginning, State, load_state, load_training, save
 from autoseg.device import Device
 from autoseg.errors import PlanError, UsageError
 from autoseg.model import Model, fresh_network
+from autoseg.notes import plan_differences
 from autoseg.optimizers import make_optimizer
-from autoseg.plan import Configuration, Plan, save_plan
+from autoseg.plan import Configuration, Plan, load_plan, save_plan
 from autoseg.progress import duration, log
-from autoseg.records import to_json
 from autoseg.runs import is_finished
 from autoseg.schedule import Budget
 from autoseg.stopping import Stopping
@@ -77,21 +76,15 @@ def set_up(task: TrainTask, budget: Budget | None, device: Device, extend: bool 
         UsageError: to be extended, but not finished.
     """
     _, configuration = task.plan.configuration(task.configuration)
-    digest = plan_digest(task.plan, task.configuration)
     torch.manual_seed(task.seed)
     network = fresh_network(task.plan, configuration, device)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = make_optimizer(network, configuration.training)
-    state = State(digest, None, configuration.training.epochs, task.seed, 0, 0.0, 0.0, 0, -1.0, 2.0**16, ())
+    state = State(None, configuration.training.epochs, task.seed, 0, 0.0, 0.0, 0, -1.0, 2.0**16, ())
     last = task.run / "last.safetensors"
     if last.is_file():
         state = load_state(last)
-        if state.plan != digest:
-            raise PlanError(
-                "the run in this folder follows another plan",
-                file=task.run,
-                fix="add --restart to train anew with the present plan, or put the old plan back",
-            )
+        _check_plan(task)
         load_training(last, network, averaged, optimizer)
         log.warning("continuing at step %d, %s into the run", state.step, duration(state.elapsed))
     if extend:
@@ -107,7 +100,7 @@ def set_up(task: TrainTask, budget: Budget | None, device: Device, extend: bool 
 def _extended(state: State, task: TrainTask, budget: Budget | None) -> State:
     """At the beginning of an extension, or where an interrupted one has stopped."""
     if state.step and is_finished(task.run):
-        return replace(state, began=Beginning(state.step, state.elapsed, len(state.history)))
+        return replace(state, began=Beginning(state.step, state.elapsed, len(state.history)), rollbacks=0)
     if state.began.step and budget == Budget(state.budget_seconds, state.budget_epochs):
         return state
     raise UsageError(
@@ -118,7 +111,21 @@ def _extended(state: State, task: TrainTask, budget: Budget | None) -> State:
     )
 
 
-def plan_digest(plan: Plan, configuration: str) -> str:
-    """Of all that training follows: the data and the configuration, without the reasons."""
-    chosen = plan.configuration(configuration)[1]
-    return hashlib.sha256(to_json((plan.data, replace(chosen, why={}))).encode()).hexdigest()
+def plan_changes(before: Plan, now: Plan, configuration: str) -> tuple[str, ...]:
+    """What two plans differ in of all that training follows, which is the data and the configuration: 'key old → new'."""
+    keys = ("data.", f"configurations.{configuration}.")
+    found = {key: pair for key, pair in plan_differences(before, now).items() if key.startswith(keys)}
+    if not found and before.data != now.data:
+        return ("data",)
+    return tuple(f"{key.removeprefix(keys[1])} {old.value} → {new.value}" for key, (old, new) in found.items())
+
+
+def _check_plan(task: TrainTask) -> None:
+    changes = plan_changes(load_plan(task.run / "plan.json"), task.plan, task.configuration)
+    if changes:
+        raise PlanError(
+            "the run in this folder follows another plan",
+            file=task.run,
+            found="; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else ""),
+            fix="add --restart to train anew with the present plan, or put the old plan back",
+        )

@@ -5,9 +5,10 @@ A batch is a function of (seed, step): nothing has to be remembered to resume, a
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -60,18 +61,47 @@ class PatchSampler:
     def _patch(self, rng: np.random.Generator, case: StoredCase, on_structure: bool) -> tuple[np.ndarray, np.ndarray]:
         training, window = self.configuration.training, self.configuration.window
         augment = training.augmentation != "none"
-        centre = _draw_centre(rng, case, window, on_structure)
+        with _reading(case):
+            centre = _draw_centre(rng, case, window, on_structure)
         spatial = draw_spatial(rng, window, centre, case.placement.target.spacing, training.mirror_axes, augment)
         box = source_box(spatial)
-        image, label = case.read(box)
+        with _reading(case):
+            image, label = case.read(box)
         if label is None:
             raise DataError("a case without label map cannot be trained on", case=case.name, fix="autoseg preprocess")
         mirrored = np.arange(np.iinfo(label.dtype).max + 1, dtype=label.dtype)
         mirrored[: self.labels.n_classes] = self.labels.mirrored
-        image, label = apply_spatial(spatial, box, image, label, mirrored)
-        if augment:
-            image = apply_intensity(image, draw_intensity(rng, len(image)))
+        with _augmenting(case):
+            image, label = apply_spatial(spatial, box, image, label, mirrored)
+            if augment:
+                image = apply_intensity(image, draw_intensity(rng, len(image)))
         return image, label
+
+
+@contextlib.contextmanager
+def _reading(case: StoredCase) -> Iterator[None]:
+    """Whatever goes wrong while a prepared case is read is wrong with its files."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DataError(
+            "the prepared case cannot be read",
+            case=case.name,
+            file=case.folder,
+            found=f"{type(error).__name__}: {error}",
+            fix="delete its files there, then autoseg preprocess",
+        ) from error
+
+
+@contextlib.contextmanager
+def _augmenting(case: StoredCase) -> Iterator[None]:
+    """Whatever goes wrong there is a bug; it is found more easily with the case's name."""
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeError(f"augmenting a patch: case {case.name}: {type(error).__name__}: {error}") from error
 
 
 def _draw_centre(rng: np.random.Generator, case: StoredCase, window: Triple, on_structure: bool) -> np.ndarray:
@@ -107,6 +137,13 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         if self._pool:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def rewind(self, sampler: PatchSampler, step: int) -> None:
+        """Goes on with the batch of another step, of another sampler; what was prepared is dropped."""
+        for future in self._queue:
+            future.cancel()
+        self._queue.clear()
+        self._sampler, self._step = sampler, step
 
     def next(self) -> Batch:
         started = time.monotonic()

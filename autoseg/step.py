@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from autoseg.errors import DataError
 from autoseg.losses import LOSSES, deep_supervision
+from autoseg.rescue import NotFinite
 from autoseg.running import Running
 from autoseg.sampling import Batch, Loader
 from autoseg.schedule import extension_factor, learning_rate_factor
@@ -20,7 +20,7 @@ def step(run: Running, loader: Loader, progress: float) -> float:
     """Learns from the loader's next batch, counts the step, and returns the loss.
 
     Raises:
-        DataError: loss or gradient is not finite; names the cases. Nothing has changed then.
+        NotFinite: loss or gradient is not finite; names the cases. Nothing has changed then.
         KeyboardInterrupt: before or after, never between, the changes that make up a step.
     """
     plan, device = run.configuration.training, run.model.device
@@ -48,9 +48,10 @@ def step(run: Running, loader: Loader, progress: float) -> float:
 
 def _learning_rate(run: Running, progress: float) -> float:
     plan = run.configuration.training
+    rate = plan.learning_rate * 0.5**run.state.rollbacks
     if run.state.began.step:
-        return plan.learning_rate * extension_factor(plan.schedule, progress)
-    return plan.learning_rate * learning_rate_factor(plan.schedule, progress, plan.warmup_fraction)
+        return rate * extension_factor(plan.schedule, progress)
+    return rate * learning_rate_factor(plan.schedule, progress, plan.warmup_fraction)
 
 
 def _update(run: Running) -> None:
@@ -66,7 +67,7 @@ def _update(run: Running) -> None:
 
 def _check_finite(value: float, what: str, run: Running, batch: Batch) -> None:
     if not math.isfinite(value):
-        raise DataError(
+        raise NotFinite(
             f"the {what} is not finite",
             found=f"{value} at step {run.state.step}",
             case=", ".join(batch.cases),

@@ -22,7 +22,8 @@ from autoseg.interim import LAST_SECONDS, expected_validation, interim_score
 from autoseg.plan import load_plan
 from autoseg.progress import duration, log
 from autoseg.records import to_json
-from autoseg.running import Running, plan_digest, set_up
+from autoseg.rescue import NotFinite, has_collapsed, to_best, to_last_save
+from autoseg.running import Running, plan_changes, set_up
 from autoseg.runs import RunRecord, is_finished, load_run
 from autoseg.sampling import Loader, PatchSampler
 from autoseg.schedule import Budget
@@ -50,7 +51,8 @@ def train(task: TrainTask, budget: Budget | None, device: Device, extend: bool =
         patience: end after so many scored epochs in a row without a better case Dice. A timed run's epochs are its reports.
 
     Raises:
-        DataError: no prepared case to train on, or a loss that is not finite (names the cases).
+        DataError: no prepared case to train on; or a loss that is not finite (names the cases), or a network that predicts
+            background only, once `rescue` has done what it can.
         PlanError: an interrupted run in the folder follows another plan.
         ResourceError: not enough memory for a step.
         UsageError: a run to be extended that is not finished.
@@ -93,7 +95,7 @@ def _skipped(task: TrainTask) -> RunRecord:
     """The record of a finished run, with a word on why nothing happens."""
     record, before = load_run(task.run), load_plan(task.run / "plan.json")
     how = f" until it was stopped ({record.stopped})" if record.stopped else ""
-    other = plan_digest(before, task.configuration) != plan_digest(task.plan, task.configuration)
+    other = plan_changes(before, task.plan, task.configuration)
     log.warning(
         "%s is already trained%s (case Dice %s)%s; --extend trains it further, --restart anew",
         task.run,
@@ -114,18 +116,22 @@ def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase
     Returns:
         Why it ended before the budget was spent, if it did.
     """
-    task = run.task
-    pinned = run.model.device.place.type == "cuda"
-    sampler = PatchSampler(training, run.configuration, task.plan.data.labels, run.state.seed, pinned)
     run.state = replace(run.state, reserve=max(run.state.reserve, LAST_SECONDS))
     if run.progress() < 1:  # what is there has been predicted with other weights
-        shutil.rmtree(task.run / "validation", ignore_errors=True)
+        shutil.rmtree(run.task.run / "validation", ignore_errors=True)
     try:
-        with Loader(sampler, run.state.step, task.threads) as loader:
+        if run.state.step == 0:  # so that there is a way back, and a full disk is known before hours of work
+            run.save()
+        with Loader(_sampler(run, training), run.state.step, run.task.threads) as loader:
             losses: list[float] = []
             epoch_began, waited = time.monotonic(), 0.0
             while (progress := run.progress()) < 1:
-                losses.append(step(run, loader, progress))
+                try:
+                    losses.append(step(run, loader, progress))
+                except NotFinite as error:
+                    to_last_save(run, error)
+                    loader.rewind(_sampler(run, training), run.state.step)
+                    continue
                 stopped = run.stopping.asked() and run.progress() < 1
                 if not stopped and not run.epoch_is_over():
                     if time.monotonic() - run.saved > SAVE_EVERY:
@@ -146,6 +152,9 @@ def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase
                 _report(run, row)
                 if stopped:
                     return run.stopping.reason
+                if has_collapsed(run, row.case_dice):
+                    to_best(run, row.case_dice)
+                    loader.rewind(_sampler(run, training), run.state.step)
                 stale = epochs_without_gain(run.state.history[run.state.began.epochs :])
                 if run.state.patience and stale >= run.state.patience and run.progress() < 1:
                     log.warning("no better case Dice in %d epochs: validating", stale)
@@ -157,6 +166,12 @@ def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase
         raise
     run.save()
     return None
+
+
+def _sampler(run: Running, training: list[StoredCase]) -> PatchSampler:
+    """Draws other batches after each rollback: it may have been the batch."""
+    seed, pinned = run.state.seed + 1000003 * run.state.rollbacks, run.model.device.place.type == "cuda"
+    return PatchSampler(training, run.configuration, run.task.plan.data.labels, seed, pinned)
 
 
 def _report(run: Running, row: Epoch) -> None:

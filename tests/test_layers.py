@@ -29,14 +29,28 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
     ("cleanup", "evaluate", "model", "planner", "task"),
     ("running", "validation"),
-    ("interim", "step"),
+    ("interim", "rescue"),
+    ("step",),
     ("predict", "stages", "train"),
     ("demo",),
     ("cli",),
     ("__main__",),
 )
 TORCH = {
-    *("checkpoint", "demo", "device", "interim", "losses", "model", "nets", "optimizers", "predict", "running", "sampling"),
+    *(
+        "checkpoint",
+        "demo",
+        "device",
+        "interim",
+        "losses",
+        "model",
+        "nets",
+        "optimizers",
+        "predict",
+        "rescue",
+        "running",
+        "sampling",
+    ),
     *("step", "train", "validation", "windows"),
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import Tiny
 
+from autoseg import sampling
 from autoseg.errors import DataError
 from autoseg.geometry import AxisMap, Box, Grid
 from autoseg.labels import LabelSet
@@ -143,6 +144,43 @@ def test_a_case_without_label_map_is_refused(tiny: Tiny, tmp_path: Path) -> None
     for threads in (0, 2):
         with Loader(sampler, 0, threads) as loader, pytest.raises(DataError, match=r"case a: .*without label map"):
             loader.next()
+
+
+def test_a_fault_names_case_and_stage(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = PatchSampler([store(tmp_path, "a", spot((1, 1, 1)))], plain(tiny.configuration, (2, 4, 4), 2, 0.5), LABELS, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(sampling, "apply_spatial", lambda *_: 1 / 0)
+        with pytest.raises(RuntimeError, match="augmenting a patch: case a: ZeroDivisionError: division by zero"):
+            sampler.batch(0)
+
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StoredCase, "read", exhausted)
+        with pytest.raises(MemoryError):
+            sampler.batch(0)
+    files = [p for p in tmp_path.iterdir() if p.is_file()]
+    for damaged in files:
+        whole = damaged.read_bytes()
+        damaged.write_bytes(b"\0" * len(whole))
+        if damaged.suffix != ".json":  # which was read when the case was opened
+            with pytest.raises(DataError, match=r"case a: the prepared case cannot be read; .*then autoseg preprocess"):
+                sampler.batch(0)
+        damaged.write_bytes(whole)
+    sampler.batch(0)
+    assert len(files) == 4
+
+
+def test_a_loader_can_be_set_back(tiny: Tiny, tmp_path: Path) -> None:
+    sampler = PatchSampler([store(tmp_path, "a", spot((1, 1, 1)))], plain(tiny.configuration, (2, 4, 4), 2, 0.5), LABELS, 0)
+    other = replace(sampler, seed=1)
+    for threads in (0, 2):
+        with Loader(sampler, 5, threads) as loader:
+            loader.next()
+            loader.rewind(other, 3)
+            assert equal(loader.next(), other.batch(3))
+            assert equal(loader.next(), other.batch(4))
 
 
 class _Broken:

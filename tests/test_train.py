@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,13 +19,16 @@ import torch
 from conftest import Tiny, TinyRuns
 from safetensors.torch import load_file
 
+from autoseg import checkpoint as checkpoint_module
 from autoseg import interim as interim_module
+from autoseg import rescue as rescue_module
 from autoseg import running as running_module
+from autoseg import step as step_module
 from autoseg import train as train_module
 from autoseg.checkpoint import Beginning, load_state
 from autoseg.dataset import open_dataset
 from autoseg.device import Device
-from autoseg.errors import DataError, PlanError, UsageError
+from autoseg.errors import DataError, DiskError, PlanError, UsageError
 from autoseg.history import Epoch
 from autoseg.io import read_label_map
 from autoseg.losses import LOSSES, deep_supervision
@@ -35,7 +39,7 @@ from autoseg.plan import OPTIMIZERS, load_plan
 from autoseg.running import Running
 from autoseg.runs import load_run
 from autoseg.sampling import PatchSampler
-from autoseg.schedule import Budget, extension_factor
+from autoseg.schedule import Budget, extension_factor, learning_rate_factor
 from autoseg.store import StoredCase, write_case
 from autoseg.task import TrainTask, train_task
 from autoseg.train import train
@@ -137,7 +141,7 @@ from autoseg import train as module
 from autoseg.dataset import open_dataset
 from autoseg.device import Device
 from autoseg.sampling import PatchSampler
-from autoseg.schedule import Budget, extension_factor
+from autoseg.schedule import Budget, extension_factor, learning_rate_factor
 from autoseg.task import train_task
 from autoseg.workspace import Workspace
 
@@ -312,14 +316,24 @@ def test_another_plan_does_not_continue_the_run(tiny: Tiny, float32_cpu: Device,
     train(task, Budget(epochs=1), float32_cpu)
     (tmp_path / "run.json").unlink()
     slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
-    with pytest.raises(PlanError, match=r"follows another plan.*--restart"):
+    message = r"follows another plan; .*found: training\.learning_rate 0\.01 → 0\.0001; fix: add --restart"
+    with pytest.raises(PlanError, match=message):
         train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": slower})), EPOCHS, float32_cpu)
     assert load_plan(tmp_path / "plan.json") == tiny.plan
+    everything = replace(tiny.configuration.training, epochs=9, schedule="poly", warmup_fraction=0.5, ema_decay=0.5, loss="ce")
+    edited = replace(tiny.configuration, training=replace(everything, learning_rate=1.0, optimizer="sgd"))
+    with pytest.raises(PlanError, match=r"training\.epochs 2 → 9; .*; training\.warmup_fraction 0\.02 → 0\.5; 2 more; fix"):
+        train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": edited})), EPOCHS, float32_cpu)
+    unseen = replace(tiny.plan, data=replace(tiny.plan.data, unseen=("left stone",)))
+    with pytest.raises(PlanError, match=r"follows another plan; .*found: data"):
+        train(replace(task, plan=unseen), EPOCHS, float32_cpu)
     reworded = replace(tiny.configuration, why={"training.epochs": "because"})
     assert train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": reworded})), EPOCHS, float32_cpu).steps == 6
 
 
-def test_a_loss_that_is_not_finite_names_the_cases(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_names_the_cases(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     plain = replace(tiny.configuration, training=replace(tiny.configuration.training, augmentation="none"))
     task = tiny.task(tmp_path / "run", plan=replace(tiny.plan, configurations={"3d_fullres": plain}))
     case = StoredCase.open(task.prepared, task.training[0].name)
@@ -330,6 +344,102 @@ def test_a_loss_that_is_not_finite_names_the_cases(tiny: Tiny, float32_cpu: Devi
     with pytest.raises(DataError, match=rf"case {case.name}, {case.name}: the loss is not finite.*nan at step 0"):
         train(broken, EPOCHS, float32_cpu)
     assert not (task.run / "run.json").exists()
+    told = [m for m in caplog.messages if "half the learning rate" in m]
+    where = f"the loss is not finite (nan at step 0, cases {case.name}, {case.name}): back to step 0"
+    assert told == [f"{where}, with half the learning rate ({i} of 3)" for i in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_step_that_fails_is_taken_back_with_half_the_learning_rate(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    """At the fifth step: back to the third, after which the run was saved, and on with other batches."""
+    original, steps, cases = step_module.deep_supervision, [], []
+
+    def loss(*given: Any) -> torch.Tensor:
+        value = original(*given)
+        steps.append(len(steps))
+        if len(steps) == 5:
+            value = value + (float("nan") if what == "loss" else (value - value.detach()).sqrt())  # of 0: its slope is infinite
+        return value
+
+    monkeypatch.setattr(step_module, "deep_supervision", loss)
+    batch = PatchSampler.batch
+    monkeypatch.setattr(PatchSampler, "batch", lambda self, step: cases.append((self.seed, step)) or batch(self, step))
+    task = tiny.task(tmp_path, threads=0)
+    record = train(task, EPOCHS, float32_cpu)
+    assert f"the {what} is not finite" in caplog.text
+    assert "back to step 3, with half the learning rate (1 of 3)" in caplog.text
+    assert [step for _, step in cases] == [0, 1, 2, 3, 4, 3, 4, 5]
+    assert {seed for seed, _ in cases[:5]} == {0}
+    assert {seed for seed, _ in cases[5:]} == {1000003}
+    assert record.steps == 6
+    assert load_state(tmp_path / "last.safetensors").rollbacks == 1
+    rates = [float(row["learning_rate"]) for row in history(tmp_path)]
+    assert rates == pytest.approx(
+        [0.01 * learning_rate_factor("cosine", 2 / 6, 0.02), 0.005 * learning_rate_factor("cosine", 5 / 6, 0.02)], rel=1e-4
+    )
+    assert all(bool(t.isfinite().all()) for t in load_file(tmp_path / "last.safetensors").values())
+
+
+def test_a_network_that_sees_background_only_goes_back_to_its_best(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = iter([0.5, 0.04, 0.06])
+    monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
+    saved: list[Any] = []
+    monkeypatch.setattr(
+        rescue_module, "log", SimpleNamespace(warning=lambda *_: saved.append(load_file(tmp_path / "last.safetensors")))
+    )
+    record = train(tiny.task(tmp_path), Budget(epochs=3), float32_cpu)
+    assert (record.steps, record.stopped) == (9, None)
+    best = load_file(tmp_path / "best.safetensors")
+    assert len(saved) == 1
+    assert not any(name.startswith("optimizer/") for name in saved[0])
+    for name, weights in best.items():
+        assert torch.equal(saved[0][name], weights)
+        assert torch.equal(saved[0][name.replace("ema/", "network/")], weights)
+    assert load_state(tmp_path / "last.safetensors").rollbacks == 1
+
+
+def test_a_network_that_cannot_be_rescued(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.0, 0.0, 0.0, 0.0])
+    monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
+    message = r"come to predict background only; .*fallen from 0\.500 to 0\.000 at step 15, after 3 attempts.*; fix: a lower"
+    with pytest.raises(DataError, match=message):
+        train(tiny.task(tmp_path), Budget(epochs=6), float32_cpu)
+
+
+def test_a_network_that_has_not_begun_to_learn_has_not_collapsed(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.05, 0.0, None])
+    monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
+    train(tiny.task(tmp_path), Budget(epochs=3), float32_cpu)
+    assert load_state(tmp_path / "last.safetensors").rollbacks == 0
+
+
+def test_a_full_disk_costs_what_was_not_saved_and_no_more(
+    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = checkpoint_module.save_file
+
+    def save_file(tensors: Any, path: str, metadata: Any) -> None:
+        if '"step": 6' in metadata["state"]:
+            Path(path).write_bytes(b"half a file")
+            raise OSError(28, "No space left on device")
+        original(tensors, path, metadata)
+
+    monkeypatch.setattr(checkpoint_module, "save_file", save_file)
+    run = tmp_path / "fold_0"
+    with pytest.raises(DiskError, match=r"cannot write; .*safetensors; found: No space left on device; fix: free disk space"):
+        train(tiny.task(run), EPOCHS, float32_cpu)
+    assert load_state(run / "last.safetensors").step == 3
+    monkeypatch.undo()
+    train(tiny.task(run), EPOCHS, float32_cpu)
+    same_outcome(run, tiny_runs.runs[0])
 
 
 def test_without_prepared_cases_there_is_nothing_to_learn(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
