@@ -32,6 +32,26 @@ class Beginning:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """Weights that a run has begun with.
+
+    Args:
+        model: the folder they are from.
+        frozen: they stay as they are, instead of learning at a lower rate.
+        taken: their names, of `n_tensors` that the network has.
+    """
+
+    model: str
+    frozen: bool
+    taken: tuple[str, ...]
+    n_tensors: int
+
+    def __str__(self) -> str:
+        how = "which stay as they are" if self.frozen else "which learn at a lower rate"
+        return f"{len(self.taken)} of {self.n_tensors} tensors from {self.model}, {how}"
+
+
+@dataclass(frozen=True)
 class State:
     """Everything of a training run that is not a tensor.
 
@@ -56,6 +76,7 @@ class State:
     began: Beginning = Beginning()
     patience: int | None = None
     rollbacks: int = 0
+    transfer: Transfer | None = None
 
 
 def save_weights(path: Path, averaged: nn.Module, state: State) -> None:
@@ -90,14 +111,27 @@ def load_weights(path: Path, network: nn.Module, prefix: str = AVERAGED) -> None
         DataError: damaged file.
         PlanError: weights of another network; names the first tensors that do not fit.
     """
-    _fill(network, _tensors(path, prefix), path)
+    _fill(network, read_tensors(path, prefix), path)
+
+
+def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it.
+
+    Raises:
+        DataError: damaged file.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError("the checkpoint cannot be read", file=path, found=str(error), fix="train again with --restart") from error
 
 
 def load_training(path: Path, network: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """The inverse of `save_training`; same errors as `load_weights`."""
     load_weights(path, network, TRAINED)
     load_weights(path, averaged, AVERAGED)
-    stored = _tensors(path, OPTIMIZER)
+    stored = read_tensors(path, OPTIMIZER)
     for name, parameter in network.named_parameters():
         own = {k.removeprefix(f"{name}/"): v for k, v in stored.items() if k.startswith(f"{name}/")}
         optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in own.items()}
@@ -113,14 +147,6 @@ def _save(path: Path, tensors: dict[str, Tensor], state: State) -> None:
             save_file(tensors, str(temporary), metadata={"state": json.dumps(json.loads(to_json(state)))})
         except SafetensorError as error:  # what safetensors makes of a full disk
             raise OSError(str(error)) from error
-
-
-def _tensors(path: Path, prefix: str) -> dict[str, Tensor]:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DataError("the checkpoint cannot be read", file=path, found=str(error), fix="train again with --restart") from error
 
 
 def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

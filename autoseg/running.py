@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from autoseg.checkpoint import Beginning, State, load_state, load_training, save_training
+from autoseg.checkpoint import Beginning, State, Transfer, load_state, load_training, save_training
 from autoseg.device import Device
 from autoseg.errors import PlanError, UsageError
 from autoseg.model import Model, fresh_network
 from autoseg.notes import plan_differences
 from autoseg.optimizers import make_optimizer
-from autoseg.plan import Configuration, Plan, load_plan, save_plan
+from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
+from autoseg.pretrained import Pretrained, take_weights
 from autoseg.progress import duration, log
 from autoseg.runs import is_finished
 from autoseg.schedule import Budget
@@ -63,28 +64,40 @@ class Running:
         self.saved = time.monotonic()
 
 
-def set_up(task: TrainTask, budget: Budget | None, device: Device, extend: bool = False, patience: int | None = None) -> Running:
+def set_up(
+    task: TrainTask,
+    budget: Budget | None,
+    device: Device,
+    extend: bool = False,
+    patience: int | None = None,
+    pretrained: Pretrained | None = None,
+) -> Running:
     """A new run, or the one of the task's folder.
 
     Args:
         budget: None means that of the interrupted run, or the plan's number of epochs for a new one.
         extend: spend the budget in addition to what the finished run in the folder has spent.
         patience: None means that of the interrupted run.
+        pretrained: weights that a new run begins with.
 
     Raises:
         PlanError: the run in the folder follows another plan.
-        UsageError: to be extended, but not finished.
+        UsageError: to be extended, but not finished; or begun with other weights.
     """
     _, configuration = task.plan.configuration(task.configuration)
     torch.manual_seed(task.seed)
     network = fresh_network(task.plan, configuration, device)
-    averaged = copy.deepcopy(network).eval().requires_grad_(False)
-    optimizer = make_optimizer(network, configuration.training)
     state = State(None, configuration.training.epochs, task.seed, 0, 0.0, 0.0, 0, -1.0, 2.0**16, ())
     last = task.run / "last.safetensors"
     if last.is_file():
         state = load_state(last)
         _check_plan(task)
+        _check_weights(state.transfer, pretrained, task)
+    elif pretrained:
+        state = replace(state, transfer=take_weights(network, pretrained, task.plan.data.labels.names))
+    averaged = copy.deepcopy(network).eval().requires_grad_(False)
+    optimizer = _optimizer(network, configuration.training, state.transfer)
+    if last.is_file():
         load_training(last, network, averaged, optimizer)
         log.warning("continuing at step %d, %s into the run", state.step, duration(state.elapsed))
     if extend:
@@ -118,6 +131,25 @@ def plan_changes(before: Plan, now: Plan, configuration: str) -> tuple[str, ...]
     if not found and before.data != now.data:
         return ("data",)
     return tuple(f"{key.removeprefix(keys[1])} {old.value} → {new.value}" for key, (old, new) in found.items())
+
+
+def _optimizer(network: torch.nn.Module, plan: TrainingPlan, transfer: Transfer | None) -> torch.optim.Optimizer:
+    """With weights from another model frozen or at a lower rate, as asked."""
+    taken = transfer.taken if transfer else ()
+    if transfer and transfer.frozen:
+        for name, weight in network.named_parameters():
+            weight.requires_grad_(name not in taken)
+    return make_optimizer(network, plan, taken)
+
+
+def _check_weights(begun: Transfer | None, asked: Pretrained | None, task: TrainTask) -> None:
+    if asked and (begun is None or (begun.model, begun.frozen) != (str(asked.model.resolve()), asked.freeze)):
+        raise UsageError(
+            "the run in this folder has begun with other weights",
+            file=task.run,
+            found=begun or "new weights",
+            fix="leave out --pretrained and --freeze to continue it, or add --restart",
+        )
 
 
 def _check_plan(task: TrainTask) -> None:

@@ -15,7 +15,7 @@ from autoseg.records import from_json
 class RunRecord:
     """run.json of a trained fold: where it came from, how it went, what to do with its predictions.
 
-    `stopped` says why the training ended before its budget was spent, if it did.
+    `stopped` says why the training ended before its budget was spent, if it did; `pretrained` what it began with.
     """
 
     dataset: str
@@ -29,6 +29,7 @@ class RunRecord:
     structure_dice: dict[str, float | None]
     postprocess: tuple[Rule, ...]
     stopped: str | None = None
+    pretrained: str | None = None
 
 
 def load_run(run: Path) -> RunRecord:

@@ -28,7 +28,7 @@ def step(run: Running, loader: Loader, progress: float) -> float:
     image = batch.image.to(device.place, non_blocking=True)
     label = batch.label.to(device.place, non_blocking=True)
     for group in run.optimizer.param_groups:
-        group["lr"] = _learning_rate(run, progress)
+        group["lr"] = _learning_rate(run, progress) * group["scale"]
     with device.autocast():
         outputs = run.network(image)
     ignore_index = run.task.plan.data.labels.ignore_index

@@ -20,6 +20,7 @@ from autoseg.files import write_text
 from autoseg.history import Epoch, epochs_without_gain, write_history
 from autoseg.interim import LAST_SECONDS, expected_validation, interim_score
 from autoseg.plan import load_plan
+from autoseg.pretrained import Pretrained
 from autoseg.progress import duration, log
 from autoseg.records import to_json
 from autoseg.rescue import NotFinite, has_collapsed, to_best, to_last_save
@@ -35,7 +36,14 @@ from autoseg.validation import validate
 SAVE_EVERY = 120.0  # seconds of work that a crash may cost
 
 
-def train(task: TrainTask, budget: Budget | None, device: Device, extend: bool = False, patience: int | None = None) -> RunRecord:
+def train(
+    task: TrainTask,
+    budget: Budget | None,
+    device: Device,
+    extend: bool = False,
+    patience: int | None = None,
+    pretrained: Pretrained | None = None,
+) -> RunRecord:
     """Trains one fold and validates it on whole cases; continues an interrupted run, skips a finished one unless it is extended.
 
     Told to stop (see `stopping`), it ends early but well: the model is validated and recorded as usual. Told twice, it saves
@@ -49,13 +57,14 @@ def train(task: TrainTask, budget: Budget | None, device: Device, extend: bool =
         extend: the folder's finished run goes on for another `budget`; its learning rate rises again and falls again (see
             `schedule.extension_factor`), its averaged weights and its curve go on. Until that has ended it counts as unfinished.
         patience: end after so many scored epochs in a row without a better case Dice. A timed run's epochs are its reports.
+        pretrained: weights that a new run begins with.
 
     Raises:
         DataError: no prepared case to train on; or a loss that is not finite (names the cases), or a network that predicts
             background only, once `rescue` has done what it can.
         PlanError: an interrupted run in the folder follows another plan.
         ResourceError: not enough memory for a step.
-        UsageError: a run to be extended that is not finished.
+        UsageError: a run to be extended that is not finished; or one to be continued that has begun with other weights.
     """
     if is_finished(task.run) and not extend:
         return _skipped(task)
@@ -63,7 +72,7 @@ def train(task: TrainTask, budget: Budget | None, device: Device, extend: bool =
         log.warning(
             "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
         )
-    run = set_up(task, budget, device, extend, patience)
+    run = set_up(task, budget, device, extend, patience, pretrained)
     training, validation = _stored(task.training, task.prepared), _stored(task.validation, task.prepared)
     if not training:
         raise DataError("no prepared case to train on", file=task.prepared, fix="autoseg preprocess")
@@ -142,7 +151,7 @@ def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase
                     epoch=len(run.state.history) + 1,
                     step=run.state.step,
                     seconds=run.elapsed,
-                    learning_rate=run.optimizer.param_groups[0]["lr"],
+                    learning_rate=run.optimizer.param_groups[0]["lr"] / run.optimizer.param_groups[0]["scale"],
                     train_loss=float(np.mean(losses)),
                     case_dice=None if stopped else interim_score(run, validation, seconds, len(losses)),
                     step_seconds=seconds / len(losses),
@@ -225,6 +234,7 @@ def _finish(run: Running, prepared: set[str], stopped: str | None) -> RunRecord:
         structure_dice=result.structure_dice,
         postprocess=result.rules,
         stopped=stopped,
+        pretrained=str(run.state.transfer) if run.state.transfer else None,
     )
     write_text(task.run / "run.json", to_json(record))
     return record

@@ -36,6 +36,8 @@ COMMANDS = {
         ("epochs", "--epochs", False),
         ("extend", "--extend", False),
         ("patience", "--patience", False),
+        ("pretrained", "--pretrained", False),
+        ("freeze", "--freeze", False),
         ("restart", "--restart", False),
         ("seed", "--seed", False),
     },

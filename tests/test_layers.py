@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("checkpoint", "dataset", "phantom", "postprocess", "prepare", "store"),
     ("pairs",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
-    ("cleanup", "evaluate", "model", "planner", "task"),
+    ("cleanup", "evaluate", "model", "planner", "pretrained", "task"),
     ("running", "validation"),
     ("interim", "rescue"),
     ("step",),
@@ -37,21 +37,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 TORCH = {
-    *(
-        "checkpoint",
-        "demo",
-        "device",
-        "interim",
-        "losses",
-        "model",
-        "nets",
-        "optimizers",
-        "predict",
-        "rescue",
-        "running",
-        "sampling",
-    ),
-    *("step", "train", "validation", "windows"),
+    *("checkpoint", "demo", "device", "interim", "losses", "model", "nets", "optimizers", "predict"),
+    *("pretrained", "rescue", "running", "sampling", "step", "train", "validation", "windows"),
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 

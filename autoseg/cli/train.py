@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,10 @@ def run(
     patience: Annotated[
         int | None, typer.Option("--patience", min=1, help="Stop after so many epochs without a better case Dice.")
     ] = None,
+    pretrained: Annotated[
+        Path | None, typer.Option("--pretrained", help="A run's folder: begin with its weights, as far as they fit.")
+    ] = None,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Leave the weights of --pretrained as they are.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was trained before.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, sampling and augmentation.")] = 0,
     device: o.DeviceOption = "auto",
@@ -37,6 +42,7 @@ def run(
     """
     from autoseg.batch import Failure
     from autoseg.device import choose_device
+    from autoseg.pretrained import asked_weights
     from autoseg.progress import log
     from autoseg.schedule import asked_budget
     from autoseg.stages import forget_run, prepare_dataset
@@ -45,7 +51,7 @@ def run(
     from autoseg.workspace import Workspace
 
     o.be_quiet(quiet)
-    budget = asked_budget(time, epochs, extend, restart)
+    budget, weights = asked_budget(time, epochs, extend, restart), asked_weights(pretrained, freeze)
     workspace = Workspace(root)
     about = o.open_named(dataset, workspace)
     failures: list[Failure] = []
@@ -56,7 +62,7 @@ def run(
     place = choose_device(device)
     if restart:  # nothing that is wrong above costs a run
         forget_run(task.run)
-    record = train(task, budget, place, extend is not None, patience)
+    record = train(task, budget, place, extend is not None, patience, weights)
     workspace.remember_model(task.run)
     o.show(record, json)
     if not json:
