@@ -6,7 +6,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 from autoseg.checkpoint import save_weights
 from autoseg.dataset import Case
 from autoseg.device import Device, out_of_memory
-from autoseg.errors import DataError
+from autoseg.errors import DataError, UsageError
 from autoseg.files import write_text
 from autoseg.history import Epoch, epochs_without_gain, write_history
 from autoseg.interim import LAST_SECONDS, expected_validation, interim_score
@@ -29,6 +29,7 @@ from autoseg.runs import RunRecord, is_finished, load_run
 from autoseg.sampling import Loader, PatchSampler
 from autoseg.schedule import Budget
 from autoseg.step import step
+from autoseg.stopping import BY_USER
 from autoseg.store import StoredCase, stored_key
 from autoseg.task import TrainTask
 from autoseg.validation import validate
@@ -98,6 +99,34 @@ def train(
     except KeyboardInterrupt:
         log.warning("stopped; the same command continues at step %d", run.state.step)
         raise
+
+
+def train_folds(
+    tasks: Sequence[TrainTask],
+    budget: Budget | None,
+    device: Device,
+    extend: bool = False,
+    patience: int | None = None,
+    pretrained: Pretrained | None = None,
+) -> Iterator[tuple[TrainTask, RunRecord]]:
+    """`train` for several folds, one after another; the budget is that of each. Ends after a fold that the user has stopped.
+
+    Raises:
+        UsageError: several folds are to be extended. Repeated after an interruption, that would extend the first ones twice.
+    """
+    if extend and len(tasks) > 1:
+        raise UsageError(
+            "only one fold at a time can be extended", found=", ".join(t.fold for t in tasks), fix="-f with one of them"
+        )
+    for i, task in enumerate(tasks):
+        if len(tasks) > 1:
+            log.info("fold %s, %d of %d; the budget is for each", task.fold, i + 1, len(tasks))
+        before = is_finished(task.run)
+        record = train(task, budget, device, extend, patience, pretrained)
+        yield task, record
+        if record.stopped in BY_USER and not before and i + 1 < len(tasks):
+            log.warning("not trained: fold %s; the same command goes on", ", ".join(t.fold for t in tasks[i + 1 :]))
+            return
 
 
 def _skipped(task: TrainTask) -> RunRecord:

@@ -37,12 +37,12 @@ from autoseg.model import Model, fresh_network, load_model
 from autoseg.placement import Prepared
 from autoseg.plan import OPTIMIZERS, load_plan
 from autoseg.running import Running
-from autoseg.runs import load_run
+from autoseg.runs import folds_of, load_run
 from autoseg.sampling import PatchSampler
 from autoseg.schedule import Budget, extension_factor, learning_rate_factor
 from autoseg.store import StoredCase, write_case
 from autoseg.task import TrainTask, train_task
-from autoseg.train import train
+from autoseg.train import train, train_folds
 from autoseg.workspace import Workspace
 
 EPOCHS = Budget(epochs=2)
@@ -637,6 +637,43 @@ def test_the_plan_chooses_the_loss(tiny: Tiny, float32_cpu: Device, tmp_path: Pa
     outputs = fresh_network(plan, plan.configuration(None)[1], float32_cpu)(batch.image)
     expected = deep_supervision(outputs, batch.label, plan.data.labels.ignore_index, LOSSES[loss], batch_dice)
     assert float(history(tmp_path)[0]["train_loss"]) == pytest.approx(expected.item(), rel=1e-4)
+
+
+def folds(tiny: Tiny, root: Path, *names: str) -> list[TrainTask]:
+    return [replace(train_task(tiny.dataset, tiny.workspace, None, name), run=root / f"fold_{name}") for name in names]
+
+
+def test_several_folds_in_turn(tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first = train(folds(tiny, tmp_path, "1")[0], Budget(epochs=1), float32_cpu)
+    done = list(train_folds(folds(tiny, tmp_path, "0", "1", "2"), Budget(epochs=1), float32_cpu))
+    assert [task.fold for task, _ in done] == [record.fold for _, record in done] == ["0", "1", "2"]
+    assert done[1][1] == first
+    assert "fold 2, 3 of 3; the budget is for each" in caplog.messages
+    assert len(load_model(folds_of(tmp_path), float32_cpu)[0].networks) == 3
+
+
+def test_a_fold_that_was_stopped_is_the_last_one(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = train_module.step
+
+    def stop(run: Running, loader: Any, progress: float) -> float:
+        run.stopping.reason = "Ctrl-C"
+        return original(run, loader, progress)
+
+    tasks = folds(tiny, tmp_path, "0", "1", "2")
+    monkeypatch.setattr(train_module, "step", stop)
+    assert len(list(train_folds(tasks, EPOCHS, float32_cpu))) == 1
+    assert "not trained: fold 1, 2; the same command goes on" in caplog.text
+    monkeypatch.undo()
+    done = [record for _, record in train_folds(tasks, EPOCHS, float32_cpu)]
+    assert [(record.steps, record.stopped) for record in done] == [(1, "Ctrl-C"), (6, None), (6, None)]
+
+
+def test_one_fold_at_a_time_is_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="only one fold at a time can be extended; found: 0, 1; fix: -f with one of them"):
+        next(train_folds(folds(tiny, tmp_path, "0", "1"), EPOCHS, float32_cpu, extend=True))
 
 
 def test_without_a_budget_the_plan_decides(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
