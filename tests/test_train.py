@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,51 +15,29 @@ import pytest
 import torch
 from conftest import Tiny, TinyRuns
 from safetensors.torch import load_file
+from training import EPOCHS, counted, history, same_outcome
 
 from autoseg import checkpoint as checkpoint_module
-from autoseg import interim as interim_module
-from autoseg import rescue as rescue_module
 from autoseg import running as running_module
-from autoseg import step as step_module
 from autoseg import train as train_module
-from autoseg.checkpoint import Beginning, load_state
+from autoseg.checkpoint import load_state
 from autoseg.dataset import open_dataset
 from autoseg.device import Device
-from autoseg.errors import DataError, DiskError, PlanError, UsageError
+from autoseg.errors import DataError, DiskError, UsageError
 from autoseg.history import Epoch
 from autoseg.io import read_label_map
 from autoseg.losses import LOSSES, deep_supervision
 from autoseg.metrics import dice_per_structure
-from autoseg.model import Model, fresh_network, load_model
-from autoseg.placement import Prepared
+from autoseg.model import fresh_network, load_model
 from autoseg.plan import OPTIMIZERS, load_plan
 from autoseg.running import Running
 from autoseg.runs import folds_of, load_run
 from autoseg.sampling import PatchSampler
-from autoseg.schedule import Budget, extension_factor, learning_rate_factor
-from autoseg.store import StoredCase, write_case
+from autoseg.schedule import Budget
+from autoseg.store import StoredCase
 from autoseg.task import TrainTask, train_task
 from autoseg.train import train, train_folds
 from autoseg.workspace import Workspace
-
-EPOCHS = Budget(epochs=2)
-
-
-def history(run: Path) -> list[dict[str, str]]:
-    with open(run / "metrics.csv", newline="", encoding="utf-8") as table:
-        return list(csv.DictReader(table))
-
-
-def same_outcome(a: Path, b: Path) -> None:
-    """Equal weights (trained, averaged and the optimizer's), curves and scores; only the clock may differ."""
-    first, second = load_file(a / "last.safetensors"), load_file(b / "last.safetensors")
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[k], second[k]) for k in first)
-    for x, y in zip(history(a), history(b), strict=True):
-        for key in ("epoch", "step", "learning_rate", "train_loss", "case_dice"):
-            assert x[key] == y[key]
-    one, two = load_run(a), load_run(b)
-    assert replace(one, seconds=0) == replace(two, seconds=0)
 
 
 def test_a_run_leaves_what_it_promises(tiny: Tiny, tiny_runs: TinyRuns) -> None:
@@ -270,157 +245,6 @@ def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
     assert [(row.epoch, row.step) for row in rows] == [(i, i) for i in range(1, 201)]
 
 
-def counted(run: Running) -> float:
-    """A step without work, and its loss."""
-    run.state = replace(run.state, step=run.state.step + 1)
-    return 0.5
-
-
-def turn_clock(monkeypatch: pytest.MonkeyPatch, now: list[float]) -> None:
-    """`now[0]` is what the clock shows to a run."""
-    for module in (train_module, running_module, interim_module):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-
-
-@pytest.mark.parametrize("faster", [1.0, 0.5])
-def test_a_timed_run_stops_in_time_for_its_validation(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: float
-) -> None:
-    """On a clock of our own, where a step takes two seconds and a prediction half a second, or ever less."""
-    seconds = [0.5]
-    now = [0.0]
-    turn_clock(monkeypatch, now)
-    predicted = interim_module.case_dice
-
-    def step(run: Running, loader: object, progress: float) -> float:
-        now[0] += 2
-        return counted(run)
-
-    def case_dice(model: object, cases: list[StoredCase], labels: object) -> object:
-        now[0] += seconds[-1] * len(cases)
-        seconds.append(seconds[-1] * faster)
-        return predicted(model, cases, labels)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train_module, "step", step)
-    monkeypatch.setattr(interim_module, "case_dice", case_dice)
-    record = train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
-    reserve = 3 + 1.2 * seconds[-2] * 2 ** len(tiny.configuration.inference.mirror_axes)
-    assert 100 - reserve - 2 < record.seconds < 100 - reserve + 3  # the validation takes no time on this clock
-    rows = history(tmp_path)
-    assert len(rows) == 5
-    assert int(rows[-1]["step"]) == record.steps
-
-
-def test_another_plan_does_not_continue_the_run(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    task = tiny.task(tmp_path)
-    train(task, Budget(epochs=1), float32_cpu)
-    (tmp_path / "run.json").unlink()
-    slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
-    message = r"follows another plan; .*found: training\.learning_rate 0\.01 → 0\.0001; fix: add --restart"
-    with pytest.raises(PlanError, match=message):
-        train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": slower})), EPOCHS, float32_cpu)
-    assert load_plan(tmp_path / "plan.json") == tiny.plan
-    everything = replace(tiny.configuration.training, epochs=9, schedule="poly", warmup_fraction=0.5, ema_decay=0.5, loss="ce")
-    edited = replace(tiny.configuration, training=replace(everything, learning_rate=1.0, optimizer="sgd"))
-    with pytest.raises(PlanError, match=r"training\.epochs 2 → 9; .*; training\.warmup_fraction 0\.02 → 0\.5; 2 more; fix"):
-        train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": edited})), EPOCHS, float32_cpu)
-    unseen = replace(tiny.plan, data=replace(tiny.plan.data, unseen=("left stone",)))
-    with pytest.raises(PlanError, match=r"follows another plan; .*found: data"):
-        train(replace(task, plan=unseen), EPOCHS, float32_cpu)
-    reworded = replace(tiny.configuration, why={"training.epochs": "because"})
-    assert train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": reworded})), EPOCHS, float32_cpu).steps == 6
-
-
-def test_a_loss_that_is_not_finite_names_the_cases(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    plain = replace(tiny.configuration, training=replace(tiny.configuration.training, augmentation="none"))
-    task = tiny.task(tmp_path / "run", plan=replace(tiny.plan, configurations={"3d_fullres": plain}))
-    case = StoredCase.open(task.prepared, task.training[0].name)
-    image, label = case.read()
-    image[:] = np.inf
-    write_case(tmp_path / "prepared", case.name, Prepared(image, label, case.placement), "key")
-    broken = replace(task, prepared=tmp_path / "prepared", validation=())
-    with pytest.raises(DataError, match=rf"case {case.name}, {case.name}: the loss is not finite.*nan at step 0"):
-        train(broken, EPOCHS, float32_cpu)
-    assert not (task.run / "run.json").exists()
-    told = [m for m in caplog.messages if "half the learning rate" in m]
-    where = f"the loss is not finite (nan at step 0, cases {case.name}, {case.name}): back to step 0"
-    assert told == [f"{where}, with half the learning rate ({i} of 3)" for i in (1, 2, 3)]
-
-
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_step_that_fails_is_taken_back_with_half_the_learning_rate(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
-) -> None:
-    """At the fifth step: back to the third, after which the run was saved, and on with other batches."""
-    original, steps, cases = step_module.deep_supervision, [], []
-
-    def loss(*given: Any) -> torch.Tensor:
-        value = original(*given)
-        steps.append(len(steps))
-        if len(steps) == 5:
-            value = value + (float("nan") if what == "loss" else (value - value.detach()).sqrt())  # of 0: its slope is infinite
-        return value
-
-    monkeypatch.setattr(step_module, "deep_supervision", loss)
-    batch = PatchSampler.batch
-    monkeypatch.setattr(PatchSampler, "batch", lambda self, step: cases.append((self.seed, step)) or batch(self, step))
-    task = tiny.task(tmp_path, threads=0)
-    record = train(task, EPOCHS, float32_cpu)
-    assert f"the {what} is not finite" in caplog.text
-    assert "back to step 3, with half the learning rate (1 of 3)" in caplog.text
-    assert [step for _, step in cases] == [0, 1, 2, 3, 4, 3, 4, 5]
-    assert {seed for seed, _ in cases[:5]} == {0}
-    assert {seed for seed, _ in cases[5:]} == {1000003}
-    assert record.steps == 6
-    assert load_state(tmp_path / "last.safetensors").rollbacks == 1
-    rates = [float(row["learning_rate"]) for row in history(tmp_path)]
-    assert rates == pytest.approx(
-        [0.01 * learning_rate_factor("cosine", 2 / 6, 0.02), 0.005 * learning_rate_factor("cosine", 5 / 6, 0.02)], rel=1e-4
-    )
-    assert all(bool(t.isfinite().all()) for t in load_file(tmp_path / "last.safetensors").values())
-
-
-def test_a_network_that_sees_background_only_goes_back_to_its_best(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    scores = iter([0.5, 0.04, 0.06])
-    monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
-    saved: list[Any] = []
-    monkeypatch.setattr(
-        rescue_module, "log", SimpleNamespace(warning=lambda *_: saved.append(load_file(tmp_path / "last.safetensors")))
-    )
-    record = train(tiny.task(tmp_path), Budget(epochs=3), float32_cpu)
-    assert (record.steps, record.stopped) == (9, None)
-    best = load_file(tmp_path / "best.safetensors")
-    assert len(saved) == 1
-    assert not any(name.startswith("optimizer/") for name in saved[0])
-    for name, weights in best.items():
-        assert torch.equal(saved[0][name], weights)
-        assert torch.equal(saved[0][name.replace("ema/", "network/")], weights)
-    assert load_state(tmp_path / "last.safetensors").rollbacks == 1
-
-
-def test_a_network_that_cannot_be_rescued(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scores = iter([0.5, 0.0, 0.0, 0.0, 0.0])
-    monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
-    message = r"come to predict background only; .*fallen from 0\.500 to 0\.000 at step 15, after 3 attempts.*; fix: a lower"
-    with pytest.raises(DataError, match=message):
-        train(tiny.task(tmp_path), Budget(epochs=6), float32_cpu)
-
-
-def test_a_network_that_has_not_begun_to_learn_has_not_collapsed(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scores = iter([0.05, 0.0, None])
-    monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
-    train(tiny.task(tmp_path), Budget(epochs=3), float32_cpu)
-    assert load_state(tmp_path / "last.safetensors").rollbacks == 0
-
-
 def test_a_full_disk_costs_what_was_not_saved_and_no_more(
     tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,143 +297,6 @@ def test_task_that_cannot_be(tiny: Tiny, tmp_path: Path) -> None:
         train_task(tiny.dataset, tiny.workspace, "2d", "0")
     with pytest.raises(UsageError, match="no fold '7'"):
         train_task(tiny.dataset, tiny.workspace, None, "7")
-
-
-def own_clock(monkeypatch: pytest.MonkeyPatch, step_seconds: float, case_seconds: float) -> list[float]:
-    """A clock that only steps and interim predictions move; its time is the entry of the list."""
-    now = [0.0]
-    turn_clock(monkeypatch, now)
-
-    def step(run: Running, loader: object, progress: float) -> float:
-        now[0] += step_seconds
-        return counted(run)
-
-    def case_dice(model: object, cases: list[StoredCase], labels: object) -> float:
-        now[0] += case_seconds * len(cases)
-        return 0.5
-
-    monkeypatch.setattr(train_module, "step", step)
-    monkeypatch.setattr(interim_module, "case_dice", case_dice)
-    return now
-
-
-def test_cases_too_large_to_score_leave_time_to_learn(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A minute a case, of ten in all: scored once along the way, and a quarter of the time kept for the end."""
-    own_clock(monkeypatch, 2, 60)
-    task = tiny.task(tmp_path)
-    record = train(replace(task, validation=task.training), Budget(seconds=600), float32_cpu)
-    assert (450 - 60) / 2 <= record.steps <= (450 - 60) / 2 + 1
-    assert [row["case_dice"] for row in history(tmp_path)].count("0.5") == 1
-
-
-@pytest.mark.parametrize(("windows", "kept", "validated"), [(100, 75, "1"), (200, 3, "0 of 1")])
-def test_cases_that_would_take_too_long_are_not_scored_along_the_way(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, windows: int, kept: int, validated: str
-) -> None:
-    """Windows of a third of a second: a hundred are more than a tenth of five minutes, which is known before the first one is
-    computed; two hundred, mirrored, more than a quarter, so that nothing is kept for a validation that cannot be."""
-    own_clock(monkeypatch, 2, 1000)
-    monkeypatch.setattr(Model, "n_windows", lambda *_: windows)
-    record = train(tiny.task(tmp_path), Budget(seconds=300), float32_cpu)
-    assert record.steps == (300 - kept) // 2 + 1
-    assert [row["case_dice"] for row in history(tmp_path)] == [""] * 10
-    assert record.validated_on == f"{validated} cases not trained on"
-    assert (record.case_dice is None) == (validated == "0 of 1")
-
-
-def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, task: TrainTask, device: Device) -> None:
-    """Half of a hundred seconds on a clock of our own; afterwards that clock goes on, without interruption."""
-    own_clock(monkeypatch, 2, 0.1)
-    usual = train_module.step
-
-    def interrupted(run: Running, loader: object, progress: float) -> float:
-        if run.state.step == 25:
-            raise KeyboardInterrupt
-        return usual(run, loader, progress)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train_module, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(task, Budget(seconds=100), device)
-    monkeypatch.undo()
-    own_clock(monkeypatch, 2, 0.1)
-
-
-def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
-    assert len(history(tmp_path)) == 2
-    train(tiny.task(tmp_path), Budget(seconds=1000), float32_cpu)
-    assert len(history(tmp_path)) == 10
-
-
-def test_an_interrupted_run_keeps_its_budget(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
-    assert 90 < train(tiny.task(tmp_path), None, float32_cpu).seconds < 100
-
-
-def test_a_finished_run_can_be_extended(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
-    run = tmp_path / "fold_0"
-    shutil.copytree(tiny_runs.runs[0], run)
-    record = train(tiny.task(run), Budget(epochs=2), float32_cpu, extend=True)
-    assert (record.steps, record.finished, record.stopped) == (12, True, None)
-    assert load_state(run / "last.safetensors").began == Beginning(6, pytest.approx(record.seconds, rel=1), 2)
-    rows, before = history(run), history(tiny_runs.runs[0])
-    assert rows[:2] == before
-    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "3"), ("2", "6"), ("3", "9"), ("4", "12")]
-    rates = [0.01 * extension_factor("cosine", p) for p in (2 / 6, 5 / 6)]  # of the last step of each epoch
-    assert [float(row["learning_rate"]) for row in rows[2:]] == pytest.approx(rates, rel=1e-4)
-    assert load_run(run) == record
-    again = train(tiny.task(run), Budget(epochs=1), float32_cpu, extend=True)
-    assert (again.steps, len(history(run))) == (15, 5)
-
-
-def test_an_interrupted_extension_continues(
-    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With the same call, or without saying again that it is one; as what it is, not as a second extension."""
-    original = train_module.step
-
-    def interrupted(run: Running, loader: object, progress: float) -> float:
-        if run.state.step == 9:
-            raise KeyboardInterrupt
-        return original(run, loader, progress)  # type: ignore[arg-type]
-
-    for name in ("whole", "same", "plain"):
-        shutil.copytree(tiny_runs.runs[0], tmp_path / name)
-    train(tiny.task(tmp_path / "whole"), EPOCHS, float32_cpu, extend=True)
-    for name in ("same", "plain"):
-        task = tiny.task(tmp_path / name)
-        monkeypatch.setattr(train_module, "step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(task, EPOCHS, float32_cpu, extend=True)
-        monkeypatch.undo()
-        with pytest.raises(UsageError, match="training of this fold has not finished"):
-            load_model((task.run,), float32_cpu)
-        with pytest.raises(UsageError, match=r"only a finished run can be extended; .*interrupted at step 9; fix: train without"):
-            train(task, Budget(epochs=7), float32_cpu, extend=True)
-        train(task, EPOCHS if name == "same" else None, float32_cpu, extend=name == "same")
-        same_outcome(tmp_path / "whole", task.run)
-
-
-def test_an_extension_in_time(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten epochs in a hundred seconds of two-second steps, then a hundred seconds more."""
-    own_clock(monkeypatch, 2, 0.1)
-    first = train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
-    n = len(history(tmp_path))
-    second = train(tiny.task(tmp_path), Budget(seconds=200), float32_cpu, extend=True)
-    assert 90 < first.seconds < 102
-    assert 190 < second.seconds - first.seconds < 202
-    assert [row["epoch"] for row in history(tmp_path)] == [str(i + 1) for i in range(n + 10)]
-
-
-def test_only_what_is_finished_can_be_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"only a finished run can be extended; .*found: nothing trained"):
-        train(tiny.task(tmp_path), EPOCHS, float32_cpu, extend=True)
 
 
 def test_patience(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -674,8 +361,3 @@ def test_a_fold_that_was_stopped_is_the_last_one(
 def test_one_fold_at_a_time_is_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="only one fold at a time can be extended; found: 0, 1; fix: -f with one of them"):
         next(train_folds(folds(tiny, tmp_path, "0", "1"), EPOCHS, float32_cpu, extend=True))
-
-
-def test_without_a_budget_the_plan_decides(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    epochs, steps = tiny.configuration.training.epochs, tiny.configuration.training.steps_per_epoch
-    assert train(tiny.task(tmp_path), None, float32_cpu).steps == epochs * steps
