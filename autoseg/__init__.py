@@ -36,8 +36,9 @@ if TYPE_CHECKING:  # for type checkers and editors; a test keeps it equal to the
     from autoseg.plan import Plan as Plan
     from autoseg.plan import load_plan as load_plan
     from autoseg.plan import save_plan as save_plan
+    from autoseg.planning import Wish as Wish
+    from autoseg.planning import plan_dataset as plan_dataset
     from autoseg.stages import fingerprint_dataset as fingerprint_dataset
-    from autoseg.stages import plan_dataset as plan_dataset
     from autoseg.stages import prepare_dataset as prepare_dataset
     from autoseg.task import train_task as train_task
     from autoseg.workspace import Workspace as Workspace
@@ -61,6 +62,7 @@ _HOME = {  # public name: the module that holds it
     "PlanError": "errors",
     "ResourceError": "errors",
     "UsageError": "errors",
+    "Wish": "planning",
     "Workspace": "workspace",
     "find_dataset": "dataset",
     "fingerprint_dataset": "stages",
@@ -68,7 +70,7 @@ _HOME = {  # public name: the module that holds it
     "load_plan": "plan",
     "make_phantoms": "phantom",
     "open_dataset": "dataset",
-    "plan_dataset": "stages",
+    "plan_dataset": "planning",
     "prepare_dataset": "stages",
     "read_image": "io",
     "read_label_map": "io",

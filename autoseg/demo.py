@@ -12,11 +12,12 @@ from autoseg.evaluate import Report, evaluate, report_table
 from autoseg.metrics import NSD_TOLERANCE_MM
 from autoseg.model import load_model
 from autoseg.phantom import LABELS, make_phantoms
+from autoseg.planning import Wish, describe_plan, plan_dataset
 from autoseg.predict import predict
 from autoseg.progress import log
 from autoseg.runs import common_rules, folds_of
 from autoseg.schedule import Budget
-from autoseg.stages import describe_plan, fingerprint_dataset, forget_run, plan_dataset, prepare_dataset
+from autoseg.stages import fingerprint_dataset, forget_run, prepare_dataset
 from autoseg.task import train_task
 from autoseg.train import train
 from autoseg.workspace import Workspace
@@ -36,7 +37,7 @@ def run_demo(folder: Path, seconds: float, device: str) -> Report:
 
     log.info("\n2. autoseg plan_and_preprocess -d %s", data)
     fingerprint_dataset(dataset, workspace, failures, None)
-    plan = plan_dataset(dataset, workspace, device)
+    plan = plan_dataset(dataset, workspace, Wish(device))
     log.info("%s", describe_plan(plan, workspace.about(dataset.name) / "plan.json"))
     prepare_dataset(dataset, workspace, None, failures, None)
 

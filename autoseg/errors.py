@@ -6,7 +6,7 @@ code of the command line belongs to the class, so that a script can tell bad dat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -86,3 +86,8 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     """The allowed word closest to `word` as a hint (" - did you mean 'x'?"), or an empty string."""
     close = get_close_matches(word, list(allowed), n=1)
     return f" - did you mean '{close[0]}'?" if close else ""
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are: 'a, b, c and 4 more'."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -97,7 +97,7 @@ class _Pair:
 
 
 def evaluate(
-    references: Path,
+    references: Path | Mapping[str, Path],
     predictions: Path,
     labels: LabelSet,
     out: Path,
@@ -113,7 +113,7 @@ def evaluate(
     a reference are left alone.
 
     Args:
-        references, predictions: folders of label maps; formats may differ.
+        references, predictions: folders of label maps; formats may differ. References also by case name.
         tolerance_mm: of the normalised surface Dice; `metrics.NSD_TOLERANCE_MM` unless the dataset has its own.
         failures: gets references without a prediction, unreadable files and pairs on different grids.
         workers: threads, see `batch.run_cases`.
@@ -125,7 +125,8 @@ def evaluate(
     """
     if tolerance_mm < 0:
         raise UsageError("the tolerance of NSD must not be negative", found=tolerance_mm, allowed="0 mm or more")
-    expected, predicted = _label_files(references), _label_files(predictions)
+    expected = _label_files(references) if isinstance(references, Path) else dict(references)
+    predicted = _label_files(predictions)
     pairs = [_Pair(name, path, predicted[name]) for name, path in expected.items() if name in predicted]
     if not pairs:
         raise UsageError(

@@ -97,7 +97,7 @@ class Fingerprint:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 of what was seen: names and contents of all cases, channels and labels of dataset.json."""
+        """sha256 of what was seen: names and contents of all cases, channels and labels."""
         seen = sorted((case.name, case.digest) for case in self.cases)
         return _digest(json.dumps([self.channels, asdict(self.labels), seen]))
 
@@ -192,7 +192,7 @@ def _scan_case(case: Case, dataset: Dataset, known: _Scan | None, reader: PairRe
     Raises:
         DataError: an image or label file is missing or unreadable, NaN, nothing but zeros.
         GeometryError: image and label map do not fit each other.
-        LabelError: values that dataset.json does not name.
+        LabelError: values that no structure has.
     """
     files = _files(case)
     try:
@@ -230,7 +230,7 @@ def _scan_case(case: Case, dataset: Dataset, known: _Scan | None, reader: PairRe
 def _files(case: Case) -> tuple[Path, ...]:
     """Image files and label file, all of which exist."""
     if case.label is None:
-        raise DataError("dataset.json names no label file", case=case.name)
+        raise DataError("the case has no label file", case=case.name, fix="add one, or take the case out of the dataset")
     for what, path in (*(("image", p) for p in case.images), ("label", case.label)):
         if not path.is_file():
             raise DataError(f"the {what} file is missing", file=path, fix="add it, or take the case out of the dataset")

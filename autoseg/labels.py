@@ -80,7 +80,7 @@ class LabelSet:
         table[list(self.values)] = np.arange(1, self.n_classes)
         if self.ignore is not None:
             table[self.ignore] = self.ignore_index
-        whole = _as_whole_numbers(values)
+        whole = whole_numbers(values)
         indices = table[whole]
         if indices.min() < 0:
             raise LabelError(
@@ -140,8 +140,12 @@ def other_side(name: str) -> str | None:
     return None
 
 
-def _as_whole_numbers(values: np.ndarray) -> np.ndarray:
-    """`values` as an unsigned array fit to index a table; rejects fractions, NaN and numbers outside 0…65535."""
+def whole_numbers(values: np.ndarray) -> np.ndarray:
+    """`values` as an unsigned array fit to index a table.
+
+    Raises:
+        LabelError: fractions, NaN, or numbers outside 0…65535.
+    """
     if values.dtype in (np.uint8, np.uint16):
         return values
     if not np.isfinite(values).all():

@@ -21,19 +21,21 @@ class Entry:
 
 
 def plan_note(plan: Plan) -> str:
-    """The plan as an engineer's note: each configuration, each group, each value with its reason."""
+    """The plan as an engineer's note: each configuration, each group, each value with its reason; what is common comes last."""
     origin = plan.origin
     lines = [
         f"Plan of {plan.name}: {plan.task}, for {origin.device} with {origin.memory_gb:g} GB, {origin.family} family of networks",
+        f"To train first: {plan.first}",
+        *_wrapped(plan.why.get("first", ""), "  "),
         "",
         "data",
     ]
     lines += _block(_data_entries(plan), "data.")
-    for name, configuration in plan.configurations.items():
-        entries = _configuration_entries(configuration)
-        for group in dict.fromkeys(key.split(".")[0] for key in entries):
-            lines += ["", f"{name}: {group}"]
-            lines += _block({k: e for k, e in entries.items() if k.split(".")[0] == group}, f"{group}.")
+    each = {name: _configuration_entries(configuration) for name, configuration in plan.configurations.items()}
+    common = _common(list(each.values()))
+    for name, entries in each.items():
+        lines += _groups(name, {key: entry for key, entry in entries.items() if key not in common})
+    lines += _groups("all", common)
     return "\n".join(lines) + "\n"
 
 
@@ -60,7 +62,7 @@ def differences_note(differences: dict[str, tuple[Entry, Entry]]) -> str:
 
 def _entries(plan: Plan) -> dict[str, Entry]:
     """Every value of a plan by its dotted key."""
-    head = {"name": Entry(plan.name), "task": Entry(plan.task, plan.why.get("task", ""))}
+    head = {key: Entry(getattr(plan, key), plan.why.get(key, "")) for key in ("name", "task", "first")}
     origin = {f"origin.{f.name}": Entry(getattr(plan.origin, f.name)) for f in fields(plan.origin)}
     configurations = {
         f"configurations.{name}.{key}": entry
@@ -87,14 +89,30 @@ def _configuration_entries(configuration: Configuration) -> dict[str, Entry]:
     entries = {}
     for group in fields(configuration):
         value = getattr(configuration, group.name)
-        if group.name == "why":
+        if group.name == "why" or value is None:
             continue
         if is_dataclass(value):
             parts = {f"{group.name}.{f.name}": getattr(value, f.name) for f in fields(value)}
         else:
             parts = {group.name: value}
-        entries.update({key: Entry(part, configuration.why.get(key, "")) for key, part in parts.items()})
+        known = {key: part for key, part in parts.items() if part is not None or key in configuration.why}
+        entries.update({key: Entry(part, configuration.why.get(key, "")) for key, part in known.items()})
     return entries
+
+
+def _common(configurations: list[dict[str, Entry]]) -> dict[str, Entry]:
+    """What several configurations have in common, to be told once."""
+    first, *others = configurations
+    return {key: entry for key, entry in first.items() if others and all(other.get(key) == entry for other in others)}
+
+
+def _groups(name: str, entries: dict[str, Entry]) -> list[str]:
+    """A headline and a block for each group of keys."""
+    lines = []
+    for group in dict.fromkeys(key.split(".")[0] for key in entries):
+        lines += ["", f"{name}: {group}"]
+        lines += _block({k: e for k, e in entries.items() if k.split(".")[0] == group}, f"{group}.")
+    return lines
 
 
 def _block(entries: dict[str, Entry], prefix: str) -> list[str]:
@@ -114,6 +132,8 @@ def _wrapped(reason: str, indent: str) -> list[str]:
 
 def _text(value: Any, exact: bool = False) -> str:
     """Numbers with commas (to six digits, unless exact), rows of numbers as '1×2×2, 2×2×2'."""
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -42,7 +42,7 @@ class PairReader:
         Raises:
             DataError: no label file; missing or unreadable file, NaN, wrong number of channels.
             GeometryError: image and label map do not fit each other.
-            LabelError: values that dataset.json does not name.
+            LabelError: values that no structure has.
         """
         with self._lock:
             pair = self._kept.pop(case.name, None)

@@ -13,7 +13,6 @@ from autoseg.image import LabelMap
 from autoseg.io import read_image, write_label_map, write_probabilities
 from autoseg.model import Model
 from autoseg.postprocess import Rule, apply_rules
-from autoseg.prepare import prepare
 from autoseg.progress import log
 
 _IN_FLIGHT = 2  # one case is read or written while the network works on the other
@@ -65,9 +64,7 @@ def predict(
                 found=f"shape {image.grid.shape}",
                 allowed="several slices (z, y, x)",
             )
-        prepared = prepare(image, None, model.plan.data, model.configuration.space)
-        segment = model.segment_with_probabilities
-        predicted, probabilities = segment(prepared.image, prepared.placement, mirror, wanted=save_probabilities)
+        predicted, probabilities = model.predict_image(image, mirror, save_probabilities)
         if probabilities is not None:
             write_probabilities(probabilities_path(out, case), probabilities, like=case.images[0])
         target = output_path(out, case)

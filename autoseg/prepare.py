@@ -8,14 +8,14 @@ from __future__ import annotations
 import numpy as np
 
 from autoseg.errors import DataError, GeometryError
-from autoseg.geometry import AxisMap, Box, Grid, resampled_shape
+from autoseg.geometry import AxisMap, Box, Grid, Triple, resampled_shape
 from autoseg.image import Image, LabelMap
 from autoseg.normalize import normalize
 from autoseg.placement import Placement, Prepared
 from autoseg.plan import DataPlan, SpacePlan
 from autoseg.resample import axis_orders, resample_argmax, resample_image, resample_labels
 
-__all__ = ["Placement", "Prepared", "check_pair", "prepare", "restore_labels", "restore_probabilities"]
+__all__ = ["Placement", "Prepared", "check_pair", "prepare", "prepare_labels", "restore_labels", "restore_probabilities"]
 
 _SPACING_TOLERANCE = 1e-3  # relative; headers round to about six digits, a wrong resampling shows in the first three
 _DIRECTION_TOLERANCE = 1.0  # degrees; float32 headers differ by 1e-5 degrees, another orientation by tens
@@ -25,7 +25,7 @@ _ORIGIN_TOLERANCE = 0.1  # voxels
 def prepare(image: Image, label: LabelMap | None, data: DataPlan, space: SpacePlan) -> Prepared:
     """Brings one case to canonical orientation, crops, normalises and resamples it.
 
-    `label` must lie on the same voxels, see `check_pair`. With two spacings (y, x) the slices stay as they are.
+    `label` must lie on the same voxels, see `check_pair`. For 2D the slices stay as they are, each is resampled in its plane.
 
     Raises:
         DataError: another number of channels than planned; intensities that the normalisation cannot take.
@@ -42,17 +42,21 @@ def prepare(image: Image, label: LabelMap | None, data: DataPlan, space: SpacePl
     voxels = voxels[(slice(None), *crop.slices)]
     normalised = np.stack([normalize(v, c, mask) for v, c in zip(voxels, data.channels)])
     cropped = canonical.crop(crop)
-    target_spacing = (*cropped.spacing[: 3 - len(space.spacing_mm)], *space.spacing_mm)
-    shape = resampled_shape(crop.shape, cropped.spacing, target_spacing)
+    shape = resampled_shape(crop.shape, cropped.spacing, _target_spacing(cropped, space))
     if shape != crop.shape:
-        normalised = resample_image(normalised, shape, axis_orders(cropped.spacing, target_spacing, space.image_order))
-    indices = None
-    if label is not None:
-        indices = np.ascontiguousarray(axes.apply(label.data)[crop.slices])
-        if shape != crop.shape:
-            indices = resample_labels(indices, shape, axis_orders(cropped.spacing, target_spacing, space.label_order))
+        normalised = resample_image(normalised, shape, _orders(cropped, space, space.image_order))
     placement = Placement(image.grid, axes, crop, cropped.with_shape(shape))
+    indices = None if label is None else prepare_labels(label, placement, space)
     return Prepared(normalised.astype(np.float16), indices, placement)
+
+
+def prepare_labels(label: LabelMap, placement: Placement, space: SpacePlan) -> np.ndarray:
+    """(Z, Y, X) class indices on the prepared grid, of a label map on the voxels that `placement` starts from."""
+    indices = np.ascontiguousarray(placement.axes.apply(label.data)[placement.crop.slices])
+    if placement.target.shape == placement.crop.shape:
+        return indices
+    cropped = placement.source.reoriented(placement.axes).crop(placement.crop)
+    return resample_labels(indices, placement.target.shape, _orders(cropped, space, space.label_order))
 
 
 def restore_labels(logits: np.ndarray, placement: Placement) -> np.ndarray:
@@ -139,6 +143,15 @@ def _crop(voxels: np.ndarray, data: DataPlan, space: SpacePlan) -> tuple[Box, np
         nonzero |= channel != 0
     box = (Box.around(nonzero) if space.crop == "nonzero" else None) or everything
     return box, nonzero[box.slices] if masked else None
+
+
+def _target_spacing(cropped: Grid, space: SpacePlan) -> tuple[float, float, float]:
+    return space.in_volume(space.spacing_mm, cropped.spacing[space.slice_axis or 0])
+
+
+def _orders(cropped: Grid, space: SpacePlan, order: int) -> Triple:
+    """Interpolation order along (z, y, x). Across slices nothing is resampled, so their distance has no say in 2D."""
+    return (order,) * 3 if len(space.spacing_mm) == 2 else axis_orders(cropped.spacing, _target_spacing(cropped, space), order)
 
 
 def _canonical(array: np.ndarray, axes: AxisMap, crop: Box) -> np.ndarray:

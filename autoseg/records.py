@@ -5,6 +5,7 @@ Field for field, in declared order. An unknown or missing key is an error that n
 
 from __future__ import annotations
 
+import inspect
 import json
 import types
 import typing
@@ -38,6 +39,45 @@ def from_json(kind: type[T], text: str, source: str | Path) -> T:
     return _build(kind, raw, "", source)
 
 
+def json_schema(kind: type) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a dataclass, for editors that check and complete what is typed.
+
+    Descriptions are the docstrings; what depends on other values is checked by the code that reads the document.
+    """
+    records: dict[str, Any] = {}
+    top = _schema(kind, records)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **top, "$defs": records}
+
+
+def _schema(kind: Any, records: dict[str, Any]) -> dict[str, Any]:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return {"anyOf": [_schema(a, records) for a in args]}
+    if origin is typing.Literal:
+        return {"enum": list(args)}
+    if is_dataclass(kind):
+        name = kind.__name__  # type: ignore[union-attr]
+        if name not in records:
+            hints = typing.get_type_hints(kind)
+            records[name] = {}  # holds the place while its own fields are described
+            records[name] = {
+                "type": "object",
+                "description": inspect.cleandoc(kind.__doc__ or ""),
+                "properties": {f.name: _schema(hints[f.name], records) for f in fields(kind)},
+                "required": [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING],
+                "additionalProperties": False,
+            }
+        return {"$ref": f"#/$defs/{name}"}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema(args[1], records)}
+    if origin in (tuple, list):
+        if origin is tuple and args[-1] is not Ellipsis:
+            return {"type": "array", "prefixItems": [_schema(a, records) for a in args], "items": False, "minItems": len(args)}
+        return {"type": "array", "items": _schema(args[0], records)}
+    names = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+    return {"type": names[kind]}
+
+
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
@@ -68,6 +108,11 @@ def _build(kind: Any, raw: Any, where: str, source: str | Path) -> Any:
         if raw is None and type(None) in args:
             return None
         return _build(next(a for a in args if a is not type(None)), raw, where, source)
+    if origin is typing.Literal:
+        if raw not in args:
+            hint = nearest(raw, map(str, args)) if isinstance(raw, str) else ""
+            raise PlanError(f"'{where}' is unknown{hint}", file=source, found=raw, allowed=", ".join(map(str, args)))
+        return raw
     if is_dataclass(kind):
         return _build_record(kind, raw, where, source)
     if origin is dict:

@@ -75,7 +75,7 @@ def set_up(
     """A new run, or the one of the task's folder.
 
     Args:
-        budget: None means that of the interrupted run, or the plan's number of epochs for a new one.
+        budget: None means that of the interrupted run, or the plan's time or number of epochs for a new one.
         extend: spend the budget in addition to what the finished run in the folder has spent.
         patience: None means that of the interrupted run.
         pretrained: weights that a new run begins with.
@@ -87,7 +87,8 @@ def set_up(
     _, configuration = task.plan.configuration(task.configuration)
     torch.manual_seed(task.seed)
     network = fresh_network(task.plan, configuration, device)
-    state = State(None, configuration.training.epochs, task.seed, 0, 0.0, 0.0, 0, -1.0, 2.0**16, ())
+    seconds, epochs = configuration.training.time_s, configuration.training.epochs
+    state = State(seconds, epochs if seconds is None else None, task.seed, 0, 0.0, 0.0, 0, -1.0, 2.0**16, ())
     last = task.run / "last.safetensors"
     if last.is_file():
         state = load_state(last)
@@ -127,10 +128,11 @@ def _extended(state: State, task: TrainTask, budget: Budget | None) -> State:
 def plan_changes(before: Plan, now: Plan, configuration: str) -> tuple[str, ...]:
     """What two plans differ in of all that training follows, which is the data and the configuration: 'key old → new'."""
     keys = ("data.", f"configurations.{configuration}.")
-    found = {key: pair for key, pair in plan_differences(before, now).items() if key.startswith(keys)}
-    if not found and before.data != now.data:
-        return ("data",)
-    return tuple(f"{key.removeprefix(keys[1])} {old.value} → {new.value}" for key, (old, new) in found.items())
+    old, new = (replace(p, configurations={configuration: p.configuration(configuration)[1].decisions}) for p in (before, now))
+    found = {key: pair for key, pair in plan_differences(old, new).items() if key.startswith(keys)}
+    if not found:  # what `plan_differences` does not tell apart
+        return tuple(part for part in ("data", "configurations") if getattr(old, part) != getattr(new, part))
+    return tuple(f"{key.removeprefix(keys[1])} {a.value} → {b.value}" for key, (a, b) in found.items())
 
 
 def _optimizer(network: torch.nn.Module, plan: TrainingPlan, transfer: Transfer | None) -> torch.optim.Optimizer:

@@ -16,7 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoseg.augment import apply_intensity, apply_spatial, draw_intensity, draw_spatial, source_box
+from autoseg.augment import (
+    apply_intensity,
+    apply_previous,
+    apply_spatial,
+    draw_intensity,
+    draw_previous,
+    draw_spatial,
+    source_box,
+)
 from autoseg.errors import DataError
 from autoseg.geometry import Triple
 from autoseg.labels import LabelSet
@@ -26,7 +34,10 @@ from autoseg.store import StoredCase
 
 @dataclass(frozen=True)
 class Batch:
-    """image (B, C, *patch) float32, label (B, *patch) int64, and the cases they come from."""
+    """image (B, C, *patch) float32, label (B, *patch) int64, and the cases they come from.
+
+    After an earlier stage the image has one channel more: the class indices that it predicted.
+    """
 
     image: Tensor
     label: Tensor
@@ -52,8 +63,9 @@ class PatchSampler:
         patches = [self._patch(rng, case, on_structure=i >= size - forced) for i, case in enumerate(chosen)]
         image = torch.from_numpy(np.stack([p[0] for p in patches]))
         label = torch.from_numpy(np.stack([p[1] for p in patches]).astype(np.int64))
-        if self.configuration.ndim == 2:
-            image, label = image.squeeze(2), label.squeeze(1)
+        axis = self.configuration.space.slice_axis
+        if axis is not None:
+            image, label = image.squeeze(2 + axis), label.squeeze(1 + axis)
         if self.pinned:
             image, label = image.pin_memory(), label.pin_memory()
         return Batch(image, label, tuple(c.name for c in chosen))
@@ -71,11 +83,16 @@ class PatchSampler:
             raise DataError("a case without label map cannot be trained on", case=case.name, fix="autoseg preprocess")
         mirrored = np.arange(np.iinfo(label.dtype).max + 1, dtype=label.dtype)
         mirrored[: self.labels.n_classes] = self.labels.mirrored
+        with _reading(case):
+            previous = case.previous(box)
         with _augmenting(case):
-            image, label = apply_spatial(spatial, box, image, label, mirrored)
+            image, labels = apply_spatial(spatial, box, image, [label] if previous is None else [label, previous], mirrored)
             if augment:
                 image = apply_intensity(image, draw_intensity(rng, len(image)))
-        return image, label
+            if previous is not None:
+                worn = apply_previous(labels[1], draw_previous(rng, self.labels.n_classes) if augment else ())
+                image = np.concatenate([image, worn[None]], dtype=np.float32, casting="unsafe")
+        return image, labels[0]
 
 
 @contextlib.contextmanager
@@ -110,13 +127,15 @@ def _draw_centre(rng: np.random.Generator, case: StoredCase, window: Triple, on_
     low, high = [], []
     for size, edge in zip(case.shape, window):
         inside = ((edge - 1) / 2, size - 1 - (edge - 1) / 2)
-        low.append(min(inside))
-        high.append(max(inside))
+        low.append(min(inside) if edge > 1 else -0.5)
+        high.append(max(inside) if edge > 1 else size - 0.5)
     present = [c for c in case.classes_present if c > 0]
     if on_structure and present:
         voxels = case.foreground(int(rng.choice(present)))
         return np.clip(voxels[rng.integers(len(voxels))].astype(np.float64), low, high)
-    return rng.uniform(low, high)
+    centre = rng.uniform(low, high)
+    on_slice = np.rint(centre).clip(0, np.array(case.shape) - 1)  # each slice is as likely as any other
+    return np.where(np.array(window) == 1, on_slice, centre)
 
 
 class Loader:

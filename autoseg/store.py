@@ -70,22 +70,29 @@ class _Record:
 
 @dataclass(frozen=True)
 class StoredCase:
-    """A case of the store, to be read in parts. Holds no open file: cheap to copy, safe to use from many threads."""
+    """A case of the store, to be read in parts. Holds no open file: cheap to copy, safe to use from many threads.
+
+    `before` is what an earlier stage says about it: a stored case with class indices in place of the image.
+    """
 
     folder: Path
     name: str
     record: _Record
+    before: StoredCase | None = None
 
     @staticmethod
-    def open(folder: Path, name: str) -> StoredCase:
+    def open(folder: Path, name: str, before: Path | None = None) -> StoredCase:
         """
+        Args:
+            before: the folder of an earlier stage's label maps, if there is one.
+
         Raises:
             DataError: the case is absent or incomplete.
         """
         record = _complete(folder, name)
         if record is None:
             raise DataError("not prepared, or only in part", case=name, file=folder, fix="autoseg preprocess")
-        return StoredCase(folder, name, record)
+        return StoredCase(folder, name, record, StoredCase.open(before, name) if before else None)
 
     @property
     def shape(self) -> Triple:
@@ -119,6 +126,10 @@ class StoredCase:
         box = box or Box((0, 0, 0), self.shape)
         image = _read(self.folder / f"{self.name}{_IMAGE}", box, self.shape, (self.n_channels,))
         return image, _read(self.folder / f"{self.name}{_LABEL}", box, self.shape, ()) if self.has_label else None
+
+    def previous(self, box: Box | None = None) -> np.ndarray | None:
+        """Class indices (z, y, x) of a box that an earlier stage predicted, if there is one; 0 where the box reaches outside."""
+        return None if self.before is None else self.before.read(box)[0][0]
 
     def foreground(self, class_index: int) -> np.ndarray:
         """(N, 3) voxel indices (z, y, x) of a structure: all of them, or a fixed random choice where there are many."""

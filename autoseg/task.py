@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.cascade import cascade_of
 from autoseg.dataset import Case, Dataset
 from autoseg.fingerprint import load_fingerprint
 from autoseg.folds import load_folds
@@ -17,7 +18,10 @@ from autoseg.workspace import Workspace
 
 @dataclass(frozen=True)
 class TrainTask:
-    """What to train: a plan's configuration on the cases of a fold, prepared in one folder, into another."""
+    """What to train: a plan's configuration on the cases of a fold, prepared in one folder, into another.
+
+    `before` is the folder of an earlier stage's label maps, if there is one.
+    """
 
     dataset: str
     plan: Plan
@@ -26,6 +30,7 @@ class TrainTask:
     training: tuple[Case, ...]
     validation: tuple[Case, ...]
     prepared: Path
+    before: Path | None
     run: Path
     seed: int = 0
     threads: int = 1
@@ -39,16 +44,21 @@ def train_task(
     Cases that are not prepared as the plan now says are left out, with a note.
 
     Raises:
-        UsageError: not planned yet, no such configuration or fold.
+        UsageError: not planned yet, no such configuration or fold; the folds of an earlier stage are not all trained.
     """
     folder = workspace.about(dataset.name)
     plan = load_plan(folder / "plan.json")
     name, chosen = plan.configuration(configuration)
     folds = load_folds(folder / "splits.json")
-    prepared = workspace.prepared(dataset.name, name)
+    prepared = workspace.prepared(dataset.name, plan.prepared_as(name))
     digests = {c.name: c.digest for c in load_fingerprint(folder / "fingerprint.json").cases}
     wanted = {n: prepared_key(digest, plan.data, chosen.space) for n, digest in digests.items()}
     ready = {c.name: c for c in dataset.cases if c.name in wanted and stored_key(prepared, c.name) == wanted[c.name]}
+    cascade = cascade_of(plan, name, workspace.runs(dataset.name), workspace.prepared(dataset.name))
+    if cascade:
+        maps = cascade.predictions(folds)
+        keys = {n: cascade.key(maps[n], wanted[n]) for n in ready if n in maps}
+        ready = {n: c for n, c in ready.items() if n in keys and stored_key(cascade.folder, n) == keys[n]}
     if len(ready) < len(folds.cases):
         log.warning("note: %d of %d cases are not prepared: autoseg preprocess", len(folds.cases) - len(ready), len(folds.cases))
     if remark := folds.remark(fold):
@@ -61,6 +71,7 @@ def train_task(
         training=tuple(ready[n] for n in folds.training_cases(fold) if n in ready),
         validation=tuple(ready[n] for n in folds.validation_cases(fold) if n in ready),
         prepared=prepared,
+        before=cascade.folder if cascade else None,
         run=workspace.run(dataset.name, name, fold),
         seed=seed,
         threads=threads,

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -54,7 +53,7 @@ def train(
     the predicted validation cases.
 
     Args:
-        budget: None means that of the interrupted run, or the plan's number of epochs for a new one.
+        budget: None means that of the interrupted run, or the plan's time or number of epochs for a new one.
         extend: the folder's finished run goes on for another `budget`; its learning rate rises again and falls again (see
             `schedule.extension_factor`), its averaged weights and its curve go on. Until that has ended it counts as unfinished.
         patience: end after so many scored epochs in a row without a better case Dice. A timed run's epochs are its reports.
@@ -74,7 +73,7 @@ def train(
             "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
         )
     run = set_up(task, budget, device, extend, patience, pretrained)
-    training, validation = _stored(task.training, task.prepared), _stored(task.validation, task.prepared)
+    training, validation = _stored(task, task.training), _stored(task, task.validation)
     if not training:
         raise DataError("no prepared case to train on", file=task.prepared, fix="autoseg preprocess")
     log.info(
@@ -144,8 +143,8 @@ def _skipped(task: TrainTask) -> RunRecord:
     return record
 
 
-def _stored(cases: Sequence[Case], folder: Path) -> list[StoredCase]:
-    return [StoredCase.open(folder, c.name) for c in cases if stored_key(folder, c.name) is not None]
+def _stored(task: TrainTask, cases: Sequence[Case]) -> list[StoredCase]:
+    return [StoredCase.open(task.prepared, c.name, task.before) for c in cases if stored_key(task.prepared, c.name) is not None]
 
 
 def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase]) -> str | None:
@@ -249,7 +248,7 @@ def _finish(run: Running, prepared: set[str], stopped: str | None) -> RunRecord:
     limit = most if each > most or run.state.reserve >= most else math.inf
     cases = [c for c in task.validation if c.name in prepared]
     candidates = () if task.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
-    result = validate(run.model, cases, task.prepared, task.run, candidates, limit, each)
+    result = validate(run.model, cases, task.prepared, task.before, task.run, candidates, limit, each)
     share = "" if result.n_cases == len(cases) else f" of {len(cases)}"
     record = RunRecord(
         dataset=task.dataset,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.dataset import Case
+from autoseg.dataset import Case, output_path
 from autoseg.files import write_text
 from autoseg.image import LabelMap
 from autoseg.io import read_label_map, write_label_map
@@ -41,7 +41,7 @@ def case_dice(model: Model, cases: Sequence[StoredCase], labels: LabelSet) -> fl
     for case in cases:
         image, reference = case.read()
         assert reference is not None
-        predicted = model.logits(image, mirror=False).argmax(0)
+        predicted = model.logits(image, False, case.previous()).argmax(0)
         scores.append(dice_per_structure(reference, predicted, labels.n_classes, labels.ignore_index))
     return _mean(value for row in scores for value in row)
 
@@ -50,6 +50,7 @@ def validate(
     model: Model,
     cases: Sequence[Case],
     prepared: Path,
+    before: Path | None,
     out: Path,
     candidates: Sequence[str],
     seconds: float = math.inf,
@@ -61,6 +62,7 @@ def validate(
     are those before any rule is applied. An interrupted validation continues.
 
     Args:
+        prepared, before: folders of the prepared cases, and of an earlier stage's label maps if there is one.
         candidates: component rules to try, of `plan.POSTPROCESS_RULES`.
         seconds: no case is begun that would not be finished by then.
         each: what a case is expected to take.
@@ -80,7 +82,7 @@ def validate(
                         len(cases),
                     )
                     return
-                predicted, reference = _predict_stored(model, case, prepared, out / "validation")
+                predicted, reference = _predict_stored(model, case, prepared, before, out / "validation")
                 scores.append(dice_per_structure(reference, predicted, labels.n_classes, labels.ignore_index))
                 yield predicted, reference
                 progress.advance(case.name)
@@ -94,16 +96,16 @@ def validate(
     return Validation(len(scores), _mean(means), dict(zip(labels.names, means)), rules)
 
 
-def _predict_stored(model: Model, case: Case, prepared: Path, out: Path) -> tuple[np.ndarray, np.ndarray]:
+def _predict_stored(model: Model, case: Case, prepared: Path, before: Path | None, out: Path) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and reference class indices; a label map that is there already is from a validation that was interrupted."""
     labels = model.plan.data.labels
     assert case.label is not None
     reference = read_label_map(case.label, labels)
-    target = out / f"{case.name}.nii.gz"
+    target = output_path(out, case)
     if target.is_file():
         return read_label_map(target, labels).data, reference.data
-    stored = StoredCase.open(prepared, case.name)
-    predicted = model.segment(stored.read()[0], stored.placement, mirror=True)
+    stored = StoredCase.open(prepared, case.name, before)
+    predicted, _ = model.segment(stored.read()[0], stored.placement, True, stored.previous())
     write_label_map(target, LabelMap(predicted, reference.grid, labels), like=case.label)
     return predicted, reference.data
 

@@ -59,6 +59,7 @@ def predict_volume(
     mirror_axes: Sequence[int] = (),
     mirrored_class: Sequence[int] | None = None,
     device: torch.device | None = None,
+    mirrored_input: Network | None = None,
 ) -> Tensor:
     """Logits of a whole volume.
 
@@ -67,6 +68,7 @@ def predict_volume(
         network: (B, C, *window) on `device` to (B, K, *window).
         mirror_axes: spatial axes (0 z, 1 y, 2 x) to mirror; all combinations are averaged.
         mirrored_class: for each class its partner under an x mirror (left and right swap); None: no swap.
+        mirrored_input: what an x mirror does to the network's input besides mirroring it, if anything.
 
     Returns:
         (K, Z, Y, X) float32 on the CPU. Only the windows of a batch live on `device`.
@@ -82,7 +84,7 @@ def predict_volume(
     for chunk in _chunks(corners, batch_size):
         places = [(slice(None), *(slice(c, c + w) for c, w in zip(corner, window))) for corner in chunk]
         batch = torch.stack([padded[p] for p in places]).to(device, non_blocking=True)
-        logits = _mirrored_mean(batch, network, mirror_axes, mirrored_class).float().cpu()
+        logits = _mirrored_mean(batch, network, mirror_axes, mirrored_class, mirrored_input).float().cpu()
         for place, window_logits in zip(places, logits):
             total[place] += window_logits * weight
             mass[place[1:]] += weight
@@ -91,12 +93,20 @@ def predict_volume(
     return total[(slice(None), *inner)].contiguous()
 
 
-def _mirrored_mean(batch: Tensor, network: Network, axes: Sequence[int], mirrored_class: Sequence[int] | None) -> Tensor:
+def _mirrored_mean(
+    batch: Tensor,
+    network: Network,
+    axes: Sequence[int],
+    mirrored_class: Sequence[int] | None,
+    mirrored_input: Network | None,
+) -> Tensor:
     total: Tensor | None = None
     combinations = [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
     for combination in combinations:
         dims = [a + 2 for a in combination]
         view = batch.flip(dims) if dims else batch
+        if 2 in combination and mirrored_input is not None:
+            view = mirrored_input(view)
         logits = network(view)
         if dims:
             logits = logits.flip(dims)

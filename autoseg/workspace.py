@@ -2,6 +2,7 @@
 
 autoseg_work/
   last.json                          last planned dataset, last finished model
+  speeds.json                        how fast trainings have been here, for the next plans
   datasets/Task01_X/                 fingerprint.json, plan.json, splits.json, failed.csv: small, worth keeping
   prepared/Task01_X/3d_fullres/      cases on the plan's grid: safe to delete
   runs/Task01_X/3d_fullres/fold_0/   weights, metrics, curves: one model per fold
@@ -34,11 +35,26 @@ class Workspace:
     def about(self, dataset: str) -> Path:
         return self.root / "datasets" / dataset
 
-    def prepared(self, dataset: str, configuration: str) -> Path:
+    def label_values(self, dataset: str) -> Path:
+        """Where the values of label maps are kept for a dataset that does not say what they mean."""
+        return self.about(dataset) / "label_values.json"
+
+    def prepared(self, dataset: str, configuration: str = "") -> Path:
         return self.root / "prepared" / dataset / configuration
 
+    def runs(self, dataset: str) -> Path:
+        return self.root / "runs" / dataset
+
     def run(self, dataset: str, configuration: str, fold: str) -> Path:
-        return self.root / "runs" / dataset / configuration / f"fold_{fold}"
+        return self.runs(dataset) / configuration / f"fold_{fold}"
+
+    def speeds(self) -> dict[str, float]:
+        """10⁹ multiply-accumulates a second that trainings have done here, by kind of device."""
+        path = self.root / "speeds.json"
+        return from_json(dict[str, float], path.read_text(encoding="utf-8"), path) if path.is_file() else {}
+
+    def remember_speed(self, device: str, gmacs_per_s: float) -> None:
+        write_text(self.root / "speeds.json", to_json(self.speeds() | {device: round(gmacs_per_s, 1)}))
 
     def last(self) -> Last:
         path = self.root / "last.json"

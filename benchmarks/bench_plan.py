@@ -69,6 +69,12 @@ def rows_of(ours: Configuration, theirs: dict[str, Any], shape: tuple[float, ...
     row = list(map(tuple, n))
     kernels = list(map(tuple, k))
     return [
+        (
+            "stage before",
+            ours.previous or "none",
+            theirs.get("previous_stage") or "none",
+            ours.previous == theirs.get("previous_stage"),
+        ),
         ("spacing, mm", size(ours.space.spacing_mm), size(theirs["spacing"]), spacing < 1e-9),
         ("median case, voxels", size(shape), size(median), tuple(shape) == tuple(median)),
         ("patch", size(ours.patch.patch_size), size(theirs["patch_size"]), list(ours.patch.patch_size) == theirs["patch_size"]),
@@ -92,11 +98,22 @@ def rows_of(ours: Configuration, theirs: dict[str, Any], shape: tuple[float, ...
 
 
 def shape_at(seen: Fingerprint, plan: Plan, name: str) -> tuple[float, ...]:
-    """Median case; that of the coarse grid follows from the full one, as in nnU-Net."""
-    full = plan.configurations["3d_fullres"].space.spacing_mm
+    """Median case; that of slices and of the coarse grid follows from the full one, as in nnU-Net."""
+    full, space = plan.configurations["3d_fullres"].space.spacing_mm, plan.configurations[name].space
     shape = median_shape(seen.cases, full)
-    spacing = plan.configurations[name].space.spacing_mm
-    return shape if name == "3d_fullres" else tuple(round(n * f / s) for n, f, s in zip(shape, full, spacing))
+    if space.slice_axis is not None:
+        return tuple(n for axis, n in enumerate(shape) if axis != space.slice_axis)
+    if space.spacing_mm == full:
+        return shape
+    return tuple(round(n * f / s) for n, f, s in zip(shape, full, space.spacing_mm))
+
+
+def complete(theirs: dict[str, Any]) -> dict[str, Any]:
+    """nnU-Net's configurations under our names; its cascade inherits all but the stage before from 3d_fullres."""
+    own = {name: c for name, c in theirs.items() if name in ("2d", "3d_fullres", "3d_lowres")}
+    if "3d_cascade_fullres" in theirs:
+        own["3d_cascade"] = theirs["3d_fullres"] | theirs["3d_cascade_fullres"]
+    return own
 
 
 def first_call(folder: Path) -> float:
@@ -128,9 +145,9 @@ def main() -> None:
     for folder in tasks:
         seen = load(folder)
         plan = make_plan(seen, BUDGET)
-        theirs = json.loads((folder / "nnunet_plans.json").read_text())["configurations"]
-        names = [n for n in theirs if n in ("3d_fullres", "3d_lowres")]
-        rows = [("-", "3D configurations", ", ".join(sorted(plan.configurations)), ", ".join(sorted(names)))]
+        theirs = complete(json.loads((folder / "nnunet_plans.json").read_text())["configurations"])
+        names = list(theirs)
+        rows = [("-", "configurations", ", ".join(sorted(plan.configurations)), ", ".join(sorted(names)))]
         schemes = zip(theirs["3d_fullres"]["normalization_schemes"], theirs["3d_fullres"]["use_mask_for_norm"])
         normalization = ", ".join(SCHEMES[name, masked] for name, masked in schemes)
         rows.append(("-", "normalisation", ", ".join(c.normalization for c in plan.data.channels), normalization))

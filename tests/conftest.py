@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most test files do witho
     from autoseg.task import TrainTask
     from autoseg.workspace import Workspace
 
+
+DATASET_NAME = "Dataset001_Phantom"
 
 # The same examples in every run: a red run means that the code has changed, not the dice.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -90,19 +93,47 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     from autoseg.dataset import open_dataset
     from autoseg.phantom import make_phantoms
     from autoseg.plan import save_plan
-    from autoseg.stages import fingerprint_dataset, plan_dataset, prepare_dataset
+    from autoseg.planning import Wish, plan_dataset
+    from autoseg.stages import fingerprint_dataset, prepare_dataset
     from autoseg.workspace import Workspace
 
     folder = tmp_path_factory.mktemp("tiny")
     failures: list[Failure] = []
-    data = make_phantoms(folder / "Dataset001_Phantom", 5, 2, shape=(12, 32, 40))
+    data = make_phantoms(folder / DATASET_NAME, 5, 2, shape=(12, 32, 40))
     dataset, workspace = open_dataset(data), Workspace(folder / "work")
     fingerprint_dataset(dataset, workspace, failures, 0)
-    plan = shrink_plan(plan_dataset(dataset, workspace, "cpu", 8))
+    plan = shrink_plan(plan_dataset(dataset, workspace, Wish("cpu", 8)))
     save_plan(plan, workspace.about(dataset.name) / "plan.json")
     prepare_dataset(dataset, workspace, None, failures, 0)
     assert failures == []
     return Tiny(data, dataset, workspace, plan, plan.configuration(None)[1])
+
+
+@pytest.fixture
+def dataset(tiny: Tiny, tmp_path: Path) -> Dataset:
+    """A copy that a test may change."""
+    from autoseg.dataset import open_dataset
+
+    shutil.copytree(tiny.data, tmp_path / DATASET_NAME)
+    return open_dataset(tmp_path / DATASET_NAME)
+
+
+@pytest.fixture
+def workspace(tiny: Tiny, tmp_path: Path) -> Workspace:
+    """The tiny dataset's documents without its prepared cases and runs."""
+    from autoseg.workspace import Workspace
+
+    shutil.copytree(tiny.workspace.about(DATASET_NAME), tmp_path / "work" / "datasets" / DATASET_NAME)
+    return Workspace(tmp_path / "work")
+
+
+def add_case(dataset: Dataset, name: str) -> Dataset:
+    """The dataset with a copy of its first case under another name."""
+    from autoseg.dataset import open_dataset
+
+    for part, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+        shutil.copy(dataset.root / part / f"phantom_000{ending}", dataset.root / part / f"{name}{ending}")
+    return open_dataset(dataset.root)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,8 @@ def read(volume: np.ndarray, box: Box) -> np.ndarray:
 
 def patch_of(spatial: Spatial, image: np.ndarray, label: np.ndarray, partner: np.ndarray = KEEP) -> tuple[np.ndarray, np.ndarray]:
     box = source_box(spatial)
-    return apply_spatial(spatial, box, read(image, box), read(label, box), partner)
+    data, (classes,) = apply_spatial(spatial, box, read(image, box), [read(label, box)], partner)
+    return data, classes
 
 
 def blobs(seed: int) -> np.ndarray:
@@ -90,7 +91,7 @@ def test_source_box_holds_every_voxel_that_is_needed(seed: int, shape: Triple, s
     spatial = turned(seed, shape, spacing)
     data, classes = patch_of(spatial, image, label)
     everything = Box((-35, -35, -35), (49, 53, 57))
-    whole_data, whole_classes = apply_spatial(spatial, everything, read(image, everything), read(label, everything), KEEP)
+    whole_data, (whole_classes,) = apply_spatial(spatial, everything, read(image, everything), [read(label, everything)], KEEP)
     np.testing.assert_allclose(data, whole_data, atol=1e-4)
     assert np.array_equal(classes, whole_classes)
 

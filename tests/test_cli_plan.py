@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 from conftest import Tiny
+from jsonschema import Draft202012Validator
 from test_nnunet import FOUND
 from typer.testing import CliRunner, Result
 
-from autoseg import stages
+from autoseg import planning
 from autoseg.cli import app
 from autoseg.errors import AutosegError, UsageError
 
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "_gpu_memory_gb", lambda: None)
+    monkeypatch.setattr(planning, "find_gpu", lambda: None)
 
 
 @pytest.fixture
@@ -96,3 +97,18 @@ def test_too_few_or_too_many(words: tuple[str, ...]) -> None:
 def test_unknown_family(foreign: Path) -> None:
     with pytest.raises(UsageError, match="no such family of networks - did you mean 'plain'"):
         plan(foreign, "--family", "plane")
+
+
+def test_a_time_budget(foreign: Path) -> None:
+    document = json.loads(plan(foreign, "--time", "10m", "--device", "cpu", "--json").stdout)
+    assert {c["training"]["time_s"] for c in document["configurations"].values()} == {600.0}
+    with pytest.raises(UsageError, match=r"too little time to train; found: 10 s; allowed: 20 s or more"):
+        plan(foreign, "--time", "10s")
+
+
+def test_the_schema_of_plans_accepts_a_plan(foreign: Path) -> None:
+    validator = Draft202012Validator(json.loads(plan("schema").stdout))
+    document = json.loads(plan(foreign, "--json").stdout)
+    validator.validate(document)
+    document["configurations"]["2d"]["network"]["kind"] = "plain"
+    assert not validator.is_valid(document)

@@ -235,7 +235,9 @@ def test_no_such_dataset(shelf: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_dataset(shelf: Path) -> None:
-    with pytest.raises(UsageError, match=r"the folder holds no dataset\.json; file: .*NotADataset; fix: point -d at"):
+    with pytest.raises(
+        UsageError, match=r"the folder holds no dataset\.json, no cases.*; file: .*NotADataset; found: nothing; fix: point -d at"
+    ):
         find_dataset(str(shelf / "Task02_NotADataset"), [shelf])
 
 

@@ -15,6 +15,7 @@ from autoseg.errors import (
     ResourceError,
     UsageError,
     nearest,
+    some,
 )
 
 
@@ -71,3 +72,10 @@ def test_nearest() -> None:
     assert nearest("lernin_rate", ["learning_rate", "epochs"]) == " - did you mean 'learning_rate'?"
     assert nearest("zzz", ["learning_rate", "epochs"]) == ""
     assert nearest("x", iter(())) == ""
+
+
+def test_some() -> None:
+    assert some(["a"]) == "a"
+    assert some(["a", "b", "c"]) == "a, b, c"
+    assert some(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+    assert some(["a", "b", "c"], most=1) == "a and 2 more"

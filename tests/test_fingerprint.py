@@ -167,7 +167,7 @@ def test_faulty_cases_are_listed_and_the_rest_goes_on(dataset: Dataset, tmp_path
         "nan": "NaN",
         "no_image": "the image file is missing",
         "no_label": "the label file is missing",
-        "no_label_named": "dataset.json names no label file",
+        "no_label_named": "the case has no label file",
         "shape": "differ in shape",
         "spacing": "differ in spacing",
         "zeros": "the image holds nothing but zeros",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
 from autoseg.errors import PlanError, UsageError
-from autoseg.folds import Folds, extend_folds, load_folds, make_folds, parse_folds, save_folds
+from autoseg.folds import N_FOLDS, Folds, extend_folds, leak_notes, load_folds, make_folds, parse_folds, save_folds
 
 names = st.sets(st.text("abc123_", min_size=1, max_size=6), min_size=1, max_size=30)
 
@@ -89,9 +89,100 @@ def test_file(tmp_path: Path) -> None:
     path.write_text('{"dataset": "hash", "validation": [["a", "b"], ["b"]]}')
     with pytest.raises(UsageError, match=r"a case is in two folds.*found: b"):
         load_folds(path)
+    path.write_text('{"dataset": "hash", "validation": [["a"]], "training_only": ["b", "a"]}')
+    with pytest.raises(UsageError, match=r"a case is in two folds.*found: a"):
+        load_folds(path)
     path.write_text('{"dataset": "hash"}')
     with pytest.raises(PlanError, match="missing key 'validation'"):
         load_folds(path)
+
+
+def test_file_with_patients_and_one_from_before_they_were_known(tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    folds = make_folds(["a1", "a2", "b"], "hash", {"a1": "a", "a2": "a", "b": "b", "gone": "x"})
+    save_folds(folds, path)
+    assert '"patients": {\n    "a1": "a",\n    "a2": "a"\n  }\n' in path.read_text()
+    assert load_folds(path) == folds
+    path.write_text('{"dataset": "hash", "validation": [["a1"], ["a2", "b"]]}')
+    assert load_folds(path) == Folds("hash", (("a1",), ("a2", "b")))
+
+
+def test_large_patients_first_each_to_the_smallest_fold() -> None:
+    sizes = {"p": 4, "q": 3, "r": 2, "s": 2, "t": 1, "u": 1, "v": 1}
+    patients = {f"{p}{i}": p for p, n in sizes.items() for i in range(n)}
+    folds = make_folds(patients, "hash", patients)
+    owners = [[patients[name] for name in fold] for fold in folds.validation]
+    assert owners[:2] == [["p"] * 4, ["q"] * 3]
+    assert {o[0] for o in owners[2:4]} == {"r", "s"}
+    assert sorted(map(len, owners)) == [2, 2, 3, 3, 4]
+    assert folds.patients == patients
+
+
+def test_fewer_than_five_patients_are_left_out_one_at_a_time() -> None:
+    patients = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}
+    folds = make_folds([*patients, "c"], "hash", patients)
+    assert folds.validation == (("a1", "a2"), ("b1", "b2"), ("c",))
+    assert folds.names == ("0", "1", "2", "all")
+    alone = make_folds(["a1", "a2"], "hash", patients)
+    assert alone.names == ("all",)
+    with pytest.raises(UsageError, match=r"no fold '0'.*a single patient allows no validation.*2 cases in 0 folds"):
+        alone.validation_cases("0")
+
+
+@pytest.mark.parametrize("n", [5, 23])
+def test_patients_of_one_case_each_leave_the_folds_as_they_are(n: int) -> None:
+    cases = [f"case_{i:03d}" for i in range(n)]
+    patients = {case: f"patient {n - i}" for i, case in enumerate(cases)}
+    assert make_folds(cases, "hash", patients).validation == make_folds(cases, "hash").validation
+
+
+def test_a_new_case_joins_its_patient_and_new_patients_the_smallest_fold() -> None:
+    folds = Folds("old", (("a1", "b"), ("c", "d", "e"), ("f",), ("g",), ("h", "i")), (), {"a1": "a"})
+    patients = {"a1": "a", "a2": "a", "a3": "a", "x1": "x", "x2": "x"}
+    larger = extend_folds(folds, [*folds.cases, "a2", "a3", "x1", "x2", "w"], "new", patients)
+    assert larger.validation == (("a1", "a2", "a3", "b"), ("c", "d", "e"), ("f", "x1", "x2"), ("g", "w"), ("h", "i"))
+    assert larger.patients == patients
+
+
+def test_a_patient_is_known_by_a_case_that_leaves_as_the_next_one_comes() -> None:
+    folds = Folds("old", (("a",), ("b1", "c"), ("d",), ("e",), ("f",)), (), {"b1": "b"})
+    assert extend_folds(folds, ["a", "b2", "c", "d", "e", "f"], "new", {"b2": "b"}).validation[1] == ("b2", "c")
+
+
+def test_few_patients_open_folds_but_few_folds_made_by_hand_stay_few() -> None:
+    few = make_folds(["a1", "a2", "b"], "old", {"a1": "a", "a2": "a"})
+    larger = extend_folds(few, ["a1", "a2", "b", "c"], "new", {"a1": "a", "a2": "a"})
+    assert larger.validation == (("a1", "a2"), ("b",), ("c",))
+    by_hand = Folds("old", (("a", "b"), ("c", "d"), ("e",)))
+    assert extend_folds(by_hand, "abcdefgh", "new").validation == (("a", "b", "g"), ("c", "d", "h"), ("e", "f"))
+
+
+def test_new_cases_do_not_change_a_fixed_validation_set() -> None:
+    folds = Folds("old", (("a", "b1"),), ("c", "d"))
+    larger = extend_folds(folds, ["a", "b1", "b2", "c", "x"], "new", {"b1": "b", "b2": "b"})
+    assert larger == Folds("new", (("a", "b1", "b2"),), ("c", "x"), {"b1": "b", "b2": "b"})
+    assert larger.training_cases("0") == ("c", "x")
+
+
+def test_patients_known_too_late_are_told_and_not_moved() -> None:
+    before = Folds("old", (("a1",), ("a2", "b"), ("a3", "c")), ("b2",))
+    assert leak_notes(before) == []
+    patients = {"a1": "a", "a2": "a", "a3": "a", "b2": "b", "a4": "a", "a5": "a"}
+    after = extend_folds(before, before.cases, "new", patients)
+    assert (after.validation, after.training_only) == (before.validation, before.training_only)
+    assert after.leaks == {
+        "a": {"0": ("a1",), "1": ("a2",), "2": ("a3",)},
+        "b": {"1": ("b",), "training only": ("b2",)},
+    }
+    first, second = leak_notes(after)
+    assert first.startswith("patient a is in several folds: fold 0: a1; fold 1: a2; fold 2: a3. Scores of models trained so")
+    assert first.endswith("move the cases into one fold in splits.json, or delete it, and train anew")
+    assert second.startswith("patient b is in several folds: fold 1: b; training only: b2. ")
+    assert after.remark("0") == "fold 0 is validated on a patient it also learns from (a): its scores are too good"
+    assert after.remark("1") == "fold 1 is validated on 2 patients it also learns from (a, b): its scores are too good"
+    assert after.remark("all") == before.remark("all")
+    most = Folds("old", (("a1",), ("a2", "a3")), (), {"a1": "a", "a2": "a", "a3": "a"})
+    assert extend_folds(most, [*most.cases, "a4", "a5"], "new", patients).validation == (("a1",), ("a2", "a3", "a4", "a5"))
 
 
 @settings(max_examples=25, deadline=None)
@@ -115,3 +206,61 @@ def test_folds_are_even_and_unchanged_data_leave_them_alone(cases: set[str]) -> 
     sizes = [len(fold) for fold in folds.validation]
     assert max(sizes) - min(sizes) <= 1
     assert extend_folds(folds, cases, "hash") == folds
+
+
+owners = st.dictionaries(
+    st.text("abc", min_size=1, max_size=3), st.integers(0, 12).map("patient {}".format), min_size=1, max_size=40
+)
+
+
+def places(folds: Folds) -> dict[str, int]:
+    return {name: i for i, fold in enumerate(folds.validation) for name in fold}
+
+
+def owners_of(folds: Folds) -> list[set[str]]:
+    return [{folds.patients.get(name, name) for name in fold} for fold in folds.validation]
+
+
+@settings(max_examples=50, deadline=None)
+@given(owners)
+def test_no_patient_is_in_two_folds_and_folds_are_even(patients: dict[str, str]) -> None:
+    folds = make_folds(patients, "hash", patients)
+    assert folds == make_folds(sorted(patients, reverse=True), "hash", dict(sorted(patients.items())))
+    assert folds.cases == tuple(sorted(patients))
+    assert folds.leaks == {}
+    assert sum(map(len, owners_of(folds))) == len(set(patients.values()))
+    assert len(folds.validation) == min(N_FOLDS, len(set(patients.values())))
+    sizes = [len(fold) for fold in folds.validation]
+    assert max(sizes) - min(sizes) <= max(map(list(patients.values()).count, patients.values()))
+    for fold in folds.names[:-1]:
+        learnt, judged = ({patients[n] for n in ask(fold)} for ask in (folds.training_cases, folds.validation_cases))
+        assert learnt
+        assert judged
+        assert not learnt & judged
+
+
+@settings(max_examples=50, deadline=None)
+@given(owners, owners)
+def test_extension_moves_no_case_and_parts_no_patient(before: dict[str, str], new: dict[str, str]) -> None:
+    """As long as what is known of a case stays the same."""
+    patients = {**new, **before}
+    folds = make_folds(before, "old", before)
+    changed = extend_folds(folds, new, "new", patients)
+    assert changed.cases == tuple(sorted(new))
+    was, now = places(folds), places(changed)
+    assert all(now[name] == was[name] for name in now if name in was)
+    assert changed.leaks == {}
+    assert extend_folds(changed, new, "new", patients) == changed
+
+
+@settings(max_examples=50, deadline=None)
+@given(owners, owners)
+def test_extension_moves_no_case_whatever_is_learnt_of_patients(before: dict[str, str], after: dict[str, str]) -> None:
+    folds = make_folds(before, "old", before)
+    changed = extend_folds(folds, {**before, **after}, "new", after)
+    was, now = places(folds), places(changed)
+    assert all(now[name] == was[name] for name in was)
+    assert sorted(now) == sorted({**before, **after})
+    parted = {p for p in owners_of(changed)[0] if any(p in others for others in owners_of(changed)[1:])}
+    assert parted <= set(changed.leaks)
+    assert len(leak_notes(changed)) == len(changed.leaks)

@@ -81,21 +81,24 @@ def test_folds_are_averaged(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device
     np.testing.assert_allclose(both.logits(image, mirror=False), np.mean(single, axis=0), atol=1e-4)
 
 
-def two_dimensional(configuration: Configuration) -> Configuration:
+def two_dimensional(configuration: Configuration, axis: int) -> Configuration:
+    """Of slices across an axis."""
     network = replace(configuration.network, strides=((1, 1), (2, 2), (2, 2)), kernel_sizes=((3, 3),) * 3)
-    space = replace(configuration.space, spacing_mm=(2.0, 2.0))
+    space = replace(configuration.space, spacing_mm=(2.0, 2.0), slice_axis=axis)
     return replace(configuration, network=network, space=space, patch=replace(configuration.patch, patch_size=(16, 16)))
 
 
-def test_a_2d_network_sees_slices(tiny: Tiny, float32_cpu: Device) -> None:
-    configuration = two_dimensional(tiny.configuration)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_2d_network_sees_slices(tiny: Tiny, float32_cpu: Device, axis: int) -> None:
+    configuration = two_dimensional(tiny.configuration, axis)
     torch.manual_seed(0)
     network = fresh_network(tiny.plan, configuration, float32_cpu).eval()
-    image = np.random.default_rng(0).standard_normal((1, 3, 24, 20)).astype(np.float32)
+    image = np.moveaxis(np.random.default_rng(0).standard_normal((1, 3, 24, 20)).astype(np.float32), 1, 1 + axis)
     logits = Model((network,), tiny.plan, configuration, float32_cpu).logits(image, mirror=False)
-    assert logits.shape == (5, 3, 24, 20)
-    alone = Model((network,), tiny.plan, configuration, float32_cpu).logits(image[:, 1:2], mirror=False)
-    np.testing.assert_allclose(logits[:, 1:2], alone, atol=1e-5)
+    assert logits.shape == (5, *image.shape[1:])
+    second = (slice(None), *(slice(1, 2) if a == axis else slice(None) for a in range(3)))
+    alone = Model((network,), tiny.plan, configuration, float32_cpu).logits(image[second], mirror=False)
+    np.testing.assert_allclose(logits[second], alone, atol=1e-5)
 
 
 def test_a_3d_network_may_have_a_patch_of_one_slice(tiny: Tiny, float32_cpu: Device) -> None:

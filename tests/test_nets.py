@@ -168,3 +168,38 @@ def test_initial_weights_have_the_spread_of_he() -> None:
     expected = np.sqrt(2 / (1 + SLOPE**2) / (64 * 9))
     assert float(kernel.std()) == pytest.approx(expected, rel=0.05)
     assert all(float(head.bias.detach().abs().max()) == 0 for head in network.heads)
+
+
+def test_both_forms_of_the_norm_are_the_same() -> None:
+    norm = InstanceNorm(3)
+    nn.init.uniform_(norm.weight)
+    nn.init.uniform_(norm.bias)
+    image = torch.randn(2, 3, 4, 5, 6)
+    on_gpu = torch.instance_norm(image, norm.weight, norm.bias, None, None, True, 0.0, norm.eps, True)
+    torch.testing.assert_close(norm(image), on_gpu)
+
+
+@pytest.mark.gpu
+def test_the_norm_keeps_the_type_of_autocast_on_a_gpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    norm, image = InstanceNorm(3), torch.randn(2, 3, 4, 5, 6)
+    on_gpu = InstanceNorm(3).cuda()
+    with torch.autocast("cuda", torch.float16):
+        result = on_gpu(image.cuda().half())
+    assert result.dtype == torch.float16
+    torch.testing.assert_close(result.float().cpu(), norm(image), atol=1e-2, rtol=1e-2)
+    assert torch.isfinite(on_gpu(torch.randn(1, 3, 1, 1, 1).cuda())).all()
+
+
+def test_a_cascaded_network_sees_one_channel_a_structure() -> None:
+    plan = replace(PLAIN_2D, deep_supervision=False)
+    torch.manual_seed(0)
+    network = build_network(plan, 2, 4, cascaded=True).eval()
+    assert network.encoder[0][0][0].in_channels == 5
+    image, indices = torch.randn(1, 2, 32, 32), torch.randint(0, 4, (1, 1, 32, 32))
+    alone = build_network(plan, 5, 4).eval()
+    alone.load_state_dict(network.state_dict())
+    spread = torch.cat([image, *((indices == k).float() for k in (1, 2, 3))], dim=1)
+    with torch.no_grad():
+        torch.testing.assert_close(network(torch.cat([image, indices.float()], dim=1))[0], alone(spread)[0])

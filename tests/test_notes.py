@@ -76,3 +76,14 @@ def test_data_and_origin_are_compared_too() -> None:
     )
     found = plan_differences(PLAN, other)
     assert list(found) == ["data.channels[0].normalization", "origin.memory_gb", "data.labels.ignore"]
+
+
+def test_what_configurations_have_in_common_is_told_once() -> None:
+    both = replace(PLAN, configurations={"3d_fullres": FINE, "3d_cascade": replace(FINE, previous="3d_fullres")})
+    text = plan_note(both)
+    assert text.count("patch_size") == text.count("16, 32, 32") == 1
+    assert "\n3d_cascade: previous\n  previous  3d_fullres\n\nall: space\n" in text
+    assert "To train first: 3d_fullres\n" in text
+    alone = plan_note(replace(PLAN, configurations={"3d_fullres": FINE}))
+    assert "all: " not in alone
+    assert "slice_axis" not in alone

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
 from autoseg.optimizers import make_optimizer
-from autoseg.plan import OPTIMIZERS
+from autoseg.plan import Optimizer
+from autoseg.planner import Budget
 from autoseg.planner.training import plan_training
 
-PLAN = replace(plan_training(())[0], learning_rate=0.1, weight_decay=0.5)
+PLAN = replace(plan_training((), Budget("cpu", 8), 1.0)[0], learning_rate=0.1, weight_decay=0.5)
 
 
 def weights_after_a_step(optimizer: str) -> tuple[float, float]:
@@ -40,7 +42,7 @@ def test_one_step_by_hand(optimizer: str, kernel: float, bias: float) -> None:
     assert weights_after_a_step(optimizer) == pytest.approx((kernel, bias), abs=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
 def test_decay_spares_norms_and_biases_unless_it_is_nnunets(optimizer: str) -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(4, 4))
     groups = make_optimizer(network, replace(PLAN, optimizer=optimizer)).param_groups

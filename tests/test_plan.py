@@ -10,9 +10,11 @@ import pytest
 from autoseg.errors import LabelError, PlanError, UsageError
 from autoseg.labels import LabelSet
 from autoseg.plan import (
+    SCHEMA_VERSION,
     ChannelPlan,
     Configuration,
     DataPlan,
+    Footprint,
     InferencePlan,
     NetworkPlan,
     Origin,
@@ -27,32 +29,37 @@ from autoseg.plan import (
 from autoseg.records import to_json
 
 FINE = Configuration(
-    space=SpacePlan("LPS", (1.0, 0.5, 0.5), "nonzero", 3, 1),
+    previous=None,
+    space=SpacePlan("LPS", (1.0, 0.5, 0.5), None, "nonzero", 3, 1),
     patch=PatchPlan((16, 32, 32), 2, 0.33),
     network=NetworkPlan(
         "plain_unet", (32, 64, 128), ((1, 1, 1), (1, 2, 2), (2, 2, 2)), ((1, 3, 3), (3, 3, 3), (3, 3, 3)), (2, 2, 2), (2, 2), True
     ),
-    training=TrainingPlan(1000, 250, "sgd", 0.01, 3e-5, "poly", 0.0, 0.99, "default", (0, 1, 2)),
+    training=TrainingPlan(1000, 250, None, "sgd", 0.01, 3e-5, "poly", 0.0, 0.99, "default", (0, 1, 2)),
     inference=InferencePlan(0.5, (0, 1, 2)),
     postprocess=("largest_foreground",),
+    footprint=Footprint(6.5, 1.25, 3.0, 0.25),
     why={"patch.batch_size": "2, the smallest that trains well"},
 )
 FLAT = Configuration(
-    space=SpacePlan("LPS", (0.5, 0.5), "none", 3, 1),
+    previous=None,
+    space=SpacePlan("LPS", (0.5, 0.5), 0, "none", 3, 1),
     patch=PatchPlan((64, 32), 12, 0.33),
     network=NetworkPlan("residual_unet", (32, 64), ((1, 1), (2, 2)), ((3, 3), (3, 3)), (1, 3), (1,), False),
-    training=TrainingPlan(1, 1, "adamw", 1e-3, 0.0, "cosine", 0.1, 0.0, "none", ()),
+    training=TrainingPlan(1, 1, 600.0, "adamw", 1e-3, 0.0, "cosine", 0.1, 0.0, "none", ()),
     inference=InferencePlan(0.0, ()),
     postprocess=(),
+    footprint=None,
     why={},
 )
 PLAN = Plan(
-    schema_version=1,
+    schema_version=SCHEMA_VERSION,
     name="Task01_X",
     task="segmentation",
     data=DataPlan((ChannelPlan("CT", "ct", 100.0, 50.0, -20.0, 400.0),), LabelSet(("liver", "tumour"), (1, 4))),
+    first="3d_fullres",
     configurations={"3d_fullres": FINE, "2d": FLAT},
-    origin=Origin("0123abcd", 8.0, "cpu", "0.1.0"),
+    origin=Origin("0123abcd", 8.0, "cpu", "0.1.0", "plain", 120.0, "float32"),
     why={"task": "the dataset has label maps"},
 )
 
@@ -74,13 +81,17 @@ def test_round_trip(tmp_path: Path) -> None:
     assert load_plan(path) == PLAN
     assert path.read_text(encoding="utf-8") == to_json(PLAN)
     text = path.read_text(encoding="utf-8")
-    assert text.startswith('{\n  "schema_version": 1,\n  "name": "Task01_X",')
+    assert text.startswith('{\n  "schema_version": 2,\n  "name": "Task01_X",')
     assert '      "patch": {\n        "patch_size": [16, 32, 32],' in text
 
 
 def test_window_and_dimensions() -> None:
     assert (FINE.ndim, FINE.window) == (3, (16, 32, 32))
-    assert (FLAT.ndim, FLAT.window) == (2, (1, 64, 32))
+    assert (FLAT.ndim, FLAT.window, FLAT.divisors) == (2, (1, 64, 32), (1, 2, 2))
+    sagittal = replace(FLAT, space=replace(FLAT.space, slice_axis=2))
+    assert (sagittal.window, sagittal.divisors) == ((64, 32, 1), (2, 2, 1))
+    assert sagittal.space.in_volume("ab", "-") == ("a", "b", "-")
+    assert FINE.space.in_volume("abc", "-") == ("a", "b", "c")
 
 
 def test_a_plan_of_before_there_was_a_choice_of_losses() -> None:
@@ -93,7 +104,10 @@ def test_a_plan_of_before_there_was_a_choice_of_losses() -> None:
 def test_choosing_a_configuration() -> None:
     assert PLAN.configuration(None) == ("3d_fullres", FINE)
     assert PLAN.configuration("2d") == ("2d", FLAT)
-    with pytest.raises(UsageError, match=r"no configuration '3d_fulres' - did you mean '3d_fullres'\?; allowed: 3d_fullres, 2d"):
+    assert replace(PLAN, first="2d").configuration("auto") == replace(PLAN, first="2d").configuration(None) == ("2d", FLAT)
+    with pytest.raises(
+        UsageError, match=r"no configuration '3d_fulres' - did you mean '3d_fullres'\?; allowed: 3d_fullres, 2d, auto"
+    ):
         PLAN.configuration("3d_fulres")
 
 
@@ -103,8 +117,49 @@ def test_no_plan(tmp_path: Path) -> None:
 
 
 def test_another_schema_version() -> None:
-    with pytest.raises(PlanError, match=r"another schema version; file: plan\.json; found: 2; allowed: 1; fix: plan again"):
-        parse_plan(to_json(replace(PLAN, schema_version=2)), "plan.json")
+    with pytest.raises(PlanError, match=r"another schema version; file: plan\.json; found: 3; allowed: 1 to 2; fix: plan again"):
+        parse_plan(to_json(replace(PLAN, schema_version=3)), "plan.json")
+
+
+def test_plans_of_the_first_schema_are_upgraded() -> None:
+    document = json.loads(to_json(PLAN)) | {"schema_version": 1}
+    del document["first"], document["origin"]["family"], document["origin"]["gmacs_per_s"], document["origin"]["compute"]
+    for configuration in document["configurations"].values():
+        del configuration["previous"], configuration["footprint"]
+        del configuration["space"]["slice_axis"], configuration["training"]["time_s"]
+    upgraded = parse_plan(json.dumps(document), "plan.json")
+    assert upgraded.configurations["3d_fullres"] == replace(FINE, footprint=None)
+    assert upgraded.configurations["2d"] == replace(FLAT, training=replace(FLAT.training, time_s=None))
+    assert (upgraded.first, upgraded.origin) == ("3d_fullres", replace(PLAN.origin, gmacs_per_s=None, compute=None))
+    del document["configurations"]["2d"]["space"]
+    with pytest.raises(PlanError, match=r"missing key 'configurations\.2d\.space'"):
+        parse_plan(json.dumps(document), "plan.json")
+    with pytest.raises(PlanError, match="missing key 'name'"):
+        parse_plan('{"schema_version": 1}', "plan.json")
+
+
+def test_the_first_configuration_must_exist() -> None:
+    with pytest.raises(PlanError, match=r"'first' names no configuration - did you mean '3d_fullres'.*found: 3d_fulres"):
+        parse_plan(to_json(replace(PLAN, first="3d_fulres")), "plan.json")
+
+
+CASCADED = replace(PLAN, configurations={**PLAN.configurations, "3d_cascade": replace(FINE, previous="2d")})
+
+
+def test_a_cascade_sees_a_channel_a_structure_more_on_the_same_prepared_cases() -> None:
+    assert parse_plan(to_json(CASCADED), "plan.json") == CASCADED
+    assert (CASCADED.input_channels("3d_fullres"), CASCADED.input_channels("3d_cascade")) == (1, 3)
+    assert (CASCADED.prepared_as("3d_cascade"), CASCADED.prepared_as("2d")) == ("3d_fullres", "2d")
+
+
+@pytest.mark.parametrize(("name", "previous"), [("3d_cascade", "3d_lowres"), ("3d_cascade", "3d_cascade"), ("2d", "3d_cascade")])
+def test_a_stage_before_must_stand_alone(name: str, previous: str) -> None:
+    changed = replace(CASCADED.configurations[name], previous=previous)
+    odd = replace(CASCADED, configurations={**CASCADED.configurations, name: changed})
+    with pytest.raises(
+        PlanError, match=rf"'configurations\.{name}\.previous' must name another.*found: {previous}; allowed: null, "
+    ):
+        parse_plan(to_json(odd), "plan.json")
 
 
 @pytest.mark.parametrize(
@@ -162,8 +217,9 @@ def test_labels_are_checked_too() -> None:
         ("patch.foreground_fraction", 1.5, r"patch\.foreground_fraction' cannot be used.*found: 1\.5; allowed: 0…1"),
         ("space.spacing_mm", [1.0, 1.0], r"space\.spacing_mm' cannot be used.*allowed: 3 numbers, as patch_size"),
         ("space.spacing_mm", [1.0, 0.0, 1.0], r"space\.spacing_mm' cannot be used.*allowed: positive mm"),
-        ("space.orientation", "RAS", r"space\.orientation' cannot be used.*found: RAS; allowed: LPS"),
-        ("space.crop", "body", r"space\.crop' cannot be used.*allowed: nonzero, none"),
+        ("space.orientation", "RAS", r"space\.orientation' is unknown.*found: RAS; allowed: LPS"),
+        ("space.crop", "body", r"space\.crop' is unknown.*found: body; allowed: nonzero, none"),
+        ("space.slice_axis", 0, r"space\.slice_axis' cannot be used.*found: 0; allowed: null"),
         ("space.image_order", 2, r"space\.image_order' cannot be used.*found: 2; allowed: 0, 1, 3"),
         ("space.label_order", 3, r"space\.label_order' cannot be used.*found: 3; allowed: 0, 1"),
         ("network.kind", "plain_unt", r"network\.kind' is unknown - did you mean 'plain_unet'\?"),
@@ -179,6 +235,7 @@ def test_labels_are_checked_too() -> None:
         ("network.encoder_blocks", [2, 2], r"network\.encoder_blocks' cannot be used.*allowed: 3 positive numbers"),
         ("network.decoder_blocks", [2, 2, 2], r"network\.decoder_blocks' cannot be used.*allowed: 2 positive numbers"),
         ("training.epochs", 0, r"training\.epochs' cannot be used.*found: 0 × 250; allowed: 1 or more"),
+        ("training.time_s", 5, r"training\.time_s' cannot be used.*found: 5\.0; allowed: 20 or more, or null"),
         ("training.steps_per_epoch", 0, r"training\.epochs' cannot be used.*found: 1000 × 0"),
         ("training.learning_rate", 0, r"training\.learning_rate' cannot be used.*allowed: above 0"),
         ("training.weight_decay", -1, r"training\.weight_decay' cannot be used.*allowed: 0 or more"),
@@ -199,9 +256,18 @@ def test_labels_are_checked_too() -> None:
         ("training.mirror_axes", [3], r"training\.mirror_axes' cannot be used.*allowed: 0 \(z\), 1 \(y\), 2 \(x\)"),
         ("inference.mirror_axes", [-1], r"inference\.mirror_axes' cannot be used"),
         ("inference.overlap", 1.0, r"inference\.overlap' cannot be used.*found: 1\.0; allowed: 0…1"),
-        ("postprocess", ["largest"], r"postprocess' is unknown.*found: largest; allowed: largest_foreground"),
+        ("postprocess", ["largest"], r"postprocess\[0\]' is unknown.*found: largest; allowed: largest_foreground"),
     ],
 )
 def test_hand_edits_that_cannot_work(path: str, value: Any, message: str) -> None:
     with pytest.raises(PlanError, match=r"'configurations\.3d_fullres\." + message):
         parse_plan(edited(path, value), "plan.json")
+
+
+def test_a_2d_plan_needs_a_slice_axis() -> None:
+    for axis in (3, None):
+        odd = replace(
+            PLAN, configurations={**PLAN.configurations, "2d": replace(FLAT, space=replace(FLAT.space, slice_axis=axis))}
+        )
+        with pytest.raises(PlanError, match=r"'configurations\.2d\.space\.slice_axis' cannot be used.*allowed: 0 \(z\), 1 \(y\)"):
+            parse_plan(to_json(odd), "plan.json")

@@ -28,7 +28,7 @@ def _data(*schemes: str) -> DataPlan:
 
 
 def _space(*spacing: float, crop: str = "nonzero", order: int = 3) -> SpacePlan:
-    return SpacePlan("LPS", spacing, crop, order, 1)
+    return SpacePlan("LPS", spacing, 0 if len(spacing) == 2 else None, crop, order, 1)
 
 
 def _image(data: np.ndarray, grid: Grid | None = None) -> Image:

@@ -16,6 +16,7 @@ from autoseg.batch import Failure
 from autoseg.dataset import Dataset, open_dataset
 from autoseg.errors import UsageError
 from autoseg.plan import (
+    SCHEMA_VERSION,
     ChannelPlan,
     Configuration,
     DataPlan,
@@ -34,15 +35,18 @@ from autoseg.store import StoredCase, stored_key, stored_names
 def _plan(dataset: Dataset, spacing: tuple[float, ...] = (1, 1, 1)) -> Plan:
     channels = tuple(ChannelPlan(c, "zscore", 0, 1, 0, 1) for c in dataset.channels)
     configuration = Configuration(
-        SpacePlan("LPS", spacing, "nonzero", 3, 1),
+        None,
+        SpacePlan("LPS", spacing, None, "nonzero", 3, 1),
         PatchPlan((8, 8, 8), 2, 0.33),
         NetworkPlan("plain_unet", (8, 16), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3), (3, 3, 3)), (1, 1), (1,), False),
-        TrainingPlan(1, 1, "adamw", 1e-3, 0, "cosine", 0, 0.9, "none", ()),
+        TrainingPlan(1, 1, None, "adamw", 1e-3, 0, "cosine", 0, 0.9, "none", ()),
         InferencePlan(0.5, ()),
         (),
+        None,
         {},
     )
-    return Plan(1, "t", "segmentation", DataPlan(channels, dataset.labels), {"3d": configuration}, Origin("", 8, "cpu", "0"), {})
+    origin = Origin("", 8, "cpu", "0", "plain", None, None)
+    return Plan(SCHEMA_VERSION, "t", "segmentation", DataPlan(channels, dataset.labels), "3d", {"3d": configuration}, origin, {})
 
 
 @pytest.fixture

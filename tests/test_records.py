@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from autoseg.errors import PlanError
-from autoseg.records import from_json, to_json
+from autoseg.records import from_json, json_schema, to_json
 
 
 @dataclass(frozen=True)
@@ -135,3 +137,73 @@ def test_round_trip(tree: Tree) -> None:
     assert from_json(Tree, text, "x") == tree
     assert text.endswith("}\n")
     assert to_json(from_json(Tree, text, "x")) == text
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Words.
+
+    A second paragraph.
+    """
+
+    kind: Literal["alpha", "beta"]
+    pair: tuple[int, str] | None
+
+
+def test_words_are_checked() -> None:
+    assert from_json(Choice, '{"kind": "alpha", "pair": null}', "x") == Choice("alpha", None)
+    with pytest.raises(PlanError, match=r"'kind' is unknown - did you mean 'beta'\?; file: x; found: bet; allowed: alpha, beta"):
+        from_json(Choice, '{"kind": "bet", "pair": null}', "x")
+    with pytest.raises(PlanError, match=r"'kind' is unknown; file: x; found: 3; allowed: alpha, beta"):
+        from_json(Choice, '{"kind": 3, "pair": null}', "x")
+
+
+def test_schema_by_hand() -> None:
+    schema = json_schema(Choice)
+    assert schema["$ref"] == "#/$defs/Choice"
+    assert schema["$defs"] == {
+        "Choice": {
+            "type": "object",
+            "description": "Words.\n\nA second paragraph.",
+            "properties": {
+                "kind": {"enum": ["alpha", "beta"]},
+                "pair": {
+                    "anyOf": [
+                        {
+                            "type": "array",
+                            "prefixItems": [{"type": "integer"}, {"type": "string"}],
+                            "items": False,
+                            "minItems": 2,
+                        },
+                        {"type": "null"},
+                    ]
+                },
+            },
+            "required": ["kind", "pair"],
+            "additionalProperties": False,
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "ok"),
+    [
+        ({}, True),
+        ({"spacing": [1, 2, 3]}, True),
+        ({"spacing": [1, 2]}, False),
+        ({"spacing": [1, 2, 3, 4]}, False),
+        ({"n": 1.5}, False),
+        ({"leaves": [{"name": "a", "weight": "b"}]}, False),
+        ({"nn": 3}, False),
+    ],
+)
+def test_a_schema_accepts_what_from_json_accepts(changes: dict[str, object], ok: bool) -> None:
+    validator = Draft202012Validator(json_schema(Tree))
+    Draft202012Validator.check_schema(json_schema(Tree))
+    text = changed(**changes)
+    assert validator.is_valid(json.loads(text)) == ok
+    if ok:
+        from_json(Tree, text, "tree.json")
+    else:
+        with pytest.raises(PlanError, match=r"wrong type|unknown key"):
+            from_json(Tree, text, "tree.json")

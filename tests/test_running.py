@@ -139,3 +139,12 @@ def test_only_what_is_finished_can_be_extended(tiny: Tiny, float32_cpu: Device, 
 def test_without_a_budget_the_plan_decides(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     epochs, steps = tiny.configuration.training.epochs, tiny.configuration.training.steps_per_epoch
     assert train(tiny.task(tmp_path), None, float32_cpu).steps == epochs * steps
+
+
+def test_a_plan_that_names_a_time_is_trained_for_it(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_clock(monkeypatch, 2, 0.1)
+    timed = replace(tiny.configuration, training=replace(tiny.configuration.training, time_s=100.0))
+    task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": timed}))
+    assert 90 < train(task, None, float32_cpu).seconds < 100

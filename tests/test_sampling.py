@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -117,12 +118,32 @@ def test_a_case_smaller_than_the_patch_is_padded_on_all_sides(tiny: Tiny, tmp_pa
     assert {int(i.any(-1).any(-1).nonzero()[0]) for i in inside} == {0, 1, 2}
 
 
-def test_two_dimensional_patches_are_slices(tiny: Tiny, tmp_path: Path) -> None:
-    case = store(tmp_path, "a", spot((4, 10, 10)))
-    batch = PatchSampler([case], plain(tiny.configuration, (8, 6), 12, 0.5), LABELS, 0).batch(0)
-    assert batch.image.shape == (12, 1, 8, 6)
-    assert batch.label.shape == (12, 8, 6)
-    assert (batch.image[:, 0].amax((1, 2)) - batch.image[:, 0].amin((1, 2)) < 100).all()  # one z each
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("augmentation", ["none", "default"])
+def test_two_dimensional_patches_are_slices(
+    tiny: Tiny, tmp_path: Path, axis: int, augmentation: Literal["none", "default"]
+) -> None:
+    """Every slice has one class, so a patch that mixes slices would show two."""
+    shape = (10, 12, 14)
+    label = np.ascontiguousarray(np.broadcast_to(np.indices(shape)[axis] % 3 + 1, shape)).astype(np.uint8)
+    flat = plain(tiny.configuration, (8, 6), 60, 0.0)
+    space = replace(flat.space, spacing_mm=(1.0, 1.0), slice_axis=axis)
+    flat = replace(flat, space=space, training=replace(flat.training, augmentation=augmentation, mirror_axes=()))
+    batch = PatchSampler([store(tmp_path, "a", label, shape)], flat, LABELS, 0).batch(0)
+    assert batch.image.shape == (60, 1, 8, 6)
+    assert batch.label.shape == (60, 8, 6)
+    shown = [set(patch.unique().tolist()) - {0} for patch in batch.label]
+    assert {len(classes) for classes in shown} == {1}
+    assert set.union(*shown) == {1, 2, 3}
+
+
+def test_every_slice_is_as_likely(tiny: Tiny, tmp_path: Path) -> None:
+    flat = plain(tiny.configuration, (4, 4), 1000, 0.0)
+    flat = replace(flat, space=replace(flat.space, spacing_mm=(1.0, 1.0), slice_axis=0))
+    image = PatchSampler([store(tmp_path, "a", np.zeros((4, 9, 9), np.uint8), (4, 9, 9))], flat, LABELS, 0).batch(0).image
+    counts = np.bincount((image.amin((1, 2, 3)) // 100).int().numpy())
+    assert len(counts) == 4
+    assert counts.min() > 200
 
 
 def test_left_and_right_swap_with_the_mirror(tiny: Tiny, tmp_path: Path) -> None:

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Tiny
+from conftest import DATASET_NAME as NAME
+from conftest import Tiny, add_case
 
-from autoseg import stages
 from autoseg.batch import Failure
 from autoseg.dataset import Dataset, open_dataset
 from autoseg.errors import DataError, UsageError
 from autoseg.fingerprint import load_fingerprint
-from autoseg.folds import load_folds
-from autoseg.plan import load_plan, save_plan
-from autoseg.stages import _gpu_memory_gb as ask_the_driver
-from autoseg.stages import describe_plan, fingerprint_dataset, forget_run, plan_dataset, prepare_dataset
+from autoseg.folds import Folds, load_folds, save_folds
+from autoseg.plan import save_plan
+from autoseg.stages import fingerprint_dataset, forget_run, prepare_dataset
+from autoseg.task import train_task
 from autoseg.workspace import Workspace
-
-NAME = "Dataset001_Phantom"
-
-
-@pytest.fixture
-def dataset(tiny: Tiny, tmp_path: Path) -> Dataset:
-    """A copy that a test may change."""
-    shutil.copytree(tiny.data, tmp_path / NAME)
-    return open_dataset(tmp_path / NAME)
-
-
-@pytest.fixture
-def workspace(tiny: Tiny, tmp_path: Path) -> Workspace:
-    """The tiny dataset's documents without its prepared cases and runs."""
-    shutil.copytree(tiny.workspace.about(NAME), tmp_path / "work" / "datasets" / NAME)
-    return Workspace(tmp_path / "work")
-
-
-@pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "_gpu_memory_gb", lambda: None)
-
-
-def add_case(dataset: Dataset, name: str) -> Dataset:
-    for part, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
-        shutil.copy(dataset.root / part / f"phantom_000{ending}", dataset.root / part / f"{name}{ending}")
-    return open_dataset(dataset.root)
 
 
 def test_fingerprint_makes_folds_and_later_extends_them(dataset: Dataset, tmp_path: Path) -> None:
@@ -67,40 +40,87 @@ def test_fingerprint_makes_folds_and_later_extends_them(dataset: Dataset, tmp_pa
     assert all(old.get(name, i) == i for i, fold in enumerate(after.validation) for name in fold)
 
 
-def test_plan_is_written_remembered_and_kept(dataset: Dataset, workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
-    path = workspace.about(NAME) / "plan.json"
-    edited = path.read_bytes()
-    plan_dataset(dataset, workspace)
-    assert path.read_bytes() == edited
-    assert caplog.text == ""
-    assert workspace.last_dataset() == dataset.root.resolve()
-    new = plan_dataset(dataset, workspace, replan=True)
-    assert load_plan(path) == new
-    assert new.configurations["3d_fullres"].network.features[0] == 16
-    assert (workspace.about(NAME) / "plan.previous.json").read_bytes() == edited
+def folds_of(dataset: Dataset, workspace: Workspace) -> Folds:
+    fingerprint_dataset(open_dataset(dataset.root), workspace, [], 0)
+    return load_folds(workspace.about(NAME) / "splits.json")
 
 
-def test_a_plan_that_no_longer_fits_is_kept_and_said_to_be_so(
+def test_folds_go_by_patients_and_say_so_once(dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "autoseg")
+    workspace = Workspace(tmp_path / "new")
+    patients = dataset.root / "patients.csv"
+    patients.write_text("case,patient\n" + "".join(f"phantom_00{i},{p}\n" for i, p in enumerate("xyxyz")), encoding="utf-8")
+    folds = folds_of(dataset, workspace)
+    assert folds.validation == (("phantom_000", "phantom_002"), ("phantom_001", "phantom_003"), ("phantom_004",))
+    line = "3 patients with 5 cases (from patients.csv), folds keep each patient together"
+    assert caplog.messages == [line]
+    assert folds_of(dataset, workspace) == folds
+    assert caplog.messages == [line]
+    patients.write_text("case,patient\n", encoding="utf-8")
+    with pytest.raises(DataError, match="names no case of this dataset"):
+        folds_of(dataset, workspace)
+
+
+def test_patients_known_too_late_are_a_leak_that_training_tells_too(
     dataset: Dataset, workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = load_plan(workspace.about(NAME) / "plan.json")
-    assert plan_dataset(dataset, workspace, "cuda", 11) == kept
-    assert "for cpu with 8 GB, plain family; it is kept, --replan makes one for cuda with 11 GB, plain family" in caplog.text
-    assert plan_dataset(dataset, workspace, "cpu", 8) == kept
-    fingerprint_dataset(add_case(dataset, "phantom_100"), workspace, [], 0)
-    assert plan_dataset(dataset, workspace) == kept
-    assert "the dataset has changed" in caplog.text
-    replanned = plan_dataset(dataset, workspace, "cuda", 11, replan=True)
-    assert (replanned.origin.device, replanned.origin.memory_gb) == ("cuda", 11)
+    caplog.set_level("INFO", "autoseg")
+    before = folds_of(dataset, workspace)
+    prepare_dataset(dataset, workspace, None, [], 0)
+    assert caplog.messages == []
+    (dataset.root / "patients.csv").write_text("case,patient\n" + "".join(f"phantom_00{i},x\n" for i in (0, 1)), encoding="utf-8")
+    after = folds_of(dataset, workspace)
+    assert after.validation == before.validation
+    missing, leak = caplog.messages
+    assert missing.startswith("note: patients.csv has no line for phantom_002, phantom_003, phantom_004")
+    a, b = (next(f for f in "01234" if f"phantom_00{i}" in after.validation_cases(f)) for i in (0, 1))
+    assert leak.startswith("note: patient x is in several folds: ")
+    assert f"fold {a}: phantom_000" in leak
+    assert f"fold {b}: phantom_001" in leak
+    caplog.clear()
+    for fold in "01234":
+        train_task(dataset, workspace, None, fold)
+    told = [
+        f"note: fold {fold} is validated on a patient it also learns from (x): its scores are too good" for fold in sorted(a + b)
+    ]
+    assert caplog.messages == told
 
 
-def test_auto_plans_for_the_gpu_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (stages._budget("auto", None).device, stages._budget("auto", None).memory_gb) == ("cpu", stages.CPU_MEMORY_GB)
-    assert stages._budget("cuda:1", 24).memory_gb == 24
-    monkeypatch.setattr(stages, "_gpu_memory_gb", lambda: 11.0)
-    assert (stages._budget("auto", None).device, stages._budget("auto", None).memory_gb) == ("cuda", 11.0)
-    assert (stages._budget("cpu", None).device, stages._budget("cpu", None).memory_gb) == ("cpu", stages.CPU_MEMORY_GB)
-    assert stages._budget("auto", 6).memory_gb == 6
+def test_a_copied_case_stays_with_the_first(dataset: Dataset, workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    folds_of(dataset, workspace)
+    folds = folds_of(add_case(dataset, "another"), workspace)
+    assert folds.patients == {"phantom_000": "another"}
+    assert next(fold for fold in folds.validation if "another" in fold) == ("another", "phantom_000")
+    assert "cases another and phantom_000 hold the same files" in caplog.text
+
+
+def test_folds_made_by_hand_for_nnunet(dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "autoseg")
+    names = [c.name for c in dataset.cases]
+    splits = dataset.root / "splits_final.json"
+    splits.write_text(json.dumps([{"train": names[:3], "val": names[3:]}]), encoding="utf-8")
+    (dataset.root / "labelsTr" / "phantom_001.nii.gz").write_bytes(b"no label map")
+    workspace = Workspace(tmp_path / "new")
+    folds = folds_of(dataset, workspace)
+    assert (folds.validation, folds.training_only) == (((names[3], names[4]),), (names[0], names[2]))
+    assert caplog.messages == [f"1 folds from {splits}, 3 cases for training only"]
+    splits.write_text("[]", encoding="utf-8")  # the folds at hand are kept, whatever it says later
+    assert folds_of(dataset, workspace) == folds
+    with pytest.raises(DataError, match=r"splits_final.json has another form"):
+        folds_of(dataset, Workspace(tmp_path / "newer"))
+
+
+def test_many_notes_are_shortened(dataset: Dataset, workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    for i in range(1, 5):
+        for part, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+            for copy in ("b", "c"):
+                name = f"phantom_00{i}"
+                shutil.copy(dataset.root / part / f"{name}{ending}", dataset.root / part / f"{copy}{name}{ending}")
+    before = Folds("", tuple((f"phantom_00{i}",) for i in range(1, 5)) + (tuple(f"bphantom_00{i}" for i in range(1, 5)),))
+    save_folds(before, workspace.about(NAME) / "splits.json")
+    assert len(folds_of(dataset, workspace).leaks) == 4
+    assert len(caplog.messages) == 6
+    assert caplog.messages[-1] == f"note: 3 more, see {workspace.about(NAME) / 'splits.json'}"
 
 
 def test_prepared_cases_are_kept_until_their_files_change(dataset: Dataset, workspace: Workspace) -> None:
@@ -118,8 +138,6 @@ def test_prepared_cases_are_kept_until_their_files_change(dataset: Dataset, work
 
 def test_stages_out_of_order(dataset: Dataset, workspace: Workspace, tmp_path: Path) -> None:
     empty = Workspace(tmp_path / "empty")
-    with pytest.raises(UsageError, match="no fingerprint"):
-        plan_dataset(dataset, empty)
     with pytest.raises(UsageError, match="no plan"):
         prepare_dataset(dataset, empty, None, [], 0)
     other = Dataset(NAME, dataset.root, dataset.channels, dataset.labels, ())
@@ -148,21 +166,6 @@ def test_forgetting_moves_a_run_aside(tmp_path: Path) -> None:
         forget_run(run)
         assert not run.exists()
         assert (tmp_path / "fold_0.previous" / "run.json").read_text(encoding="utf-8") == content
-
-
-def test_a_plan_in_a_few_words(tiny: Tiny) -> None:
-    text = describe_plan(tiny.plan, Path("work/plan.json"))
-    assert "3d_fullres: spacing 3×2×2 mm, patch 8×16×16, batch 2, 3 stages of 4, 8, 8 features" in text
-    assert text.endswith("work/plan.json")
-
-
-def test_a_driver_that_hangs_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang(command: list[str], **_: object) -> None:
-        raise subprocess.TimeoutExpired(command, 10)
-
-    monkeypatch.setattr(stages.shutil, "which", lambda _: "nvidia-smi")
-    monkeypatch.setattr(stages.subprocess, "run", hang)
-    assert ask_the_driver() is None
 
 
 def test_a_second_configuration_is_prepared_when_it_is_named(tiny: Tiny, dataset: Dataset, workspace: Workspace) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ from autoseg.io import read_label_map
 from autoseg.losses import LOSSES, deep_supervision
 from autoseg.metrics import dice_per_structure
 from autoseg.model import fresh_network, load_model
-from autoseg.plan import OPTIMIZERS, load_plan
+from autoseg.plan import Optimizer, load_plan
 from autoseg.running import Running
 from autoseg.runs import folds_of, load_run
 from autoseg.sampling import PatchSampler
@@ -201,7 +201,7 @@ def test_a_run_that_is_told_twice_stops_at_once_and_continues_to_the_same_end(
     assert load_run(run).case_dice == tiny_runs.records[0].case_dice
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
 def test_an_interrupted_run_continues_to_the_same_weights(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:

@@ -17,22 +17,22 @@ def test_no_case_is_begun_after_the_time_is_up(
 ) -> None:
     model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
     task = tiny.task(tmp_path)
-    assert validate(model, task.training, task.prepared, tmp_path, (), seconds=0).n_cases == 1
+    assert validate(model, task.training, task.prepared, None, tmp_path, (), seconds=0).n_cases == 1
     assert "time for 1 of 4 validation cases only" in caplog.text
     assert len(list((tmp_path / "validation").iterdir())) == 1
-    none = validate(model, task.training, task.prepared, tmp_path / "none", (), seconds=5, each=60)
+    none = validate(model, task.training, task.prepared, None, tmp_path / "none", (), seconds=5, each=60)
     assert (none.n_cases, none.case_dice, none.rules) == (0, None, ())
     assert "no time to validate, a case would take 1 min 00 s" in caplog.text
-    assert validate(model, task.training, task.prepared, tmp_path, ()).n_cases == 4
+    assert validate(model, task.training, task.prepared, None, tmp_path, ()).n_cases == 4
 
 
 def test_an_interrupted_validation_continues(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
     task = tiny.task(tmp_path)
-    whole = validate(model, task.training, task.prepared, tmp_path / "whole", ())
-    validate(model, task.training[:2], task.prepared, tmp_path / "parts", ())
+    whole = validate(model, task.training, task.prepared, None, tmp_path / "whole", ())
+    validate(model, task.training[:2], task.prepared, None, tmp_path / "parts", ())
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "parts" / "validation").iterdir()}
-    assert validate(model, task.training, task.prepared, tmp_path / "parts", ()) == whole
+    assert validate(model, task.training, task.prepared, None, tmp_path / "parts", ()) == whole
     after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "parts" / "validation").iterdir()}
     assert len(before) == 2
     assert len(after) == 4

@@ -136,6 +136,22 @@ def test_left_and_right_swap_under_an_x_mirror_only() -> None:
     assert float(confused.abs().max()) == pytest.approx(0, abs=1e-6)
 
 
+def test_what_an_x_mirror_does_to_the_input() -> None:
+    """A network that repeats the class indices in its only channel: under an x mirror these change sides themselves."""
+    volume = torch.tensor([0.0, 1, 1, 0, 2, 0]).expand(1, 2, 2, 6)
+
+    def network(batch: Tensor) -> Tensor:
+        return torch.cat([(batch == k).float() for k in range(3)], dim=1)
+
+    def swap(batch: Tensor) -> Tensor:
+        return torch.tensor([0.0, 2, 1])[batch.long()]
+
+    plain = predict_volume(volume, network, (2, 2, 6), 3, 0.5, 1)
+    for axes in ((2,), (0,), (0, 1, 2)):
+        result = predict_volume(volume, network, (2, 2, 6), 3, 0.5, 1, axes, (0, 2, 1), mirrored_input=swap)
+        torch.testing.assert_close(result, plain)
+
+
 def test_a_case_hardly_larger_than_the_window_is_taken_whole() -> None:
     assert fitted_window((38, 40, 30), (36, 48, 32), (4, 8, 8)) == (40, 48, 32)
     assert fitted_window((80, 40, 30), (36, 48, 32), (4, 8, 8)) == (36, 48, 32)

@@ -1,6 +1,17 @@
 """Paired transforms: draw parameters from a generator first, then apply them deterministically."""
 
 from autoseg.augment.intensity import Intensity, apply_intensity, draw_intensity
+from autoseg.augment.previous import apply_previous, draw_previous
 from autoseg.augment.spatial import Spatial, apply_spatial, draw_spatial, source_box
 
-__all__ = ["Intensity", "Spatial", "apply_intensity", "apply_spatial", "draw_intensity", "draw_spatial", "source_box"]
+__all__ = [
+    "Intensity",
+    "Spatial",
+    "apply_intensity",
+    "apply_previous",
+    "apply_spatial",
+    "draw_intensity",
+    "draw_previous",
+    "draw_spatial",
+    "source_box",
+]

@@ -82,20 +82,20 @@ def source_box(spatial: Spatial) -> Box:
 
 
 def apply_spatial(
-    spatial: Spatial, box: Box, image: np.ndarray, label: np.ndarray, mirrored_class: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    spatial: Spatial, box: Box, image: np.ndarray, labels: Sequence[np.ndarray], mirrored_class: np.ndarray
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Carries the voxels of `box` to the patch.
 
     Args:
         image: (C, *box.shape) float; interpolated linearly, 0 outside.
-        label: (*box.shape) class indices; the nearest voxel is taken.
+        labels: arrays (*box.shape) of class indices; the nearest voxel is taken.
         mirrored_class: for each class index its partner when x is mirrored (left and right swap).
 
     Returns:
-        (C, *shape) float32 and (*shape) of the label's type, contiguous.
+        (C, *shape) float32 and arrays (*shape) of the labels' type, contiguous.
     """
     if spatial.is_crop:
-        data, classes = image.astype(np.float32), label
+        data, classes = image.astype(np.float32), list(labels)
     else:
         half = (np.array(spatial.shape) - 1) / 2
         offset = spatial.centre - spatial.matrix @ half - np.array(box.start)
@@ -104,13 +104,16 @@ def apply_spatial(
             ndimage.affine_transform(
                 source, spatial.matrix, offset, spatial.shape, output=target, order=1, mode="grid-constant", prefilter=False
             )
-        classes = ndimage.affine_transform(label, spatial.matrix, offset, spatial.shape, order=0, mode="grid-constant")
+        classes = [
+            ndimage.affine_transform(label, spatial.matrix, offset, spatial.shape, order=0, mode="grid-constant")
+            for label in labels
+        ]
     if spatial.mirror:
         data = np.flip(data, tuple(a + 1 for a in spatial.mirror))
-        classes = np.flip(classes, spatial.mirror)
+        classes = [np.flip(c, spatial.mirror) for c in classes]
         if 2 in spatial.mirror:
-            classes = mirrored_class[classes]
-    return np.ascontiguousarray(data), np.ascontiguousarray(classes)
+            classes = [mirrored_class[c] for c in classes]
+    return np.ascontiguousarray(data), [np.ascontiguousarray(c) for c in classes]
 
 
 def _plane_rotation(a: int, b: int, angle: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from autoseg.cli import options as o
 def run(
     predictions: Annotated[Path, typer.Option("-p", "--predictions", help="Folder of predicted label maps.")],
     references: Annotated[
-        Path | None, typer.Option("-r", "--references", help="Folder of reference label maps. Default: the dataset's labelsTr.")
+        Path | None, typer.Option("-r", "--references", help="Folder of reference label maps. Default: the dataset's own.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder of the report. Default: the predictions' folder.")
@@ -36,9 +36,8 @@ def run(
     failures: list[Failure] = []
     target = out or predictions
     only_predicted = references is None
-    report = evaluate(
-        references or about.root / "labelsTr", predictions, about.labels, target, tolerance, failures, workers, only_predicted
-    )
+    known = references or {c.name: c.label for c in about.cases if c.label is not None}
+    report = evaluate(known, predictions, about.labels, target, tolerance, failures, workers, only_predicted)
     o.show(report, json)
     if not json:
         typer.echo(report_table(report))

@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from autoseg.batch import Failure
     from autoseg.dataset import Dataset
+    from autoseg.planning import Wish
     from autoseg.workspace import Workspace
 
 DatasetOption = Annotated[
@@ -26,6 +27,9 @@ WorkersOption = Annotated[int | None, typer.Option("--workers", min=0, help="Thr
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 MemoryOption = Annotated[
     float | None, typer.Option("--memory", help="GB that training may use. Default: the GPU's memory, or 8 on a CPU.")
+]
+TimeOption = Annotated[
+    str | None, typer.Option("--time", help="Time that a training will have, such as 10m or 2h: steps, batch and width follow.")
 ]
 FamilyOption = Annotated[str | None, typer.Option("--family", help="Networks: plain or residual. Default: plain.")]
 ReplanOption = Annotated[bool, typer.Option("--replan", help="Make a new plan although there is one.")]
@@ -43,7 +47,8 @@ def find_named(wanted: str | None, workspace: Workspace) -> Path:
     """The folder of `-d`, or of the last planned dataset."""
     from autoseg.dataset import find_dataset, search_places
 
-    places = [*search_places(), workspace.root.resolve().parent]
+    last = workspace.last().dataset
+    places = [*search_places(), workspace.root.resolve().parent, *([Path(last).parent] if last else [])]
     return find_dataset(wanted, places) if wanted else workspace.last_dataset()
 
 
@@ -51,7 +56,15 @@ def open_named(wanted: str | None, workspace: Workspace) -> Dataset:
     """The dataset of `-d`, or the last planned one."""
     from autoseg.dataset import open_dataset
 
-    return open_dataset(find_named(wanted, workspace))
+    return open_dataset(folder := find_named(wanted, workspace), workspace.label_values(folder.name))
+
+
+def wish(device: str, memory: float | None, family: str | None, time: str | None) -> Wish:
+    """What the options of a planning command ask for."""
+    from autoseg.planning import Wish
+    from autoseg.schedule import parse_duration
+
+    return Wish(device, memory, family, None if time is None else parse_duration(time))
 
 
 def show(record: Any, as_json: bool) -> None:

@@ -18,13 +18,15 @@ def run(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PATH] | show [PATH] | diff A B",
+            metavar="[PATH] | show [PATH] | diff A B | schema",
             help="PATH: a dataset, or a folder with nnU-Net's dataset_fingerprint.json and dataset.json, whose plan is printed, "
-            "not written. show: the plan as a note. diff: what two plans decide differently. A plan file will do for these.",
+            "not written. show: the plan as a note. diff: what two plans decide differently. A plan file will do for these. "
+            "schema: JSON Schema of plans.",
         ),
     ] = None,
     dataset: o.DatasetOption = None,
     memory: o.MemoryOption = None,
+    time: o.TimeOption = None,
     family: o.FamilyOption = None,
     replan: o.ReplanOption = False,
     device: o.DeviceOption = "auto",
@@ -36,29 +38,35 @@ def run(
     from autoseg.batch import Failure
     from autoseg.dataset import open_dataset
     from autoseg.notes import differences_note, plan_differences, plan_note
+    from autoseg.plan import Plan
+    from autoseg.planning import describe_plan, find_plan, is_nnunet_folder, plan_dataset
     from autoseg.progress import log
-    from autoseg.stages import describe_plan, ensure_fingerprint, find_plan, is_nnunet_folder, plan_dataset
+    from autoseg.records import json_schema, to_json
+    from autoseg.stages import ensure_fingerprint
     from autoseg.workspace import Workspace
 
     o.be_quiet(quiet)
-    workspace = Workspace(root)
+    if words == ["schema"]:
+        typer.echo(to_json(json_schema(Plan)), nl=False)
+        return
+    workspace, wish = Workspace(root), o.wish(device, memory, family, time)
     action, names = _action(words or [], dataset)
     folders = [_place(n, workspace, action) for n in names]
     if action == "diff":
-        found = plan_differences(*(find_plan(f, workspace, device, memory, family) for f in folders))
+        found = plan_differences(*(find_plan(f, workspace, wish) for f in folders))
         o.show(found, json)
         if not json:
             typer.echo(differences_note(found), nl=False)
     elif action == "show" or is_nnunet_folder(folders[0]):
-        plan = find_plan(folders[0], workspace, device, memory, family)
+        plan = find_plan(folders[0], workspace, wish)
         o.show(plan, json)
         if not json:
             typer.echo(plan_note(plan), nl=False)
     else:
         failures: list[Failure] = []
-        about = open_dataset(folders[0])
+        about = open_dataset(folders[0], workspace.label_values(folders[0].name))
         ensure_fingerprint(about, workspace, failures)
-        made = plan_dataset(about, workspace, device, memory, replan, family)
+        made = plan_dataset(about, workspace, wish, replan)
         log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json"))
         o.show(made, json)
         if failures:
@@ -85,6 +93,6 @@ def _action(words: list[str], dataset: str | None) -> tuple[str, list[str | None
         raise UsageError(
             "plan takes one dataset, and plan diff two of them",
             found=" ".join([*words, *(["-d", dataset] if dataset else [])]),
-            allowed="plan [PATH], plan show [PATH], plan diff A B",
+            allowed="plan [PATH], plan show [PATH], plan diff A B, plan schema",
         )
     return action, names

@@ -9,6 +9,7 @@ def run(
     dataset: o.DatasetOption = None,
     configuration: o.ConfigurationOption = None,
     memory: o.MemoryOption = None,
+    time: o.TimeOption = None,
     family: o.FamilyOption = None,
     replan: o.ReplanOption = False,
     device: o.DeviceOption = "auto",
@@ -20,8 +21,9 @@ def run(
     """Look at a dataset, decide everything, and prepare it: fingerprint, plan and preprocess in one."""
     from autoseg.batch import Failure
     from autoseg.pairs import PairReader
+    from autoseg.planning import describe_plan, plan_dataset
     from autoseg.progress import log
-    from autoseg.stages import describe_plan, fingerprint_dataset, plan_dataset, prepare_dataset
+    from autoseg.stages import fingerprint_dataset, prepare_dataset
     from autoseg.workspace import Workspace
 
     o.be_quiet(quiet)
@@ -30,7 +32,7 @@ def run(
     about = o.open_named(dataset, workspace)
     reader = PairReader(about)
     fingerprint_dataset(about, workspace, failures, workers, reader)
-    made = plan_dataset(about, workspace, device, memory, replan, family)
+    made = plan_dataset(about, workspace, o.wish(device, memory, family, time), replan)
     log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json"))
     report = prepare_dataset(about, workspace, configuration, failures, workers, reader)
     done, kept, removed = len(report.done), len(report.reused), len(report.removed)

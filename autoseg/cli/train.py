@@ -48,7 +48,7 @@ def run(
     from autoseg.pretrained import asked_weights
     from autoseg.progress import log
     from autoseg.schedule import asked_budget
-    from autoseg.stages import forget_run, prepare_dataset
+    from autoseg.stages import forget_run, prepare_dataset, prepare_stage_before
     from autoseg.task import train_task
     from autoseg.train import train_folds
     from autoseg.workspace import Workspace
@@ -58,9 +58,9 @@ def run(
     workspace = Workspace(root)
     about = o.open_named(dataset, workspace)
     failures: list[Failure] = []
-    prepare_dataset(
-        about, workspace, configuration, failures, 0 if workers == 0 else None
-    )  # at once if nothing has changed or been deleted
+    threads = 0 if workers == 0 else None
+    prepare_dataset(about, workspace, configuration, failures, threads)  # at once if nothing has changed or been deleted
+    prepare_stage_before(about, workspace, configuration, failures, threads)
     tasks = [train_task(about, workspace, configuration, name, seed, workers) for name in parse_folds(fold)]
     place = choose_device(device)
     if restart:  # nothing that is wrong above costs a run

@@ -1,11 +1,13 @@
 """The only place that knows file formats."""
 
+from autoseg.io.colour import RGB_8_BIT, is_rgb
+from autoseg.io.formats import IMAGE_ENDINGS, Header, has_geometry, image_ending, label_ending, probabilities_ending
 from autoseg.io.images import (
-    IMAGE_ENDINGS,
-    image_ending,
     read_grid,
+    read_header,
     read_image,
     read_label_map,
+    read_label_values,
     write_image,
     write_label_map,
     write_probabilities,
@@ -13,10 +15,18 @@ from autoseg.io.images import (
 
 __all__ = [
     "IMAGE_ENDINGS",
+    "RGB_8_BIT",
+    "Header",
+    "has_geometry",
     "image_ending",
+    "is_rgb",
+    "label_ending",
+    "probabilities_ending",
     "read_grid",
+    "read_header",
     "read_image",
     "read_label_map",
+    "read_label_values",
     "write_image",
     "write_label_map",
     "write_probabilities",

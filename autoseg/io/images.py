@@ -1,53 +1,60 @@
-"""Volumes in and out through SimpleITK: NIfTI, NRRD, MetaImage; 2D, 3D, 4D (fourth axis = channels) and vector pixels."""
+"""Images and label maps of any format, as the rest of autoseg sees them.
+
+Natural images (PNG, JPG, BMP, TIFF) and .npy arrays do not say where they lie: their voxels count as 1 mm in size, so figures
+in mm are figures in pixels. A 2D image is a volume with one slice; the pages of a TIFF are slices.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-import SimpleITK as sitk
 
-from autoseg.errors import DataError, GeometryError, LabelError, ResourceError
-from autoseg.files import atomic_path
+from autoseg.errors import DataError, GeometryError, LabelError
 from autoseg.geometry import Grid
 from autoseg.image import Image, LabelMap
-from autoseg.io.nifti import check_complete, copy_geometry, is_nifti, not_finite
-from autoseg.labels import LabelSet
-
-T = TypeVar("T")
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-
-sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK repeats header quirks on stderr; what matters is checked here
+from autoseg.io import arrays, itk, pictures, tiff
+from autoseg.io.colour import is_grey, match_channels
+from autoseg.io.formats import ARRAY_ENDING, PICTURE_ENDINGS, TIFF_ENDINGS, Header, has_geometry, image_ending, plain_grid
+from autoseg.io.nifti import is_nifti
+from autoseg.labels import LabelSet, whole_numbers
 
 
-def image_ending(path: Path) -> str | None:
-    """The image ending of a file name ('.nii.gz', …), or None for any other file and for hidden files."""
-    name = path.name.lower()
-    return None if name.startswith(".") else next((e for e in IMAGE_ENDINGS if name.endswith(e)), None)
-
-
-def read_grid(path: Path) -> Grid:
-    """Grid from the header alone, no voxel is read.
+def read_header(path: Path) -> Header:
+    """Grid, channels and depth; no voxel is read.
 
     Raises:
         DataError: no such file, or not an image.
         GeometryError: a grid that makes no sense.
     """
-    return _grid(_header(path), path)
+    ending = image_ending(path)
+    if ending in PICTURE_ENDINGS:
+        return pictures.read_header(path)
+    if ending in TIFF_ENDINGS:
+        return tiff.read_header(path)
+    return arrays.read_header(path) if ending == ARRAY_ENDING else itk.read_header(path)
+
+
+def read_grid(path: Path) -> Grid:
+    """Grid from the header alone; raises as `read_header` does."""
+    return read_header(path).grid
 
 
 def read_image(paths: Sequence[Path], channels: Sequence[str]) -> Image:
     """Reads one file per channel, or one file that holds them all, as float32.
 
+    Where the channels are named red, green and blue (or all "rgb_to_0_1"), a grey natural image stands for all three; where
+    there is one channel, a natural image whose colours are equal is grey.
+
     Raises:
-        DataError: unreadable file, NaN or infinity, another number of channels than `channels` names.
+        DataError: unreadable file, NaN or infinity, another number of channels than `channels` names, or colour where there
+            is one channel; an image that is partly transparent.
         GeometryError: the files of one case lie on different grids.
     """
     parts: list[np.ndarray] = []
     grid: Grid | None = None
-    for path in paths:
+    for i, path in enumerate(paths):
         data, here = _read(path)
         if grid is not None and (here.shape != grid.shape or here.corner_distance(grid) > min(grid.spacing)):
             raise GeometryError(
@@ -58,7 +65,9 @@ def read_image(paths: Sequence[Path], channels: Sequence[str]) -> Image:
                 fix="resample the channels to one grid (for example in 3D Slicer: Resample Image)",
             )
         grid = grid or here
-        parts.append(data.astype(np.float32, copy=False))
+        if not has_geometry(path):
+            data = match_channels(data, channels if len(paths) == 1 else channels[i : i + 1], path)
+        parts.append(data.astype(np.float32, order="C", copy=False))
     assert grid is not None
     stack = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if len(stack) != len(channels):
@@ -75,142 +84,122 @@ def read_label_map(path: Path, labels: LabelSet) -> LabelMap:
     """Reads a label file and turns its values into class indices.
 
     Raises:
-        DataError: unreadable file, more than one channel.
+        DataError: unreadable file, more than one channel, or JPG.
         LabelError: values that `labels` does not know.
     """
-    data, grid = _read(path)
-    if len(data) != 1:
-        raise DataError("a label file must have one channel", file=path, found=f"{len(data)} channels")
+    data, grid = _read_labels(path)
     try:
-        return LabelMap(labels.encode(data[0]), grid, labels)
+        return LabelMap(labels.encode(data), grid, labels)
+    except LabelError as error:
+        error.file = str(path)
+        raise
+
+
+def read_label_values(path: Path) -> np.ndarray:
+    """(Z, Y, X) values of a label file as they stand in it, uint8 or uint16.
+
+    Raises:
+        DataError: unreadable file, more than one channel, or JPG.
+        LabelError: fractions, or numbers outside 0…65535.
+    """
+    data, _ = _read_labels(path)
+    try:
+        return whole_numbers(data)
     except LabelError as error:
         error.file = str(path)
         raise
 
 
 def write_image(path: Path, image: Image) -> None:
-    """Writes a (C, Z, Y, X) image on its own grid, atomically; several channels become a vector image."""
-    data = image.data[0] if len(image.data) == 1 else image.data
-    spacing = np.array(image.grid.spacing)
-    direction = (image.grid.affine[:3, :3] / spacing)[:, ::-1]
-    _save(path, data, spacing[::-1].tolist(), image.grid.affine[:3, 3].tolist(), direction.ravel().tolist())
+    """Writes a (C, Z, Y, X) image, atomically.
+
+    On its own grid, several channels as vectors; TIFF and .npy keep the array alone, as float32. PNG and BMP take whole
+    numbers on one slice.
+
+    Raises:
+        DataError: the format cannot hold the image without loss.
+    """
+    ending = image_ending(path)
+    if ending in PICTURE_ENDINGS:
+        deep = image.data.max(initial=0) > 255
+        whole = image.data.clip(0, 65535).astype(np.uint16 if deep else np.uint8)
+        pictures.write_pixels(path, whole if np.array_equal(whole, image.data) else image.data)
+    elif ending in TIFF_ENDINGS:
+        tiff.write_pixels(path, image.data)
+    elif ending == ARRAY_ENDING:
+        arrays.write_pixels(path, image.data)
+    else:
+        itk.write_on_grid(path, image.data[0] if len(image.data) == 1 else image.data, image.grid)
 
 
 def write_label_map(path: Path, label_map: LabelMap, like: Path) -> None:
-    """Writes file values with exactly the header geometry of `like`, atomically; the format follows `path`'s ending."""
-    exactly = like if is_nifti(like) and is_nifti(path) else None
-    _write(path, label_map.labels.decode(label_map.data), like, exactly)
+    """Writes file values with exactly the header geometry of `like`, atomically; the format follows `path`'s ending.
+
+    Raises:
+        DataError: the format of a natural image cannot hold the values or slices.
+    """
+    values = label_map.labels.decode(label_map.data)
+    ending = image_ending(path)
+    if ending in PICTURE_ENDINGS:
+        pictures.write_labels(path, values)
+    elif ending in TIFF_ENDINGS:
+        tiff.write_labels(path, values)
+    elif ending == ARRAY_ENDING:
+        arrays.write_labels(path, values, like)
+    elif has_geometry(like):
+        itk.write_like(path, values, like, like if is_nifti(like) and is_nifti(path) else None)
+    else:
+        itk.write_on_grid(path, values, plain_grid(values.shape))
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray, like: Path) -> None:
-    """Writes (K, Z, Y, X) class probabilities as a vector image on the grid of `like`, atomically."""
-    _write(path, probabilities.astype(np.float32, copy=False), like)
+    """Writes (K, Z, Y, X) class probabilities, atomically: as a vector image on the grid of `like`, or as they are to .npy."""
+    data = probabilities.astype(np.float32, copy=False)
+    if image_ending(path) == ARRAY_ENDING:
+        arrays.write_pixels(path, data)
+    elif has_geometry(path) and has_geometry(like):
+        itk.write_like(path, data, like)
+    else:
+        raise DataError("probabilities cannot be written in this format", file=path, allowed=".npy for natural images")
 
 
-def _reader(path: Path) -> sitk.ImageFileReader:
-    if not path.is_file():
-        raise DataError("no such file", file=path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    return reader
-
-
-def _header(path: Path) -> sitk.ImageFileReader:
-    reader = _reader(path)
-    _run(reader.ReadImageInformation, path)
-    return reader
-
-
-def _run(read: Callable[[], T], path: Path) -> T:
-    try:
-        return read()
-    except RuntimeError as error:
-        raise DataError("the file cannot be read as an image", file=path, found=_reason(error)) from error
-
-
-def _read(path: Path) -> tuple[np.ndarray, Grid]:
+def _read(path: Path, as_labels: bool = False) -> tuple[np.ndarray, Grid]:
     """(C, Z, Y, X) array in the file's own type, and its grid."""
-    image = _run(_reader(path).Execute, path)
-    if is_nifti(path):
-        check_complete(path, image)
-    grid = _grid(image, path)
-    data = sitk.GetArrayFromImage(image)
-    odd = not_finite(path, image) if is_nifti(path) else int((~np.isfinite(data)).sum()) if data.dtype.kind == "f" else 0
-    if odd:
+    ending = image_ending(path)
+    if ending in PICTURE_ENDINGS:
+        data = pictures.read_pixels(path, as_labels)
+    elif ending in TIFF_ENDINGS:
+        data = tiff.read_pixels(path, as_labels)
+    elif ending == ARRAY_ENDING:
+        data = arrays.read_pixels(path)
+    else:
+        return itk.read(path)
+    if data.dtype.kind not in "uif":
+        raise DataError("the file holds no plain numbers", file=path, found=data.dtype, allowed="whole numbers or fractions")
+    if data.dtype.kind == "f" and (odd := int((~np.isfinite(data)).sum())):
+        raise itk.not_finite_error(path, odd)
+    return data, plain_grid(data.shape[1:])
+
+
+def _read_labels(path: Path) -> tuple[np.ndarray, Grid]:
+    """(Z, Y, X) array in the file's own type, and its grid."""
+    if image_ending(path) in (".jpg", ".jpeg"):
         raise DataError(
-            "the file holds NaN or infinity",
+            "a label map cannot be a JPG: its compression changes values along every border",
             file=path,
-            found=f"{odd} voxels",
-            allowed="finite numbers",
-            fix="replace them with the background value",
+            fix="export the label maps anew as PNG or TIFF; converting the JPG does not bring the values back",
         )
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        data = np.moveaxis(data, -1, 0)
-    lead = data.shape[: data.ndim - 2] if image.GetDimension() == 2 else data.shape[: data.ndim - 3]
-    channels = int(np.prod(lead, dtype=np.int64)) if lead else 1
-    return np.ascontiguousarray(data).reshape(channels, *grid.shape), grid
-
-
-def _grid(reader: sitk.ImageFileReader | sitk.Image, path: Path) -> Grid:
-    dimension = reader.GetDimension()
-    if dimension not in (2, 3, 4):
-        raise DataError("images must have two to four axes", file=path, found=dimension)
-    n = min(dimension, 3)
-    direction = np.array(reader.GetDirection()).reshape(dimension, dimension)[:n, :n]
-    affine = np.eye(4)
-    affine[:n, :n] = direction * np.array(reader.GetSpacing()[:n])
-    affine[:n, 3] = reader.GetOrigin()[:n]
-    affine[:3, :3] = affine[:3, 2::-1]  # ITK counts x, y, z; arrays z, y, x
-    shape = reader.GetSize()[:n][::-1]
-    try:
-        return Grid((1,) * (3 - n) + tuple(shape), affine)
-    except GeometryError as error:
-        error.file = str(path)
-        raise
-
-
-def _write(path: Path, data: np.ndarray, like: Path, exactly: Path | None = None) -> None:
-    header = _header(like)
-    dimension = header.GetDimension()
-    n = min(dimension, 3)
-    if n == 2:
-        data = data.reshape(*data.shape[:-3], *data.shape[-2:])
-    direction = np.array(header.GetDirection()).reshape(dimension, dimension)[:n, :n]
-    _save(path, data, header.GetSpacing()[:n], header.GetOrigin()[:n], direction.ravel().tolist(), exactly)
-
-
-def _save(
-    path: Path,
-    data: np.ndarray,
-    spacing: Sequence[float],
-    origin: Sequence[float],
-    direction: Sequence[float],
-    exactly: Path | None = None,
-) -> None:
-    """`data` without channel axis, or with one before as many axes as `spacing` has.
-
-    Args:
-        exactly: a NIfTI file whose stored geometry is taken over to the last bit.
-    """
-    vector = data.ndim > len(spacing)
-    image = sitk.GetImageFromArray(np.moveaxis(data, 0, -1) if vector else data, isVector=vector)
-    image.SetSpacing(spacing)
-    image.SetOrigin(origin)
-    image.SetDirection(direction)
-    with atomic_path(path) as temporary:
-        try:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
-        except RuntimeError as error:
-            raise ResourceError("the image cannot be written", file=path, found=_reason(error)) from error
-        if exactly is not None:
-            copy_geometry(exactly, temporary)
+    data, grid = _read(path, as_labels=True)
+    if len(data) > 1 and not (not has_geometry(path) and len(data) == 3 and is_grey(data)):
+        colours = " (colours)" if not has_geometry(path) and len(data) == 3 else ""
+        raise DataError(
+            "a label file must have one channel",
+            file=path,
+            found=f"{len(data)} channels{colours}",
+            fix="give each colour a number and save those as grey" if colours else None,
+        )
+    return data[0], grid
 
 
 def _mm(grid: Grid) -> str:
     return "(" + ", ".join(f"{s:.4g}" for s in grid.spacing) + ") mm"
-
-
-def _reason(error: RuntimeError) -> str:
-    """The telling line of an ITK exception."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else "unknown"

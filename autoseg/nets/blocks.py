@@ -17,13 +17,19 @@ def convolution(ndim: int, n_in: int, n_out: int, kernel: Sequence[int], stride:
 
 
 class InstanceNorm(nn.GroupNorm):
-    """Instance normalisation as group normalisation with one channel a group: the same numbers. Unlike torch's own modules it
-    takes a single voxel of a single sample (and gives the bias), so that a bottleneck may be that small."""
+    """Instance normalisation, on a CPU as group normalisation with one channel a group: the same numbers, three times as fast.
+
+    On a GPU autocast would turn the input of a group normalisation into float32; that of an instance normalisation stays as it
+    is, which halves the memory. Unlike torch's own modules it takes a single voxel of a single sample (and gives the bias), so
+    that a bottleneck may be that small.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, eps=1e-5)
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.is_cuda:
+            return torch.instance_norm(input, self.weight, self.bias, None, None, True, 0.0, self.eps, True)
         return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 

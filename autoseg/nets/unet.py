@@ -12,12 +12,16 @@ from autoseg.plan import NetworkPlan
 class UNet(nn.Module):
     """Encoder, decoder, and one 1×1 head per decoder level.
 
-    Input (B, C, *patch), output a list of logits (B, K, *size), full resolution first; one entry only in eval mode or
-    without deep supervision. Every axis of the input must be a multiple of the product of its strides.
+    Input (B, C, *patch), and (B, C + 1, *patch) if `cascaded`: the last channel then holds the class indices of an earlier
+    stage, of which the encoder sees one channel a structure. Output a list of logits (B, K, *size), full resolution first;
+    one entry only in eval mode or without deep supervision. Every axis of the input must be a multiple of the product of its
+    strides.
     """
 
-    def __init__(self, plan: NetworkPlan, n_channels: int, n_classes: int) -> None:
+    def __init__(self, plan: NetworkPlan, n_channels: int, n_classes: int, cascaded: bool = False) -> None:
         super().__init__()
+        self.structures = n_classes - 1 if cascaded else 0
+        n_channels += self.structures
         ndim = len(plan.strides[0])
         ones = (1,) * ndim
         block = ConvBlock if plan.kind == "plain_unet" else ResidualBlock
@@ -49,7 +53,7 @@ class UNet(nn.Module):
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(x)
+        x = self.stem(self._with_structures(x) if self.structures else x)
         skips = []
         for stage in self.encoder:
             x = stage(x)
@@ -62,10 +66,15 @@ class UNet(nn.Module):
                 outputs.append(head(x))
         return outputs[::-1]
 
+    def _with_structures(self, x: Tensor) -> Tensor:
+        """The last channel, class indices, as one channel of zeros and ones a structure."""
+        indices = torch.arange(1, self.structures + 1, device=x.device, dtype=x.dtype).view(-1, *(1,) * (x.ndim - 2))
+        return torch.cat([x[:, :-1], (x[:, -1:] == indices).to(x.dtype)], dim=1)
 
-def build_network(plan: NetworkPlan, n_channels: int, n_classes: int) -> UNet:
+
+def build_network(plan: NetworkPlan, n_channels: int, n_classes: int, cascaded: bool = False) -> UNet:
     """The network of a plan with freshly initialised weights (from torch's global generator)."""
-    return UNet(plan, n_channels, n_classes)
+    return UNet(plan, n_channels, n_classes, cascaded)
 
 
 def _initialise(module: nn.Module) -> None:

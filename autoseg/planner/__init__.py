@@ -7,19 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import cast
 
 from autoseg import __version__
 from autoseg.fingerprint import Fingerprint
-from autoseg.plan import SCHEMA_VERSION, Configuration, DataPlan, Origin, PatchPlan, Plan, SpacePlan
+from autoseg.plan import (
+    SCHEMA_VERSION,
+    Configuration,
+    DataPlan,
+    DeviceKind,
+    FamilyName,
+    Origin,
+    PatchPlan,
+    Plan,
+    SpacePlan,
+)
 from autoseg.planner.architecture import Architecture, architecture_reasons, plan_architecture
+from autoseg.planner.choice import choose_first
+from autoseg.planner.estimate import estimate
 from autoseg.planner.family import FAMILIES
 from autoseg.planner.lowres import plan_lowres
 from autoseg.planner.mirroring import mirror_axes
 from autoseg.planner.normalization import plan_channel
 from autoseg.planner.processor import Budget
-from autoseg.planner.sample import WIDTHS, Sample
-from autoseg.planner.spacing import median_shape, target_spacing
-from autoseg.planner.training import DEFAULT_RECIPE, FOREGROUND_FRACTION, plan_inference, plan_postprocess, plan_training
+from autoseg.planner.sample import WIDE, Sample
+from autoseg.planner.slices import flat_axis, slice_reason
+from autoseg.planner.spacing import coarsest_first, median_shape, target_spacing
+from autoseg.planner.training import (
+    DEFAULT_RECIPE,
+    FOREGROUND_FRACTION,
+    STEPS,
+    plan_inference,
+    plan_postprocess,
+    plan_training,
+)
 
 __all__ = ["Budget", "make_plan"]
 
@@ -27,9 +48,10 @@ __all__ = ["Budget", "make_plan"]
 def make_plan(fingerprint: Fingerprint, budget: Budget, recipe: str = DEFAULT_RECIPE) -> Plan:
     """Decides everything about a dataset.
 
-    Configurations: `3d_fullres`, then `3d_lowres` where a patch covers little of a case; `2d` alone where every case is a
-    single slice. On 'cuda' patch, batch, network, spacing and normalisation are those of nnU-Net's planners. On 'cpu' the
-    network has half the features, and patch and batch are limited by the time of a step; `why` says so.
+    Configurations: `3d_fullres`; where a patch covers little of a case `3d_lowres`, and `3d_cascade`, which refines it; `2d`,
+    which is the only one where cases are single slices. On 'cuda' without a limit of time patch, batch, network, spacing and
+    normalisation are those of nnU-Net's planners. On 'cpu' the network has half the features, and patch and batch are limited
+    by the time of a step; `why` says so.
 
     Args:
         recipe: how the networks learn, of `planner.training.RECIPES`.
@@ -37,65 +59,120 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, recipe: str = DEFAULT_RE
     Raises:
         ResourceError: the smallest patch needs more memory than the budget has.
     """
-    spacing_3d, spacing_reason = target_spacing(fingerprint.cases)
-    shape_3d = median_shape(fingerprint.cases, spacing_3d)
-    flat = all(case.shape[0] == 1 for case in fingerprint.cases)
-    ndim, n_cases = 2 if flat else 3, len(fingerprint.cases)
-    spacing, shape = spacing_3d[-ndim:], shape_3d[-ndim:]
-    sample = Sample(len(fingerprint.channels), fingerprint.labels.n_classes, WIDTHS[budget.device], FAMILIES[budget.family])
-    chosen = plan_architecture(sample, budget, spacing, shape, prod(shape) * n_cases)
-
-    def configuration(chosen: Architecture, spacing: Sequence[float], reason: str, shape: Sequence[float]) -> Configuration:
-        why = {"space.spacing_mm": reason, **architecture_reasons(chosen, sample, budget, shape)}
-        return _configuration(fingerprint, budget, chosen, sample, tuple(spacing), why, recipe)
-
-    configurations = {"2d" if flat else "3d_fullres": configuration(chosen, spacing, spacing_reason, shape)}
-    lowres = None if flat else plan_lowres(sample, budget, spacing, shape, chosen, n_cases)
-    if lowres:
-        configurations["3d_lowres"] = configuration(lowres.architecture, lowres.spacing, lowres.reason, lowres.shape)
+    decide = _Decisions(fingerprint, budget, recipe)
+    configurations = decide.flat() if decide.flat_axis is not None else decide.volumes()
+    first, first_reason = choose_first(configurations, decide.shapes, len(fingerprint.cases), decide.steps)
     channels = [plan_channel(fingerprint, i) for i in range(len(fingerprint.channels))]
     return Plan(
         schema_version=SCHEMA_VERSION,
         name=fingerprint.dataset,
         task="segmentation",
         data=DataPlan(tuple(plan for plan, _ in channels), fingerprint.labels, fingerprint.unseen_structures),
+        first=first,
         configurations=configurations,
-        origin=Origin(fingerprint.hash, float(budget.memory_gb), budget.device, __version__, budget.family),
-        why={f"data.channels[{i}].normalization": reason for i, (_, reason) in enumerate(channels)},
+        origin=Origin(
+            fingerprint=fingerprint.hash,
+            memory_gb=float(budget.memory_gb),
+            device=cast(DeviceKind, budget.device),
+            autoseg_version=__version__,
+            family=cast(FamilyName, budget.family),
+            gmacs_per_s=float(budget.speed),
+            compute=budget.number_type,
+        ),
+        why={"first": first_reason} | {f"data.channels[{i}].normalization": reason for i, (_, reason) in enumerate(channels)},
     )
 
 
-def _configuration(
-    fingerprint: Fingerprint,
-    budget: Budget,
-    chosen: Architecture,
-    sample: Sample,
-    spacing: tuple[float, ...],
-    why: dict[str, str],
-    recipe: str,
-) -> Configuration:
-    """With what does not depend on resolution and patch; `why` has the reasons for those."""
-    mirrored, mirror_reason = mirror_axes(fingerprint.labels, len(spacing), budget.device)
-    training, training_reasons = plan_training(mirrored, len(spacing), recipe)
-    inference, inference_reasons = plan_inference(mirrored)
-    postprocess, postprocess_reasons = plan_postprocess()
-    return Configuration(
-        space=SpacePlan("LPS", spacing, "nonzero", image_order=3, label_order=1),
-        patch=PatchPlan(chosen.topology.patch_size, chosen.batch_size, FOREGROUND_FRACTION),
-        network=sample.network(chosen.topology),
-        training=training,
-        inference=inference,
-        postprocess=postprocess,
-        why={
-            "space.orientation": "canonical axes, so that left and right mean the same in every case",
-            "space.spacing_mm": why["space.spacing_mm"],
-            "space.crop": f"leaves {100 * fingerprint.median_relative_size:.0f} % of the voxels (median)",
-            "space.image_order": "cubic interpolation keeps edges sharp (nnU-Net)",
-            "space.label_order": "linear interpolation of each structure, the largest wins: smooth borders (nnU-Net)",
-            **why,
-            "training.mirror_axes": mirror_reason,
-            **training_reasons,
-            **inference_reasons,
-            **postprocess_reasons,
-        },
-    )
+class _Decisions:
+    """The configurations of one dataset; remembered are the median case (voxels) of each, and the steps there is time for."""
+
+    def __init__(self, fingerprint: Fingerprint, budget: Budget, recipe: str) -> None:
+        self.fingerprint, self.budget, self.recipe = fingerprint, budget, recipe
+        self.spacing, self.spacing_reason = target_spacing(fingerprint.cases)
+        self.shape = median_shape(fingerprint.cases, self.spacing)
+        self.flat_axis = flat_axis(self.shape, self.spacing)
+        self.sample = Sample(
+            n_channels=len(fingerprint.channels),
+            n_classes=fingerprint.labels.n_classes,
+            width=WIDE,
+            family=FAMILIES[budget.family],
+            device=cast(DeviceKind, budget.device),
+            compute=budget.number_type,
+        )
+        self.shapes: dict[str, tuple[float, ...]] = {}
+        self.steps = 0.0
+
+    def flat(self) -> dict[str, Configuration]:
+        assert self.flat_axis is not None
+        return {"2d": self._slices(self.flat_axis)}
+
+    def volumes(self) -> dict[str, Configuration]:
+        n_cases = len(self.fingerprint.cases)
+        full = plan_architecture(self.sample, self.budget, self.spacing, self.shape, prod(self.shape) * n_cases)
+        self.steps = min(float(STEPS), self.budget.steps(full.step_gmacs / self.budget.speed))
+        why = {"space.spacing_mm": self.spacing_reason}
+        made = {"3d_fullres": self._configuration("3d_fullres", full, self.spacing, self.shape, why)}
+        lowres = plan_lowres(self.sample, self.budget, self.spacing, self.shape, full, n_cases)
+        if lowres:
+            coarse = {"space.spacing_mm": lowres.reason}
+            made["3d_lowres"] = self._configuration("3d_lowres", lowres.architecture, lowres.spacing, lowres.shape, coarse)
+            before = "what 3d_lowres found comes in as one more channel a structure: it has seen where in the body this is"
+            made["3d_cascade"] = self._configuration(
+                "3d_cascade", full, self.spacing, self.shape, {"previous": before, **why}, previous="3d_lowres"
+            )
+        made["2d"] = self._slices(coarsest_first(self.spacing)[0])
+        return made
+
+    def _slices(self, axis: int) -> Configuration:
+        """A network that sees slices across `axis`."""
+        spacing, shape = (tuple(v for a, v in enumerate(values) if a != axis) for values in (self.spacing, self.shape))
+        chosen = plan_architecture(self.sample, self.budget, spacing, shape, prod(self.shape) * len(self.fingerprint.cases))
+        why = {"space.spacing_mm": self.spacing_reason, "space.slice_axis": slice_reason(axis, self.spacing, self.flat_axis)}
+        return self._configuration("2d", chosen, spacing, shape, why, slice_axis=axis)
+
+    def _configuration(
+        self,
+        name: str,
+        chosen: Architecture,
+        spacing: Sequence[float],
+        shape: Sequence[float],
+        why: dict[str, str],
+        previous: str | None = None,
+        slice_axis: int | None = None,
+    ) -> Configuration:
+        """With what does not depend on resolution and patch; `why` has the reasons for those."""
+        self.shapes[name] = tuple(shape)
+        seen = self.fingerprint
+        mirrored, mirror_reason = mirror_axes(seen.labels, 3 if self.flat_axis is None else 2, self.budget.device)
+        mirrored = tuple(axis for axis in mirrored if axis != slice_axis)
+        training, training_reasons = plan_training(mirrored, self.budget, chosen.step_gmacs, len(spacing), self.recipe)
+        inference, inference_reasons = plan_inference(mirrored)
+        postprocess, postprocess_reasons = plan_postprocess()
+        space = SpacePlan("LPS", tuple(spacing), slice_axis, "nonzero", image_order=3, label_order=1)
+        in_files = self.spacing[slice_axis or 0]  # across slices nothing is resampled
+        footprint, footprint_reasons = estimate(
+            seen, chosen, self.budget, space.in_volume(spacing, in_files), previous is not None
+        )
+        return Configuration(
+            previous=previous,
+            space=space,
+            patch=PatchPlan(chosen.topology.patch_size, chosen.batch_size, FOREGROUND_FRACTION),
+            network=chosen.network,
+            training=training,
+            inference=inference,
+            postprocess=postprocess,
+            footprint=footprint,
+            why={
+                **why,
+                "space.orientation": "canonical axes, so that left and right mean the same in every case",
+                "space.crop": f"leaves {100 * seen.median_relative_size:.0f} % of the voxels (median)",
+                "space.image_order": "cubic interpolation keeps edges sharp (nnU-Net)",
+                "space.label_order": "linear interpolation of each structure, the largest wins: smooth borders (nnU-Net)",
+                **architecture_reasons(chosen, self.budget, shape),
+                "training.mirror_axes": mirror_reason,
+                **training_reasons,
+                **inference_reasons,
+                **postprocess_reasons,
+                **footprint_reasons,
+            },
+        )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoseg.footprint import multiply_accumulates, n_parameters
 from autoseg.plan import NetworkPlan
 from autoseg.planner.memory import MemoryFit, fit_memory, fits_memory
-from autoseg.planner.processor import Budget, CpuFit, fit_cpu_step
-from autoseg.planner.sample import WIDTHS, Sample
+from autoseg.planner.patch import MIN_BATCH
+from autoseg.planner.processor import STEPS_OF_A_PATCH, STEPS_OF_A_WIDTH, Budget, TimeFit, fit_time
+from autoseg.planner.sample import NARROW, WIDE, Sample
 from autoseg.planner.spacing import coarsest_first
 from autoseg.planner.topology import Topology
 from autoseg.planner.wording import billions, number, numbers, size
@@ -20,21 +21,33 @@ class Architecture:
     """What the network sees at once, and what that follows from. Axes in canonical order.
 
     Args:
-        memory_fit, cpu_fit: with axes in the order of planning; `cpu_fit` on a CPU only.
+        sample: with the width that was chosen.
+        memory_fit, time_fit: with axes in the order of planning; `time_fit` where there is a limit of time, as on a CPU.
     """
 
     topology: Topology
     batch_size: int
+    sample: Sample
     memory_fit: MemoryFit
-    cpu_fit: CpuFit | None
+    time_fit: TimeFit | None
+
+    @property
+    def network(self) -> NetworkPlan:
+        return self.sample.network(self.topology)
+
+    @property
+    def step_gmacs(self) -> float:
+        """10⁹ multiply-accumulates of a training step."""
+        return self.sample.step_gmacs(self.topology, self.batch_size)
 
 
 def plan_architecture(
     sample: Sample, budget: Budget, spacing: Sequence[float], shape: Sequence[float], dataset_voxels: float
 ) -> Architecture:
-    """Finds the largest patch and batch that the budget allows.
+    """Finds the largest patch and batch that the budget allows, for a wide network if there is time for one.
 
     Args:
+        sample: wide.
         spacing, shape: target spacing (mm) and median size (voxels) of the cases, two or three axes in canonical order.
         dataset_voxels: of all cases at that spacing.
 
@@ -45,18 +58,30 @@ def plan_architecture(
     order = coarsest_first(spacing) if ndim == 3 else tuple(range(ndim))
     spacing, shape = tuple(spacing[a] for a in order), tuple(shape[a] for a in order)
     memory_fit = fit_memory(sample, budget, spacing, shape, dataset_voxels)
-    cpu_fit = None
-    if budget.device == "cpu":
+    if not _time_for(memory_fit, sample, budget):
+        sample = replace(sample, width=NARROW)
+        memory_fit = fit_memory(sample, budget, spacing, shape, dataset_voxels)
+    time_fit = None
+    if budget.device == "cpu" or budget.time_s is not None:
 
         def fits(topology: Topology) -> bool:
             return fits_memory(sample, memory_fit.reference, budget.memory_gb, topology)
 
-        cpu_fit = fit_cpu_step(memory_fit.topology, memory_fit.batch_size, sample, spacing, shape, fits)
-    chosen = cpu_fit or memory_fit
-    return Architecture(chosen.topology.ordered([order.index(a) for a in range(ndim)]), chosen.batch_size, memory_fit, cpu_fit)
+        time_fit = fit_time(memory_fit.topology, memory_fit.batch_size, sample, budget, spacing, shape, fits)
+    chosen = time_fit or memory_fit
+    topology = chosen.topology.ordered([order.index(a) for a in range(ndim)])
+    return Architecture(topology, chosen.batch_size, sample, memory_fit, time_fit)
 
 
-def architecture_reasons(chosen: Architecture, sample: Sample, budget: Budget, shape: Sequence[float]) -> dict[str, str]:
+def _time_for(fit: MemoryFit, wide: Sample, budget: Budget) -> bool:
+    """Whether a wide network is worth its time: on a GPU unless few steps of it fit into the time, on a CPU if many do."""
+    steps = budget.steps(wide.step_gmacs(fit.topology, MIN_BATCH) / budget.speed)
+    if budget.device == "cpu":
+        return budget.time_s is not None and steps >= STEPS_OF_A_WIDTH
+    return steps >= STEPS_OF_A_PATCH
+
+
+def architecture_reasons(chosen: Architecture, budget: Budget, shape: Sequence[float]) -> dict[str, str]:
     """Why, by dotted key; `shape` as in `plan_architecture`."""
     patch = [f"median case is {numbers(shape)} voxels", chosen.memory_fit.patch_reason]
     batch = [chosen.memory_fit.batch_reason]
@@ -66,22 +91,25 @@ def architecture_reasons(chosen: Architecture, sample: Sample, budget: Budget, s
         batch.append(
             f"as for {number(chosen.memory_fit.reference.memory_gb)} GB, which shows more voxels at once than a larger patch"
         )
-    if chosen.cpu_fit:
-        patch += [chosen.cpu_fit.patch_reason] if chosen.cpu_fit.patch_reason else []
-        batch.append(chosen.cpu_fit.batch_reason)
+    if chosen.time_fit:
+        patch += [chosen.time_fit.patch_reason] if chosen.time_fit.patch_reason else []
+        batch.append(chosen.time_fit.batch_reason)
     return {
         "patch.patch_size": "; ".join(patch),
         "patch.batch_size": "; ".join(batch),
         "patch.foreground_fraction": "a third of the samples show a structure for certain, so none is forgotten (nnU-Net)",
-        **_network_reasons(sample.network(chosen.topology), chosen.topology, sample, budget),
+        **_network_reasons(chosen, budget),
     }
 
 
-def _network_reasons(network: NetworkPlan, topology: Topology, sample: Sample, budget: Budget) -> dict[str, str]:
+def _network_reasons(chosen: Architecture, budget: Budget) -> dict[str, str]:
+    network, topology, sample = chosen.network, chosen.topology, chosen.sample
     parameters = n_parameters(network, sample.n_channels, sample.n_classes) / 1e6
     work = multiply_accumulates(network, topology.patch_size, sample.n_channels, sample.n_classes)
-    cpu = budget.device == "cpu"
-    narrow = f", half of nnU-Net's {WIDTHS['cuda'].base} (a quarter of the work on a CPU)" if cpu else ""
+    narrow = ""
+    if sample.width == NARROW:
+        cause = "on a CPU" if budget.device == "cpu" else "in the time there is"
+        narrow = f", half of nnU-Net's {WIDE.base} (a quarter of the work {cause})"
     widest = sample.width.most(len(topology.patch_size))
     bottleneck = tuple(n // d for n, d in zip(topology.patch_size, topology.divisors))
     return {
@@ -90,7 +118,7 @@ def _network_reasons(network: NetworkPlan, topology: Topology, sample: Sample, b
         f"{parameters:.1f} million parameters, {billions(work)} multiply-accumulates a sample",
         "network.strides": f"an axis is halved while 4 voxels remain, fine axes before coarse ones; {size(bottleneck)} at last",
         "network.kernel_sizes": "3 along an axis from the stage on at which its spacing is below twice the finest, 1 before",
-        **_block_reasons(budget),
+        **_block_reasons(sample, budget),
         "network.deep_supervision": "coarse levels learn from the label map too, so gradients reach them (nnU-Net)",
     }
 
@@ -105,15 +133,15 @@ def _kind_reason(sample: Sample, budget: Budget) -> str:
     return f"a residual encoder was asked for: nnU-Net's {sample.family.preset_names[index]}{scaled}"
 
 
-def _block_reasons(budget: Budget) -> dict[str, str]:
+def _block_reasons(sample: Sample, budget: Budget) -> dict[str, str]:
     if budget.family == "residual":
         return {
             "network.encoder_blocks": "residual blocks of two convolutions, more of them in deep stages, where they cost least "
             "(nnU-Net's ResEnc)",
             "network.decoder_blocks": "one convolution a stage, since the finest stages cost most (nnU-Net's ResEnc)",
         }
-    one = "one convolution a stage on a CPU, as in nnU-Net's residual presets, since the finest stages cost most"
+    one = "one convolution a stage, as in nnU-Net's residual presets, since time is short and the finest stages cost most"
     return {
         "network.encoder_blocks": "two convolutions a stage (nnU-Net)",
-        "network.decoder_blocks": one if budget.device == "cpu" else "two convolutions a stage (nnU-Net)",
+        "network.decoder_blocks": one if sample.width == NARROW else "two convolutions a stage (nnU-Net)",
     }

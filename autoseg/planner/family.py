@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from autoseg.plan import NetworkKind
 from autoseg.planner.patch import Reference
 
 
@@ -17,14 +18,16 @@ class Family:
         decoder_blocks: of every stage.
         presets_2d, presets_3d: calibrations of nnU-Net, the smallest memory first.
         preset_names: what nnU-Net calls them.
+        overdraft: what the smallest batch of a preset may take, as a share of the memory that the preset is named after.
     """
 
-    kind: str
+    kind: NetworkKind
     encoder_blocks: tuple[int, ...]
     decoder_blocks: int
     presets_2d: tuple[Reference, ...]
     presets_3d: tuple[Reference, ...]
     preset_names: tuple[str, ...]
+    overdraft: float
 
     def presets(self, ndim: int) -> tuple[Reference, ...]:
         return self.presets_2d if ndim == 2 else self.presets_3d
@@ -61,6 +64,7 @@ FAMILIES = {
         presets_2d=(Reference(8, 8.5e7, 12, least_batch=2),),
         presets_3d=(Reference(8, 5.6e8, 2, least_batch=2),),
         preset_names=("default",),
+        overdraft=1.0,
     ),
     "residual": Family(
         kind="residual_unet",
@@ -77,6 +81,7 @@ FAMILIES = {
             Reference(40, 3.6e9, 2, least_batch=2),
         ),
         preset_names=("ResEnc M", "ResEnc L", "ResEnc XL"),
+        overdraft=1.6,  # nnU-Net documents 9 to 11 GB for M, which is for 8; by our count 12.3 in 2D
     ),
 }
 """plain: nnU-Net's default planner (Isensee et al. 2021); residual: its presets M, L and XL (Isensee et al. 2024)."""

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from math import ceil, floor, prod
 
 from autoseg.errors import ResourceError
-from autoseg.planner.patch import Reference, batch_cap, batch_size, initial_patch, shrink_until, steady_batch_size
+from autoseg.planner.patch import MIN_BATCH, Reference, batch_cap, batch_size, initial_patch, shrink_until, steady_batch_size
 from autoseg.planner.processor import Budget
 from autoseg.planner.sample import Sample
 from autoseg.planner.topology import Topology
 from autoseg.planner.wording import billions, number, size
 
-LEAST_MEMORY_GB = 0.5  # PyTorch, and on a GPU its context with the driver, before there is any network
 FIXED_SHARE = 0.75
 """Of the memory, at most, for weights and images. What nnU-Net counts are the maps between them, which take most of the memory
 of its networks; this only comes into play with hundreds of channels or with very little memory."""
+
+ROUNDED = 1.25  # nnU-Net rounds the batch, so its plans may take a quarter more than the memory that they are for
 
 LARGEST = {2: "2048²", 3: "256³"}
 
@@ -82,12 +83,6 @@ def fit_memory(
     Raises:
         ResourceError: the smallest patch needs more memory than there is.
     """
-    if budget.memory_gb < LEAST_MEMORY_GB:
-        raise ResourceError(
-            "training takes more memory than that, however small the patch",
-            found=f"{number(budget.memory_gb)} GB",
-            allowed=f"at least {number(LEAST_MEMORY_GB)} GB",
-        )
     return max(_candidates(sample, budget, spacing, median_shape, dataset_voxels), key=lambda fit: fit.voxels)
 
 
@@ -103,7 +98,7 @@ def _candidates(
     if not fits_memory(sample, reference, memory, topology):
         raise _too_little(sample, memory, topology)
     elements, patch = sample.elements(topology), topology.patch_size
-    batch = steady_batch_size(reference, elements, patch, dataset_voxels, larger)
+    batch = min(steady_batch_size(reference, elements, patch, dataset_voxels, larger), _most(sample, memory, topology))
     cap = batch_cap(patch, dataset_voxels)
     yield MemoryFit(topology, batch, start, reference, elements, floor(reference.held(elements)), cap)
     for preset in reversed(sample.family.presets(ndim)):
@@ -113,7 +108,7 @@ def _candidates(
         topology, _ = _shrink(sample, preset, preset.memory_gb, topology, spacing, median_shape)
         elements, patch = sample.elements(topology), topology.patch_size
         cap = batch_cap(patch, dataset_voxels)
-        batch = batch_size(preset, elements, patch, dataset_voxels)
+        batch = min(batch_size(preset, elements, patch, dataset_voxels), _most(sample, ROUNDED * preset.memory_gb, topology))
         yield MemoryFit(topology, batch, start, preset, elements, round(preset.held(elements)), cap)
 
 
@@ -129,14 +124,28 @@ def _shrink(
 
 
 def fits_memory(sample: Sample, reference: Reference, memory_gb: float, topology: Topology) -> bool:
-    """Whether the smallest batch fits, with the weights."""
+    """Whether the smallest batch fits: by nnU-Net's measure, the weights by themselves, and all that training takes."""
     maps = sample.elements(topology) <= reference.largest_sample
-    return maps and sample.fixed_gb(topology) <= FIXED_SHARE * memory_gb
+    fixed = sample.fixed_gb(topology) <= FIXED_SHARE * memory_gb
+    return maps and fixed and sample.training_gb(topology, MIN_BATCH) <= _overdraft(sample) * memory_gb
+
+
+def _most(sample: Sample, memory_gb: float, topology: Topology) -> int:
+    """The largest batch for which the memory is enough, at least the smallest one. It is many classes that this is about:
+    nnU-Net's measure leaves out what the loss takes."""
+    empty = sample.training_gb(topology, 0)
+    each = sample.training_gb(topology, 1) - empty
+    return max(MIN_BATCH, floor((_overdraft(sample) * memory_gb - empty) / each))
+
+
+def _overdraft(sample: Sample) -> float:
+    return sample.family.overdraft if sample.device == "cuda" else 1.0
 
 
 def _too_little(sample: Sample, memory_gb: float, topology: Topology) -> ResourceError:
     maps = sample.family.memory_for(len(topology.patch_size), sample.elements(topology))
-    needed = max(maps, sample.fixed_gb(topology) / FIXED_SHARE)
+    training = sample.training_gb(topology, MIN_BATCH) / _overdraft(sample)
+    needed = max(maps, sample.fixed_gb(topology) / FIXED_SHARE, training)
     return ResourceError(
         f"even a patch of {size(topology.patch_size)} voxels does not fit the memory",
         found=f"{number(memory_gb)} GB",

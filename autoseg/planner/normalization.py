@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from autoseg.fingerprint import Fingerprint
-from autoseg.plan import ChannelPlan
+from autoseg.plan import ChannelPlan, Normalization
 from autoseg.planner.wording import number
 
-BY_NAME = {"ct": "ct", "nonorm": "none", "rescale_to_0_1": "rescale_0_1", "rgb_to_0_1": "rgb_0_1"}
+BY_NAME: dict[str, Normalization] = {"ct": "ct", "nonorm": "none", "rescale_to_0_1": "rescale_0_1", "rgb_to_0_1": "rgb_0_1"}
 NONZERO_BELOW = 0.75  # median share of voxels that the crop leaves; below it zeros are taken for 'no image here' (nnU-Net)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
-from autoseg.footprint import STEP_PASSES, conv_elements, multiply_accumulates, n_parameters
-from autoseg.plan import NetworkPlan
+from autoseg.footprint import STEP_PASSES, conv_elements, multiply_accumulates, n_parameters, training_memory
+from autoseg.plan import Compute, DeviceKind, NetworkPlan
 from autoseg.planner.family import Family
 from autoseg.planner.patch import MIN_BATCH
 from autoseg.planner.topology import SIMILAR, Topology
@@ -32,17 +32,20 @@ class Width:
         return self.most_2d if ndim == 2 else self.most_3d
 
 
-WIDTHS = {"cuda": Width(32, 512, 320, 2), "cpu": Width(16, 256, 160, 1)}  # cuda: nnU-Net; cpu: a sixth of its work
+WIDE = Width(32, 512, 320, 2)  # nnU-Net
+NARROW = Width(16, 256, 160, 1)  # a sixth of its work
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Channels and classes (structures and background), and the kind of network between them."""
+    """Channels and classes (structures and background), the kind of network between them, and where it is computed."""
 
     n_channels: int
     n_classes: int
     width: Width
     family: Family
+    device: DeviceKind
+    compute: Compute
 
     def network(self, topology: Topology) -> NetworkPlan:
         """The U-Net of this family and width: features doubled from stage to stage up to a maximum."""
@@ -70,6 +73,16 @@ class Sample:
         images = 4 * MIN_BATCH * self.n_channels * prod(topology.patch_size)
         return (BYTES_PER_WEIGHT * self._cost(topology).parameters + images) / 1e9
 
+    def training_gb(self, topology: Topology, batch_size: int, more_channels: int = 0) -> float:
+        """GB that training takes with all that belongs to it, see `footprint.training_memory`.
+
+        Args:
+            more_channels: of the network's input, besides those of the images.
+        """
+        sample = replace(self, n_channels=self.n_channels + more_channels) if more_channels else self
+        cost = sample._cost(topology)
+        return (cost.base_bytes + batch_size * cost.sample_bytes * _repeats(topology)) / 1e9
+
     def finest_stage(self, spacing: Sequence[float]) -> tuple[float, float]:
         """Convolution outputs, and 10⁹ multiply-accumulates of the smallest training step, for each voxel at full resolution.
 
@@ -93,6 +106,8 @@ class _Cost:
     elements: int
     multiply_accumulates: int
     parameters: int
+    base_bytes: float
+    sample_bytes: float
 
 
 @lru_cache(maxsize=4096)  # planning tries hundreds of patches on a dozen networks
@@ -100,8 +115,14 @@ def _smallest_cost(sample: Sample, strides: Rows, kernel_sizes: Rows) -> _Cost:
     patch = tuple(prod(row[axis] for row in strides) for axis in range(len(strides[0])))
     network = sample.network(Topology(patch, strides, kernel_sizes))
     about = (sample.n_channels, sample.n_classes)
+    memory = training_memory(network, patch, 1, *about, sample.compute, sample.device)
+    base = memory.base + memory.slack * memory.weights
     return _Cost(
-        conv_elements(network, patch, *about), multiply_accumulates(network, patch, *about), n_parameters(network, *about)
+        elements=conv_elements(network, patch, *about),
+        multiply_accumulates=multiply_accumulates(network, patch, *about),
+        parameters=n_parameters(network, *about),
+        base_bytes=base,
+        sample_bytes=memory.total - base,
     )
 
 

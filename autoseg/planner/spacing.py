@@ -42,9 +42,9 @@ def target_spacing(cases: Sequence[CaseFacts]) -> tuple[tuple[float, float, floa
     return (z, y, x), reason
 
 
-def median_shape(cases: Sequence[CaseFacts], spacing: Sequence[float]) -> tuple[float, ...]:
-    """Median size (z, y, x) in voxels of the cropped cases at that spacing; halves occur."""
-    shapes = [resampled_shape(case.shape_after_crop, case.spacing, spacing) for case in cases]
+def median_shape(cases: Sequence[CaseFacts], spacing: Sequence[float] | None) -> tuple[float, ...]:
+    """Median size (z, y, x) in voxels of the cropped cases at that spacing, or of their files for None; halves occur."""
+    shapes = [resampled_shape(c.shape_after_crop, c.spacing, spacing) if spacing is not None else c.shape for c in cases]
     return tuple(float(n) for n in np.median(shapes, axis=0))
 
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autoseg.errors import UsageError, nearest
-from autoseg.plan import POSTPROCESS_RULES, InferencePlan, TrainingPlan
+from autoseg.plan import POSTPROCESS_RULES, InferencePlan, PostprocessRule, TrainingPlan
+from autoseg.planner.processor import Budget
+from autoseg.planner.wording import billions, seconds
 
 DEFAULT_RECIPE = "adamw_cosine"
 FOREGROUND_FRACTION = 0.33  # nnU-Net
+STEPS = 50_000  # without a limit of time
+STEPS_PER_EPOCH = 250  # nnU-Net
 
 
 def plan_training(
-    mirror_axes: tuple[int, ...], ndim: int = 3, recipe: str = DEFAULT_RECIPE
+    mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: float, ndim: int = 3, recipe: str = DEFAULT_RECIPE
 ) -> tuple[TrainingPlan, dict[str, str]]:
     """How the network learns, with reasons by dotted key.
 
     Args:
+        step_gmacs: 10⁹ multiply-accumulates of a step.
         recipe: `adamw_cosine`, meant for a fifth of nnU-Net's steps or less, or `sgd_poly`, which is nnU-Net's own.
 
     Raises:
@@ -25,8 +30,12 @@ def plan_training(
     if recipe not in RECIPES:
         raise UsageError(f"no recipe '{recipe}'{nearest(recipe, RECIPES)}", allowed=", ".join(RECIPES))
     plan, reasons = RECIPES[recipe]()
-    flat = ndim == 2
-    return replace(plan, mirror_axes=mirror_axes, batch_dice=flat), {
+    steps, step_s, flat = plan.epochs * plan.steps_per_epoch, step_gmacs / budget.speed, ndim == 2
+    time = f"none was asked for; {steps} steps of about {step_s:.2g} s take about {seconds(steps * step_s)}"
+    if budget.time_s is not None:
+        time = f"asked for; about {budget.steps(step_s):.0f} steps of {step_s:.2g} s, and the validation"
+    return replace(plan, time_s=budget.time_s, mirror_axes=mirror_axes, batch_dice=flat), {
+        "training.time_s": f"{time} at {billions(1e9 * budget.speed)} multiply-accumulates a second",
         **reasons,
         "training.loss": "cross entropy teaches every voxel, Dice makes small structures count as much as large ones (nnU-Net)",
         "training.batch_dice": "on in 2D, where most slices lack some structure (nnU-Net)"
@@ -37,8 +46,9 @@ def plan_training(
 
 def _adamw_cosine() -> tuple[TrainingPlan, dict[str, str]]:
     plan = TrainingPlan(
-        epochs=200,
-        steps_per_epoch=250,
+        epochs=STEPS // STEPS_PER_EPOCH,
+        steps_per_epoch=STEPS_PER_EPOCH,
+        time_s=None,
         optimizer="adamw",
         learning_rate=3e-3,
         weight_decay=1e-2,
@@ -48,9 +58,8 @@ def _adamw_cosine() -> tuple[TrainingPlan, dict[str, str]]:
         augmentation="default",
         mirror_axes=(),
     )
-    steps = plan.epochs * plan.steps_per_epoch
     return plan, {
-        "training.epochs": f"{steps} steps, a fifth of nnU-Net's 250000; the same for every dataset",
+        "training.epochs": f"{STEPS} steps, a fifth of nnU-Net's 250000; the same for every dataset",
         "training.steps_per_epoch": "as in nnU-Net: an epoch is a count of steps, not a pass over the cases",
         "training.optimizer": "AdamW adapts the step of each weight, so one learning rate serves all datasets",
         "training.learning_rate": "default for AdamW, the same for every dataset",
@@ -66,7 +75,8 @@ def _sgd_poly() -> tuple[TrainingPlan, dict[str, str]]:
     """nnU-Net's default trainer (Isensee et al., Nature Methods 2021)."""
     plan = TrainingPlan(
         epochs=1000,
-        steps_per_epoch=250,
+        steps_per_epoch=STEPS_PER_EPOCH,
+        time_s=None,
         optimizer="sgd",
         learning_rate=1e-2,
         weight_decay=3e-5,
@@ -100,6 +110,6 @@ def plan_inference(mirror_axes: tuple[int, ...]) -> tuple[InferencePlan, dict[st
     }
 
 
-def plan_postprocess() -> tuple[tuple[str, ...], dict[str, str]]:
+def plan_postprocess() -> tuple[tuple[PostprocessRule, ...], dict[str, str]]:
     """The rules that are tried, with their reason."""
     return POSTPROCESS_RULES, {"postprocess": "tried on the validation cases, kept where the Dice rises (nnU-Net)"}

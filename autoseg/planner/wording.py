@@ -21,4 +21,11 @@ def size(values: Sequence[int]) -> str:
 
 def billions(value: float) -> str:
     """'0.453·10⁹': three significant digits."""
-    return f"{value / 1e9:.3g}·10⁹"
+    return f"{value / 1e9:.3g}·10⁹" if value < 1e12 else f"{value / 1e9:.0f}·10⁹"
+
+
+def seconds(value: float) -> str:
+    """'90 s', '10 min', '2.5 h'."""
+    if value < 120:
+        return f"{value:.3g} s"
+    return f"{value / 60:.3g} min" if value < 7200 else f"{value / 3600:.3g} h"

@@ -1,4 +1,4 @@
-"""What a network costs, by arithmetic alone: no network is built and nothing is measured.
+"""Weights, work and maps of a network.
 
 All three figures are sums over one list of layers, so that they cannot disagree about what the network is.
 """
@@ -15,7 +15,7 @@ STEP_PASSES = 3  # a training step costs three forward passes: forward, and the 
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """A convolution, or a pooled shortcut (no inputs, no weights) that only makes a feature map.
 
     Args:
@@ -42,7 +42,7 @@ def conv_elements(network: NetworkPlan, patch_size: Sequence[int], n_channels: i
     Counts the segmentation head of the finest level only, as nnU-Net does (it estimates without deep supervision).
     """
     single = replace(network, deep_supervision=False)
-    return sum(layer.outputs * layer.voxels for layer in _layers(single, patch_size, n_channels, n_classes))
+    return sum(layer.outputs * layer.voxels for layer in layers(single, patch_size, n_channels, n_classes))
 
 
 def n_parameters(network: NetworkPlan, n_channels: int, n_classes: int) -> int:
@@ -50,33 +50,33 @@ def n_parameters(network: NetworkPlan, n_channels: int, n_classes: int) -> int:
     patch = [prod(row[axis] for row in network.strides) for axis in range(len(network.strides[0]))]  # any size will do
     return sum(
         layer.outputs * (layer.inputs * layer.kernel + layer.biases + 2 * layer.norm)
-        for layer in _layers(network, patch, n_channels, n_classes)
+        for layer in layers(network, patch, n_channels, n_classes)
     )
 
 
 def multiply_accumulates(network: NetworkPlan, patch_size: Sequence[int], n_channels: int, n_classes: int) -> int:
     """Multiply-accumulates of all convolutions in one forward pass of one sample."""
     return sum(
-        layer.inputs * layer.outputs * layer.voxels * layer.taps for layer in _layers(network, patch_size, n_channels, n_classes)
+        layer.inputs * layer.outputs * layer.voxels * layer.taps for layer in layers(network, patch_size, n_channels, n_classes)
     )
 
 
-def _layers(network: NetworkPlan, patch_size: Sequence[int], n_channels: int, n_classes: int) -> Iterator[_Layer]:
-    voxels = _stage_voxels(network, patch_size)
+def layers(network: NetworkPlan, patch_size: Sequence[int], n_channels: int, n_classes: int) -> Iterator[Layer]:
+    voxels = stage_voxels(network, patch_size)
     yield from _encoder(network, voxels, n_channels)
     for stage in reversed(range(len(network.features) - 1)):
         width, kernel = network.features[stage], prod(network.kernel_sizes[stage])
         # upsampling: the kernel of the transposed convolution is its stride, so each output voxel has one tap; each of the
         # kernel's places has a bias of its own
         stride = prod(network.strides[stage + 1])
-        yield _Layer(network.features[stage + 1], width, voxels[stage], stride, 1, biases=stride, norm=False)
+        yield Layer(network.features[stage + 1], width, voxels[stage], stride, 1, biases=stride, norm=False)
         for block in range(network.decoder_blocks[stage]):
             yield _conv(width if block else 2 * width, width, voxels[stage], kernel)
         if stage == 0 or network.deep_supervision:
-            yield _Layer(width, n_classes, voxels[stage], 1, 1, biases=1, norm=False)
+            yield Layer(width, n_classes, voxels[stage], 1, 1, biases=1, norm=False)
 
 
-def _encoder(network: NetworkPlan, voxels: Sequence[int], n_channels: int) -> Iterator[_Layer]:
+def _encoder(network: NetworkPlan, voxels: Sequence[int], n_channels: int) -> Iterator[Layer]:
     residual = network.kind == "residual_unet"
     previous = n_channels
     if residual:
@@ -93,19 +93,19 @@ def _encoder(network: NetworkPlan, voxels: Sequence[int], n_channels: int) -> It
             previous = width
 
 
-def _shortcut(inputs: int, outputs: int, voxels: int, resized: bool) -> Iterator[_Layer]:
+def _shortcut(inputs: int, outputs: int, voxels: int, resized: bool) -> Iterator[Layer]:
     """What a residual block needs so that its input can be added to its output: nothing where both have the same shape."""
     if inputs != outputs:
-        yield _Layer(inputs, outputs, voxels, 1, 1, biases=0, norm=True)
+        yield Layer(inputs, outputs, voxels, 1, 1, biases=0, norm=True)
     elif resized:
-        yield _Layer(0, outputs, voxels, 0, 0, biases=0, norm=False)
+        yield Layer(0, outputs, voxels, 0, 0, biases=0, norm=False)
 
 
-def _conv(inputs: int, outputs: int, voxels: int, kernel: int) -> _Layer:
-    return _Layer(inputs, outputs, voxels, kernel, kernel, biases=0, norm=True)  # the norm would take a bias away again
+def _conv(inputs: int, outputs: int, voxels: int, kernel: int) -> Layer:
+    return Layer(inputs, outputs, voxels, kernel, kernel, biases=0, norm=True)  # the norm would take a bias away again
 
 
-def _stage_voxels(network: NetworkPlan, patch_size: Sequence[int]) -> list[int]:
+def stage_voxels(network: NetworkPlan, patch_size: Sequence[int]) -> list[int]:
     size, voxels = list(patch_size), []
     for row in network.strides:
         size = [n // s for n, s in zip(size, row)]

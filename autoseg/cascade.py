@@ -1,0 +1,130 @@
+"""What the stage before says about the training cases, as input for the next one.
+
+Each case gets the prediction of the fold that did not learn from it, so that the network meets in training the errors that
+it will meet later. The label map is brought to the grid of the prepared case and stored as a case of its own with class indices
+(1, Z, Y, X) in place of the image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.batch import Failure, run_cases
+from autoseg.dataset import Case, case_name
+from autoseg.errors import GeometryError, UsageError
+from autoseg.files import sha256
+from autoseg.folds import Folds
+from autoseg.io import read_label_map
+from autoseg.placement import Prepared
+from autoseg.plan import Plan
+from autoseg.prepare import prepare_labels
+from autoseg.store import StoredCase, remove_case, stored_key, stored_names, write_case
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """The second of two stages.
+
+    Args:
+        configuration, previous: names of this stage and of the one before in the plan.
+        runs: folder with the previous stage's folds.
+        prepared: folder of this stage's prepared cases.
+        folder: where the previous stage's label maps are kept on this stage's grid.
+    """
+
+    plan: Plan
+    configuration: str
+    previous: str
+    runs: Path
+    prepared: Path
+    folder: Path
+
+    def predictions(self, folds: Folds) -> dict[str, Path]:
+        """For each case the label map of the fold that was validated on it.
+
+        Raises:
+            UsageError: a fold is not trained yet, or left out some of its validation cases; names them.
+        """
+        found = {
+            fold: {case_name(p): p for p in sorted((self.runs / f"fold_{fold}" / "validation").glob("*")) if p.is_file()}
+            for fold in folds.names
+            if fold != "all" and (self.runs / f"fold_{fold}" / "run.json").is_file()
+        }
+        missing = [fold for fold in folds.names if fold != "all" and not found.keys() >= {fold}]
+        if missing or not found:
+            raise UsageError(
+                f"{self.configuration} learns from what {self.previous} predicts for every case, so all of its folds come first",
+                file=self.runs,
+                found="not finished: " + (", ".join(f"fold {fold}" for fold in missing) or "any fold"),
+                fix=f"autoseg train -c {self.previous} -f {missing[0] if missing else 0}, and so on",
+            )
+        maps = {name: maps.get(name) for fold, maps in found.items() for name in folds.validation_cases(fold)}
+        if absent := sorted(name for name, path in maps.items() if path is None):
+            raise UsageError(
+                f"{self.previous} was not validated on every case",
+                file=self.runs,
+                found=f"{len(absent)} missing, such as {', '.join(absent[:3])}",
+                fix=f"train {self.previous} again with a larger --time, which leaves time to validate",
+            )
+        return {name: path for name, path in maps.items() if path is not None}
+
+    def key(self, prediction: Path, case_key: str) -> str:
+        """Digest of all that a stored label map depends on."""
+        return hashlib.sha256(f"{sha256(prediction)} {case_key}".encode()).hexdigest()
+
+    def prepare(
+        self,
+        cases: Iterable[Case],
+        folds: Folds,
+        case_keys: Mapping[str, str],
+        failures: list[Failure],
+        workers: int | None = None,
+    ) -> None:
+        """Brings `folder` in line with the predictions; what is up to date is kept.
+
+        Args:
+            case_keys: of the prepared cases, by name.
+            failures: cases that fail are appended.
+
+        Raises:
+            UsageError: see `predictions`.
+        """
+        maps = self.predictions(folds)
+        space, labels = self.plan.configurations[self.configuration].space, self.plan.data.labels
+        wanted = {name: self.key(path, case_keys[name]) for name, path in maps.items() if name in case_keys}
+        for name in set(stored_names(self.folder)) - set(wanted):
+            remove_case(self.folder, name)
+        outdated = [c for c in cases if c.name in wanted and stored_key(self.folder, c.name) != wanted[c.name]]
+
+        def work(case: Case) -> None:
+            placement = StoredCase.open(self.prepared, case.name).placement
+            label_map = read_label_map(maps[case.name], labels)
+            if label_map.grid.shape != placement.source.shape:
+                raise GeometryError(
+                    f"the prediction of {self.previous} has another shape than the case",
+                    file=maps[case.name],
+                    found=label_map.grid.shape,
+                    allowed=placement.source.shape,
+                    fix=f"autoseg train -c {self.previous} --restart, since the dataset has changed",
+                )
+            indices = prepare_labels(label_map, placement, space)
+            write_case(self.folder, case.name, Prepared(indices[None], None, placement), wanted[case.name])
+
+        for _ in run_cases(work, outdated, f"prepare {self.previous} for {self.configuration}", failures, workers):
+            pass
+
+
+def cascade_of(plan: Plan, configuration: str, runs: Path, prepared: Path) -> Cascade | None:
+    """The cascade that a configuration is the second stage of, or None.
+
+    Args:
+        runs, prepared: the dataset's folders, one folder a configuration in each.
+    """
+    previous = plan.configurations[configuration].previous
+    if previous is None:
+        return None
+    cases = prepared / plan.prepared_as(configuration)
+    return Cascade(plan, configuration, previous, runs / previous, cases, prepared / f"{configuration}.{previous}")

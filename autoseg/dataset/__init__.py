@@ -1,0 +1,26 @@
+"""Where cases are found. Datasets are read in place, nothing is copied or renamed.
+
+Layouts: Medical Segmentation Decathlon and nnU-Net v2 (`dataset.json`), a list of cases (`cases.csv`), and two flat folders
+of images and label maps with neither; what dataset.json would say is then taken from the files.
+"""
+
+from autoseg.dataset.case import Case, Dataset, Description, case_name
+from autoseg.dataset.finding import find_dataset, search_places
+from autoseg.dataset.opening import open_dataset, read_description
+from autoseg.dataset.results import PROBABILITIES, check_apart, images_in, output_path, probabilities_path
+
+__all__ = [
+    "PROBABILITIES",
+    "Case",
+    "Dataset",
+    "Description",
+    "case_name",
+    "check_apart",
+    "find_dataset",
+    "images_in",
+    "open_dataset",
+    "output_path",
+    "probabilities_path",
+    "read_description",
+    "search_places",
+]

@@ -1,0 +1,58 @@
+"""Images to predict, and the names of what is written for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoseg.dataset.case import Case, case_name
+from autoseg.dataset.folders import channel_number, group_by_channel
+from autoseg.errors import UsageError
+from autoseg.io import IMAGE_ENDINGS, label_ending, probabilities_ending
+
+PROBABILITIES = "_probabilities"  # behind the case name, in the file name of class probabilities
+
+
+def images_in(folder: Path, n_channels: int) -> tuple[Case, ...]:
+    """Cases to predict: every image of a folder, or that of one file; channels are grouped by the `_0000` suffix if there is one.
+
+    Raises:
+        UsageError: no such folder, or no image in it.
+    """
+    if folder.is_file():
+        return (_case_of(folder, n_channels),)
+    if not folder.is_dir():
+        raise UsageError("no such file or folder", file=folder)
+    cases = tuple(Case(name, files, None) for name, files in group_by_channel(folder, n_channels).items())
+    if not cases:
+        raise UsageError("no image in the folder", file=folder, allowed=", ".join(IMAGE_ENDINGS))
+    return cases
+
+
+def output_path(out: Path, case: Case) -> Path:
+    """Name of a case's label map, in the format of its first image."""
+    return out / f"{case.name}{label_ending(case.images[0])}"
+
+
+def probabilities_path(out: Path, case: Case) -> Path:
+    """Name of a case's class probabilities, in the format of its first image; .npy for natural images."""
+    return out / f"{case.name}{PROBABILITIES}{probabilities_ending(case.images[0])}"
+
+
+def check_apart(cases: Sequence[Case], out: Path) -> None:
+    """
+    Raises:
+        UsageError: an image lies in `out`, where results would replace it or be taken for an image the next time.
+    """
+    if out.resolve() in {folder.resolve() for folder in {image.parent for case in cases for image in case.images}}:
+        raise UsageError("the results would lie among the images", file=out, fix="give -o a folder of its own")
+
+
+def _case_of(image: Path, n_channels: int) -> Case:
+    """The case that a file belongs to: `a_0000` stands for all channel files of `a` beside it."""
+    stem = case_name(image)
+    mark = channel_number(stem)
+    if mark is None or mark[1] >= n_channels:
+        return Case(stem, (image,), None)
+    files = [image.with_name(f"{mark[0]}_{i:04d}{image.name[len(stem) :]}") for i in range(n_channels)]
+    return Case(mark[0], tuple(f for f in files if f.is_file()), None)

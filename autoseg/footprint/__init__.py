@@ -1,0 +1,24 @@
+"""What a plan costs, by arithmetic alone: no network is built and nothing is measured, so a planner may ask a thousand times.
+
+network    weights, work and maps of a network
+training   memory of a training step
+cases      disk of prepared cases, memory of preparing and of predicting one
+
+benchmarks/results/footprint.md holds the estimates beside what was measured.
+"""
+
+from autoseg.footprint.cases import predicting_memory, prepared_bytes, preparing_memory
+from autoseg.footprint.network import STEP_PASSES, conv_elements, multiply_accumulates, n_parameters
+from autoseg.footprint.training import TrainingMemory, training_memory
+
+__all__ = [
+    "STEP_PASSES",
+    "TrainingMemory",
+    "conv_elements",
+    "multiply_accumulates",
+    "n_parameters",
+    "predicting_memory",
+    "prepared_bytes",
+    "preparing_memory",
+    "training_memory",
+]

@@ -1,0 +1,132 @@
+"""Memory of a training step: what autograd keeps, and what is needed beside it at the worst moment.
+
+Found by `torch.autograd.graph.saved_tensors_hooks` and the memory records of `torch.profiler` (torch 2.13): a step is at its
+largest either while the loss of the finest level is differentiated (many classes), or while the first convolution of the
+finest decoder stage is (few). Both are counted here tensor by tensor; only `BASE` and `SLACK` are measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from autoseg.footprint.network import layers, n_parameters, stage_voxels
+from autoseg.plan import Compute, DeviceKind, NetworkPlan
+
+BYTES_PER_WEIGHT = 20  # four bytes each for the weight, its average, its gradient and the two moments of AdamW
+
+BASE = {"cpu": 0.55e9, "cuda": 0.5e9}
+"""cpu: resident after three steps of a network of 600 weights (torch 2.13 without CUDA, Linux): Python and torch 0.41, oneDNN
+and threads 0.10, matplotlib for the curves 0.04. cuda: of the card, the context with the driver and the kernels; not measured."""
+
+SLACK = {"cpu": 1.2, "cuda": 1.1}
+"""Memory that is held over memory in use. cpu: glibc keeps freed blocks of up to 32 MB for later; with MALLOC_MMAP_THRESHOLD_ at
+64 kB, where it gives them back, the same steps take 1.13 to 1.5 times less beyond the base (and ten times as long). cuda:
+blocks that torch's allocator has cut and cannot join; not measured."""
+
+LOADED_BATCHES = 5  # the one that is learnt from, three that wait (sampling.Loader), and the copies made while one is stacked
+
+LOSS_COPIES = 4  # float32 maps of all classes: log-softmax, its exponential, and a gradient for each of the two
+LOSS_VOXEL = 32  # bytes: two int64 indices, the probability of the true class and its logarithm, masks
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes of a training step: of the process on a CPU, of the card on a GPU.
+
+    Args:
+        base: before there is a network.
+        weights: with average, gradient, moments and the copy in the compute type.
+        maps: kept from the forward pass for the backward pass.
+        loss: at its largest, with the logits of all levels.
+        workspace: gradients and reordered copies, while the largest convolution is differentiated.
+        batches: images and label maps.
+        slack: what the allocator holds for a byte in use.
+    """
+
+    base: float
+    weights: float
+    maps: float
+    loss: float
+    workspace: float
+    batches: float
+    slack: float
+
+    @property
+    def total(self) -> float:
+        """Peak. The loss is done with before the convolutions are differentiated, so the larger of the two counts."""
+        return self.base + self.slack * (self.weights + self.maps + max(self.loss, self.workspace) + self.batches)
+
+
+def training_memory(
+    network: NetworkPlan,
+    patch_size: Sequence[int],
+    batch_size: int,
+    n_channels: int,
+    n_classes: int,
+    compute: Compute,
+    device: DeviceKind,
+) -> TrainingMemory:
+    """Peak memory of training, within 20 % on a CPU with glibc (benchmarks/results/footprint.md); on a GPU not measured.
+
+    Args:
+        patch_size: voxels, multiples of the network's strides.
+        n_classes: structures and background.
+        compute: what convolutions compute in.
+    """
+    half = compute != "float32"
+    size = 2 if half else 4
+    voxels = batch_size * prod(patch_size)
+    stages = stage_voxels(network, patch_size)
+    supervised = stages[:-1] if network.deep_supervision else stages[:1]
+    logits = size * n_classes * batch_size * sum(supervised)
+    return TrainingMemory(
+        base=BASE[device],
+        weights=(BYTES_PER_WEIGHT + size * half) * n_parameters(network, n_channels, n_classes),
+        maps=batch_size * _kept(network, patch_size, n_channels, n_classes, half, device),
+        loss=voxels * (4 * LOSS_COPIES * n_classes + LOSS_VOXEL) + logits,
+        workspace=voxels * size * _differentiating(network, n_classes, half, device) + logits,
+        batches=voxels * (4 * n_channels + 8) * (LOADED_BATCHES if device == "cpu" else 1),  # float32 image, int64 label map
+        slack=SLACK[device],
+    )
+
+
+def _kept(
+    network: NetworkPlan, patch_size: Sequence[int], n_channels: int, n_classes: int, half: bool, device: DeviceKind
+) -> float:
+    """Bytes of a sample that autograd keeps.
+
+    Of each convolution the input of its norm, and the output of the leaky ReLU, which the next convolution keeps as well.
+    """
+    size = 2 if half else 4
+    stages = stage_voxels(network, patch_size)
+    kept = 0.0
+    for layer in layers(network, patch_size, n_channels, n_classes):
+        if layer.norm:
+            kept += 2 * size * layer.outputs * layer.voxels
+    for width, voxels in zip(network.features[:-1], stages):
+        kept += size * 2 * width * voxels  # concatenated skip and upsampled map
+    if half:
+        kept += size * n_channels * stages[0]
+        if network.kind == "residual_unet" and device == "cpu" and len(patch_size) == 3:
+            # where a shortcut strides, autocast pools a float32 copy: on a CPU avg_pool3d is on its list, avg_pool2d is not
+            strided = [i for i, row in enumerate(network.strides) if max(row) > 1]
+            kept += sum(4 * network.features[i - 1] * stages[i - 1] for i in strided)
+    return kept
+
+
+def _differentiating(network: NetworkPlan, n_classes: int, half: bool, device: DeviceKind) -> float:
+    """Most channels at full resolution that are held beside the kept maps while a convolution there is differentiated.
+
+    Those are the gradients of its input and output, and oneDNN's copies of both in its own order; with two bytes once more,
+    for the weights' gradient. What later layers kept is freed by then: two maps of each block.
+    """
+    width = network.features[0]
+    held = {"cpu": 3 if half else 2, "cuda": 2}[device]
+    largest, freed = float(held * (width + n_classes)), 2 * width
+    for block in reversed(range(network.decoder_blocks[0])):
+        inputs = width if block else 2 * width
+        largest = max(largest, held * (inputs + width) - freed)
+        freed += 2 * width
+    return largest

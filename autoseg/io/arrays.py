@@ -1,0 +1,61 @@
+"""Plain numpy arrays: .npy files of (Y, X), (Z, Y, X) or (C, Z, Y, X)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.errors import DataError
+from autoseg.files import atomic_path
+from autoseg.io.formats import Header, parsing, plain_grid
+
+
+def read_header(path: Path) -> Header:
+    """
+    Raises:
+        DataError: no such file, not an array of numbers, or not two to four axes.
+    """
+    array = _open(path)
+    channels, *shape = _four(array).shape
+    return Header(plain_grid(shape), channels, False, array.dtype == np.uint8)
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """(C, Z, Y, X) in the file's own type.
+
+    Raises:
+        DataError: see `read_header`.
+    """
+    array = np.array(_four(_open(path)), order="C")
+    return array.astype(np.uint8) if array.dtype == bool else array
+
+
+def write_labels(path: Path, values: np.ndarray, like: Path) -> None:
+    """Writes (Z, Y, X), atomically; without the first axis where the array `like` has none."""
+    flat = len(values) == 1 and like.suffix.lower() == ".npy" and like.is_file() and _open(like).ndim == 2
+    write_pixels(path, values[0] if flat else values)
+
+
+def write_pixels(path: Path, data: np.ndarray) -> None:
+    """Writes an array as it is, atomically."""
+    with atomic_path(path) as temporary:
+        np.save(temporary, np.ascontiguousarray(data), allow_pickle=False)
+
+
+def _open(path: Path) -> np.ndarray:
+    """The array without reading its content."""
+    with parsing(path, "write it with numpy.save, numbers only"):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.dtype.kind not in "buif" or array.ndim not in (2, 3, 4) or array.size == 0:
+        raise DataError(
+            "an array must hold an image",
+            file=path,
+            found=f"shape {array.shape}, type {array.dtype}",
+            allowed="numbers with axes (y, x), (z, y, x) or (channel, z, y, x)",
+        )
+    return array
+
+
+def _four(array: np.ndarray) -> np.ndarray:
+    return array.reshape((1,) * (4 - array.ndim) + array.shape)

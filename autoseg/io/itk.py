@@ -1,0 +1,153 @@
+"""Volumes in and out through SimpleITK: NIfTI, NRRD, MetaImage; 2D, 3D, 4D (fourth axis = channels) and vector pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import SimpleITK as sitk
+
+from autoseg.errors import DataError, GeometryError, ResourceError
+from autoseg.files import atomic_path
+from autoseg.geometry import Grid
+from autoseg.io.formats import Header
+from autoseg.io.nifti import check_complete, copy_geometry, is_nifti, not_finite
+
+T = TypeVar("T")
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK repeats header quirks on stderr; what matters is checked here
+
+
+def read_header(path: Path) -> Header:
+    """
+    Raises:
+        DataError: no such file, or not an image.
+        GeometryError: a grid that makes no sense.
+    """
+    reader = _header(path)
+    channels = reader.GetNumberOfComponents() * (reader.GetSize()[3] if reader.GetDimension() == 4 else 1)
+    eight_bit = reader.GetPixelID() in (sitk.sitkUInt8, sitk.sitkVectorUInt8)
+    return Header(_grid(reader, path), channels, False, eight_bit)
+
+
+def write_on_grid(path: Path, data: np.ndarray, grid: Grid) -> None:
+    """Writes (Z, Y, X), or (C, Z, Y, X) as vectors, on a grid, atomically."""
+    spacing = np.array(grid.spacing)
+    direction = (grid.affine[:3, :3] / spacing)[:, ::-1]
+    _save(path, data, spacing[::-1].tolist(), grid.affine[:3, 3].tolist(), direction.ravel().tolist())
+
+
+def write_like(path: Path, data: np.ndarray, like: Path, exactly: Path | None = None) -> None:
+    """Writes (Z, Y, X), or (C, Z, Y, X) as vectors, with the header geometry of `like`, atomically.
+
+    Args:
+        exactly: a NIfTI file whose stored geometry is taken over to the last bit.
+    """
+    header = _header(like)
+    dimension = header.GetDimension()
+    n = min(dimension, 3)
+    if n == 2:
+        data = data.reshape(*data.shape[:-3], *data.shape[-2:])
+    direction = np.array(header.GetDirection()).reshape(dimension, dimension)[:n, :n]
+    _save(path, data, header.GetSpacing()[:n], header.GetOrigin()[:n], direction.ravel().tolist(), exactly)
+
+
+def not_finite_error(path: Path, count: int) -> DataError:
+    return DataError(
+        "the file holds NaN or infinity",
+        file=path,
+        found=f"{count} voxels",
+        allowed="finite numbers",
+        fix="replace them with the background value",
+    )
+
+
+def _reader(path: Path) -> sitk.ImageFileReader:
+    if not path.is_file():
+        raise DataError("no such file", file=path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    return reader
+
+
+def _header(path: Path) -> sitk.ImageFileReader:
+    reader = _reader(path)
+    _run(reader.ReadImageInformation, path)
+    return reader
+
+
+def _run(read: Callable[[], T], path: Path) -> T:
+    try:
+        return read()
+    except RuntimeError as error:
+        raise DataError("the file cannot be read as an image", file=path, found=_reason(error)) from error
+
+
+def read(path: Path) -> tuple[np.ndarray, Grid]:
+    """(C, Z, Y, X) array in the file's own type, and its grid."""
+    image = _run(_reader(path).Execute, path)
+    if is_nifti(path):
+        check_complete(path, image)
+    grid = _grid(image, path)
+    data = sitk.GetArrayFromImage(image)
+    odd = not_finite(path, image) if is_nifti(path) else int((~np.isfinite(data)).sum()) if data.dtype.kind == "f" else 0
+    if odd:
+        raise not_finite_error(path, odd)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        data = np.moveaxis(data, -1, 0)
+    lead = data.shape[: data.ndim - 2] if image.GetDimension() == 2 else data.shape[: data.ndim - 3]
+    channels = int(np.prod(lead, dtype=np.int64)) if lead else 1
+    return np.ascontiguousarray(data).reshape(channels, *grid.shape), grid
+
+
+def _grid(reader: sitk.ImageFileReader | sitk.Image, path: Path) -> Grid:
+    dimension = reader.GetDimension()
+    if dimension not in (2, 3, 4):
+        raise DataError("images must have two to four axes", file=path, found=dimension)
+    n = min(dimension, 3)
+    direction = np.array(reader.GetDirection()).reshape(dimension, dimension)[:n, :n]
+    affine = np.eye(4)
+    affine[:n, :n] = direction * np.array(reader.GetSpacing()[:n])
+    affine[:n, 3] = reader.GetOrigin()[:n]
+    affine[:3, :3] = affine[:3, 2::-1]  # ITK counts x, y, z; arrays z, y, x
+    shape = reader.GetSize()[:n][::-1]
+    try:
+        return Grid((1,) * (3 - n) + tuple(shape), affine)
+    except GeometryError as error:
+        error.file = str(path)
+        raise
+
+
+def _save(
+    path: Path,
+    data: np.ndarray,
+    spacing: Sequence[float],
+    origin: Sequence[float],
+    direction: Sequence[float],
+    exactly: Path | None = None,
+) -> None:
+    """`data` without channel axis, or with one before as many axes as `spacing` has.
+
+    Args:
+        exactly: a NIfTI file whose stored geometry is taken over to the last bit.
+    """
+    vector = data.ndim > len(spacing)
+    image = sitk.GetImageFromArray(np.moveaxis(data, 0, -1) if vector else data, isVector=vector)
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    image.SetDirection(direction)
+    with atomic_path(path) as temporary:
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+        except RuntimeError as error:
+            raise ResourceError("the image cannot be written", file=path, found=_reason(error)) from error
+        if exactly is not None:
+            copy_geometry(exactly, temporary)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The telling line of an ITK exception."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else "unknown"

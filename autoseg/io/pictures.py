@@ -1,0 +1,125 @@
+"""PNG, JPG and BMP through Pillow; 16-bit colour, which Pillow would cut to 8 bit, through SimpleITK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from PIL import Image as Pillow
+
+from autoseg.errors import DataError
+from autoseg.files import atomic_path
+from autoseg.io.colour import without_alpha
+from autoseg.io.formats import Header, image_ending, parsing, plain_grid
+
+Pillow.MAX_IMAGE_PIXELS = None  # a whole slide is no attack; what does not fit into memory fails as a case of its own
+
+_GREY = ("1", "L", "I;16", "I;16B", "I", "F")
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def read_header(path: Path) -> Header:
+    """
+    Raises:
+        DataError: no such file, or not an image.
+    """
+    with parsing(path), Pillow.open(path) as image:
+        grey, (width, height) = image.mode in (*_GREY, "LA"), image.size
+        eight_bit = image.mode not in ("I;16", "I;16B", "I", "F") and not _deep_colour(path)
+    return Header(plain_grid((1, height, width)), 1 if grey else 3, not grey, eight_bit)
+
+
+def read_pixels(path: Path, as_labels: bool) -> np.ndarray:
+    """(C, 1, Y, X) in the file's own type, without transparency.
+
+    Args:
+        as_labels: the stored numbers. Else a palette's colours, and grey of 2 or 4 bit stretched to 0…255.
+
+    Raises:
+        DataError: no such file, not an image, cut short, or partly transparent.
+    """
+    with parsing(path), Pillow.open(path) as image:
+        if _deep_colour(path):
+            data = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+            alpha = data.shape[-1] == 4
+        else:
+            data, alpha = _decoded(image, as_labels)
+    if as_labels and data.ndim == 2:
+        data = data // _stretch(path)
+    planes = data[None, None] if data.ndim == 2 else np.moveaxis(data, -1, 0)[:, None]
+    return without_alpha(planes, path) if alpha else planes
+
+
+def write_labels(path: Path, values: np.ndarray) -> None:
+    """Writes (1, Y, X) uint8 or uint16 without loss, atomically.
+
+    Raises:
+        DataError: several slices, or values that the format cannot hold.
+    """
+    _write(path, values[0] if len(values) == 1 else None, values.dtype, f"{len(values)} slices")
+
+
+def write_pixels(path: Path, data: np.ndarray) -> None:
+    """Writes one or three channels (C, 1, Y, X) of uint8, or one of uint16, without loss, atomically.
+
+    Raises:
+        DataError: anything else.
+    """
+    flat = data.shape[1] == 1 and (len(data) == 1 or (len(data) == 3 and data.dtype == np.uint8))
+    picture = None if not flat else data[0, 0] if len(data) == 1 else np.moveaxis(data[:, 0], 0, -1)
+    _write(path, picture, data.dtype, f"{len(data)} channels of {data.shape[1]} slices, {data.dtype}")
+
+
+def _write(path: Path, picture: np.ndarray | None, dtype: np.dtype, found: str) -> None:
+    ending = image_ending(path)
+    deepest = {".png": 2, ".bmp": 1}.get(ending or "", 0)
+    if picture is None or dtype.kind != "u" or dtype.itemsize > deepest:
+        allowed = {".png": "one slice of 8-bit grey or colour, or of 16-bit grey", ".bmp": "one slice of 8-bit grey or colour"}
+        raise DataError(
+            f"{ending} cannot hold this without loss",
+            file=path,
+            found=f"{found}, {dtype}",
+            allowed=allowed.get(ending or "", "nothing: JPG changes values"),
+            fix="write .tif or .npy" if ending != ".bmp" else "write .png, .tif or .npy",
+        )
+    with atomic_path(path) as temporary:
+        Pillow.fromarray(np.ascontiguousarray(picture)).save(temporary)
+
+
+def _decoded(image: Pillow.Image, as_labels: bool) -> tuple[np.ndarray, bool]:
+    """(Y, X) or (Y, X, C) array, and whether its last channel is transparency."""
+    if image.mode in _GREY or (as_labels and image.mode == "P"):
+        if as_labels or "transparency" not in image.info or image.mode not in ("1", "L"):
+            array = np.asarray(image)
+            return array.astype(np.uint8) if array.dtype == bool else array, False
+        return np.asarray(image.convert("LA")), True
+    if image.mode in ("LA", "RGBA"):
+        return np.asarray(image), True
+    if "transparency" in image.info or image.mode == "PA":
+        return np.asarray(image.convert("RGBA")), True
+    return np.asarray(image.convert("RGB")), False
+
+
+def _png_depth(path: Path) -> tuple[int, int] | None:
+    """Bits a sample and colour type of a PNG, from its first chunk; None for other files."""
+    with open(path, "rb") as handle:
+        start = handle.read(26)
+    return (start[24], start[25]) if start[:8] == _PNG and len(start) == 26 else None
+
+
+def _deep_colour(path: Path) -> bool:
+    """Whether a file is a PNG of 16-bit colour, with or without transparency.
+
+    Raises:
+        DataError: 16-bit grey with transparency, which neither library reads in full.
+    """
+    depth = _png_depth(path)
+    if depth == (16, 4):
+        raise DataError("16-bit grey with an alpha channel cannot be read", file=path, fix="save it without alpha channel")
+    return depth in ((16, 2), (16, 6))
+
+
+def _stretch(path: Path) -> int:
+    """By what Pillow multiplies grey samples of 2 or 4 bit."""
+    return {(2, 0): 85, (4, 0): 17}.get(_png_depth(path) or (8, 0), 1)

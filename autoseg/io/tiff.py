@@ -1,0 +1,130 @@
+"""TIFF through tifffile: pages are slices, samples and named channel axes are channels.
+
+Resolution tags are not read: they hold printing sizes as often as pixel sizes. LZW and other compressions that need more than
+Python's own libraries are unpacked by SimpleITK or Pillow.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import tifffile
+from PIL import Image as Pillow
+
+from autoseg.errors import DataError
+from autoseg.files import atomic_path
+from autoseg.io.colour import without_alpha
+from autoseg.io.formats import Header, parsing, plain_grid
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it describes odd tags on stderr; what matters is checked here
+
+_FIX = "export it again, uncompressed or with deflate"
+_ALPHA = (1, 2)  # ExtraSamples: associated and unassociated
+_CHANNELS, _SLICES = "CS", "ZQIT"
+_RGB, _PALETTE = 2, 3  # PhotometricInterpretation
+
+
+def read_header(path: Path) -> Header:
+    """
+    Raises:
+        DataError: no such file, not a TIFF, several images of different size, or axes without a meaning here.
+    """
+    with parsing(path, _FIX), tifffile.TiffFile(path) as tiff:
+        series = _series(tiff, path)
+        channels, slices = _axes(series, path)
+        page = series.keyframe
+        palette = page.photometric == _PALETTE
+        n = 3 if palette else (1 if channels is None else series.shape[channels]) - (1 if _has_alpha(series) else 0)
+        rows = series.axes.index("Y")
+        shape = (1 if slices is None else series.shape[slices], *series.shape[rows : rows + 2])
+        colour = palette or (page.photometric == _RGB and n == 3)
+        return Header(plain_grid(shape), n, colour, page.dtype in (np.uint8, np.bool_))
+
+
+def read_pixels(path: Path, as_labels: bool) -> np.ndarray:
+    """(C, Z, Y, X) in the file's own type, without transparency.
+
+    Args:
+        as_labels: a palette's stored numbers, not its colours.
+
+    Raises:
+        DataError: see `read_header`; cut short, packed in a way that cannot be undone, or partly transparent.
+    """
+    with parsing(path, _FIX), tifffile.TiffFile(path) as tiff:
+        series = _series(tiff, path)
+        channels, slices = _axes(series, path)
+        data = _unpacked(series, path)
+        if series.keyframe.photometric == _PALETTE and not as_labels:
+            colours = (np.asarray(series.keyframe.colormap) // 257).astype(np.uint8)  # stored as 16 bit
+            data, channels = np.moveaxis(colours[:, data], 0, -1), data.ndim
+        alpha, rows = _has_alpha(series), series.axes.index("Y")
+    order = [*([] if channels is None else [channels]), *([] if slices is None else [slices]), rows, rows + 1]
+    rest = [axis for axis in range(data.ndim) if axis not in order]  # of length 1
+    n_channels, n_slices = (1 if axis is None else data.shape[axis] for axis in (channels, slices))
+    data = data.transpose(*rest, *order).reshape(n_channels, n_slices, *data.shape[rows : rows + 2])
+    data = data.astype(np.uint8) if data.dtype == bool else np.ascontiguousarray(data)
+    return without_alpha(data, path) if alpha else data
+
+
+def write_labels(path: Path, values: np.ndarray) -> None:
+    """Writes (Z, Y, X) whole numbers, a page a slice, atomically."""
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(temporary, values, photometric="minisblack", compression="zlib", metadata={"axes": "ZYX"})
+
+
+def write_pixels(path: Path, data: np.ndarray) -> None:
+    """Writes (C, Z, Y, X) of any type, a page for each slice of each channel, atomically."""
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(temporary, data, photometric="minisblack", compression="zlib", metadata={"axes": "CZYX"})
+
+
+def _series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
+    found = tiff.series
+    if len(found) != 1:
+        raise DataError(
+            "a TIFF must hold one image or one stack",
+            file=path,
+            found=f"{len(found)} images of shapes " + ", ".join(str(s.shape) for s in found[:4]),
+            fix="save each image to a file of its own",
+        )
+    return found[0]
+
+
+def _axes(series: tifffile.TiffPageSeries, path: Path) -> tuple[int | None, int | None]:
+    """Which axis of the series holds the channels and which the slices."""
+    long = [(i, a) for i, (a, n) in enumerate(zip(series.axes, series.shape)) if n > 1 and a not in "YX"]
+    channels = [i for i, a in long if a in _CHANNELS]
+    slices = [i for i, a in long if a in _SLICES]
+    if "YX" not in series.axes or len(channels) > 1 or len(slices) > 1 or len(channels) + len(slices) < len(long):
+        raise DataError(
+            "the axes of the TIFF are not those of an image or a stack",
+            file=path,
+            found=f"{series.axes} of shape {series.shape}",
+            allowed="rows and columns, with one axis of slices and one of channels at most",
+            fix="save one time point or position to a file",
+        )
+    return next(iter(channels), None), next(iter(slices), None)
+
+
+def _has_alpha(series: tifffile.TiffPageSeries) -> bool:
+    page = series.keyframe
+    return "S" in series.axes and bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA
+
+
+def _unpacked(series: tifffile.TiffPageSeries, path: Path) -> np.ndarray:
+    try:
+        return np.asarray(series.asarray())
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+    if series.keyframe.photometric == _PALETTE:  # SimpleITK would hand out colours
+        with Pillow.open(path) as image:
+            data = np.asarray(image)
+    else:
+        data = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    if data.size != np.prod(series.shape):
+        raise ValueError(f"compression {series.keyframe.compression!r} with this kind of pixels")
+    return data.reshape(series.shape)

@@ -1,0 +1,33 @@
+"""What this machine has, found out without torch, which takes seconds to import."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A graphics card, by the name that its driver gives it."""
+
+    name: str
+    memory_gb: float
+
+
+def find_gpu() -> Gpu | None:
+    """The NVIDIA GPU with the least memory; None without a driver that answers."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, "--query-gpu=memory.total,name", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):  # a broken driver hangs
+        return None
+    found = []
+    for line in answer.stdout.splitlines() if answer.returncode == 0 else ():
+        memory, _, name = line.partition(",")
+        if memory.strip().replace(".", "").isdecimal():
+            found.append(Gpu(name.strip(), round(float(memory) / 1024, 1)))
+    return min(found, key=lambda gpu: gpu.memory_gb, default=None)

@@ -1,0 +1,42 @@
+"""Which configuration to train first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+from autoseg.plan import Configuration
+from autoseg.planner.wording import number
+
+FEW_SLICES = 5  # with fewer a 3D kernel mostly sees what lies beyond the first and the last slice
+THICK = 8.0  # times the spacing in the plane, from which neighbouring slices tell little about each other
+
+
+def choose_first(
+    configurations: Mapping[str, Configuration], shapes: Mapping[str, Sequence[float]], n_cases: int, steps: float
+) -> tuple[str, str]:
+    """Name and reason.
+
+    Args:
+        shapes: the median case (voxels) on the grid of each configuration.
+        steps: of 3d_fullres that there is time for.
+    """
+    if "3d_fullres" not in configurations:
+        return "2d", "the median case is a single slice"
+    fine, axis = configurations["3d_fullres"], configurations["2d"].space.slice_axis
+    assert axis is not None
+    slices, spacing = shapes["3d_fullres"][axis], fine.space.spacing_mm
+    in_plane = max(s for a, s in enumerate(spacing) if a != axis)
+    if slices < FEW_SLICES:
+        return "2d", f"the median case has {number(slices)} slices: there is hardly a third dimension to learn from"
+    if spacing[axis] >= THICK * in_plane:
+        return "2d", f"slices are {number(spacing[axis] / in_plane)} times as thick as their pixels: neighbours tell little"
+    if "3d_lowres" in configurations:
+        seen = steps * fine.patch.batch_size * prod(fine.patch.patch_size) / (n_cases * prod(shapes["3d_fullres"]))
+        if seen < 1:
+            return "3d_lowres", (
+                f"in {steps:.0f} steps a network for 3d_fullres would see {100 * seen:.2g} % of the voxels of {n_cases} cases; "
+                "on the coarse grid the time is enough"
+            )
+        return "3d_fullres", "fine borders need the full resolution; 3d_lowres and 3d_cascade are for structures it confuses"
+    return "3d_fullres", "volumes are best segmented as volumes, and a patch covers enough of a case"

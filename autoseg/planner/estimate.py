@@ -1,0 +1,58 @@
+"""What a configuration will take, told beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from autoseg.fingerprint import Fingerprint
+from autoseg.footprint import predicting_memory, prepared_bytes
+from autoseg.plan import Footprint
+from autoseg.planner.architecture import Architecture
+from autoseg.planner.processor import Budget
+from autoseg.planner.spacing import median_shape
+from autoseg.planner.wording import billions, number
+
+
+def estimate(
+    seen: Fingerprint, chosen: Architecture, budget: Budget, spacing: Sequence[float], cascaded: bool
+) -> tuple[Footprint, dict[str, str]]:
+    """The footprint of a configuration, with reasons by dotted key.
+
+    Args:
+        spacing: mm along (z, y, x) of its prepared cases.
+        cascaded: whether the label map of an earlier stage comes in.
+    """
+    sample = chosen.sample
+    shape = median_shape(seen.cases, spacing)
+    source = median_shape(seen.cases, None)
+    structures = sample.n_classes - 1
+    channels = sample.n_channels + (structures if cascaded else 0)
+    predicting = predicting_memory(
+        chosen.network,
+        chosen.topology.patch_size,
+        chosen.batch_size,
+        channels,
+        sample.n_classes,
+        sample.compute,
+        prod(source),
+        prod(shape),
+    )
+    footprint = Footprint(
+        training_gb=round(sample.training_gb(chosen.topology, chosen.batch_size, channels - sample.n_channels), 2),
+        prediction_ram_gb=round(predicting / 1e9, 2),
+        prepared_gb=round(prepared_bytes(len(seen.cases), shape, sample.n_channels, structures) / 1e9, 3),
+        step_s=round(chosen.step_gmacs / budget.speed, 4),
+    )
+    where = "of the GPU's memory" if budget.device == "cuda" else "of RAM"
+    training = f"{where} in {sample.compute}, weights, maps, loss and the libraries themselves"
+    if footprint.training_gb > budget.memory_gb:
+        training += (
+            f"; more than {number(budget.memory_gb)} GB: nnU-Net's presets of this family take 9 to 12 GB where they say 8"
+        )
+    return footprint, {
+        "footprint.training_gb": training,
+        "footprint.prediction_ram_gb": f"for the median case of {number(prod(shape))} voxels and {sample.n_classes} classes",
+        "footprint.prepared_gb": f"{len(seen.cases)} cases, as much as images of noise would take",
+        "footprint.step_s": f"{billions(1e9 * chosen.step_gmacs)} multiply-accumulates, {billions(1e9 * budget.speed)} a second",
+    }

@@ -1,0 +1,312 @@
+"""What training takes, as autoseg estimates it from the plan, beside what it takes.
+
+    python benchmarks/bench_footprint.py [--data FOLDER] [--out benchmarks/results/footprint.md]
+
+Each line is a process of its own. Training: `autoseg.train.train` for three epochs of one step on a made-up prepared case a
+quarter larger than the patch along each axis; the peak is what the operating system says, the seconds are those of the fastest
+step without waiting for data. Preparing and predicting: the first cases of datasets in FOLDER, with the plan for a CPU with
+8 GB and random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoseg.footprint import (
+    STEP_PASSES,
+    multiply_accumulates,
+    predicting_memory,
+    prepared_bytes,
+    preparing_memory,
+    training_memory,
+)
+from autoseg.plan import Compute, NetworkPlan
+from autoseg.throughput import CORE_AVX512, CORE_BF16, cpu_throughput
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained."""
+
+    network: NetworkPlan
+    patch: tuple[int, ...]
+    batch: int
+    channels: int
+    classes: int
+
+    def gigabytes(self, compute: Compute) -> float:
+        return training_memory(self.network, self.patch, self.batch, self.channels, self.classes, compute, "cpu").total / 1e9
+
+    @property
+    def gmacs(self) -> float:
+        return STEP_PASSES * self.batch * multiply_accumulates(self.network, self.patch, self.channels, self.classes) / 1e9
+
+
+def unet(kind: str, ndim: int, base: int, stages: int, most: int, decoder: int) -> NetworkPlan:
+    """As the planner makes them: 'plain' or 'residual', features doubled up to `most`, all axes halved."""
+    residual = kind == "residual"
+    return NetworkPlan(
+        kind=f"{kind}_unet",
+        features=tuple(min(base * 2**i, most) for i in range(stages)),
+        strides=((1,) * ndim, *((2,) * ndim,) * (stages - 1)),
+        kernel_sizes=((3,) * ndim,) * stages,
+        encoder_blocks=(1, 3, 4, 6, 6, 6)[:stages] if residual else (2,) * stages,
+        decoder_blocks=(decoder,) * (stages - 1),
+        deep_supervision=True,
+    )
+
+
+TRAININGS = {
+    "small": Training(unet("plain", 3, 16, 3, 160, 1), (36, 52, 36), 4, 1, 3),
+    "wide": Training(unet("plain", 3, 32, 4, 320, 2), (40, 56, 40), 9, 1, 3),
+    "large": Training(unet("plain", 3, 16, 5, 160, 1), (128, 128, 128), 2, 1, 3),
+    "residual": Training(unet("residual", 3, 16, 4, 160, 1), (64, 64, 64), 2, 1, 3),
+    "heavy": Training(unet("plain", 3, 32, 5, 512, 2), (32, 32, 32), 2, 1, 2),
+    "flat": Training(unet("plain", 2, 32, 6, 512, 2), (256, 256), 12, 1, 3),
+    "flat, large": Training(unet("plain", 2, 16, 7, 256, 1), (512, 512), 8, 1, 3),
+    "flat, residual": Training(unet("residual", 2, 16, 5, 256, 1), (256, 256), 8, 3, 3),
+    "many classes": Training(unet("plain", 3, 16, 4, 160, 1), (64, 64, 64), 2, 1, 40),
+    "more classes": Training(unet("plain", 3, 16, 4, 160, 1), (64, 64, 64), 2, 1, 120),
+    "four channels": Training(unet("plain", 3, 16, 4, 160, 1), (64, 96, 96), 2, 4, 4),
+}
+CASES = (("brats2013", 1.0), ("brats2013", 0.7), ("brats2013", 1.6), ("mouse_brain", 1.0), ("Task04_Hippocampus", 1.0))
+
+
+def measure_training(name: str, compute: Compute) -> dict[str, float]:
+    """Peak (GB) and seconds of the fastest step, in this process."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
+    import torch
+
+    from autoseg.checkpoint import load_state
+    from autoseg.dataset import Case
+    from autoseg.device import Device
+    from autoseg.schedule import Budget
+    from autoseg.task import TrainTask
+    from autoseg.train import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        plan = made_up_plan(TRAININGS[name])
+        write_made_up_case(TRAININGS[name], Path(folder))
+        task = TrainTask(
+            dataset="made_up",
+            plan=plan,
+            configuration="made_up",
+            fold="0",
+            training=(Case("case", (), None),),
+            validation=(),
+            prepared=Path(folder),
+            before=None,
+            run=Path(folder) / "run",
+        )
+        train(task, Budget(epochs=3), Device(torch.device("cpu"), getattr(torch, compute)))
+        rows = load_state(task.run / "last.safetensors").history
+    return {"gb": peak_gb(), "seconds": min(row.step_seconds * (1 - row.data_wait) for row in rows)}
+
+
+def made_up_plan(what: Training) -> Any:
+    from autoseg import plan as p
+    from autoseg.labels import LabelSet
+
+    structures = tuple(range(1, what.classes))
+    ndim = len(what.patch)
+    configuration = p.Configuration(
+        previous=None,
+        space=p.SpacePlan("LPS", (1.0,) * ndim, 0 if ndim == 2 else None, "none", 3, 1),
+        patch=p.PatchPlan(what.patch, what.batch, 1 / 3),
+        network=what.network,
+        training=p.TrainingPlan(3, 1, None, "adamw", 1e-3, 1e-2, "cosine", 0.0, 0.99, "default", ()),
+        inference=p.InferencePlan(0.5, ()),
+        postprocess=(),
+        footprint=None,
+        why={},
+    )
+    channels = tuple(p.ChannelPlan(f"channel {i}", "zscore", 0.0, 1.0, 0.0, 1.0) for i in range(what.channels))
+    data = p.DataPlan(channels, LabelSet(tuple(f"structure {i}" for i in structures), structures))
+    origin = p.Origin("made up", 8.0, "cpu", "0", "plain", None, None)
+    configurations = {"made_up": configuration}
+    return p.Plan(p.SCHEMA_VERSION, "made_up", "segmentation", data, "made_up", configurations, origin, {})
+
+
+def write_made_up_case(what: Training, folder: Path) -> None:
+    """Noise, and all classes as slices across x."""
+    from autoseg.geometry import AxisMap, Box, Grid
+    from autoseg.placement import Placement, Prepared
+    from autoseg.store import write_case
+
+    shape = (1,) * (3 - len(what.patch)) + tuple(n * 5 // 4 for n in what.patch)
+    image = np.random.default_rng(0).standard_normal((what.channels, *shape), dtype=np.float32).astype(np.float16)
+    label = np.broadcast_to(np.arange(shape[2]) % what.classes, shape).astype(np.uint8)
+    grid = Grid.from_spacing(shape, (1.0, 1.0, 1.0))
+    placement = Placement(grid, AxisMap((0, 1, 2), (False,) * 3), Box((0, 0, 0), shape), grid)
+    write_case(folder, "case", Prepared(image, label, placement), "made up")
+
+
+def make_plan(dataset: Path, root: Path) -> None:
+    from autoseg.dataset import open_dataset
+    from autoseg.planning import Wish, plan_dataset
+    from autoseg.stages import fingerprint_dataset
+    from autoseg.workspace import Workspace
+
+    about, workspace = open_dataset(dataset), Workspace(root)
+    fingerprint_dataset(about, workspace, [], None)
+    plan_dataset(about, workspace, Wish("cpu", 8))
+
+
+def measure_preparing(dataset: Path, root: Path, factor: float) -> dict[str, Any]:
+    """Peak (GB) and disk (MB) of the first case, at `factor` times the planned spacing."""
+    from autoseg.dataset import open_dataset
+    from autoseg.io import read_image, read_label_map
+    from autoseg.plan import load_plan
+    from autoseg.prepare import prepare
+    from autoseg.store import write_case
+    from autoseg.workspace import Workspace
+
+    about = open_dataset(dataset)
+    plan = load_plan(Workspace(root).about(about.name) / "plan.json")
+    space = plan.configuration(None)[1].space
+    space = replace(space, spacing_mm=tuple(s * factor for s in space.spacing_mm))
+    case = about.cases[0]
+    image = read_image(case.images, tuple(c.name for c in plan.data.channels))
+    assert case.label is not None
+    prepared = prepare(image, read_label_map(case.label, plan.data.labels), plan.data, space)
+    with tempfile.TemporaryDirectory() as folder:
+        write_case(Path(folder), "case", prepared, "benchmark")
+        disk = sum(f.stat().st_size for f in Path(folder).iterdir())
+    shape, channels = prepared.image.shape[1:], len(prepared.image)
+    estimate = preparing_memory(prod(image.grid.shape), prod(shape), channels, has_label=True, workers=1)
+    expected = prepared_bytes(1, shape, channels, plan.data.labels.n_classes - 1)
+    return {"gb": peak_gb(), "estimate": estimate / 1e9, "mb": disk / 1e6, "estimate_mb": expected / 1e6, "shape": shape}
+
+
+def measure_predicting(dataset: Path, root: Path, compute: Compute) -> dict[str, Any]:
+    """Peak (GB) of the first two cases."""
+    import torch
+
+    from autoseg.dataset import open_dataset
+    from autoseg.device import Device
+    from autoseg.io import read_image
+    from autoseg.model import Model, fresh_network
+    from autoseg.plan import load_plan
+    from autoseg.predict import predict
+    from autoseg.prepare import prepare
+    from autoseg.workspace import Workspace
+
+    about = open_dataset(dataset)
+    plan = load_plan(Workspace(root).about(about.name) / "plan.json")
+    c = plan.configuration(None)[1]
+    c = replace(c, inference=replace(c.inference, overlap=0.0))
+    device = Device(torch.device("cpu"), getattr(torch, compute))
+    model = Model((fresh_network(plan, c, device).eval(),), plan, c, device)
+    with tempfile.TemporaryDirectory() as folder:
+        predict(model, (), about.cases[:2], Path(folder), [], mirror=False)
+    peak = peak_gb()
+    image = read_image(about.cases[0].images, tuple(channel.name for channel in plan.data.channels))
+    target = prepare(image, None, plan.data, c.space).image.shape[1:]
+    about_network = (c.network, c.patch.patch_size, c.patch.batch_size, len(image.data), plan.data.labels.n_classes, compute)
+    return {"gb": peak, "estimate": predicting_memory(*about_network, prod(image.grid.shape), prod(target)) / 1e9}
+
+
+def peak_gb() -> float:
+    """Of this process so far; Linux counts kB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def alone(*arguments: object) -> dict[str, Any]:
+    """One line of the table, measured in a process of its own."""
+    command = [sys.executable, __file__, "--one", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def one(what: str, *arguments: str) -> dict[str, Any]:
+    if what == "training":
+        return measure_training(arguments[0], arguments[1])  # type: ignore[arg-type]
+    dataset, root = Path(arguments[0]), Path(arguments[1])
+    if what == "plan":
+        make_plan(dataset, root)
+        return {}
+    if what == "preparing":
+        return measure_preparing(dataset, root, float(arguments[2]))
+    return measure_predicting(dataset, root, arguments[2])  # type: ignore[arg-type]
+
+
+def training_lines() -> list[str]:
+    lines = [
+        "| plan | network | patch, batch, channels, classes | type | estimated GB | measured GB | ratio | 10⁹ MAC a step | "
+        "estimated s | measured s | ratio |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    cores = round(cpu_throughput() / cpu_throughput(1))
+    for name, what in TRAININGS.items():
+        network = f"{what.network.kind} {what.network.features[0]}…{what.network.features[-1]}"
+        size = f"{'×'.join(map(str, what.patch))}, {what.batch}, {what.channels}, {what.classes}"
+        for compute, core in (("bfloat16", CORE_BF16), ("float32", CORE_AVX512)):
+            found = alone("training", name, compute)
+            gb, seconds = what.gigabytes(compute), what.gmacs / (core * cores)  # type: ignore[arg-type]
+            memory = f"{gb:.2f} | {found['gb']:.2f} | {gb / found['gb']:.2f}"
+            time = f"{what.gmacs:.0f} | {seconds:.2f} | {found['seconds']:.2f} | {seconds / found['seconds']:.2f}"
+            lines.append(f"| {name} | {network} | {size} | {compute} | {memory} | {time} |")
+            print(lines[-1], flush=True)
+    return lines
+
+
+def case_lines(data: Path) -> list[str]:
+    lines = [
+        "| what | estimated GB | measured GB | ratio | estimated MB on disk | measured | ratio |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    with tempfile.TemporaryDirectory() as root:
+        for name in dict.fromkeys(name for name, _ in CASES):
+            alone("plan", data / name, root)
+        for name, factor in CASES:
+            m = alone("preparing", data / name, root, factor)
+            shape = "×".join(map(str, m["shape"]))
+            memory = f"{m['estimate']:.2f} | {m['gb']:.2f} | {m['estimate'] / m['gb']:.2f}"
+            disk = f"{m['estimate_mb']:.2f} | {m['mb']:.2f} | {m['estimate_mb'] / m['mb']:.1f}"
+            lines.append(f"| preparing {name} at {shape} | {memory} | {disk} |")
+        for name in dict.fromkeys(name for name, _ in CASES):
+            for compute in ("bfloat16", "float32"):
+                m = alone("predicting", data / name, root, compute)
+                memory = f"{m['estimate']:.2f} | {m['gb']:.2f} | {m['estimate'] / m['gb']:.2f}"
+                lines.append(f"| predicting {name}, {compute} | {memory} | | | |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one(*options.one)))
+        return
+    load = os.getloadavg()[0]
+    about = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores (load {load:.0f} when begun)"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "blosc2"))
+    lines = ["# Estimated and measured", "", f"`python benchmarks/bench_footprint.py` on {about}; {versions}.", ""]
+    lines += ["## Training", "", *training_lines()]
+    if options.data:
+        lines += ["", "## Preparing and predicting a case", "", *case_lines(options.data)]
+    table = "\n".join([*lines, ""])
+    print(table)
+    if options.out:
+        options.out.write_text(table, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Two stages, from the first one's folds to a prediction, and what is said when a fold is missing."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Tiny
+
+from autoseg.batch import Failure
+from autoseg.cascade import Cascade, cascade_of
+from autoseg.dataset import images_in
+from autoseg.device import Device
+from autoseg.errors import UsageError
+from autoseg.folds import load_folds
+from autoseg.geometry import Box
+from autoseg.image import Image
+from autoseg.io import read_image, read_label_map, write_label_map
+from autoseg.labels import LabelSet
+from autoseg.model import Model, fresh_network, load_model
+from autoseg.plan import Plan, load_plan, save_plan
+from autoseg.predict import predict
+from autoseg.sampling import PatchSampler
+from autoseg.schedule import Budget
+from autoseg.stages import prepare_dataset, prepare_stage_before
+from autoseg.store import StoredCase, stored_names
+from autoseg.task import train_task
+from autoseg.train import train
+from autoseg.workspace import Workspace
+
+NAMES = ["phantom_000", "phantom_001", "phantom_002", "phantom_003", "phantom_004"]
+
+
+def cascaded(plan: Plan) -> Plan:
+    fine = plan.configurations["3d_fullres"]
+    coarse = replace(fine, space=replace(fine.space, spacing_mm=(3.0, 4.0, 4.0)))
+    configurations = {"3d_fullres": fine, "3d_lowres": coarse, "3d_cascade": replace(fine, previous="3d_lowres")}
+    return replace(plan, configurations=configurations)
+
+
+@pytest.fixture(scope="module")
+def workspace(tiny: Tiny, float32_cpu: Device, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """All folds of the first stage, trained for a moment."""
+    workspace = Workspace(tmp_path_factory.mktemp("cascade"))
+    shutil.copytree(tiny.workspace.about(tiny.dataset.name), workspace.about(tiny.dataset.name))
+    save_plan(cascaded(tiny.plan), workspace.about(tiny.dataset.name) / "plan.json")
+    failures: list[Failure] = []
+    prepare_dataset(tiny.dataset, workspace, "3d_lowres", failures, 0)
+    for fold in "01234":
+        train(train_task(tiny.dataset, workspace, "3d_lowres", fold), Budget(epochs=1), float32_cpu)
+    prepare_dataset(tiny.dataset, workspace, "3d_cascade", failures, 0)
+    prepare_stage_before(tiny.dataset, workspace, "3d_cascade", failures, 0)
+    assert failures == []
+    return workspace
+
+
+def cascade(tiny: Tiny, workspace: Workspace) -> Cascade:
+    plan = load_plan(workspace.about(tiny.dataset.name) / "plan.json")
+    found = cascade_of(plan, "3d_cascade", workspace.runs(tiny.dataset.name), workspace.prepared(tiny.dataset.name))
+    assert found is not None
+    return found
+
+
+def test_a_single_stage_is_no_cascade(tiny: Tiny, workspace: Workspace) -> None:
+    assert cascade_of(cascaded(tiny.plan), "3d_lowres", Path("runs"), Path("prepared")) is None
+    prepare_stage_before(tiny.dataset, workspace, "3d_lowres", [], 0)  # nothing to do
+
+
+def test_each_case_has_the_label_map_of_the_fold_that_did_not_learn_from_it(tiny: Tiny, workspace: Workspace) -> None:
+    found = cascade(tiny, workspace)
+    folds = load_folds(workspace.about(tiny.dataset.name) / "splits.json")
+    maps = found.predictions(folds)
+    assert sorted(maps) == NAMES
+    for fold in "01234":
+        assert {maps[name].parent.parent.name for name in folds.validation_cases(fold)} == {f"fold_{fold}"}
+    assert stored_names(found.folder) == tuple(NAMES)
+    case = StoredCase.open(found.prepared, NAMES[0], found.folder)
+    previous = case.previous()
+    assert previous is not None
+    assert previous.shape == case.shape
+    # brought home to the label map's own grid, which has finer pixels, most voxels are what the file says
+    y, x = (np.arange(n) * case.shape[i] // n for i, n in ((1, case.placement.crop.shape[1]), (2, case.placement.crop.shape[2])))
+    values = read_label_map(maps[NAMES[0]], tiny.dataset.labels).data[case.placement.crop.slices]
+    assert np.mean(previous[:, y][:, :, x] == values) > 0.8
+
+
+def test_label_maps_are_prepared_again_when_a_prediction_has_changed(tiny: Tiny, workspace: Workspace, tmp_path: Path) -> None:
+    copy = Workspace(tmp_path / "work")
+    shutil.copytree(workspace.root, copy.root)
+    found = cascade(tiny, copy)
+    stamps = {p.name: p.stat().st_mtime_ns for p in found.folder.glob("*.json")}
+    prepare_stage_before(tiny.dataset, copy, "3d_cascade", [], 0)
+    assert {p.name: p.stat().st_mtime_ns for p in found.folder.glob("*.json")} == stamps
+    folds = load_folds(copy.about(tiny.dataset.name) / "splits.json")
+    path = found.predictions(folds)[NAMES[2]]
+    label_map = read_label_map(path, tiny.dataset.labels)
+    write_label_map(path, replace(label_map, data=np.full_like(label_map.data, 2)), like=path)
+    assert NAMES[2] not in {c.name for c in train_task(tiny.dataset, copy, "3d_cascade", "all").training}
+    failures: list[Failure] = []
+    (found.folder / "gone.json").write_text("{}")
+    prepare_stage_before(tiny.dataset, copy, "3d_cascade", failures, 0)
+    assert {n for n, t in stamps.items() if (found.folder / n).stat().st_mtime_ns != t} == {f"{NAMES[2]}.json"}
+    previous = StoredCase.open(found.prepared, NAMES[2], found.folder).previous()
+    assert previous is not None
+    assert (previous == 2).all()
+    assert stored_names(found.folder) == tuple(NAMES)
+    z, y, x = label_map.data.shape
+    grid = label_map.grid.crop(Box((0, 0, 0), (z - 1, y, x)))
+    write_label_map(path, replace(label_map, data=label_map.data[:-1], grid=grid), like=path)
+    prepare_stage_before(tiny.dataset, copy, "3d_cascade", failures, 0)
+    assert [f.case for f in failures] == [NAMES[2]]
+    assert "has another shape than the case" in failures[0].reason
+
+
+def test_folds_and_cases_that_are_missing_are_named(tiny: Tiny, workspace: Workspace, tmp_path: Path) -> None:
+    copy = Workspace(tmp_path / "work")
+    shutil.copytree(workspace.root, copy.root)
+    runs = copy.runs(tiny.dataset.name) / "3d_lowres"
+    folds = load_folds(copy.about(tiny.dataset.name) / "splits.json")
+    for path in (runs / "fold_1" / "validation").glob("*"):
+        path.unlink()
+    (name,) = folds.validation_cases("1")
+    with pytest.raises(UsageError, match=rf"3d_lowres was not validated on every case.*found: 1 missing, such as {name}"):
+        train_task(tiny.dataset, copy, "3d_cascade", "0")
+    (runs / "fold_1" / "run.json").unlink()
+    (runs / "fold_3" / "run.json").unlink()
+    with pytest.raises(
+        UsageError, match=r"all of its folds come first.*not finished: fold 1, fold 3; fix: autoseg train -c 3d_lowres -f 1"
+    ):
+        prepare_stage_before(tiny.dataset, copy, "3d_cascade", [], 0)
+
+
+def test_the_sampler_shows_what_the_stage_before_said(tiny: Tiny, workspace: Workspace) -> None:
+    found = cascade(tiny, workspace)
+    case = StoredCase.open(found.prepared, NAMES[1], found.folder)
+    configuration = found.plan.configurations["3d_cascade"]
+    plain = replace(configuration, training=replace(configuration.training, augmentation="none", mirror_axes=()))
+    batch = PatchSampler([case], plain, found.plan.data.labels, 0).batch(0)
+    assert batch.image.shape == (2, 2, 8, 16, 16)
+    previous = case.previous()
+    assert previous is not None
+    windows = np.lib.stride_tricks.sliding_window_view(previous, (8, 16, 16)).reshape(-1, 8 * 16 * 16)
+    for shown in batch.image[:, 1].flatten(1).numpy():
+        assert (windows == shown).all(axis=1).any()
+    worn = PatchSampler([case], configuration, found.plan.data.labels, 0)
+    assert {int(v) for step in range(20) for v in worn.batch(step).image[:, 1].unique()} <= {0, 1, 2, 3, 4}
+
+
+def test_a_mirror_swaps_the_sides_of_the_stage_before(tiny: Tiny, float32_cpu: Device) -> None:
+    plan = cascaded(tiny.plan)
+    configuration = plan.configurations["3d_cascade"]
+    network = fresh_network(plan, configuration, float32_cpu).eval()
+    model = Model((network,), plan, configuration, float32_cpu)
+    labels = tiny.dataset.labels
+    assert labels.mirrored != tuple(range(5))  # the phantoms have a left and a right
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((1, 8, 16, 16)).astype(np.float32)
+    previous = rng.integers(0, 5, (8, 16, 16)).astype(np.uint8)
+    straight = model.logits(image, True, previous)
+    swapped = np.array(labels.mirrored, dtype=np.uint8)[previous[..., ::-1]]
+    turned = model.logits(image[..., ::-1], True, swapped)
+    np.testing.assert_allclose(turned[..., ::-1][list(labels.mirrored)], straight, atol=1e-5)
+
+
+def test_training_and_prediction(tiny: Tiny, workspace: Workspace, float32_cpu: Device, tmp_path: Path) -> None:
+    task = train_task(tiny.dataset, workspace, "3d_cascade", "0")
+    assert (len(task.training), len(task.validation), task.prepared.name) == (4, 1, "3d_fullres")
+    record = train(task, Budget(epochs=1), float32_cpu)
+    assert record.case_dice is not None
+    model, _ = load_model([task.run], float32_cpu)
+    assert model.previous is not None
+    assert len(model.previous.networks) == 5
+    cases, failures = images_in(tiny.data / "imagesTs", 1), list[Failure]()
+    assert predict(model, (), cases, tmp_path / "masks", failures).done == 2
+    assert failures == []
+    image: Image = read_image(cases[0].images, ("MR",))
+    labels: LabelSet = tiny.dataset.labels
+    written = read_label_map(next((tmp_path / "masks").glob(f"{cases[0].name}*")), labels)
+    assert np.array_equal(written.data, model.predict_image(image, True)[0])
+    # the second stage listens to the first: another first stage, another answer
+    prepared = StoredCase.open(task.prepared, NAMES[0], task.before)
+    voxels, _ = prepared.read()
+    nothing = model.logits(voxels, False, np.zeros(prepared.shape, np.uint8))
+    everything = model.logits(voxels, False, np.ones(prepared.shape, np.uint8))
+    assert np.abs(nothing - everything).max() > 1e-3
+
+
+def test_the_stage_before_must_be_there_and_of_the_same_data(
+    tiny: Tiny, workspace: Workspace, float32_cpu: Device, tmp_path: Path
+) -> None:
+    task = train_task(tiny.dataset, workspace, "3d_cascade", "0")
+    train(task, Budget(epochs=1), float32_cpu)
+    alone = tmp_path / "3d_cascade" / "fold_0"
+    shutil.copytree(task.run, alone)
+    with pytest.raises(UsageError, match=r"no finished model in this folder; file: .*3d_lowres"):
+        load_model([alone], float32_cpu)
