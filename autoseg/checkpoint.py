@@ -23,17 +23,46 @@ OPTIMIZER = "optimizer/"
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """Where a run began to spend its budget: at nothing, or where it had ended before it was extended."""
+
+    step: int = 0
+    seconds: float = 0.0
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Weights that a run has begun with.
+
+    Args:
+        model: the folder they are from.
+        frozen: they stay as they are, instead of learning at a lower rate.
+        taken: their names, of `n_tensors` that the network has.
+    """
+
+    model: str
+    frozen: bool
+    taken: tuple[str, ...]
+    n_tensors: int
+
+    def __str__(self) -> str:
+        how = "which stay as they are" if self.frozen else "which learn at a lower rate"
+        return f"{len(self.taken)} of {self.n_tensors} tensors from {self.model}, {how}"
+
+
+@dataclass(frozen=True)
 class State:
     """Everything of a training run that is not a tensor.
 
     Args:
-        plan: digest of the plan that the run follows.
         budget_seconds, budget_epochs: what the run was given, one of the two.
         reserve: seconds kept for the final validation.
         interim: number of validation cases scored along the way, 0 before the first time.
+        rollbacks: how often training went wrong and was set back; each time halves the learning rate.
+        patience: scored epochs without a better case Dice after which training ends; None for no such limit.
     """
 
-    plan: str
     budget_seconds: float | None
     budget_epochs: int | None
     seed: int
@@ -44,6 +73,10 @@ class State:
     best: float
     loss_scale: float
     history: tuple[Epoch, ...]
+    began: Beginning = Beginning()
+    patience: int | None = None
+    rollbacks: int = 0
+    transfer: Transfer | None = None
 
 
 def save_weights(path: Path, averaged: nn.Module, state: State) -> None:
@@ -78,14 +111,27 @@ def load_weights(path: Path, network: nn.Module, prefix: str = AVERAGED) -> None
         DataError: damaged file.
         PlanError: weights of another network; names the first tensors that do not fit.
     """
-    _fill(network, _tensors(path, prefix), path)
+    _fill(network, read_tensors(path, prefix), path)
+
+
+def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it.
+
+    Raises:
+        DataError: damaged file.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError("the checkpoint cannot be read", file=path, found=str(error), fix="train again with --restart") from error
 
 
 def load_training(path: Path, network: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """The inverse of `save_training`; same errors as `load_weights`."""
     load_weights(path, network, TRAINED)
     load_weights(path, averaged, AVERAGED)
-    stored = _tensors(path, OPTIMIZER)
+    stored = read_tensors(path, OPTIMIZER)
     for name, parameter in network.named_parameters():
         own = {k.removeprefix(f"{name}/"): v for k, v in stored.items() if k.startswith(f"{name}/")}
         optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in own.items()}
@@ -97,15 +143,10 @@ def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _save(path: Path, tensors: dict[str, Tensor], state: State) -> None:
     with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata={"state": json.dumps(json.loads(to_json(state)))})
-
-
-def _tensors(path: Path, prefix: str) -> dict[str, Tensor]:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DataError("the checkpoint cannot be read", file=path, found=str(error), fix="train again with --restart") from error
+        try:
+            save_file(tensors, str(temporary), metadata={"state": json.dumps(json.loads(to_json(state)))})
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(str(error)) from error
 
 
 def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

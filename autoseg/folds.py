@@ -168,6 +168,18 @@ def leak_notes(folds: Folds) -> list[str]:
     ]
 
 
+def parse_folds(text: str) -> tuple[str, ...]:
+    """'0', 'all' or '0,1,2' as names, each once, in their order. Whether there are such folds is seen when one is used.
+
+    Raises:
+        UsageError: a name is missing.
+    """
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    if "" in names:
+        raise UsageError("a fold without name", found=f"'{text}'", allowed="such as 0, all, or 0,1,2")
+    return names
+
+
 def load_folds(path: Path) -> Folds:
     """Reads splits.json; one without patients was made before they were known.
 

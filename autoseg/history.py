@@ -27,6 +27,12 @@ class Epoch:
     peak_ram_gb: float | None
 
 
+def epochs_without_gain(rows: Sequence[Epoch]) -> int:
+    """Number of scored epochs since the best one; equal to the best is not better."""
+    scores = [row.case_dice for row in rows if row.case_dice is not None]
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+
 def write_history(folder: Path, rows: Sequence[Epoch]) -> None:
     """Writes metrics.csv and progress.png, each atomically."""
     text = io.StringIO()

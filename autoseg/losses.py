@@ -1,52 +1,125 @@
-"""Dice + cross entropy with deep supervision, without one-hot copies of the label map."""
+"""Losses by name, with deep supervision, without one-hot copies of the label map.
+
+Shapes throughout: logits (B, K, *size) of any float type, target (B, *size) int64 class indices. Voxels of `ignore_index` count
+for nothing, and a batch of nothing else gives 0. Sums are float32 (float64 for float64 logits). Where Dice is part of a loss,
+`batch_dice` takes its sums over the whole batch instead of each sample: for small patches or single slices, which often lack
+a structure altogether.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 SMOOTH = 1e-5  # in numerator and denominator of the soft Dice, as nnU-Net
+GAMMA = 2.0  # of the focal loss (Lin et al. 2017)
+WORST = 0.1  # share of the voxels that topk_ce learns from, as nnU-Net's variant
+
+Loss = Callable[[Tensor, Tensor, int, bool], Tensor]
 
 
-def dice_ce(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-    """Cross entropy minus the mean soft Dice of the structures (background left out), per sample.
+@dataclass(frozen=True)
+class _Voxels:
+    """What the losses have in common, (B, *size) unless said otherwise.
 
     Args:
-        logits: (B, K, *size), any float type.
-        target: (B, *size) int64 class indices; voxels of `ignore_index` count for nothing.
-
-    Returns:
-        A float32 scalar between about -1 (perfect) and +inf. Samples without any annotated voxel take no part in the mean;
-        a batch of nothing else gives 0.
-
-    Source: Isensee et al., nnU-Net, Nature Methods 2021 (loss = CE + Dice, equal weights).
+        log_p: (B, K, *size) log probabilities.
+        picked: log probability of the true class; meaningless where not `known`.
+        known: whether the voxel counts.
+        target: class index, 0 where not known.
     """
-    logits = logits.float()
-    known = target != ignore_index
-    log_p = F.log_softmax(logits, dim=1)
-    classes = logits.shape[1]
-    safe = torch.where(known, target, 0)
-    picked = log_p.gather(1, safe.unsqueeze(1)).squeeze(1)
-    cross_entropy = -(picked * known).sum() / known.sum().clamp(min=1)
 
-    batch = logits.shape[0]
-    p = log_p.exp().flatten(2) * known.flatten(1).unsqueeze(1)
-    flat = safe.flatten(1)
-    rows = torch.arange(batch, device=logits.device).unsqueeze(1) * classes + flat
-    weight = known.flatten(1).float()
-    true_p = (picked.exp() * known).flatten(1)
-    overlap = true_p.new_zeros(batch * classes).index_add_(0, rows.flatten(), true_p.flatten()).view(batch, classes)
-    size = weight.new_zeros(batch * classes).index_add_(0, rows.flatten(), weight.flatten()).view(batch, classes)
-    dice = (2 * overlap + SMOOTH) / (size + p.sum(2) + SMOOTH)
-    annotated = weight.amax(1)
-    return cross_entropy - (dice[:, 1:].mean(1) * annotated).sum() / annotated.sum().clamp(min=1)
+    log_p: Tensor
+    picked: Tensor
+    known: Tensor
+    target: Tensor
+
+    @staticmethod
+    def of(logits: Tensor, target: Tensor, ignore_index: int) -> _Voxels:
+        known = target != ignore_index
+        safe = torch.where(known, target, 0)
+        log_p = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
+        return _Voxels(log_p, log_p.gather(1, safe.unsqueeze(1)).squeeze(1), known, safe)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Over the voxels that count."""
+        return (values * self.known).sum() / self.known.sum().clamp(min=1)
 
 
-def deep_supervision(outputs: Sequence[Tensor], target: Tensor, ignore_index: int) -> Tensor:
-    """`dice_ce` over all decoder levels, finest first, weights 1, 1/2, 1/4, … normalised to sum 1.
+def ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
+    """Cross entropy, mean over voxels."""
+    voxels = _Voxels.of(logits, target, ignore_index)
+    return -voxels.mean(voxels.picked)
+
+
+def balanced_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
+    """Cross entropy in which every class that the batch shows has the same weight, however many voxels it has.
+
+    Source: Xie & Tu, Holistically-Nested Edge Detection, ICCV 2015 (two classes, weights 1 - share); here for any number.
+    """
+    voxels = _Voxels.of(logits, target, ignore_index)
+    flat, weight = voxels.target.flatten(), voxels.known.flatten().to(voxels.picked.dtype)
+    count = weight.new_zeros(logits.shape[1]).index_add_(0, flat, weight)
+    total = weight.new_zeros(logits.shape[1]).index_add_(0, flat, (voxels.picked * voxels.known).flatten())
+    return -(total / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+
+
+def topk_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
+    """Cross entropy of the worst tenth of the voxels (Wu et al. 2016; nnU-Net's TopK10 variant)."""
+    voxels = _Voxels.of(logits, target, ignore_index)
+    losses = -voxels.picked[voxels.known]
+    if not len(losses):
+        return -voxels.mean(voxels.picked)
+    return losses.topk(max(1, round(WORST * len(losses))), sorted=False).values.mean()
+
+
+def focal(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
+    """(1 - p)² · cross entropy, p the probability of the true class: what is right already hardly counts.
+
+    Source: Lin et al., Focal Loss, ICCV 2017, without class weights.
+    """
+    return _focal(_Voxels.of(logits, target, ignore_index))
+
+
+def dice(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
+    """Minus the mean soft Dice of the structures (background left out), between -1 (perfect) and 0."""
+    return -_soft_dice(_Voxels.of(logits, target, ignore_index), batch_dice)
+
+
+def dice_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
+    """Cross entropy minus soft Dice, between about -1 (perfect) and +inf.
+
+    Source: Isensee et al., nnU-Net, Nature Methods 2021 (equal weights).
+    """
+    voxels = _Voxels.of(logits, target, ignore_index)
+    return -voxels.mean(voxels.picked) - _soft_dice(voxels, batch_dice)
+
+
+def dice_focal(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
+    """Focal loss minus soft Dice (Zhu et al., AnatomyNet, Medical Physics 2019)."""
+    voxels = _Voxels.of(logits, target, ignore_index)
+    return _focal(voxels) - _soft_dice(voxels, batch_dice)
+
+
+LOSSES: dict[str, Loss] = {
+    "dice_ce": dice_ce,
+    "dice_focal": dice_focal,
+    "dice": dice,
+    "ce": ce,
+    "balanced_ce": balanced_ce,
+    "topk_ce": topk_ce,
+    "focal": focal,
+}
+
+
+def deep_supervision(
+    outputs: Sequence[Tensor], target: Tensor, ignore_index: int, loss: Loss = dice_ce, batch_dice: bool = False
+) -> Tensor:
+    """A loss over all decoder levels, finest first, weights 1, 1/2, 1/4, … normalised to sum 1.
 
     The coarsest of several levels gets no weight, as in nnU-Net; targets are taken at the voxels nearest to the coarse ones.
     """
@@ -54,7 +127,8 @@ def deep_supervision(outputs: Sequence[Tensor], target: Tensor, ignore_index: in
     weights = [0.5**i for i in range(len(used))]
     total = outputs[0].new_zeros((), dtype=torch.float32)
     for logits, weight in zip(used, weights):
-        total = total + weight / sum(weights) * dice_ce(logits, nearest_resize(target, logits.shape[2:]), ignore_index)
+        level = loss(logits, nearest_resize(target, logits.shape[2:]), ignore_index, batch_dice)
+        total = total + weight / sum(weights) * level
     return total
 
 
@@ -65,3 +139,28 @@ def nearest_resize(target: Tensor, size: Sequence[int]) -> Tensor:
             index = ((torch.arange(want, device=target.device) + 0.5) * have / want).long()
             target = target.index_select(axis, index)
     return target
+
+
+def _focal(voxels: _Voxels) -> Tensor:
+    return -voxels.mean((1 - voxels.picked.exp()) ** GAMMA * voxels.picked)
+
+
+def _soft_dice(voxels: _Voxels, batch_dice: bool) -> Tensor:
+    """Mean over structures, and over the samples with an annotated voxel or, with `batch_dice`, once for the batch."""
+    batch, classes = voxels.log_p.shape[:2]
+    weight = voxels.known.flatten(1).to(voxels.log_p.dtype)
+    predicted = (voxels.log_p.exp().flatten(2) * weight.unsqueeze(1)).sum(2)
+    rows = (torch.arange(batch, device=weight.device).unsqueeze(1) * classes + voxels.target.flatten(1)).flatten()
+    overlap = _sums(rows, (voxels.picked.exp() * voxels.known).flatten(), batch, classes)
+    size = _sums(rows, weight.flatten(), batch, classes)
+    annotated = weight.amax(1)
+    if batch_dice:
+        overlap, size, predicted = (x.sum(0, keepdim=True) for x in (overlap, size, predicted))
+        annotated = annotated.amax(0, keepdim=True)
+    ratio = (2 * overlap + SMOOTH) / (size + predicted + SMOOTH)
+    return (ratio[:, 1:].mean(1) * annotated).sum() / annotated.sum().clamp(min=1)
+
+
+def _sums(rows: Tensor, values: Tensor, batch: int, classes: int) -> Tensor:
+    """(B, K) sums of the values of each row."""
+    return values.new_zeros(batch * classes).index_add_(0, rows, values).view(batch, classes)

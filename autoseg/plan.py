@@ -23,8 +23,9 @@ Normalization = Literal[
 ]
 SamplingKind = Literal["cases", "structures"]
 NetworkKind = Literal["plain_unet", "residual_unet"]
-Schedule = Literal["cosine", "poly"]
-Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["cosine", "poly", "one_cycle", "step", "multistep", "exponential", "warm_restarts", "constant"]
+Optimizer = Literal["adamw", "adam", "sgd", "rmsprop"]
+LossName = Literal["dice_ce", "dice_focal", "dice", "ce", "balanced_ce", "topk_ce", "focal"]
 Augmentation = Literal["default", "none"]
 PostprocessRule = Literal["largest_foreground", "largest_per_structure"]
 DeviceKind = Literal["cpu", "cuda"]
@@ -117,6 +118,7 @@ class TrainingPlan:
     Args:
         time_s: wall-clock seconds for everything, the final validation included; null means `epochs`.
         mirror_axes: of the array's spatial axes: 0 z, 1 y, 2 x.
+        batch_dice: the Dice of the loss is that of the whole batch, not of each sample.
     """
 
     epochs: int
@@ -130,6 +132,8 @@ class TrainingPlan:
     ema_decay: float
     augmentation: Augmentation
     mirror_axes: tuple[int, ...]
+    loss: LossName = "dice_ce"
+    batch_dice: bool = False
 
 
 @dataclass(frozen=True)

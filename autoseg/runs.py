@@ -13,7 +13,10 @@ from autoseg.records import from_json
 
 @dataclass(frozen=True)
 class RunRecord:
-    """run.json of a trained fold: where it came from, how it went, what to do with its predictions."""
+    """run.json of a trained fold: where it came from, how it went, what to do with its predictions.
+
+    `stopped` says why the training ended before its budget was spent, if it did; `pretrained` what it began with.
+    """
 
     dataset: str
     configuration: str
@@ -25,6 +28,8 @@ class RunRecord:
     case_dice: float | None
     structure_dice: dict[str, float | None]
     postprocess: tuple[Rule, ...]
+    stopped: str | None = None
+    pretrained: str | None = None
 
 
 def load_run(run: Path) -> RunRecord:
@@ -38,6 +43,11 @@ def load_run(run: Path) -> RunRecord:
     return from_json(RunRecord, path.read_text(encoding="utf-8"), path)
 
 
+def is_finished(run: Path) -> bool:
+    """Whether the folder holds a trained fold, be it that its training was stopped early."""
+    return (run / "run.json").is_file() and load_run(run).finished
+
+
 def folds_of(model: Path) -> tuple[Path, ...]:
     """The runs that `-m` means: one fold's folder, or all finished folds of a configuration's folder.
 
@@ -49,7 +59,7 @@ def folds_of(model: Path) -> tuple[Path, ...]:
     configurations = {p.parent for p in model.glob("*/fold_*")}
     above = configurations.pop() if len(configurations) == 1 else model  # a dataset's runs, if it has but one configuration
     folders = [p for p in sorted(above.glob("fold_*")) if p.suffix != ".previous"]  # those are runs that were started anew
-    runs = tuple(p for p in folders if (p / "run.json").is_file() and load_run(p).finished)
+    runs = tuple(p for p in folders if is_finished(p))
     if not runs:
         raise UsageError("no finished model in this folder", file=model, allowed="a run's folder (fold_0) or the folder above it")
     return runs

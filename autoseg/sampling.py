@@ -5,9 +5,10 @@ A batch is a function of (seed, step): nothing has to be remembered to resume, a
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,22 +92,52 @@ class PatchSampler:
     def _patch(self, rng: np.random.Generator, case: StoredCase, target: int | None) -> tuple[np.ndarray, np.ndarray]:
         training, window = self.configuration.training, self.configuration.window
         augment = training.augmentation != "none"
-        centre = _draw_centre(rng, case, window, target)
+        with _reading(case):
+            centre = _draw_centre(rng, case, window, target)
         spatial = draw_spatial(rng, window, centre, case.placement.target.spacing, training.mirror_axes, augment)
         box = source_box(spatial)
-        image, label = case.read(box)
+        with _reading(case):
+            image, label = case.read(box)
         if label is None:
             raise DataError("a case without label map cannot be trained on", case=case.name, fix="autoseg preprocess")
         mirrored = np.arange(np.iinfo(label.dtype).max + 1, dtype=label.dtype)
         mirrored[: self.labels.n_classes] = self.labels.mirrored
-        previous = case.previous(box)
-        image, labels = apply_spatial(spatial, box, image, [label] if previous is None else [label, previous], mirrored)
-        if augment:
-            image = apply_intensity(image, draw_intensity(rng, len(image)))
-        if previous is not None:
-            worn = apply_previous(labels[1], draw_previous(rng, self.labels.n_classes) if augment else ())
-            image = np.concatenate([image, worn[None]], dtype=np.float32, casting="unsafe")
+        with _reading(case):
+            previous = case.previous(box)
+        with _augmenting(case):
+            image, labels = apply_spatial(spatial, box, image, [label] if previous is None else [label, previous], mirrored)
+            if augment:
+                image = apply_intensity(image, draw_intensity(rng, len(image)))
+            if previous is not None:
+                worn = apply_previous(labels[1], draw_previous(rng, self.labels.n_classes) if augment else ())
+                image = np.concatenate([image, worn[None]], dtype=np.float32, casting="unsafe")
         return image, labels[0]
+
+
+@contextlib.contextmanager
+def _reading(case: StoredCase) -> Iterator[None]:
+    """Whatever goes wrong while a prepared case is read is wrong with its files."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DataError(
+            "the prepared case cannot be read",
+            case=case.name,
+            file=case.folder,
+            found=f"{type(error).__name__}: {error}",
+            fix="delete its files there, then autoseg preprocess",
+        ) from error
+
+
+@contextlib.contextmanager
+def _augmenting(case: StoredCase) -> Iterator[None]:
+    """Whatever goes wrong there is a bug; it is found more easily with the case's name."""
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeError(f"augmenting a patch: case {case.name}: {type(error).__name__}: {error}") from error
 
 
 def _draw_structure(rng: np.random.Generator, case: StoredCase) -> int | None:
@@ -151,6 +182,13 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         if self._pool:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def rewind(self, sampler: PatchSampler, step: int) -> None:
+        """Goes on with the batch of another step, of another sampler; what was prepared is dropped."""
+        for future in self._queue:
+            future.cancel()
+        self._queue.clear()
+        self._sampler, self._step = sampler, step
 
     def next(self) -> Batch:
         started = time.monotonic()

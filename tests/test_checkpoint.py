@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,11 @@ from torch import nn
 
 from autoseg import checkpoint
 from autoseg.checkpoint import AVERAGED, TRAINED, State, load_state, load_training, load_weights, save_training, save_weights
-from autoseg.errors import DataError, PlanError, ResourceError
+from autoseg.errors import DataError, DiskError, PlanError, ResourceError
 from autoseg.history import Epoch
 
 EPOCH = Epoch(1, 250, 12.5, 3e-3, -0.25, None, 0.05, 0.01, 1.5)
-STATE = State(
-    "digest", 600.0, None, 3, 250, 12.5, 4.0, 8, -1.0, 65536.0, (EPOCH, replace(EPOCH, epoch=2, case_dice=0.5, peak_ram_gb=None))
-)
+STATE = State(600.0, None, 3, 250, 12.5, 4.0, 8, -1.0, 65536.0, (EPOCH, replace(EPOCH, epoch=2, case_dice=0.5, peak_ram_gb=None)))
 
 
 def network(seed: int, width: int = 3) -> nn.Module:
@@ -112,7 +111,7 @@ def test_damaged_file(damage: str, tmp_path: Path) -> None:
 
 def test_tensors_of_another_program_are_no_checkpoint(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, str(tmp_path / "a.safetensors"))
-    with pytest.raises(DataError, match=r"cannot be read.*missing key 'plan'"):
+    with pytest.raises(DataError, match=r"cannot be read.*missing key 'budget_seconds'"):
         load_state(tmp_path / "a.safetensors")
 
 
@@ -142,4 +141,22 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     kept = network(2)
     load_weights(path, kept)
     assert same(kept, network(0))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
+def test_a_file_that_the_system_does_not_let_grow_keeps_the_old_one(tmp_path: Path) -> None:
+    """What a full disk does, with safetensors' own error."""
+    import resource
+
+    path = tmp_path / "a.safetensors"
+    save_weights(path, network(0), STATE)
+    before, usual = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, usual[1]))
+    try:
+        with pytest.raises(DiskError, match=r"cannot write; file: .*a\.safetensors; found: .*; fix: free disk space"):
+            save_weights(path, network(1), STATE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
 from autoseg.errors import PlanError, UsageError
-from autoseg.folds import N_FOLDS, Folds, extend_folds, leak_notes, load_folds, make_folds, save_folds
+from autoseg.folds import N_FOLDS, Folds, extend_folds, leak_notes, load_folds, make_folds, parse_folds, save_folds
 
 names = st.sets(st.text("abc123_", min_size=1, max_size=6), min_size=1, max_size=30)
 
@@ -38,6 +38,15 @@ def test_a_fold_that_does_not_exist() -> None:
     for ask in (folds.training_cases, folds.validation_cases):
         with pytest.raises(UsageError, match=r"no fold '5'.*10 cases in 5 folds.*allowed: 0, 1, 2, 3, 4, all"):
             ask("5")
+
+
+def test_names_of_folds() -> None:
+    assert parse_folds("0") == ("0",)
+    assert parse_folds("all") == ("all",)
+    assert parse_folds("2, 0,2,1") == ("2", "0", "1")
+    for text in ("", "0,", ",1", "0,,1"):
+        with pytest.raises(UsageError, match=r"a fold without name; found: '.*'; allowed: such as 0, all, or 0,1,2"):
+            parse_folds(text)
 
 
 @pytest.mark.parametrize("n", [5, 7, 20, 208, 260])

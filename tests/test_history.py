@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
-from autoseg.history import Epoch, write_history
+from autoseg.history import Epoch, epochs_without_gain, write_history
 
 ROWS = [
     Epoch(0, 10, 12.5, 1e-3, 1.2345678, None, 0.25, 0.01, None),
@@ -20,6 +20,15 @@ def test_table_by_hand(tmp_path: Path) -> None:
     assert table[0]["train_loss"] == "1.23457"
     assert table[0]["case_dice"] == table[0]["peak_ram_gb"] == ""
     assert (table[1]["epoch"], table[1]["case_dice"], table[1]["learning_rate"]) == ("1", "0.8125", "0.0005")
+
+
+def test_epochs_since_the_best_one_by_hand() -> None:
+    def since(*scores: float | None) -> int:
+        return epochs_without_gain([replace(ROWS[0], case_dice=score) for score in scores])
+
+    assert since() == since(None, None) == since(0.3) == since(None, 0.1, 0.2) == 0
+    assert since(0.2, 0.1) == since(0.2, None, 0.2) == 1
+    assert since(0.1, 0.5, 0.4, None, 0.5, 0.3) == 3
 
 
 def test_picture(tmp_path: Path) -> None:

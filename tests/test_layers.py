@@ -22,20 +22,26 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("batch", "image", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "metrics", "nets"),
-        *("normalize", "notes", "patients", "resample", "schedule", "throughput", "windows"),
+        *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
     ),
     ("checkpoint", "dataset", "facts", "phantom", "postprocess", "prepare", "store"),
     ("laterality", "pairs"),
     ("scan",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
-    ("cascade", "cleanup", "evaluate", "model", "nnunet_splits", "planner"),
+    ("cascade", "cleanup", "evaluate", "model", "nnunet_splits", "planner", "pretrained"),
     ("task", "validation"),
+    ("running",),
+    ("interim", "rescue"),
+    ("step",),
     ("planning", "predict", "stages", "train"),
     ("demo",),
     ("cli",),
     ("__main__",),
 )
-TORCH = {"checkpoint", "demo", "device", "losses", "model", "nets", "predict", "sampling", "train", "validation", "windows"}
+TORCH = {
+    *("checkpoint", "demo", "device", "interim", "losses", "model", "nets", "optimizers", "predict"),
+    *("pretrained", "rescue", "running", "sampling", "step", "train", "validation", "windows"),
+}
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from autoseg.losses import SMOOTH, deep_supervision, dice_ce, nearest_resize
+from autoseg.losses import (
+    LOSSES,
+    SMOOTH,
+    balanced_ce,
+    ce,
+    deep_supervision,
+    dice,
+    dice_ce,
+    dice_focal,
+    focal,
+    nearest_resize,
+    topk_ce,
+)
+from autoseg.plan import LossName
 
 IGNORE = 255
 
@@ -66,6 +80,90 @@ def test_equals_the_one_hot_definition_with_its_gradient(
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-6)
 
 
+FOUR = torch.tensor([[[0.9, 0.6, 0.2, 0.5], [0.1, 0.4, 0.8, 0.5]]]).log()  # log p of two classes in four voxels
+TRUTH = torch.tensor([[0, 0, 1, IGNORE]])  # whose p are 0.9, 0.6, 0.8, and the last does not count
+CE = -(math.log(0.9) + math.log(0.6) + math.log(0.8)) / 3
+FOCAL = -(0.1**2 * math.log(0.9) + 0.4**2 * math.log(0.6) + 0.2**2 * math.log(0.8)) / 3
+DICE = (2 * 0.8 + SMOOTH) / (1 + 0.1 + 0.4 + 0.8 + SMOOTH)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ce", CE),
+        ("focal", FOCAL),
+        ("dice", -DICE),
+        ("dice_ce", CE - DICE),
+        ("dice_focal", FOCAL - DICE),
+        ("balanced_ce", -((math.log(0.9) + math.log(0.6)) / 2 + math.log(0.8)) / 2),
+        ("topk_ce", -math.log(0.6)),  # a tenth of three voxels is the worst of them
+    ],
+)
+def test_four_voxels_by_hand(name: str, expected: float) -> None:
+    assert float(LOSSES[name](FOUR, TRUTH, IGNORE, False)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_plan_may_name_every_loss_and_no_other() -> None:
+    assert tuple(LOSSES) == get_args(LossName)
+    assert {f.__name__: f for f in (dice_ce, dice_focal, dice, ce, balanced_ce, topk_ce, focal)} == LOSSES
+
+
+def test_the_worst_tenth_by_hand() -> None:
+    """Twenty voxels: the mean of the two worst."""
+    p = torch.linspace(0.05, 0.95, 20)
+    logits = torch.stack([p, 1 - p]).log().unsqueeze(0)
+    loss = topk_ce(logits, torch.zeros(1, 20, dtype=torch.long), IGNORE)
+    assert float(loss) == pytest.approx(-(math.log(p[0]) + math.log(p[1])) / 2, rel=1e-5)
+
+
+def test_dice_of_a_batch_by_hand() -> None:
+    """The second sample shows no structure, where any probability at all makes its own Dice 0; sums do not mind."""
+    logits = torch.tensor([[[0.2, 0.9], [0.8, 0.1]], [[0.9, 0.9], [0.1, 0.1]]]).log()
+    target = torch.tensor([[1, 0], [0, 0]])
+    assert float(dice(logits, target, IGNORE)) == pytest.approx(-2 * 0.8 / (1 + 0.9) / 2, abs=1e-4)
+    assert float(dice(logits, target, IGNORE, True)) == pytest.approx(-2 * 0.8 / (1 + 0.9 + 0.2), abs=1e-4)
+    one = (logits[:1], target[:1], IGNORE)
+    assert float(dice(*one)) == float(dice(*one, True))
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_agree_with_differences(name: str, batch_dice: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 2, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(3, (2, 2, 6), generator=generator)
+    target[0, 0, :2] = IGNORE
+    assert torch.autograd.gradcheck(lambda x: LOSSES[name](x, target, IGNORE, batch_dice), (logits,))
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_leaves_out_what_is_ignored(name: str, batch_dice: bool) -> None:
+    loss, generator = LOSSES[name], torch.Generator().manual_seed(1)
+    logits, target = torch.randn(2, 4, 30, generator=generator), torch.randint(4, (2, 30), generator=generator)
+    target[:, 20:] = IGNORE
+    value = float(loss(logits, target, IGNORE, batch_dice))
+    assert value == pytest.approx(float(loss(logits[..., :20], target[:, :20], IGNORE, batch_dice)), rel=1e-5)
+    logits[..., 20:] *= 50
+    assert float(loss(logits, target, IGNORE, batch_dice)) == value
+    nothing = torch.randn(2, 4, 5, requires_grad=True)
+    zero = loss(nothing, torch.full((2, 5), IGNORE), IGNORE, batch_dice)
+    zero.backward()
+    assert zero.item() == 0
+    assert nothing.grad is not None
+    assert nothing.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_is_float32_and_falls_as_the_prediction_improves(name: str) -> None:
+    target = torch.randint(3, (2, 6, 6), generator=torch.Generator().manual_seed(2))
+    sharp = F.one_hot(target, 3).movedim(-1, 1)
+    values = [LOSSES[name]((k * sharp).bfloat16(), target, IGNORE, False) for k in (-1.0, 0.0, 1.0, 20.0)]
+    assert {v.dtype for v in values} == {torch.float32}
+    assert sorted(map(float, values), reverse=True) == [float(v) for v in values]
+    assert float(values[-1]) == pytest.approx(-1 if "dice" in name else 0, abs=1e-4)
+
+
 def test_ignored_voxels_have_no_influence_and_no_gradient() -> None:
     target = torch.tensor([[0, 1, IGNORE, 2, IGNORE]])
     logits = torch.randn(1, 3, 5, requires_grad=True)
@@ -106,6 +204,8 @@ def test_half_precision_logits_give_a_float32_loss() -> None:
 def test_levels_weigh_half_of_the_finer_one_and_the_coarsest_nothing() -> None:
     target = torch.randint(3, (2, 8, 8))
     outputs = [torch.randn(2, 3, n, n, requires_grad=True) for n in (8, 4, 2, 1)]
+    assert deep_supervision(outputs[:1], target, IGNORE, focal).equal(focal(outputs[0], target, IGNORE))
+    assert deep_supervision(outputs[:1], target, IGNORE, dice, True).equal(dice(outputs[0], target, IGNORE, True))
     loss = deep_supervision(outputs, target, IGNORE)
     by_level = [dice_ce(o, nearest_resize(target, o.shape[2:]), IGNORE) for o in outputs]
     expected = (by_level[0] + by_level[1] / 2 + by_level[2] / 4) / 1.75

@@ -94,6 +94,13 @@ def test_window_and_dimensions() -> None:
     assert FINE.space.in_volume("abc", "-") == ("a", "b", "c")
 
 
+def test_a_plan_of_before_there_was_a_choice_of_losses() -> None:
+    document = json.loads(to_json(PLAN))
+    for configuration in document["configurations"].values():
+        del configuration["training"]["loss"], configuration["training"]["batch_dice"]
+    assert parse_plan(json.dumps(document), "plan.json") == PLAN
+
+
 def test_choosing_a_configuration() -> None:
     assert PLAN.configuration(None) == ("3d_fullres", FINE)
     assert PLAN.configuration("2d") == ("2d", FLAT)
@@ -245,8 +252,17 @@ def test_labels_are_checked_too() -> None:
         ("training.weight_decay", -1, r"training\.weight_decay' cannot be used.*allowed: 0 or more"),
         ("training.warmup_fraction", 1, r"training\.warmup_fraction' cannot be used"),
         ("training.ema_decay", 1, r"training\.ema_decay' cannot be used"),
-        ("training.optimizer", "adam", r"training\.optimizer' is unknown - did you mean 'adamw'\?; .*allowed: adamw, sgd"),
-        ("training.schedule", "step", r"training\.schedule' is unknown.*found: step; allowed: cosine, poly"),
+        (
+            "training.optimizer",
+            "addamw",
+            r"training\.optimizer' is unknown - did you mean 'adamw'\?; .*allowed: adamw, adam, sgd",
+        ),
+        (
+            "training.schedule",
+            "cosin",
+            r"training\.schedule' is unknown - did you mean 'cosine'.*found: cosin; allowed: cosine, poly",
+        ),
+        ("training.loss", "dice_cee", r"training\.loss' is unknown - did you mean 'dice_ce'.*found: dice_cee; allowed: dice_ce"),
         ("training.augmentation", "much", r"training\.augmentation' is unknown.*allowed: default, none"),
         ("training.mirror_axes", [3], r"training\.mirror_axes' cannot be used.*allowed: 0 \(z\), 1 \(y\), 2 \(x\)"),
         ("inference.mirror_axes", [-1], r"inference\.mirror_axes' cannot be used"),

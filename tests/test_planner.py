@@ -32,6 +32,7 @@ from autoseg.planner.processor import CPU_PATCH_S, CPU_STEP_S, TYPICAL_GMACS_PER
 from autoseg.planner.sample import WIDE, Sample
 from autoseg.planner.spacing import coarsest_first, median_shape, target_spacing
 from autoseg.planner.topology import find_topology, next_multiple
+from autoseg.planner.training import RECIPES, plan_training
 from autoseg.records import to_json
 
 GPU = Budget("cuda", 8)
@@ -236,6 +237,17 @@ def test_batch_by_hand() -> None:
     assert batch_size(reference, 560_000_000, (10, 10, 10), 1) == 2
 
 
+def test_nnunets_recipe_by_name() -> None:
+    plan = make_plan(fingerprint([((1.0,) * 3, (64, 64, 64))] * 5), GPU, "sgd_poly")
+    t = first(plan).training
+    assert (t.optimizer, t.learning_rate, t.weight_decay, t.schedule) == ("sgd", 1e-2, 3e-5, "poly")
+    assert (t.epochs, t.steps_per_epoch, t.warmup_fraction, t.ema_decay) == (1000, 250, 0, 0)
+    assert (t.loss, t.batch_dice) == ("dice_ce", False)
+    assert parse_plan(to_json(plan), "plan.json") == plan
+    with pytest.raises(UsageError, match="no recipe 'sgd_ploy' - did you mean 'sgd_poly'"):
+        plan_training((), GPU, 1.0, recipe="sgd_ploy")
+
+
 def test_2d_where_every_case_is_one_slice() -> None:
     cases = [((1.0, 0.5, 0.5), (1, 256, 300))] * 20
     plan = make_plan(fingerprint(cases), GPU)
@@ -245,6 +257,7 @@ def test_2d_where_every_case_is_one_slice() -> None:
     assert chosen.patch.patch_size == (256, 320)
     assert chosen.network.features == (32, 64, 128, 256, 512, 512, 512)
     assert chosen.training.mirror_axes == (1, 2)
+    assert chosen.training.batch_dice
     one_volume = [*cases, ((1.0, 0.5, 0.5), (40, 256, 300))]
     assert list(make_plan(fingerprint(one_volume), GPU).configurations) == ["2d"]  # nnU-Net's rule: the median case decides
     sagittal = make_plan(fingerprint([((0.4, 0.5, 1.0), (256, 300, 1))] * 20), GPU)
@@ -560,9 +573,10 @@ def test_no_patch_is_larger_than_the_finest_stage_allows() -> None:
 
 @pytest.mark.parametrize("budget", [GPU, CPU, Budget("cuda", 24, "residual"), Budget("cpu", 4, "residual")])
 @pytest.mark.parametrize("shape", [(64, 64, 64), (700, 700, 700), (1, 64, 64)])
-def test_every_value_has_its_reason(budget: Budget, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_value_has_its_reason(budget: Budget, shape: tuple[int, ...], recipe: str) -> None:
     seen = fingerprint([((1.0,) * 3, shape)] * 5, channels=("T1", "T2"))
-    plan = make_plan(seen, budget)
+    plan = make_plan(seen, budget, recipe)
     assert len(plan.configurations) == {1: 1, 64: 2, 700: 4}[shape[0]]
     for name, chosen in plan.configurations.items():
         keys = {

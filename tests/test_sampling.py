@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import Tiny
 
+from autoseg import sampling
 from autoseg.errors import DataError
 from autoseg.geometry import AxisMap, Box, Grid
 from autoseg.labels import LabelSet
@@ -98,19 +99,19 @@ def test_rare_structures_are_drawn_as_often_as_the_others(tiny: Tiny, tmp_path: 
     rare[:, :2, :] = 3
     cases = [store(tmp_path, f"c{i}", rare if i == 4 else common) for i in range(10)]
     shares = {}
-    for sampling in ("cases", "structures"):
+    for how in ("cases", "structures"):
         chosen = plain(tiny.configuration, (1, 1, 1), 100, 0.5)
-        chosen = replace(chosen, patch=replace(chosen.patch, sampling=sampling))
+        chosen = replace(chosen, patch=replace(chosen.patch, sampling=how))
         made = [PatchSampler(cases, chosen, LABELS, 0).batch(step) for step in range(4)]
         free = np.concatenate([b.label[:50].flatten() for b in made])
         forced = np.concatenate([b.label[50:].flatten() for b in made])
         assert set(forced) == {1, 3}
         assert np.mean(free == 3) < 0.05  # the other half comes from anywhere in either way
-        shares[sampling] = np.mean(forced == 3)
+        shares[how] = np.mean(forced == 3)
         names = [n for b in made for n in b.cases[50:]]
         assert all(names[i] == "c4" for i in np.flatnonzero(forced == 3))
         assert len(set(names)) == 10
-        if sampling == "structures":
+        if how == "structures":
             again = PatchSampler(cases, chosen, LABELS, 0).batch(3)
             assert equal(again, made[3])
     assert shares["structures"] == pytest.approx(0.5, abs=0.1)
@@ -200,6 +201,43 @@ def test_a_case_without_label_map_is_refused(tiny: Tiny, tmp_path: Path) -> None
     for threads in (0, 2):
         with Loader(sampler, 0, threads) as loader, pytest.raises(DataError, match=r"case a: .*without label map"):
             loader.next()
+
+
+def test_a_fault_names_case_and_stage(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = PatchSampler([store(tmp_path, "a", spot((1, 1, 1)))], plain(tiny.configuration, (2, 4, 4), 2, 0.5), LABELS, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(sampling, "apply_spatial", lambda *_: 1 / 0)
+        with pytest.raises(RuntimeError, match="augmenting a patch: case a: ZeroDivisionError: division by zero"):
+            sampler.batch(0)
+
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StoredCase, "read", exhausted)
+        with pytest.raises(MemoryError):
+            sampler.batch(0)
+    files = [p for p in tmp_path.iterdir() if p.is_file()]
+    for damaged in files:
+        whole = damaged.read_bytes()
+        damaged.write_bytes(b"\0" * len(whole))
+        if damaged.suffix != ".json":  # which was read when the case was opened
+            with pytest.raises(DataError, match=r"case a: the prepared case cannot be read; .*then autoseg preprocess"):
+                sampler.batch(0)
+        damaged.write_bytes(whole)
+    sampler.batch(0)
+    assert len(files) == 4
+
+
+def test_a_loader_can_be_set_back(tiny: Tiny, tmp_path: Path) -> None:
+    sampler = PatchSampler([store(tmp_path, "a", spot((1, 1, 1)))], plain(tiny.configuration, (2, 4, 4), 2, 0.5), LABELS, 0)
+    other = replace(sampler, seed=1)
+    for threads in (0, 2):
+        with Loader(sampler, 5, threads) as loader:
+            loader.next()
+            loader.rewind(other, 3)
+            assert equal(loader.next(), other.batch(3))
+            assert equal(loader.next(), other.batch(4))
 
 
 class _Broken:

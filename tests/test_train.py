@@ -2,58 +2,42 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from conftest import Tiny, TinyRuns
 from safetensors.torch import load_file
+from training import EPOCHS, counted, history, same_outcome
 
+from autoseg import checkpoint as checkpoint_module
+from autoseg import running as running_module
 from autoseg import train as train_module
 from autoseg.checkpoint import load_state
 from autoseg.dataset import open_dataset
 from autoseg.device import Device
-from autoseg.errors import DataError, PlanError, UsageError
+from autoseg.errors import DataError, DiskError, UsageError
 from autoseg.history import Epoch
 from autoseg.io import read_label_map
+from autoseg.losses import LOSSES, deep_supervision
 from autoseg.metrics import dice_per_structure
-from autoseg.model import Model
-from autoseg.placement import Prepared
-from autoseg.plan import load_plan
-from autoseg.runs import load_run
+from autoseg.model import fresh_network, load_model
+from autoseg.plan import Optimizer, load_plan
+from autoseg.running import Running
+from autoseg.runs import folds_of, load_run
+from autoseg.sampling import PatchSampler
 from autoseg.schedule import Budget
-from autoseg.store import StoredCase, write_case
+from autoseg.store import StoredCase
 from autoseg.task import TrainTask, train_task
-from autoseg.train import train
+from autoseg.train import train, train_folds
 from autoseg.workspace import Workspace
-
-EPOCHS = Budget(epochs=2)
-
-
-def history(run: Path) -> list[dict[str, str]]:
-    with open(run / "metrics.csv", newline="", encoding="utf-8") as table:
-        return list(csv.DictReader(table))
-
-
-def same_outcome(a: Path, b: Path) -> None:
-    """Equal weights (trained, averaged and the optimizer's), curves and scores; only the clock may differ."""
-    first, second = load_file(a / "last.safetensors"), load_file(b / "last.safetensors")
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[k], second[k]) for k in first)
-    for x, y in zip(history(a), history(b), strict=True):
-        for key in ("epoch", "step", "learning_rate", "train_loss", "case_dice"):
-            assert x[key] == y[key]
-    one, two = load_run(a), load_run(b)
-    assert replace(one, seconds=0) == replace(two, seconds=0)
 
 
 def test_a_run_leaves_what_it_promises(tiny: Tiny, tiny_runs: TinyRuns) -> None:
@@ -109,7 +93,7 @@ def test_a_plan_that_does_not_fit_the_run_or_the_device_is_said_to_be_so(
     edited = replace(tiny.plan, configurations={"3d_fullres": slower})
     assert train(tiny.task(tiny_runs.runs[0], plan=edited), EPOCHS, float32_cpu) == tiny_runs.records[0]
     assert "already trained" in caplog.text
-    assert "another plan than the present one; --restart" in caplog.text
+    assert "another plan than the present one; --extend trains it further, --restart anew" in caplog.text
     assert "for a GPU" not in caplog.text
     gpu = replace(tiny.plan, origin=replace(tiny.plan.origin, device="cuda"))
     train(tiny.task(tmp_path, plan=gpu), Budget(epochs=1), float32_cpu)
@@ -123,39 +107,56 @@ def test_the_same_seed_trains_the_same(tiny: Tiny, tiny_runs: TinyRuns, float32_
     assert history(tmp_path / "b")[0]["train_loss"] != history(tmp_path / "a")[0]["train_loss"]
 
 
-KILLED = """
-import os, signal, sys
+PROGRAM = """
+import logging, os, signal, sys, time
+from dataclasses import replace
 from pathlib import Path
 import torch
 from autoseg import train as module
 from autoseg.dataset import open_dataset
 from autoseg.device import Device
-from autoseg.schedule import Budget
+from autoseg.sampling import PatchSampler
+from autoseg.schedule import Budget, extension_factor, learning_rate_factor
 from autoseg.task import train_task
 from autoseg.workspace import Workspace
-from dataclasses import replace
 
-original = module._step
+original = module.step
 
 def step(run, loader, progress):
-    if run.state.step == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
+    do = sys.argv[4] if run.state.step == 4 else ""
+    if do.startswith("SIG"):
+        os.kill(os.getpid(), getattr(signal, do))
+    if do == "STOP file":
+        (run.task.run / "STOP").touch()
+        run.stopping._looked = 0  # a second has passed
     return original(run, loader, progress)
 
-module._step = step
+def validate(model, *others):
+    if len(sys.argv) > 5:
+        time.sleep(0.6)  # sooner, it would be an echo of the first signal
+        os.kill(os.getpid(), getattr(signal, sys.argv[5]))
+    return validated(model, *others)
+
+module.step, validated, module.validate = step, module.validate, validate
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 torch.set_num_threads(1)
-data, root, run = map(Path, sys.argv[1:])
+data, root, run = map(Path, sys.argv[1:4])
 task = train_task(open_dataset(data), Workspace(root), None, "0", threads=2)
 module.train(replace(task, run=run), Budget(epochs=2), Device(torch.device("cpu"), torch.float32))
 """
 
 
+def program(tiny: Tiny, run: Path, *what: str) -> subprocess.CompletedProcess[str]:
+    """Trains in a process of its own. `what` happens to it in its fifth step, and when it begins to validate."""
+    command = [sys.executable, "-c", PROGRAM, str(tiny.data), str(tiny.workspace.root), str(run), *what]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 def test_a_killed_run_continues_to_the_same_end(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     run = tmp_path / "fold_0"
-    command = [sys.executable, "-c", KILLED, str(tiny.data), str(tiny.workspace.root), str(run)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run(command, env=environment, timeout=120, check=False).returncode == -signal.SIGKILL
+    assert program(tiny, run, "SIGKILL").returncode == -signal.SIGKILL
     assert load_state(run / "last.safetensors").step == 3
     assert not (run / "run.json").exists()
     train(tiny.task(run), EPOCHS, float32_cpu)
@@ -163,21 +164,58 @@ def test_a_killed_run_continues_to_the_same_end(tiny: Tiny, tiny_runs: TinyRuns,
     assert not [p for p in run.iterdir() if p.name.startswith(".")]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(("what", "reason"), [("SIGTERM", "SIGTERM"), ("SIGINT", "Ctrl-C"), ("STOP file", "STOP file")])
+def test_a_run_that_is_told_to_stop_leaves_a_model(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str, reason: str
+) -> None:
+    run = tmp_path / "fold_0"
+    done = program(tiny, run, what)
+    assert done.returncode == 0, done.stderr
+    assert f"{reason}: stopping: validating what was learnt so far; press again to stop at once" in done.stderr
+    record = load_run(run)
+    assert (record.finished, record.stopped, record.steps) == (True, reason, 5)
+    assert record.case_dice is not None
+    assert [(row["epoch"], row["step"]) for row in history(run)] == [("1", "3"), ("2", "5")]
+    assert not (run / "STOP").exists()
+    assert len(load_model((run,), float32_cpu)[0].networks) == 1
+    assert train(tiny.task(run), EPOCHS, float32_cpu) == record
+    assert f"already trained until it was stopped ({reason})" in caplog.text
+
+
+def test_a_run_that_is_told_twice_stops_at_once_and_continues_to_the_same_end(
+    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path
+) -> None:
+    """The second time as the validation begins. Its label maps, of half-trained weights, must not be taken for the last ones."""
+    run = tmp_path / "fold_0"
+    done = program(tiny, run, "SIGTERM", "SIGINT")
+    assert done.returncode != 0
+    assert "stopped; the same command continues at step 5" in done.stderr
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert not (run / "run.json").exists()
+    (run / "validation").mkdir()
+    name = f"{tiny.task(run).validation[0].name}.nii.gz"
+    (run / "validation" / name).write_text("a leftover")
+    assert train(tiny.task(run), EPOCHS, float32_cpu).stopped is None
+    first, second = (load_file(folder / "last.safetensors") for folder in (run, tiny_runs.runs[0]))
+    assert all(torch.equal(first[k], second[k]) for k in first | second)
+    assert load_run(run).case_dice == tiny_runs.records[0].case_dice
+
+
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
 def test_an_interrupted_run_continues_to_the_same_weights(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, optimizer=optimizer))
     plan = replace(tiny.plan, configurations={"3d_fullres": configuration})
     train(tiny.task(tmp_path / "whole", plan=plan), EPOCHS, float32_cpu)
-    original = train_module._step
+    original = train_module.step
 
-    def interrupted(run: object, loader: object, progress: float) -> float:
-        if run.state.step == 4:  # type: ignore[attr-defined]
+    def interrupted(run: Running, loader: object, progress: float) -> float:
+        if run.state.step == 4:
             raise KeyboardInterrupt
         return original(run, loader, progress)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train_module, "_step", interrupted)
+    monkeypatch.setattr(train_module, "step", interrupted)
     task = tiny.task(tmp_path / "parts", plan=plan)
     with pytest.raises(KeyboardInterrupt):
         train(task, EPOCHS, float32_cpu)
@@ -194,71 +232,38 @@ def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
 ) -> None:
     """200 epochs of one step: an epoch ends at every step, whatever floating point makes of k/200 × 200."""
 
-    def no_work(run: object, loader: object, progress: float) -> float:
-        return 0.5
+    def no_work(run: Running, loader: object, progress: float) -> float:
+        return counted(run)
 
-    monkeypatch.setattr(train_module, "_step", no_work)
+    monkeypatch.setattr(train_module, "step", no_work)
     rows: list[Epoch] = []
     monkeypatch.setattr(train_module, "write_history", lambda _, seen: rows.append(seen[-1]))
-    monkeypatch.setattr(train_module, "save_training", lambda *_: None)
+    monkeypatch.setattr(running_module, "save_training", lambda *_: None)
     configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, steps_per_epoch=1))
     task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": configuration}), validation=())
     train(task, Budget(epochs=200), float32_cpu)
     assert [(row.epoch, row.step) for row in rows] == [(i, i) for i in range(1, 201)]
 
 
-@pytest.mark.parametrize("faster", [1.0, 0.5])
-def test_a_timed_run_stops_in_time_for_its_validation(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: float
+def test_a_full_disk_costs_what_was_not_saved_and_no_more(
+    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a clock of our own, where a step takes two seconds and a prediction half a second, or ever less."""
-    seconds = [0.5]
-    now = [time.monotonic()]  # a run takes its beginning from the true clock
-    monkeypatch.setattr(train_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    predicted = train_module.case_dice
+    original = checkpoint_module.save_file
 
-    def step(run: object, loader: object, progress: float) -> float:
-        now[0] += 2
-        return 0.5
+    def save_file(tensors: Any, path: str, metadata: Any) -> None:
+        if '"step": 6' in metadata["state"]:
+            Path(path).write_bytes(b"half a file")
+            raise OSError(28, "No space left on device")
+        original(tensors, path, metadata)
 
-    def case_dice(model: object, cases: list[StoredCase], labels: object) -> object:
-        now[0] += seconds[-1] * len(cases)
-        seconds.append(seconds[-1] * faster)
-        return predicted(model, cases, labels)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train_module, "_step", step)
-    monkeypatch.setattr(train_module, "case_dice", case_dice)
-    record = train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
-    reserve = 3 + 1.2 * seconds[-2] * 2 ** len(tiny.configuration.inference.mirror_axes)
-    assert 100 - reserve - 2 < record.seconds < 100 - reserve + 3  # the validation takes no time on this clock
-    rows = history(tmp_path)
-    assert len(rows) == 5
-    assert int(rows[-1]["step"]) == record.steps
-
-
-def test_another_plan_does_not_continue_the_run(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    task = tiny.task(tmp_path)
-    train(task, Budget(epochs=1), float32_cpu)
-    (tmp_path / "run.json").unlink()
-    slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
-    with pytest.raises(PlanError, match=r"follows another plan.*--restart"):
-        train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": slower})), EPOCHS, float32_cpu)
-    assert load_plan(tmp_path / "plan.json") == tiny.plan
-    reworded = replace(tiny.configuration, why={"training.epochs": "because"})
-    assert train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": reworded})), EPOCHS, float32_cpu).steps == 6
-
-
-def test_a_loss_that_is_not_finite_names_the_cases(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    plain = replace(tiny.configuration, training=replace(tiny.configuration.training, augmentation="none"))
-    task = tiny.task(tmp_path / "run", plan=replace(tiny.plan, configurations={"3d_fullres": plain}))
-    case = StoredCase.open(task.prepared, task.training[0].name)
-    image, label = case.read()
-    image[:] = np.inf
-    write_case(tmp_path / "prepared", case.name, Prepared(image, label, case.placement), "key")
-    broken = replace(task, prepared=tmp_path / "prepared", validation=())
-    with pytest.raises(DataError, match=rf"case {case.name}, {case.name}: the loss is not finite.*nan at step 0"):
-        train(broken, EPOCHS, float32_cpu)
-    assert not (task.run / "run.json").exists()
+    monkeypatch.setattr(checkpoint_module, "save_file", save_file)
+    run = tmp_path / "fold_0"
+    with pytest.raises(DiskError, match=r"cannot write; .*safetensors; found: No space left on device; fix: free disk space"):
+        train(tiny.task(run), EPOCHS, float32_cpu)
+    assert load_state(run / "last.safetensors").step == 3
+    monkeypatch.undo()
+    train(tiny.task(run), EPOCHS, float32_cpu)
+    same_outcome(run, tiny_runs.runs[0])
 
 
 def test_without_prepared_cases_there_is_nothing_to_learn(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
@@ -294,83 +299,65 @@ def test_task_that_cannot_be(tiny: Tiny, tmp_path: Path) -> None:
         train_task(tiny.dataset, tiny.workspace, None, "7")
 
 
-def own_clock(monkeypatch: pytest.MonkeyPatch, step_seconds: float, case_seconds: float) -> list[float]:
-    """A clock that only steps and interim predictions move; its time is the entry of the list."""
-    now = [time.monotonic()]  # a run takes its beginning from the true clock
-    monkeypatch.setattr(train_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-
-    def step(run: object, loader: object, progress: float) -> float:
-        now[0] += step_seconds
-        return 0.5
-
-    def case_dice(model: object, cases: list[StoredCase], labels: object) -> float:
-        now[0] += case_seconds * len(cases)
-        return 0.5
-
-    monkeypatch.setattr(train_module, "_step", step)
-    monkeypatch.setattr(train_module, "case_dice", case_dice)
-    return now
+def test_patience(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best case Dice is that of the second epoch; in an extension the first one's is the best of it."""
+    scores = iter([0.1, 0.5, 0.4, 0.5, 0.3, 0.45, 0.1, 0.2, 0.3])
+    monkeypatch.setattr(train_module, "step", lambda run, loader, progress: counted(run))
+    monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
+    record = train(tiny.task(tmp_path), Budget(epochs=8), float32_cpu, patience=3)
+    assert (record.steps, record.stopped, record.finished) == (15, "no better case Dice in 3 epochs", True)
+    assert load_state(tmp_path / "last.safetensors").best == 0.5
+    record = train(tiny.task(tmp_path), Budget(epochs=8), float32_cpu, extend=True)
+    assert (record.steps, record.stopped) == (27, "no better case Dice in 3 epochs")
 
 
-def test_cases_too_large_to_score_leave_time_to_learn(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("loss", "batch_dice"), [("topk_ce", False), ("dice", True), ("dice", False)])
+def test_the_plan_chooses_the_loss(tiny: Tiny, float32_cpu: Device, tmp_path: Path, loss: str, batch_dice: bool) -> None:
+    training = replace(tiny.configuration.training, loss=loss, batch_dice=batch_dice, steps_per_epoch=1)
+    plan = replace(tiny.plan, configurations={"3d_fullres": replace(tiny.configuration, training=training)})
+    task = tiny.task(tmp_path, plan=plan, validation=())
+    train(task, Budget(epochs=1), float32_cpu)
+    batch = PatchSampler(
+        [StoredCase.open(task.prepared, c.name) for c in task.training], plan.configuration(None)[1], plan.data.labels, 0
+    ).batch(0)
+    torch.manual_seed(0)
+    outputs = fresh_network(plan, plan.configuration(None)[1], float32_cpu)(batch.image)
+    expected = deep_supervision(outputs, batch.label, plan.data.labels.ignore_index, LOSSES[loss], batch_dice)
+    assert float(history(tmp_path)[0]["train_loss"]) == pytest.approx(expected.item(), rel=1e-4)
+
+
+def folds(tiny: Tiny, root: Path, *names: str) -> list[TrainTask]:
+    return [replace(train_task(tiny.dataset, tiny.workspace, None, name), run=root / f"fold_{name}") for name in names]
+
+
+def test_several_folds_in_turn(tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first = train(folds(tiny, tmp_path, "1")[0], Budget(epochs=1), float32_cpu)
+    done = list(train_folds(folds(tiny, tmp_path, "0", "1", "2"), Budget(epochs=1), float32_cpu))
+    assert [task.fold for task, _ in done] == [record.fold for _, record in done] == ["0", "1", "2"]
+    assert done[1][1] == first
+    assert "fold 2, 3 of 3; the budget is for each" in caplog.messages
+    assert len(load_model(folds_of(tmp_path), float32_cpu)[0].networks) == 3
+
+
+def test_a_fold_that_was_stopped_is_the_last_one(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A minute a case, of ten in all: scored once along the way, and a quarter of the time kept for the end."""
-    own_clock(monkeypatch, 2, 60)
-    task = tiny.task(tmp_path)
-    record = train(replace(task, validation=task.training), Budget(seconds=600), float32_cpu)
-    assert (450 - 60) / 2 <= record.steps <= (450 - 60) / 2 + 1
-    assert [row["case_dice"] for row in history(tmp_path)].count("0.5") == 1
+    original = train_module.step
 
+    def stop(run: Running, loader: Any, progress: float) -> float:
+        run.stopping.reason = "Ctrl-C"
+        return original(run, loader, progress)
 
-@pytest.mark.parametrize(("windows", "kept", "validated"), [(100, 75, "1"), (200, 3, "0 of 1")])
-def test_cases_that_would_take_too_long_are_not_scored_along_the_way(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, windows: int, kept: int, validated: str
-) -> None:
-    """Windows of a third of a second: a hundred are more than a tenth of five minutes, which is known before the first one is
-    computed; two hundred, mirrored, more than a quarter, so that nothing is kept for a validation that cannot be."""
-    own_clock(monkeypatch, 2, 1000)
-    monkeypatch.setattr(Model, "n_windows", lambda *_: windows)
-    record = train(tiny.task(tmp_path), Budget(seconds=300), float32_cpu)
-    assert record.steps == (300 - kept) // 2 + 1
-    assert [row["case_dice"] for row in history(tmp_path)] == [""] * 10
-    assert record.validated_on == f"{validated} cases not trained on"
-    assert (record.case_dice is None) == (validated == "0 of 1")
-
-
-def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, task: TrainTask, device: Device) -> None:
-    """Half of a hundred seconds on a clock of our own; afterwards that clock goes on, without interruption."""
-    own_clock(monkeypatch, 2, 0.1)
-    usual = train_module._step
-
-    def interrupted(run: object, loader: object, progress: float) -> float:
-        if run.state.step == 25:  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
-        return usual(run, loader, progress)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train_module, "_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(task, Budget(seconds=100), device)
+    tasks = folds(tiny, tmp_path, "0", "1", "2")
+    monkeypatch.setattr(train_module, "step", stop)
+    assert len(list(train_folds(tasks, EPOCHS, float32_cpu))) == 1
+    assert "not trained: fold 1, 2; the same command goes on" in caplog.text
     monkeypatch.undo()
-    own_clock(monkeypatch, 2, 0.1)
+    done = [record for _, record in train_folds(tasks, EPOCHS, float32_cpu)]
+    assert [(record.steps, record.stopped) for record in done] == [(1, "Ctrl-C"), (6, None), (6, None)]
 
 
-def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
-    assert len(history(tmp_path)) == 2
-    train(tiny.task(tmp_path), Budget(seconds=1000), float32_cpu)
-    assert len(history(tmp_path)) == 10
-
-
-def test_an_interrupted_run_keeps_its_budget(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
-    assert 90 < train(tiny.task(tmp_path), None, float32_cpu).seconds < 100
-
-
-def test_without_a_budget_the_plan_decides(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    epochs, steps = tiny.configuration.training.epochs, tiny.configuration.training.steps_per_epoch
-    assert train(tiny.task(tmp_path), None, float32_cpu).steps == epochs * steps
+def test_one_fold_at_a_time_is_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="only one fold at a time can be extended; found: 0, 1; fix: -f with one of them"):
+        next(train_folds(folds(tiny, tmp_path, "0", "1"), EPOCHS, float32_cpu, extend=True))

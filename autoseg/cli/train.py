@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,11 +13,23 @@ from autoseg.cli import options as o
 def run(
     dataset: o.DatasetOption = None,
     configuration: o.ConfigurationOption = None,
-    fold: Annotated[str, typer.Option("-f", "--fold", help="0 to 4, or all (train on every case).")] = "0",
-    time: Annotated[str | None, typer.Option("--time", help="Wall-clock budget, such as 10m, 2h, 1h30m.")] = None,
+    fold: Annotated[
+        str, typer.Option("-f", "--fold", help="0 to 4, all (train on every case), or several, such as 0,1,2.")
+    ] = "0",
+    time: Annotated[str | None, typer.Option("--time", help="Wall-clock budget of each fold, such as 10m, 2h, 1h30m.")] = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Budget in epochs. Default: that of the interrupted run, else the plan's.")
     ] = None,
+    extend: Annotated[
+        str | None, typer.Option("--extend", help="Train a finished run further, for so long (2h) or so many epochs (50).")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option("--patience", min=1, help="Stop after so many epochs without a better case Dice.")
+    ] = None,
+    pretrained: Annotated[
+        Path | None, typer.Option("--pretrained", help="A run's folder: begin with its weights, as far as they fit.")
+    ] = None,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Leave the weights of --pretrained as they are.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was trained before.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, sampling and augmentation.")] = 0,
     device: o.DeviceOption = "auto",
@@ -25,36 +38,45 @@ def run(
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Train a fold and validate it on whole cases. Continues an interrupted run by itself."""
+    """Train a fold, or several in turn, and validate each on whole cases. Continues an interrupted run by itself.
+
+    Ctrl-C, SIGTERM or a file named STOP in the run's folder end it early, validated and ready to use; a second Ctrl-C at once.
+    """
     from autoseg.batch import Failure
     from autoseg.device import choose_device
+    from autoseg.folds import parse_folds
+    from autoseg.pretrained import asked_weights
     from autoseg.progress import log
-    from autoseg.schedule import Budget, parse_duration
+    from autoseg.schedule import asked_budget
     from autoseg.stages import forget_run, prepare_dataset, prepare_stage_before
     from autoseg.task import train_task
-    from autoseg.train import train
+    from autoseg.train import train_folds
     from autoseg.workspace import Workspace
 
     o.be_quiet(quiet)
+    budget, weights = asked_budget(time, epochs, extend, restart), asked_weights(pretrained, freeze)
     workspace = Workspace(root)
     about = o.open_named(dataset, workspace)
     failures: list[Failure] = []
     threads = 0 if workers == 0 else None
     prepare_dataset(about, workspace, configuration, failures, threads)  # at once if nothing has changed or been deleted
     prepare_stage_before(about, workspace, configuration, failures, threads)
-    task = train_task(about, workspace, configuration, fold, seed, workers)
-    budget = Budget(parse_duration(time) if time else None, epochs) if time or epochs is not None else None
+    tasks = [train_task(about, workspace, configuration, name, seed, workers) for name in parse_folds(fold)]
     place = choose_device(device)
     if restart:  # nothing that is wrong above costs a run
-        forget_run(task.run)
-    record = train(task, budget, place)
-    workspace.remember_model(task.run)
-    o.show(record, json)
-    if not json:
-        for name, dice in record.structure_dice.items():
-            typer.echo(f"{name:24} Dice {'--' if dice is None else f'{dice:.3f}'}")
-        mean = "--" if record.case_dice is None else f"{record.case_dice:.4f}"
-        typer.echo(f"{'mean':24} Dice {mean}  ({record.validated_on})")
-    log.info("model: %s", task.run)
+        for task in tasks:
+            forget_run(task.run)
+    records = []
+    for task, record in train_folds(tasks, budget, place, extend is not None, patience, weights):
+        records.append(record)
+        model = task.run if len(tasks) == 1 else task.run.parent  # all folds together
+        workspace.remember_model(model)
+        if not json:
+            for name, dice in record.structure_dice.items():
+                typer.echo(f"{name:24} Dice {'--' if dice is None else f'{dice:.3f}'}")
+            mean = "--" if record.case_dice is None else f"{record.case_dice:.4f}"
+            typer.echo(f"{'mean':24} Dice {mean}  ({record.validated_on})")
+        log.info("model: %s", model)
+    o.show(records if len(tasks) > 1 else records[0], json)
     log.info("next: autoseg predict -i IMAGES -o MASKS")
-    o.finish(failures, workspace.about(about.name), len(task.training), "preprocess")
+    o.finish(failures, workspace.about(about.name), len(tasks[0].training), "preprocess")

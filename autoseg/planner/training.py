@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from autoseg.errors import UsageError, nearest
 from autoseg.plan import POSTPROCESS_RULES, InferencePlan, PostprocessRule, TrainingPlan
 from autoseg.planner.processor import Budget
 from autoseg.planner.wording import billions, seconds
 
+DEFAULT_RECIPE = "adamw_cosine"
 STEPS = 50_000  # without a limit of time
 STEPS_PER_EPOCH = 250  # nnU-Net
 
 
-def plan_training(mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: float) -> tuple[TrainingPlan, dict[str, str]]:
-    """The schedule, with reasons by dotted key.
+def plan_training(
+    mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: float, ndim: int = 3, recipe: str = DEFAULT_RECIPE
+) -> tuple[TrainingPlan, dict[str, str]]:
+    """How the network learns, with reasons by dotted key.
 
     Args:
         step_gmacs: 10⁹ multiply-accumulates of a step.
+        recipe: `adamw_cosine`, meant for a fifth of nnU-Net's steps or less, or `sgd_poly`, which is nnU-Net's own.
+
+    Raises:
+        UsageError: no such recipe.
     """
+    if recipe not in RECIPES:
+        raise UsageError(f"no recipe '{recipe}'{nearest(recipe, RECIPES)}", allowed=", ".join(RECIPES))
+    plan, reasons = RECIPES[recipe]()
+    steps, step_s, flat = plan.epochs * plan.steps_per_epoch, step_gmacs / budget.speed, ndim == 2
+    time = f"none was asked for; {steps} steps of about {step_s:.2g} s take about {seconds(steps * step_s)}"
+    if budget.time_s is not None:
+        time = f"asked for; about {budget.steps(step_s):.0f} steps of {step_s:.2g} s, and the validation"
+    return replace(plan, time_s=budget.time_s, mirror_axes=mirror_axes, batch_dice=flat), {
+        "training.time_s": f"{time} at {billions(1e9 * budget.speed)} multiply-accumulates a second",
+        **reasons,
+        "training.loss": "cross entropy teaches every voxel, Dice makes small structures count as much as large ones (nnU-Net)",
+        "training.batch_dice": "on in 2D, where most slices lack some structure (nnU-Net)"
+        if flat
+        else "off: a 3D patch shows enough of a structure for a Dice of its own",
+    }
+
+
+def _adamw_cosine() -> tuple[TrainingPlan, dict[str, str]]:
     plan = TrainingPlan(
         epochs=STEPS // STEPS_PER_EPOCH,
         steps_per_epoch=STEPS_PER_EPOCH,
-        time_s=budget.time_s,
+        time_s=None,
         optimizer="adamw",
         learning_rate=3e-3,
         weight_decay=1e-2,
@@ -27,14 +55,9 @@ def plan_training(mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: floa
         warmup_fraction=0.02,
         ema_decay=0.999,
         augmentation="default",
-        mirror_axes=mirror_axes,
+        mirror_axes=(),
     )
-    step_s = step_gmacs / budget.speed
-    time = f"none was asked for; {STEPS} steps of about {step_s:.2g} s take about {seconds(STEPS * step_s)}"
-    if budget.time_s is not None:
-        time = f"asked for; about {budget.steps(step_s):.0f} steps of {step_s:.2g} s, and the validation"
     return plan, {
-        "training.time_s": f"{time} at {billions(1e9 * budget.speed)} multiply-accumulates a second",
         "training.epochs": f"{STEPS} steps, a fifth of nnU-Net's 250000; the same for every dataset",
         "training.steps_per_epoch": "as in nnU-Net: an epoch is a count of steps, not a pass over the cases",
         "training.optimizer": "AdamW adapts the step of each weight, so one learning rate serves all datasets",
@@ -45,6 +68,37 @@ def plan_training(mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: floa
         "training.ema_decay": f"predictions use weights averaged over about {1 / (1 - plan.ema_decay):.0f} steps",
         "training.augmentation": "on: medical datasets are small",
     }
+
+
+def _sgd_poly() -> tuple[TrainingPlan, dict[str, str]]:
+    """nnU-Net's default trainer (Isensee et al., Nature Methods 2021)."""
+    plan = TrainingPlan(
+        epochs=1000,
+        steps_per_epoch=STEPS_PER_EPOCH,
+        time_s=None,
+        optimizer="sgd",
+        learning_rate=1e-2,
+        weight_decay=3e-5,
+        schedule="poly",
+        warmup_fraction=0.0,
+        ema_decay=0.0,
+        augmentation="default",
+        mirror_axes=(),
+    )
+    return plan, {
+        "training.epochs": "250000 steps (nnU-Net)",
+        "training.steps_per_epoch": "an epoch is a count of steps, not a pass over the cases (nnU-Net)",
+        "training.optimizer": "SGD with Nesterov momentum 0.99 (nnU-Net)",
+        "training.learning_rate": "nnU-Net",
+        "training.weight_decay": "of all weights (nnU-Net)",
+        "training.schedule": "(1 - t)^0.9, down to zero at the end (nnU-Net)",
+        "training.warmup_fraction": "none (nnU-Net)",
+        "training.ema_decay": "off: predictions use the last weights (nnU-Net)",
+        "training.augmentation": "on: medical datasets are small",
+    }
+
+
+RECIPES = {DEFAULT_RECIPE: _adamw_cosine, "sgd_poly": _sgd_poly}
 
 
 def plan_inference(mirror_axes: tuple[int, ...]) -> tuple[InferencePlan, dict[str, str]]:

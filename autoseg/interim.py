@@ -1,0 +1,70 @@
+"""How good the model is along the way, on a few whole cases; and how much time the final validation will need."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+from autoseg.footprint import STEP_PASSES
+from autoseg.running import Running
+from autoseg.store import StoredCase
+from autoseg.validation import case_dice
+
+INTERIM_SHARE = 0.05  # of the training time that case Dice along the way is meant to take; at twice that it is left out
+INTERIM_FREE = 3.0  # seconds of it that need no excuse
+INTERIM_CASES = 8
+LAST_SECONDS = 3.0  # for writing the results
+VALIDATION_SHARE = 0.25  # of a time budget at most for the final validation, so that large cases leave time to learn
+
+
+def interim_score(run: Running, validation: list[StoredCase], epoch_seconds: float, steps: int) -> float | None:
+    """Case Dice of a few validation cases: as many as 5 % of the first epoch pays for, at least one, the same ones ever after.
+
+    None where there are no cases, or where they are so large that scoring would take a tenth of the time, or has done so
+    already. What it takes also tells how much time must be kept for the final validation.
+
+    Args:
+        epoch_seconds, steps: what the epoch took, and how many steps it had.
+    """
+    spent = sum(row.case_dice is not None for row in run.state.history) * run.state.interim * run.case_seconds
+    if not validation or spent > max(INTERIM_FREE, 2 * INTERIM_SHARE * run.elapsed):
+        return None
+    if not run.state.interim and run.budget.seconds is not None:
+        step = epoch_seconds / steps / run.configuration.patch.batch_size
+        run.case_seconds = run.model.n_windows(validation[0].shape) * step / STEP_PASSES
+        if run.case_seconds > 2 * INTERIM_SHARE * run.budget.seconds:
+            _keep_for_validation(run, len(validation))
+            return None
+    count = run.state.interim or 1
+    score = _score_cases(run, validation, count)
+    if not run.state.interim:
+        affordable = int(INTERIM_SHARE * epoch_seconds / run.case_seconds)
+        count = max(1, min(len(validation), INTERIM_CASES, affordable))
+        run.state = replace(run.state, interim=count)
+        score = score if count == 1 else _score_cases(run, validation, count)
+    _keep_for_validation(run, len(validation))
+    return score
+
+
+def expected_validation(run: Running) -> tuple[float, float]:
+    """Seconds that a case of the final validation will take, and the most that it may take for all cases."""
+    each = run.case_seconds * 2 ** len(run.configuration.inference.mirror_axes)
+    return each, math.inf if run.budget.seconds is None else VALIDATION_SHARE * run.budget.seconds
+
+
+def _keep_for_validation(run: Running, n_cases: int) -> None:
+    each, most = expected_validation(run)
+    reserve = LAST_SECONDS + (1.2 * each * n_cases if each <= most else 0)  # where not even one case fits, all goes to learning
+    if run.progress() >= 1:
+        reserve = max(reserve, run.state.reserve)  # a training that has ended does not begin again
+    run.state = replace(run.state, reserve=min(reserve, most))
+
+
+def _score_cases(run: Running, validation: list[StoredCase], count: int) -> float | None:
+    """Case Dice of `count` cases from all over the list; notes what one of them takes."""
+    began = time.monotonic()
+    cases = [validation[i * len(validation) // count] for i in range(count)]
+    score = case_dice(run.model, cases, run.task.plan.data.labels)
+    run.case_seconds = (time.monotonic() - began) / count
+    return score

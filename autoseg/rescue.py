@@ -1,0 +1,68 @@
+"""A training that goes wrong goes back to where it was good, and on with half the learning rate; a few times, then it fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from autoseg.checkpoint import AVERAGED, load_state, load_training, load_weights
+from autoseg.errors import DataError
+from autoseg.progress import log
+from autoseg.running import Running
+
+MOST_ROLLBACKS = 3
+COLLAPSED = 0.1  # of the best case Dice so far; less is a collapse …
+WORTH_SAVING = 0.05  # … if the best was more than this, which networks that have not begun to learn do not reach
+
+
+class NotFinite(DataError):
+    """Loss or gradient is NaN or infinite; the weights are as they were before the step."""
+
+
+def to_last_save(run: Running, error: NotFinite) -> None:
+    """Weights, optimizer and step as last.safetensors has them; other batches follow than did then. The clock goes on.
+
+    Raises:
+        NotFinite: `error`, once this has been tried often enough.
+    """
+    if run.state.rollbacks >= MOST_ROLLBACKS:
+        raise error
+    with run.stopping.shielded():
+        last = run.task.run / "last.safetensors"
+        load_training(last, run.network, run.model.networks[0], run.optimizer)
+        run.state = replace(run.state, step=load_state(last).step, rollbacks=run.state.rollbacks + 1)
+        run.save()
+    _tell(run, f"{error.problem} ({error.found}, cases {error.case})", f"step {run.state.step}")
+
+
+def has_collapsed(run: Running, case_dice: float | None) -> bool:
+    """Whether the network has come to predict (almost) nothing but background, after it had been better."""
+    return case_dice is not None and run.state.best > WORTH_SAVING and case_dice < COLLAPSED * run.state.best
+
+
+def to_best(run: Running, case_dice: float | None) -> None:
+    """The averaged weights of best.safetensors, and an optimizer that remembers nothing; steps and curve go on.
+
+    last.safetensors would not do: the collapse may have begun before it was written.
+
+    Raises:
+        DataError: this has been tried often enough.
+    """
+    problem = f"case Dice has fallen from {run.state.best:.3f} to {case_dice:.3f}"
+    if run.state.rollbacks >= MOST_ROLLBACKS:
+        raise DataError(
+            "the network has come to predict background only",
+            file=run.task.run,
+            found=f"{problem} at step {run.state.step}, after {MOST_ROLLBACKS} attempts with a lower learning rate",
+            fix="a lower training.learning_rate in the plan, then --restart",
+        )
+    with run.stopping.shielded():
+        for network in (run.network, run.model.networks[0]):
+            load_weights(run.task.run / "best.safetensors", network, AVERAGED)
+        run.optimizer.state.clear()
+        run.state = replace(run.state, rollbacks=run.state.rollbacks + 1)
+        run.save()
+    _tell(run, problem, "the best weights")
+
+
+def _tell(run: Running, problem: str, where: str) -> None:
+    log.warning("%s: back to %s, with half the learning rate (%d of %d)", problem, where, run.state.rollbacks, MOST_ROLLBACKS)

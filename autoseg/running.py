@@ -1,0 +1,165 @@
+"""A training run under way: its moving parts, made anew or from what an interrupted one has left."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from autoseg.checkpoint import Beginning, State, Transfer, load_state, load_training, save_training
+from autoseg.device import Device
+from autoseg.errors import PlanError, UsageError
+from autoseg.model import Model, fresh_network
+from autoseg.notes import plan_differences
+from autoseg.optimizers import make_optimizer
+from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
+from autoseg.pretrained import Pretrained, take_weights
+from autoseg.progress import duration, log
+from autoseg.runs import is_finished
+from autoseg.schedule import Budget
+from autoseg.stopping import Stopping
+from autoseg.task import TrainTask
+
+
+@dataclass
+class Running:
+    """Networks, optimizer and state of a run.
+
+    Args:
+        model: the averaged weights.
+        case_seconds: what a case took when it was last scored along the way; 0 before the first time.
+    """
+
+    task: TrainTask
+    configuration: Configuration
+    budget: Budget
+    model: Model
+    network: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    state: State
+    stopping: Stopping
+    began: float = field(default_factory=lambda: time.monotonic())
+    saved: float = field(default_factory=lambda: time.monotonic())
+    case_seconds: float = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        return self.state.elapsed + time.monotonic() - self.began
+
+    def progress(self) -> float:
+        began, per_epoch = self.state.began, self.configuration.training.steps_per_epoch
+        return self.budget.progress(self.state.step - began.step, per_epoch, self.elapsed - began.seconds, self.state.reserve)
+
+    def epoch_is_over(self) -> bool:
+        # Now and then a step of a 200th part adds up to a hair less than a whole epoch; and progress may fall back a little
+        # when the final validation turns out to need less time than was kept for it.
+        return int(self.progress() * self.budget.n_epochs + 1e-9) > len(self.state.history) - self.state.began.epochs
+
+    def save(self) -> None:
+        now = replace(self.state, elapsed=self.elapsed, loss_scale=float(self.scaler.get_scale()))
+        save_training(self.task.run / "last.safetensors", self.network, self.model.networks[0], self.optimizer, now)
+        self.saved = time.monotonic()
+
+
+def set_up(
+    task: TrainTask,
+    budget: Budget | None,
+    device: Device,
+    extend: bool = False,
+    patience: int | None = None,
+    pretrained: Pretrained | None = None,
+) -> Running:
+    """A new run, or the one of the task's folder.
+
+    Args:
+        budget: None means that of the interrupted run, or the plan's time or number of epochs for a new one.
+        extend: spend the budget in addition to what the finished run in the folder has spent.
+        patience: None means that of the interrupted run.
+        pretrained: weights that a new run begins with.
+
+    Raises:
+        PlanError: the run in the folder follows another plan.
+        UsageError: to be extended, but not finished; or begun with other weights.
+    """
+    _, configuration = task.plan.configuration(task.configuration)
+    torch.manual_seed(task.seed)
+    network = fresh_network(task.plan, configuration, device)
+    seconds, epochs = configuration.training.time_s, configuration.training.epochs
+    state = State(seconds, epochs if seconds is None else None, task.seed, 0, 0.0, 0.0, 0, -1.0, 2.0**16, ())
+    last = task.run / "last.safetensors"
+    if last.is_file():
+        state = load_state(last)
+        _check_plan(task)
+        _check_weights(state.transfer, pretrained, task)
+    elif pretrained:
+        state = replace(state, transfer=take_weights(network, pretrained, task.plan.data.labels.names))
+    averaged = copy.deepcopy(network).eval().requires_grad_(False)
+    optimizer = _optimizer(network, configuration.training, state.transfer)
+    if last.is_file():
+        load_training(last, network, averaged, optimizer)
+        log.warning("continuing at step %d, %s into the run", state.step, duration(state.elapsed))
+    if extend:
+        state = _extended(state, task, budget)
+    budget = budget or Budget(state.budget_seconds, state.budget_epochs)
+    state = replace(state, budget_seconds=budget.seconds, budget_epochs=budget.epochs, patience=patience or state.patience)
+    scaler = torch.amp.GradScaler(device.place.type, init_scale=state.loss_scale, enabled=device.needs_scaler)
+    model = Model((averaged,), task.plan, configuration, device)
+    save_plan(task.plan, task.run / "plan.json")
+    return Running(task, configuration, budget, model, network, optimizer, scaler, state, Stopping(task.run))
+
+
+def _extended(state: State, task: TrainTask, budget: Budget | None) -> State:
+    """At the beginning of an extension, or where an interrupted one has stopped."""
+    if state.step and is_finished(task.run):
+        return replace(state, began=Beginning(state.step, state.elapsed, len(state.history)), rollbacks=0)
+    if state.began.step and budget == Budget(state.budget_seconds, state.budget_epochs):
+        return state
+    raise UsageError(
+        "only a finished run can be extended",
+        file=task.run,
+        found=f"a run that was interrupted at step {state.step}" if state.step else "nothing trained",
+        fix="train without --extend first",
+    )
+
+
+def plan_changes(before: Plan, now: Plan, configuration: str) -> tuple[str, ...]:
+    """What two plans differ in of all that training follows, which is the data and the configuration: 'key old → new'."""
+    keys = ("data.", f"configurations.{configuration}.")
+    old, new = (replace(p, configurations={configuration: p.configuration(configuration)[1].decisions}) for p in (before, now))
+    found = {key: pair for key, pair in plan_differences(old, new).items() if key.startswith(keys)}
+    if not found:  # what `plan_differences` does not tell apart
+        return tuple(part for part in ("data", "configurations") if getattr(old, part) != getattr(new, part))
+    return tuple(f"{key.removeprefix(keys[1])} {a.value} → {b.value}" for key, (a, b) in found.items())
+
+
+def _optimizer(network: torch.nn.Module, plan: TrainingPlan, transfer: Transfer | None) -> torch.optim.Optimizer:
+    """With weights from another model frozen or at a lower rate, as asked."""
+    taken = transfer.taken if transfer else ()
+    if transfer and transfer.frozen:
+        for name, weight in network.named_parameters():
+            weight.requires_grad_(name not in taken)
+    return make_optimizer(network, plan, taken)
+
+
+def _check_weights(begun: Transfer | None, asked: Pretrained | None, task: TrainTask) -> None:
+    if asked and (begun is None or (begun.model, begun.frozen) != (str(asked.model.resolve()), asked.freeze)):
+        raise UsageError(
+            "the run in this folder has begun with other weights",
+            file=task.run,
+            found=begun or "new weights",
+            fix="leave out --pretrained and --freeze to continue it, or add --restart",
+        )
+
+
+def _check_plan(task: TrainTask) -> None:
+    changes = plan_changes(load_plan(task.run / "plan.json"), task.plan, task.configuration)
+    if changes:
+        raise PlanError(
+            "the run in this folder follows another plan",
+            file=task.run,
+            found="; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else ""),
+            fix="add --restart to train anew with the present plan, or put the old plan back",
+        )

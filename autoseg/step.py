@@ -1,0 +1,75 @@
+"""One training step: from a batch to better weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from autoseg.losses import LOSSES, deep_supervision
+from autoseg.rescue import NotFinite
+from autoseg.running import Running
+from autoseg.sampling import Batch, Loader
+from autoseg.schedule import extension_factor, learning_rate_factor
+
+GRADIENT_NORM = 12.0  # clipping, as nnU-Net
+
+
+def step(run: Running, loader: Loader, progress: float) -> float:
+    """Learns from the loader's next batch, counts the step, and returns the loss.
+
+    Raises:
+        NotFinite: loss or gradient is not finite; names the cases. Nothing has changed then.
+        KeyboardInterrupt: before or after, never between, the changes that make up a step.
+    """
+    plan, device = run.configuration.training, run.model.device
+    batch = loader.next()
+    image = batch.image.to(device.place, non_blocking=True)
+    label = batch.label.to(device.place, non_blocking=True)
+    for group in run.optimizer.param_groups:
+        group["lr"] = _learning_rate(run, progress) * group["scale"]
+    with device.autocast():
+        outputs = run.network(image)
+    ignore_index = run.task.plan.data.labels.ignore_index
+    loss = deep_supervision(outputs, label, ignore_index, LOSSES[plan.loss], plan.batch_dice)
+    value = float(loss.detach())
+    _check_finite(value, "loss", run, batch)
+    run.optimizer.zero_grad(set_to_none=True)
+    run.scaler.scale(loss).backward()
+    run.scaler.unscale_(run.optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
+    if not run.scaler.is_enabled():  # which itself leaves out steps whose gradients overflow
+        _check_finite(float(norm), "gradient", run, batch)
+    with run.stopping.shielded():
+        _update(run)
+    return value
+
+
+def _learning_rate(run: Running, progress: float) -> float:
+    plan = run.configuration.training
+    rate = plan.learning_rate * 0.5**run.state.rollbacks
+    if run.state.began.step:
+        return rate * extension_factor(plan.schedule, progress)
+    return rate * learning_rate_factor(plan.schedule, progress, plan.warmup_fraction)
+
+
+def _update(run: Running) -> None:
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    # The average starts short and grows, so that it forgets the random weights of the beginning.
+    decay = min(run.configuration.training.ema_decay, (1 + run.state.step) / (10 + run.state.step))
+    with torch.no_grad():
+        averaged: list[torch.Tensor] = list(run.model.networks[0].parameters())
+        torch._foreach_lerp_(averaged, list(run.network.parameters()), 1 - decay)
+    run.state = replace(run.state, step=run.state.step + 1)
+
+
+def _check_finite(value: float, what: str, run: Running, batch: Batch) -> None:
+    if not math.isfinite(value):
+        raise NotFinite(
+            f"the {what} is not finite",
+            found=f"{value} at step {run.state.step}",
+            case=", ".join(batch.cases),
+            fix="look at the intensities of these cases; a lower training.learning_rate in the plan may help",
+        )

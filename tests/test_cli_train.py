@@ -1,0 +1,63 @@
+"""The train command, as it is typed: several folds, going on, anew, and what cannot be asked for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Tiny
+from typer.testing import CliRunner, Result
+
+from autoseg.cli import app
+from autoseg.errors import UsageError
+from autoseg.workspace import Workspace
+
+
+def typed(tiny: Tiny, root: Path, *words: str) -> Result:
+    """`autoseg train` on a copy of the tiny dataset's workspace, without its runs."""
+    if not (root / "datasets").exists():
+        shutil.copytree(tiny.workspace.root, root, ignore=shutil.ignore_patterns("runs"), dirs_exist_ok=True)
+    command = ["train", "-d", str(tiny.data), "--root", str(root), "--device", "cpu", *words]
+    return CliRunner().invoke(app, command, catch_exceptions=False)
+
+
+def test_folds_in_turn_then_one_further_then_anew(tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "work"
+    runs = root / "runs" / "Dataset001_Phantom" / "3d_fullres"
+    done = typed(tiny, root, "-f", "0,1", "--epochs", "1", "--json")
+    assert done.exit_code == 0
+    assert [record["fold"] for record in json.loads(done.stdout)] == ["0", "1"]
+    assert Workspace(root).last_model() == runs.resolve()
+    done = typed(tiny, root, "-f", "1", "--extend", "1")
+    assert done.exit_code == 0
+    assert "left kidney" in done.stdout
+    assert Workspace(root).last_model() == (runs / "fold_1").resolve()
+    done = typed(tiny, root, "-f", "1", "--epochs", "1", "--json")
+    assert json.loads(done.stdout)["steps"] == 6
+    assert "already trained" in caplog.text
+    done = typed(tiny, root, "-f", "1", "--epochs", "1", "--restart", "--json", "--pretrained", str(runs / "fold_0"))
+    assert json.loads(done.stdout)["steps"] == 3
+    assert str(runs / "fold_0") in json.loads(done.stdout)["pretrained"]
+    assert (runs / "fold_1.previous" / "run.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--extend", "5", "--time", "1h"), "--extend says how much is added"),
+        (("--extend", "5", "--restart"), "found: --extend 5 with --restart"),
+        (("--freeze",), "--freeze keeps the weights of another model"),
+        (("--pretrained", "nowhere"), "no weights to begin with"),
+        (("-f", "0,,1"), "a fold without name"),
+        (("-f", "0,7", "--restart"), "no fold '7'"),
+    ],
+)
+def test_what_cannot_be_asked_for_costs_no_run(tiny: Tiny, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    root = tmp_path / "work"
+    run = root / "runs" / "Dataset001_Phantom" / "3d_fullres" / "fold_0"
+    run.mkdir(parents=True)
+    with pytest.raises(UsageError, match=message):
+        typed(tiny, root, *words)
+    assert run.is_dir()  # --restart has not moved it

@@ -1,0 +1,51 @@
+"""Optimizers by name: settings, and the first step by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+
+from autoseg.optimizers import make_optimizer
+from autoseg.plan import Optimizer
+from autoseg.planner import Budget
+from autoseg.planner.training import plan_training
+
+PLAN = replace(plan_training((), Budget("cpu", 8), 1.0)[0], learning_rate=0.1, weight_decay=0.5)
+
+
+def weights_after_a_step(optimizer: str) -> tuple[float, float]:
+    """Of a kernel of weight 2 and a bias of 2, whose gradients are 1."""
+    network = nn.Conv2d(1, 1, 1)
+    nn.init.constant_(network.weight, 2.0)
+    assert network.bias is not None
+    nn.init.constant_(network.bias, 2.0)
+    by = make_optimizer(network, replace(PLAN, optimizer=optimizer))
+    network(torch.ones(1, 1, 1, 1)).sum().backward()
+    by.step()
+    return network.weight.item(), network.bias.item()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kernel", "bias"),
+    [
+        ("sgd", 2 - 0.1 * 1.99 * (1 + 0.5 * 2), 2 - 0.1 * 1.99 * (1 + 0.5 * 2)),  # Nesterov: gradient + 0.99 momentum
+        ("adamw", 2 * (1 - 0.1 * 0.5) - 0.1, 1.9),  # decay apart from the step, which has the size of the rate
+        ("adam", 1.9, 1.9),  # decay is part of the gradient, whose size does not matter
+        ("rmsprop", 2 - 0.1 * 10, 2 - 0.1 * 10),  # the mean square has seen a hundredth of it
+    ],
+)
+def test_one_step_by_hand(optimizer: str, kernel: float, bias: float) -> None:
+    assert weights_after_a_step(optimizer) == pytest.approx((kernel, bias), abs=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
+def test_decay_spares_norms_and_biases_unless_it_is_nnunets(optimizer: str) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(4, 4))
+    groups = make_optimizer(network, replace(PLAN, optimizer=optimizer)).param_groups
+    decayed = sum(p.numel() for group in groups for p in group["params"] if group["weight_decay"])
+    assert decayed == (4 * 9 + 4 + 4 + 4 if optimizer == "sgd" else 4 * 9)
+    assert sum(p.numel() for group in groups for p in group["params"]) == 4 * 9 + 4 + 4 + 4

@@ -1,0 +1,117 @@
+"""Trainings that go wrong: what is taken back, how often, and what is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Tiny
+from safetensors.torch import load_file
+from training import EPOCHS, history
+
+from autoseg import rescue as rescue_module
+from autoseg import step as step_module
+from autoseg import train as train_module
+from autoseg.checkpoint import load_state
+from autoseg.device import Device
+from autoseg.errors import DataError
+from autoseg.placement import Prepared
+from autoseg.sampling import PatchSampler
+from autoseg.schedule import Budget, learning_rate_factor
+from autoseg.store import StoredCase, write_case
+from autoseg.train import train
+
+
+def test_a_loss_that_is_not_finite_names_the_cases(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = replace(tiny.configuration, training=replace(tiny.configuration.training, augmentation="none"))
+    task = tiny.task(tmp_path / "run", plan=replace(tiny.plan, configurations={"3d_fullres": plain}))
+    case = StoredCase.open(task.prepared, task.training[0].name)
+    image, label = case.read()
+    image[:] = np.inf
+    write_case(tmp_path / "prepared", case.name, Prepared(image, label, case.placement), "key")
+    broken = replace(task, prepared=tmp_path / "prepared", validation=())
+    with pytest.raises(DataError, match=rf"case {case.name}, {case.name}: the loss is not finite.*nan at step 0"):
+        train(broken, EPOCHS, float32_cpu)
+    assert not (task.run / "run.json").exists()
+    told = [m for m in caplog.messages if "half the learning rate" in m]
+    where = f"the loss is not finite (nan at step 0, cases {case.name}, {case.name}): back to step 0"
+    assert told == [f"{where}, with half the learning rate ({i} of 3)" for i in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_step_that_fails_is_taken_back_with_half_the_learning_rate(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    """At the fifth step: back to the third, after which the run was saved, and on with other batches."""
+    original, steps, cases = step_module.deep_supervision, [], []
+
+    def loss(*given: Any) -> torch.Tensor:
+        value = original(*given)
+        steps.append(len(steps))
+        if len(steps) == 5:
+            value = value + (float("nan") if what == "loss" else (value - value.detach()).sqrt())  # of 0: its slope is infinite
+        return value
+
+    monkeypatch.setattr(step_module, "deep_supervision", loss)
+    batch = PatchSampler.batch
+    monkeypatch.setattr(PatchSampler, "batch", lambda self, step: cases.append((self.seed, step)) or batch(self, step))
+    task = tiny.task(tmp_path, threads=0)
+    record = train(task, EPOCHS, float32_cpu)
+    assert f"the {what} is not finite" in caplog.text
+    assert "back to step 3, with half the learning rate (1 of 3)" in caplog.text
+    assert [step for _, step in cases] == [0, 1, 2, 3, 4, 3, 4, 5]
+    assert {seed for seed, _ in cases[:5]} == {0}
+    assert {seed for seed, _ in cases[5:]} == {1000003}
+    assert record.steps == 6
+    assert load_state(tmp_path / "last.safetensors").rollbacks == 1
+    rates = [float(row["learning_rate"]) for row in history(tmp_path)]
+    assert rates == pytest.approx(
+        [0.01 * learning_rate_factor("cosine", 2 / 6, 0.02), 0.005 * learning_rate_factor("cosine", 5 / 6, 0.02)], rel=1e-4
+    )
+    assert all(bool(t.isfinite().all()) for t in load_file(tmp_path / "last.safetensors").values())
+
+
+def test_a_network_that_sees_background_only_goes_back_to_its_best(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = iter([0.5, 0.04, 0.06])
+    monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
+    saved: list[Any] = []
+    monkeypatch.setattr(
+        rescue_module, "log", SimpleNamespace(warning=lambda *_: saved.append(load_file(tmp_path / "last.safetensors")))
+    )
+    record = train(tiny.task(tmp_path), Budget(epochs=3), float32_cpu)
+    assert (record.steps, record.stopped) == (9, None)
+    best = load_file(tmp_path / "best.safetensors")
+    assert len(saved) == 1
+    assert not any(name.startswith("optimizer/") for name in saved[0])
+    for name, weights in best.items():
+        assert torch.equal(saved[0][name], weights)
+        assert torch.equal(saved[0][name.replace("ema/", "network/")], weights)
+    assert load_state(tmp_path / "last.safetensors").rollbacks == 1
+
+
+def test_a_network_that_cannot_be_rescued(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.0, 0.0, 0.0, 0.0])
+    monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
+    message = r"come to predict background only; .*fallen from 0\.500 to 0\.000 at step 15, after 3 attempts.*; fix: a lower"
+    with pytest.raises(DataError, match=message):
+        train(tiny.task(tmp_path), Budget(epochs=6), float32_cpu)
+
+
+def test_a_network_that_has_not_begun_to_learn_has_not_collapsed(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.05, 0.0, None])
+    monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
+    train(tiny.task(tmp_path), Budget(epochs=3), float32_cpu)
+    assert load_state(tmp_path / "last.safetensors").rollbacks == 0

@@ -1,0 +1,150 @@
+"""Runs that go on: with another plan, another budget, or further than they were meant to."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Tiny, TinyRuns
+from training import EPOCHS, history, own_clock, same_outcome
+
+from autoseg import train as train_module
+from autoseg.checkpoint import Beginning, load_state
+from autoseg.device import Device
+from autoseg.errors import PlanError, UsageError
+from autoseg.model import load_model
+from autoseg.plan import load_plan
+from autoseg.running import Running
+from autoseg.runs import load_run
+from autoseg.schedule import Budget, extension_factor
+from autoseg.task import TrainTask
+from autoseg.train import train
+
+
+def test_another_plan_does_not_continue_the_run(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    task = tiny.task(tmp_path)
+    train(task, Budget(epochs=1), float32_cpu)
+    (tmp_path / "run.json").unlink()
+    slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
+    message = r"follows another plan; .*found: training\.learning_rate 0\.01 → 0\.0001; fix: add --restart"
+    with pytest.raises(PlanError, match=message):
+        train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": slower})), EPOCHS, float32_cpu)
+    assert load_plan(tmp_path / "plan.json") == tiny.plan
+    everything = replace(tiny.configuration.training, epochs=9, schedule="poly", warmup_fraction=0.5, ema_decay=0.5, loss="ce")
+    edited = replace(tiny.configuration, training=replace(everything, learning_rate=1.0, optimizer="sgd"))
+    with pytest.raises(PlanError, match=r"training\.epochs 2 → 9; .*; training\.warmup_fraction 0\.02 → 0\.5; 2 more; fix"):
+        train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": edited})), EPOCHS, float32_cpu)
+    unseen = replace(tiny.plan, data=replace(tiny.plan.data, unseen=("left stone",)))
+    with pytest.raises(PlanError, match=r"follows another plan; .*found: data"):
+        train(replace(task, plan=unseen), EPOCHS, float32_cpu)
+    reworded = replace(tiny.configuration, why={"training.epochs": "because"})
+    assert train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": reworded})), EPOCHS, float32_cpu).steps == 6
+
+
+def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, task: TrainTask, device: Device) -> None:
+    """Half of a hundred seconds on a clock of our own; afterwards that clock goes on, without interruption."""
+    own_clock(monkeypatch, 2, 0.1)
+    usual = train_module.step
+
+    def interrupted(run: Running, loader: object, progress: float) -> float:
+        if run.state.step == 25:
+            raise KeyboardInterrupt
+        return usual(run, loader, progress)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train_module, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(task, Budget(seconds=100), device)
+    monkeypatch.undo()
+    own_clock(monkeypatch, 2, 0.1)
+
+
+def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
+    assert len(history(tmp_path)) == 2
+    train(tiny.task(tmp_path), Budget(seconds=1000), float32_cpu)
+    assert len(history(tmp_path)) == 10
+
+
+def test_an_interrupted_run_keeps_its_budget(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
+    assert 90 < train(tiny.task(tmp_path), None, float32_cpu).seconds < 100
+
+
+def test_a_finished_run_can_be_extended(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+    run = tmp_path / "fold_0"
+    shutil.copytree(tiny_runs.runs[0], run)
+    record = train(tiny.task(run), Budget(epochs=2), float32_cpu, extend=True)
+    assert (record.steps, record.finished, record.stopped) == (12, True, None)
+    assert load_state(run / "last.safetensors").began == Beginning(6, pytest.approx(record.seconds, rel=1), 2)
+    rows, before = history(run), history(tiny_runs.runs[0])
+    assert rows[:2] == before
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "3"), ("2", "6"), ("3", "9"), ("4", "12")]
+    rates = [0.01 * extension_factor("cosine", p) for p in (2 / 6, 5 / 6)]  # of the last step of each epoch
+    assert [float(row["learning_rate"]) for row in rows[2:]] == pytest.approx(rates, rel=1e-4)
+    assert load_run(run) == record
+    again = train(tiny.task(run), Budget(epochs=1), float32_cpu, extend=True)
+    assert (again.steps, len(history(run))) == (15, 5)
+
+
+def test_an_interrupted_extension_continues(
+    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same call, or without saying again that it is one; as what it is, not as a second extension."""
+    original = train_module.step
+
+    def interrupted(run: Running, loader: object, progress: float) -> float:
+        if run.state.step == 9:
+            raise KeyboardInterrupt
+        return original(run, loader, progress)  # type: ignore[arg-type]
+
+    for name in ("whole", "same", "plain"):
+        shutil.copytree(tiny_runs.runs[0], tmp_path / name)
+    train(tiny.task(tmp_path / "whole"), EPOCHS, float32_cpu, extend=True)
+    for name in ("same", "plain"):
+        task = tiny.task(tmp_path / name)
+        monkeypatch.setattr(train_module, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(task, EPOCHS, float32_cpu, extend=True)
+        monkeypatch.undo()
+        with pytest.raises(UsageError, match="training of this fold has not finished"):
+            load_model((task.run,), float32_cpu)
+        with pytest.raises(UsageError, match=r"only a finished run can be extended; .*interrupted at step 9; fix: train without"):
+            train(task, Budget(epochs=7), float32_cpu, extend=True)
+        train(task, EPOCHS if name == "same" else None, float32_cpu, extend=name == "same")
+        same_outcome(tmp_path / "whole", task.run)
+
+
+def test_an_extension_in_time(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten epochs in a hundred seconds of two-second steps, then a hundred seconds more."""
+    own_clock(monkeypatch, 2, 0.1)
+    first = train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
+    n = len(history(tmp_path))
+    second = train(tiny.task(tmp_path), Budget(seconds=200), float32_cpu, extend=True)
+    assert 90 < first.seconds < 102
+    assert 190 < second.seconds - first.seconds < 202
+    assert [row["epoch"] for row in history(tmp_path)] == [str(i + 1) for i in range(n + 10)]
+
+
+def test_only_what_is_finished_can_be_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"only a finished run can be extended; .*found: nothing trained"):
+        train(tiny.task(tmp_path), EPOCHS, float32_cpu, extend=True)
+
+
+def test_without_a_budget_the_plan_decides(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    epochs, steps = tiny.configuration.training.epochs, tiny.configuration.training.steps_per_epoch
+    assert train(tiny.task(tmp_path), None, float32_cpu).steps == epochs * steps
+
+
+def test_a_plan_that_names_a_time_is_trained_for_it(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_clock(monkeypatch, 2, 0.1)
+    timed = replace(tiny.configuration, training=replace(tiny.configuration.training, time_s=100.0))
+    task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": timed}))
+    assert 90 < train(task, None, float32_cpu).seconds < 100

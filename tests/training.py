@@ -1,0 +1,69 @@
+"""What the tests of training share: reading and comparing runs, and a clock of our own."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from autoseg import interim as interim_module
+from autoseg import running as running_module
+from autoseg import train as train_module
+from autoseg.running import Running
+from autoseg.runs import load_run
+from autoseg.schedule import Budget
+from autoseg.store import StoredCase
+
+EPOCHS = Budget(epochs=2)
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    with open(run / "metrics.csv", newline="", encoding="utf-8") as table:
+        return list(csv.DictReader(table))
+
+
+def same_outcome(a: Path, b: Path) -> None:
+    """Equal weights (trained, averaged and the optimizer's), curves and scores; only the clock may differ."""
+    first, second = load_file(a / "last.safetensors"), load_file(b / "last.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    for x, y in zip(history(a), history(b), strict=True):
+        for key in ("epoch", "step", "learning_rate", "train_loss", "case_dice"):
+            assert x[key] == y[key]
+    one, two = load_run(a), load_run(b)
+    assert replace(one, seconds=0) == replace(two, seconds=0)
+
+
+def counted(run: Running) -> float:
+    """A step without work, and its loss."""
+    run.state = replace(run.state, step=run.state.step + 1)
+    return 0.5
+
+
+def turn_clock(monkeypatch: pytest.MonkeyPatch, now: list[float]) -> None:
+    """`now[0]` is what the clock shows to a run."""
+    for module in (train_module, running_module, interim_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+
+def own_clock(monkeypatch: pytest.MonkeyPatch, step_seconds: float, case_seconds: float) -> list[float]:
+    """A clock that only steps and interim predictions move; its time is the entry of the list."""
+    now = [0.0]
+    turn_clock(monkeypatch, now)
+
+    def step(run: Running, loader: object, progress: float) -> float:
+        now[0] += step_seconds
+        return counted(run)
+
+    def case_dice(model: object, cases: list[StoredCase], labels: object) -> float:
+        now[0] += case_seconds * len(cases)
+        return 0.5
+
+    monkeypatch.setattr(train_module, "step", step)
+    monkeypatch.setattr(interim_module, "case_dice", case_dice)
+    return now
