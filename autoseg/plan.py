@@ -31,6 +31,7 @@ PostprocessRule = Literal["largest_foreground", "largest_per_structure"]
 DeviceKind = Literal["cpu", "cuda"]
 Compute = Literal["float32", "bfloat16", "float16"]
 FamilyName = Literal["plain", "residual"]
+Recipe = Literal["adamw_cosine", "sgd_poly"]
 NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 POSTPROCESS_RULES: tuple[PostprocessRule, ...] = get_args(PostprocessRule)
 
@@ -213,6 +214,7 @@ class Origin:
     Args:
         gmacs_per_s: the speed of the device that times are reckoned with, in 10⁹ multiply-accumulates a second.
         compute: what convolutions compute in there, which memory is reckoned with.
+        recipe: how the network learns, by name.
     """
 
     fingerprint: str
@@ -222,6 +224,7 @@ class Origin:
     family: FamilyName
     gmacs_per_s: float | None
     compute: Compute | None
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -355,6 +358,7 @@ def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
         origin.setdefault("family", "plain")
         origin.setdefault("gmacs_per_s", None)
         origin.setdefault("compute", None)
+        origin.setdefault("recipe", "adamw_cosine")
     return document | {"schema_version": SCHEMA_VERSION}
 
 

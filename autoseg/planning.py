@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from autoseg.dataset import Dataset, read_description
 from autoseg.edits import apply_edits, find_edits
 from autoseg.errors import DataError
 from autoseg.fingerprint import load_fingerprint
+from autoseg.footprint import STEP_PASSES, multiply_accumulates
 from autoseg.machine import find_gpu
-from autoseg.plan import Footprint, Plan, load_plan, save_plan
+from autoseg.plan import DeviceKind, Footprint, Plan, load_plan, save_plan
 from autoseg.planner import Budget, make_plan
 from autoseg.planner.nnunet import FILE as NNUNET_FINGERPRINT
 from autoseg.planner.nnunet import from_nnunet
@@ -22,6 +24,7 @@ from autoseg.workspace import Workspace
 
 CPU_MEMORY_GB = 8.0  # a laptop's share for training; the plan for a CPU is bound by time long before
 NNUNET_MEMORY_GB = 8.0  # of nnU-Net's default planner
+TELLING_GMACS = 5.0  # 10⁹ multiply-accumulates; the time of a smaller step goes elsewhere and says little of larger ones
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Wish:
     memory_gb: float | None = None
     family: str | None = None
     time_s: float | None = None
+    recipe: str | None = None
 
     @property
     def nothing(self) -> bool:
@@ -55,13 +59,14 @@ class Wish:
             time_s=self.time_s,
             gmacs_per_s=workspace.speeds().get(kind, estimate),
             compute="bfloat16" if kind == "cuda" or cpu_has_bf16() else "float32",
+            recipe=self.recipe or "adamw_cosine",
         )
 
     def budget_elsewhere(self) -> Budget:
         """For a machine that is not this one: `auto` is a typical GPU with the memory of nnU-Net's default planner."""
         kind = "cuda" if self.device == "auto" or self.device.startswith("cuda") else "cpu"
         memory = NNUNET_MEMORY_GB if self.memory_gb is None else self.memory_gb
-        return Budget(kind, memory, self.family or "plain", self.time_s)
+        return Budget(kind, memory, self.family or "plain", self.time_s, recipe=self.recipe or "adamw_cosine")
 
 
 def plan_dataset(dataset: Dataset, workspace: Workspace, wish: Wish = Wish(), replan: bool = False) -> Plan:
@@ -93,6 +98,19 @@ def plan_dataset(dataset: Dataset, workspace: Workspace, wish: Wish = Wish(), re
     save_plan(planned, folder / "plan.planned.json")
     save_plan(plan, path)
     return plan
+
+
+def note_speed(workspace: Workspace, plan: Plan, configuration: str, device: str, step_s: float) -> None:
+    """Remembers what a training has shown of the speed of a device, for the next plans.
+
+    Args:
+        step_s: seconds that a step took; 0 where none was made.
+    """
+    c, n_classes = plan.configurations[configuration], plan.data.labels.n_classes
+    macs = multiply_accumulates(c.network, c.patch.patch_size, plan.input_channels(configuration), n_classes)
+    gmacs = STEP_PASSES * c.patch.batch_size * macs / 1e9
+    if device in get_args(DeviceKind) and step_s > 0 and gmacs >= TELLING_GMACS:
+        workspace.remember_speed(device, gmacs / step_s)
 
 
 def is_nnunet_folder(folder: Path) -> bool:
@@ -172,12 +190,14 @@ def _costs(footprint: Footprint | None) -> str:
 def _budget_of(plan: Plan) -> Budget:
     """What a plan was made for."""
     origin = plan.origin
-    return Budget(origin.device, origin.memory_gb, origin.family, plan.configurations[plan.first].training.time_s)
+    return Budget(
+        origin.device, origin.memory_gb, origin.family, plan.configurations[plan.first].training.time_s, recipe=origin.recipe
+    )
 
 
 def _without_speed(budget: Budget) -> Budget:
     """A plan is not out of date because the machine turns out to be faster."""
-    return Budget(budget.device, budget.memory_gb, budget.family, budget.time_s)
+    return replace(budget, gmacs_per_s=None, compute=None)
 
 
 def _times(values: tuple[float, ...] | tuple[int, ...], between: str = "×") -> str:

@@ -30,6 +30,7 @@ class RunRecord:
     postprocess: tuple[Rule, ...]
     stopped: str | None = None
     pretrained: str | None = None
+    step_s: float = 0.0
 
 
 def load_run(run: Path) -> RunRecord:

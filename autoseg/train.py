@@ -263,6 +263,7 @@ def _finish(run: Running, prepared: set[str], stopped: str | None) -> RunRecord:
         postprocess=result.rules,
         stopped=stopped,
         pretrained=str(run.state.transfer) if run.state.transfer else None,
+        step_s=float(np.median([row.step_seconds for row in run.state.history])) if run.state.history else 0.0,
     )
     write_text(task.run / "run.json", to_json(record))
     return record

@@ -136,7 +136,7 @@ def made_up_plan(what: Training) -> Any:
     )
     channels = tuple(p.ChannelPlan(f"channel {i}", "zscore", 0.0, 1.0, 0.0, 1.0) for i in range(what.channels))
     data = p.DataPlan(channels, LabelSet(tuple(f"structure {i}" for i in structures), structures))
-    origin = p.Origin("made up", 8.0, "cpu", "0", "plain", None, None)
+    origin = p.Origin("made up", 8.0, "cpu", "0", "plain", None, None, "adamw_cosine")
     configurations = {"made_up": configuration}
     return p.Plan(p.SCHEMA_VERSION, "made_up", "segmentation", data, "made_up", configurations, origin, {})
 

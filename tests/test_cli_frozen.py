@@ -23,13 +23,14 @@ DEVICE = ("device", "--device", False)
 MEMORY = ("memory", "--memory", False)
 FAMILY = ("family", "--family", False)
 PLAN_TIME = ("time", "--time", False)
+RECIPE = ("recipe", "--recipe", False)
 REPLAN = ("replan", "--replan", False)
 QUIET = ("quiet", "-q --quiet", False)
 JSON = ("json", "--json", False)
 MODEL = ("model", "-m --model", False)
 
 COMMANDS = {
-    "plan_and_preprocess": {D, C, MEMORY, PLAN_TIME, FAMILY, REPLAN, DEVICE, ROOT, WORKERS, QUIET, JSON},
+    "plan_and_preprocess": {D, C, MEMORY, PLAN_TIME, FAMILY, RECIPE, REPLAN, DEVICE, ROOT, WORKERS, QUIET, JSON},
     "train": {
         *(D, C, DEVICE, ROOT, WORKERS, QUIET, JSON),
         ("fold", "-f --fold", False),
@@ -59,7 +60,7 @@ COMMANDS = {
     },
     "postprocess": {MODEL, ROOT, WORKERS, QUIET, ("masks", "-i --masks", True), ("out", "-o --out", True)},
     "fingerprint": {D, ROOT, WORKERS, QUIET, JSON},
-    "plan": {D, MEMORY, PLAN_TIME, FAMILY, REPLAN, DEVICE, ROOT, QUIET, JSON},
+    "plan": {D, MEMORY, PLAN_TIME, FAMILY, RECIPE, REPLAN, DEVICE, ROOT, QUIET, JSON},
     "preprocess": {D, C, ROOT, WORKERS, QUIET, JSON},
     "demo": {DEVICE, QUIET, JSON, ("folder", "-o --out", False), ("time", "--time", False)},
 }

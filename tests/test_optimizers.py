@@ -14,7 +14,7 @@ from autoseg.plan import Optimizer
 from autoseg.planner import Budget
 from autoseg.planner.training import plan_training
 
-PLAN = replace(plan_training((), Budget("cpu", 8), 1.0)[0], learning_rate=0.1, weight_decay=0.5)
+PLAN = replace(plan_training((), Budget("cpu", 8), 1.0, 1.0, False)[0], learning_rate=0.1, weight_decay=0.5)
 
 
 def weights_after_a_step(optimizer: str) -> tuple[float, float]:

@@ -59,7 +59,7 @@ PLAN = Plan(
     data=DataPlan((ChannelPlan("CT", "ct", 100.0, 50.0, -20.0, 400.0),), LabelSet(("liver", "tumour"), (1, 4))),
     first="3d_fullres",
     configurations={"3d_fullres": FINE, "2d": FLAT},
-    origin=Origin("0123abcd", 8.0, "cpu", "0.1.0", "plain", 120.0, "float32"),
+    origin=Origin("0123abcd", 8.0, "cpu", "0.1.0", "plain", 120.0, "float32", "adamw_cosine"),
     why={"task": "the dataset has label maps"},
 )
 
@@ -123,7 +123,13 @@ def test_another_schema_version() -> None:
 
 def test_plans_of_the_first_schema_are_upgraded() -> None:
     document = json.loads(to_json(PLAN)) | {"schema_version": 1}
-    del document["first"], document["origin"]["family"], document["origin"]["gmacs_per_s"], document["origin"]["compute"]
+    del (
+        document["first"],
+        document["origin"]["family"],
+        document["origin"]["gmacs_per_s"],
+        document["origin"]["compute"],
+        document["origin"]["recipe"],
+    )
     for configuration in document["configurations"].values():
         del configuration["previous"], configuration["footprint"]
         del configuration["space"]["slice_axis"], configuration["training"]["time_s"]

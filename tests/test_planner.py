@@ -32,7 +32,7 @@ from autoseg.planner.processor import CPU_PATCH_S, CPU_STEP_S, TYPICAL_GMACS_PER
 from autoseg.planner.sample import WIDE, Sample
 from autoseg.planner.spacing import coarsest_first, median_shape, target_spacing
 from autoseg.planner.topology import find_topology, next_multiple
-from autoseg.planner.training import RECIPES, plan_training
+from autoseg.planner.training import RECIPES
 from autoseg.records import to_json
 
 GPU = Budget("cuda", 8)
@@ -102,6 +102,7 @@ def test_decathlon_plans_equal_those_of_nnunet(real_data: Callable[[str], Path],
         assert ours.space.spacing_mm == pytest.approx(theirs["spacing"], abs=1e-9)
         assert ours.patch.patch_size == tuple(theirs["patch_size"])
         assert ours.patch.batch_size == theirs["batch_size"]
+        assert ours.training.batch_dice == theirs["batch_dice"]
         assert ours.network.features == tuple(network["features_per_stage"])
         assert ours.network.strides == tuple(map(tuple, network["strides"]))
         assert ours.network.kernel_sizes == tuple(map(tuple, network["kernel_sizes"]))
@@ -238,14 +239,31 @@ def test_batch_by_hand() -> None:
 
 
 def test_nnunets_recipe_by_name() -> None:
-    plan = make_plan(fingerprint([((1.0,) * 3, (64, 64, 64))] * 5), GPU, "sgd_poly")
+    plan = make_plan(fingerprint([((1.0,) * 3, (64, 64, 64))] * 5), replace(GPU, recipe="sgd_poly"))
     t = first(plan).training
     assert (t.optimizer, t.learning_rate, t.weight_decay, t.schedule) == ("sgd", 1e-2, 3e-5, "poly")
     assert (t.epochs, t.steps_per_epoch, t.warmup_fraction, t.ema_decay) == (1000, 250, 0, 0)
     assert (t.loss, t.batch_dice) == ("dice_ce", False)
     assert parse_plan(to_json(plan), "plan.json") == plan
-    with pytest.raises(UsageError, match="no recipe 'sgd_ploy' - did you mean 'sgd_poly'"):
-        plan_training((), GPU, 1.0, recipe="sgd_ploy")
+    assert plan.origin.recipe == "sgd_poly"
+    with pytest.raises(
+        UsageError, match=r"no such recipe - did you mean 'sgd_poly'\?; found: sgd_ploy; allowed: adamw_cosine, sgd_poly"
+    ):
+        Budget("cuda", 8, recipe="sgd_ploy")
+
+
+def test_dice_of_the_batch_where_patches_lack_structures() -> None:
+    """nnU-Net's rule, by its published plans: 2D, and where there is a coarse configuration."""
+    plan = make_plan(fingerprint([((1.0,) * 3, (400, 400, 400))] * 9), GPU)
+    assert {n: c.training.batch_dice for n, c in plan.configurations.items()} == {
+        "3d_fullres": True,
+        "3d_lowres": False,
+        "3d_cascade": True,
+        "2d": True,
+    }
+    small = make_plan(fingerprint([((1.0,) * 3, (64, 64, 64))] * 9), GPU)
+    assert not small.configurations["3d_fullres"].training.batch_dice
+    assert "a patch shows 100 % of a case" in small.configurations["3d_fullres"].why["training.batch_dice"]
 
 
 def test_2d_where_every_case_is_one_slice() -> None:
@@ -576,7 +594,7 @@ def test_no_patch_is_larger_than_the_finest_stage_allows() -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_value_has_its_reason(budget: Budget, shape: tuple[int, ...], recipe: str) -> None:
     seen = fingerprint([((1.0,) * 3, shape)] * 5, channels=("T1", "T2"))
-    plan = make_plan(seen, budget, recipe)
+    plan = make_plan(seen, replace(budget, recipe=recipe))
     assert len(plan.configurations) == {1: 1, 64: 2, 700: 4}[shape[0]]
     for name, chosen in plan.configurations.items():
         keys = {

@@ -12,9 +12,10 @@ from conftest import Tiny, add_case
 from autoseg import planning
 from autoseg.dataset import Dataset
 from autoseg.errors import PlanError, UsageError
+from autoseg.footprint import multiply_accumulates
 from autoseg.machine import Gpu
 from autoseg.plan import load_plan, save_plan
-from autoseg.planning import CPU_MEMORY_GB, Wish, describe_plan, plan_dataset
+from autoseg.planning import CPU_MEMORY_GB, Wish, describe_plan, note_speed, plan_dataset
 from autoseg.stages import fingerprint_dataset
 from autoseg.workspace import Workspace
 
@@ -122,6 +123,20 @@ def test_trainings_tell_how_fast_the_machine_is(tmp_path: Path) -> None:
     workspace.remember_speed("cuda", 5000)
     assert workspace.speeds() == {"cpu": 43.2, "cuda": 5000}
     assert Wish("cpu").budget(workspace).speed == 43.2
+
+
+def test_only_steps_of_some_size_tell(tiny: Tiny, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    small = tiny.plan
+    large = replace(tiny.configuration, patch=replace(tiny.configuration.patch, patch_size=(64, 256, 256)))
+    plan = replace(small, configurations={"3d_fullres": large})
+    macs = 3 * 2 * multiply_accumulates(large.network, (64, 256, 256), 1, 5)
+    note_speed(workspace, small, "3d_fullres", "cpu", 0.1)
+    note_speed(workspace, plan, "3d_fullres", "mps", 0.1)
+    note_speed(workspace, plan, "3d_fullres", "cpu", 0.0)
+    assert workspace.speeds() == {}
+    note_speed(workspace, plan, "3d_fullres", "cpu", 0.5)
+    assert workspace.speeds()["cpu"] == pytest.approx(macs / 0.5e9, abs=0.06)
 
 
 def test_no_fingerprint_yet(dataset: Dataset, tmp_path: Path) -> None:

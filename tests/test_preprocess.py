@@ -45,7 +45,7 @@ def _plan(dataset: Dataset, spacing: tuple[float, ...] = (1, 1, 1)) -> Plan:
         None,
         {},
     )
-    origin = Origin("", 8, "cpu", "0", "plain", None, None)
+    origin = Origin("", 8, "cpu", "0", "plain", None, None, "adamw_cosine")
     return Plan(SCHEMA_VERSION, "t", "segmentation", DataPlan(channels, dataset.labels), "3d", {"3d": configuration}, origin, {})
 
 

@@ -32,6 +32,9 @@ TimeOption = Annotated[
     str | None, typer.Option("--time", help="Time that a training will have, such as 10m or 2h: steps, batch and width follow.")
 ]
 FamilyOption = Annotated[str | None, typer.Option("--family", help="Networks: plain or residual. Default: plain.")]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="How to learn: adamw_cosine or sgd_poly (nnU-Net's). Default: adamw_cosine.")
+]
 ReplanOption = Annotated[bool, typer.Option("--replan", help="Make a new plan although there is one.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -59,12 +62,12 @@ def open_named(wanted: str | None, workspace: Workspace) -> Dataset:
     return open_dataset(folder := find_named(wanted, workspace), workspace.label_values(folder.name))
 
 
-def wish(device: str, memory: float | None, family: str | None, time: str | None) -> Wish:
+def wish(device: str, memory: float | None, family: str | None, time: str | None, recipe: str | None) -> Wish:
     """What the options of a planning command ask for."""
     from autoseg.planning import Wish
     from autoseg.schedule import parse_duration
 
-    return Wish(device, memory, family, None if time is None else parse_duration(time))
+    return Wish(device, memory, family, None if time is None else parse_duration(time), recipe)
 
 
 def show(record: Any, as_json: bool) -> None:

@@ -28,6 +28,7 @@ def run(
     memory: o.MemoryOption = None,
     time: o.TimeOption = None,
     family: o.FamilyOption = None,
+    recipe: o.RecipeOption = None,
     replan: o.ReplanOption = False,
     device: o.DeviceOption = "auto",
     root: o.RootOption = o.ROOT,
@@ -49,7 +50,7 @@ def run(
     if words == ["schema"]:
         typer.echo(to_json(json_schema(Plan)), nl=False)
         return
-    workspace, wish = Workspace(root), o.wish(device, memory, family, time)
+    workspace, wish = Workspace(root), o.wish(device, memory, family, time, recipe)
     action, names = _action(words or [], dataset)
     folders = [_place(n, workspace, action) for n in names]
     if action == "diff":

@@ -11,6 +11,7 @@ def run(
     memory: o.MemoryOption = None,
     time: o.TimeOption = None,
     family: o.FamilyOption = None,
+    recipe: o.RecipeOption = None,
     replan: o.ReplanOption = False,
     device: o.DeviceOption = "auto",
     root: o.RootOption = o.ROOT,
@@ -32,7 +33,7 @@ def run(
     about = o.open_named(dataset, workspace)
     reader = PairReader(about)
     fingerprint_dataset(about, workspace, failures, workers, reader)
-    made = plan_dataset(about, workspace, o.wish(device, memory, family, time), replan)
+    made = plan_dataset(about, workspace, o.wish(device, memory, family, time, recipe), replan)
     log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json"))
     report = prepare_dataset(about, workspace, configuration, failures, workers, reader)
     done, kept, removed = len(report.done), len(report.reused), len(report.removed)

@@ -45,6 +45,7 @@ def run(
     from autoseg.batch import Failure
     from autoseg.device import choose_device
     from autoseg.folds import parse_folds
+    from autoseg.planning import note_speed
     from autoseg.pretrained import asked_weights
     from autoseg.progress import log
     from autoseg.schedule import asked_budget
@@ -71,6 +72,7 @@ def run(
         records.append(record)
         model = task.run if len(tasks) == 1 else task.run.parent  # all folds together
         workspace.remember_model(model)
+        note_speed(workspace, task.plan, task.configuration, place.place.type, record.step_s)
         if not json:
             for name, dice in record.structure_dice.items():
                 typer.echo(f"{name:24} Dice {'--' if dice is None else f'{dice:.3f}'}")

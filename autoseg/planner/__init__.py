@@ -20,6 +20,7 @@ from autoseg.plan import (
     Origin,
     PatchPlan,
     Plan,
+    Recipe,
     SpacePlan,
 )
 from autoseg.planner.architecture import Architecture, architecture_reasons, plan_architecture
@@ -35,7 +36,6 @@ from autoseg.planner.sampling import plan_sampling
 from autoseg.planner.slices import flat_axis, slice_reason
 from autoseg.planner.spacing import coarsest_first, median_shape, target_spacing
 from autoseg.planner.training import (
-    DEFAULT_RECIPE,
     STEPS,
     plan_inference,
     plan_postprocess,
@@ -45,7 +45,7 @@ from autoseg.planner.training import (
 __all__ = ["Budget", "make_plan"]
 
 
-def make_plan(fingerprint: Fingerprint, budget: Budget, recipe: str = DEFAULT_RECIPE) -> Plan:
+def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     """Decides everything about a dataset.
 
     Configurations: `3d_fullres`; where a patch covers little of a case `3d_lowres`, and `3d_cascade`, which refines it; `2d`,
@@ -53,13 +53,10 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, recipe: str = DEFAULT_RE
     normalisation are those of nnU-Net's planners. On 'cpu' the network has half the features, and patch and batch are limited
     by the time of a step; `why` says so.
 
-    Args:
-        recipe: how the networks learn, of `planner.training.RECIPES`.
-
     Raises:
         ResourceError: the smallest patch needs more memory than the budget has.
     """
-    decide = _Decisions(fingerprint, budget, recipe)
+    decide = _Decisions(fingerprint, budget)
     configurations = decide.flat() if decide.flat_axis is not None else decide.volumes()
     first, first_reason = choose_first(configurations, decide.shapes, len(fingerprint.cases), decide.steps)
     channels = [plan_channel(fingerprint, i) for i in range(len(fingerprint.channels))]
@@ -78,6 +75,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, recipe: str = DEFAULT_RE
             family=cast(FamilyName, budget.family),
             gmacs_per_s=float(budget.speed),
             compute=budget.number_type,
+            recipe=cast(Recipe, budget.recipe),
         ),
         why={"first": first_reason} | {f"data.channels[{i}].normalization": reason for i, (_, reason) in enumerate(channels)},
     )
@@ -86,8 +84,8 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, recipe: str = DEFAULT_RE
 class _Decisions:
     """The configurations of one dataset; remembered are the median case (voxels) of each, and the steps there is time for."""
 
-    def __init__(self, fingerprint: Fingerprint, budget: Budget, recipe: str) -> None:
-        self.fingerprint, self.budget, self.recipe = fingerprint, budget, recipe
+    def __init__(self, fingerprint: Fingerprint, budget: Budget) -> None:
+        self.fingerprint, self.budget = fingerprint, budget
         self.spacing, self.spacing_reason = target_spacing(fingerprint.cases)
         self.shape = median_shape(fingerprint.cases, self.spacing)
         self.flat_axis = flat_axis(self.shape, self.spacing)
@@ -146,7 +144,9 @@ class _Decisions:
         volumes = 3 if self.flat_axis is None else 2
         mirrored, mirror_reason = mirror_axes(seen.labels, seen.cases, volumes, self.budget.device)
         mirrored = tuple(axis for axis in mirrored if axis != slice_axis)
-        training, training_reasons = plan_training(mirrored, self.budget, chosen.step_gmacs, len(spacing), self.recipe)
+        training, training_reasons = plan_training(
+            mirrored, self.budget, chosen.step_gmacs, prod(chosen.topology.patch_size) / prod(shape), slice_axis is not None
+        )
         inference, inference_reasons = plan_inference(mirrored)
         postprocess, postprocess_reasons = plan_postprocess()
         space = SpacePlan("LPS", tuple(spacing), slice_axis, "nonzero", image_order=3, label_order=1)

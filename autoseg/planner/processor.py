@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import floor, inf, prod
+from typing import get_args
 
 from autoseg.errors import UsageError, nearest
-from autoseg.plan import LEAST_TIME_S, Compute
+from autoseg.plan import LEAST_TIME_S, Compute, Recipe
 from autoseg.planner.family import FAMILIES
 from autoseg.planner.patch import MIN_BATCH, shrink_until
 from autoseg.planner.sample import NARROW, Sample
@@ -42,9 +43,10 @@ class Budget:
         time_s: wall-clock seconds of a training with its validation; None for no limit.
         gmacs_per_s: 10⁹ multiply-accumulates a second that the device does in training; None for a typical one.
         compute: the type that convolutions compute in there; None for float32 on a CPU, bfloat16 on a GPU.
+        recipe: how the network learns: `adamw_cosine`, meant for a fifth of nnU-Net's steps or less, or nnU-Net's own `sgd_poly`.
 
     Raises:
-        UsageError: unknown device or family, no memory, or less time than a training needs.
+        UsageError: unknown device, family or recipe, no memory, or less time than a training needs.
     """
 
     device: str
@@ -53,6 +55,7 @@ class Budget:
     time_s: float | None = None
     gmacs_per_s: float | None = None
     compute: Compute | None = None
+    recipe: str = "adamw_cosine"
 
     def __post_init__(self) -> None:
         if self.device not in TYPICAL_GMACS_PER_S:
@@ -61,6 +64,9 @@ class Budget:
         if self.family not in FAMILIES:
             hint = nearest(self.family, FAMILIES)
             raise UsageError(f"no such family of networks{hint}", found=self.family, allowed=", ".join(FAMILIES))
+        if self.recipe not in get_args(Recipe):
+            hint = nearest(self.recipe, get_args(Recipe))
+            raise UsageError(f"no such recipe{hint}", found=self.recipe, allowed=", ".join(get_args(Recipe)))
         if not 0 < self.memory_gb < inf:
             raise UsageError("a plan needs some memory", found=f"{self.memory_gb} GB", allowed="more than 0 GB")
         if self.time_s is not None and not LEAST_TIME_S <= self.time_s < inf:
@@ -98,7 +104,8 @@ class Budget:
 
     def __str__(self) -> str:
         time = "" if self.time_s is None else f", {seconds(self.time_s)}"
-        return f"{self.device} with {self.memory_gb:g} GB, {self.family} family{time}"
+        recipe = "" if self.recipe == "adamw_cosine" else f", {self.recipe}"
+        return f"{self.device} with {self.memory_gb:g} GB, {self.family} family{time}{recipe}"
 
 
 @dataclass(frozen=True)

@@ -4,43 +4,45 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autoseg.errors import UsageError, nearest
 from autoseg.plan import POSTPROCESS_RULES, InferencePlan, PostprocessRule, TrainingPlan
+from autoseg.planner.lowres import COVER
 from autoseg.planner.processor import Budget
-from autoseg.planner.wording import billions, seconds
+from autoseg.planner.wording import billions, percent, seconds
 
-DEFAULT_RECIPE = "adamw_cosine"
 STEPS = 50_000  # without a limit of time
 STEPS_PER_EPOCH = 250  # nnU-Net
 
 
 def plan_training(
-    mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: float, ndim: int = 3, recipe: str = DEFAULT_RECIPE
+    mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: float, covered: float, slices: bool
 ) -> tuple[TrainingPlan, dict[str, str]]:
     """How the network learns, with reasons by dotted key.
 
     Args:
         step_gmacs: 10⁹ multiply-accumulates of a step.
-        recipe: `adamw_cosine`, meant for a fifth of nnU-Net's steps or less, or `sgd_poly`, which is nnU-Net's own.
-
-    Raises:
-        UsageError: no such recipe.
+        covered: share of the median case that a patch shows.
+        slices: whether patches are two-dimensional.
     """
-    if recipe not in RECIPES:
-        raise UsageError(f"no recipe '{recipe}'{nearest(recipe, RECIPES)}", allowed=", ".join(RECIPES))
-    plan, reasons = RECIPES[recipe]()
-    steps, step_s, flat = plan.epochs * plan.steps_per_epoch, step_gmacs / budget.speed, ndim == 2
+    plan, reasons = RECIPES[budget.recipe]()
+    steps, step_s = plan.epochs * plan.steps_per_epoch, step_gmacs / budget.speed
+    batch_dice = slices or covered < COVER
     time = f"none was asked for; {steps} steps of about {step_s:.2g} s take about {seconds(steps * step_s)}"
     if budget.time_s is not None:
         time = f"asked for; about {budget.steps(step_s):.0f} steps of {step_s:.2g} s, and the validation"
-    return replace(plan, time_s=budget.time_s, mirror_axes=mirror_axes, batch_dice=flat), {
+    return replace(plan, time_s=budget.time_s, mirror_axes=mirror_axes, batch_dice=batch_dice), {
         "training.time_s": f"{time} at {billions(1e9 * budget.speed)} multiply-accumulates a second",
         **reasons,
         "training.loss": "cross entropy teaches every voxel, Dice makes small structures count as much as large ones (nnU-Net)",
-        "training.batch_dice": "on in 2D, where most slices lack some structure (nnU-Net)"
-        if flat
-        else "off: a 3D patch shows enough of a structure for a Dice of its own",
+        "training.batch_dice": _batch_dice_reason(covered, slices),
     }
+
+
+def _batch_dice_reason(covered: float, slices: bool) -> str:
+    if slices:
+        return "on in 2D, where most slices lack some structure (nnU-Net)"
+    if covered < COVER:
+        return f"on, since a patch shows {percent(covered)} of a case and may lack some structure (nnU-Net)"
+    return f"off: a patch shows {percent(covered)} of a case, enough of each structure for a Dice of its own (nnU-Net)"
 
 
 def _adamw_cosine() -> tuple[TrainingPlan, dict[str, str]]:
@@ -98,7 +100,7 @@ def _sgd_poly() -> tuple[TrainingPlan, dict[str, str]]:
     }
 
 
-RECIPES = {DEFAULT_RECIPE: _adamw_cosine, "sgd_poly": _sgd_poly}
+RECIPES = {"adamw_cosine": _adamw_cosine, "sgd_poly": _sgd_poly}
 
 
 def plan_inference(mirror_axes: tuple[int, ...]) -> tuple[InferencePlan, dict[str, str]]:
