@@ -1,18 +1,14 @@
-"""The plan: every decision about a dataset, with its reason. Dataclasses, validation, JSON in and out; no planning here."""
+"""What a plan holds: dataclasses, field for field as the JSON has them, and the words that may stand in it."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-from autoseg.errors import PlanError, UsageError, nearest
-from autoseg.files import write_text
+from autoseg.errors import UsageError, nearest
 from autoseg.labels import LabelSet
-from autoseg.records import from_json, to_json
 
 SCHEMA_VERSION = 2
 AUTO = "auto"
@@ -267,147 +263,3 @@ class Plan:
         """Channels that the network of a configuration sees."""
         cascaded = self.configurations[name].previous is not None
         return len(self.data.channels) + (len(self.data.labels.names) if cascaded else 0)
-
-
-def load_plan(path: Path) -> Plan:
-    """Reads and validates a plan.
-
-    Raises:
-        UsageError: no such file.
-        PlanError: malformed, of another schema version, or contradictory; names the key.
-    """
-    if not path.is_file():
-        raise UsageError("no plan", file=path, fix="autoseg plan_and_preprocess -d DATASET")
-    return parse_plan(path.read_text(encoding="utf-8"), path)
-
-
-def parse_plan(text: str, source: str | Path) -> Plan:
-    """`load_plan` from text; `source` names it in messages."""
-    plan = from_json(Plan, _upgraded(text, source), source)
-    for name, configuration in plan.configurations.items():
-        _validate(configuration, f"configurations.{name}", source)
-        alone = [other for other, c in plan.configurations.items() if c.previous is None and other != name]
-        if configuration.previous is not None and configuration.previous not in alone:
-            raise PlanError(
-                f"'configurations.{name}.previous' must name another configuration, one that needs none itself"
-                f"{nearest(configuration.previous, alone)}",
-                file=source,
-                found=configuration.previous,
-                allowed=", ".join(("null", *alone)),
-            )
-    for unknown in set(plan.data.unseen) - set(plan.data.labels.names):
-        raise PlanError(
-            f"'data.unseen' names an unknown structure{nearest(unknown, plan.data.labels.names)}",
-            file=source,
-            found=unknown,
-            allowed=", ".join(plan.data.labels.names),
-        )
-    if not plan.configurations:
-        raise PlanError("a plan needs a configuration", file=source)
-    if plan.first not in plan.configurations:
-        raise PlanError(
-            f"'first' names no configuration{nearest(plan.first, plan.configurations)}",
-            file=source,
-            found=plan.first,
-            allowed=", ".join(plan.configurations),
-        )
-    return plan
-
-
-def save_plan(plan: Plan, path: Path) -> None:
-    """Writes the plan atomically."""
-    write_text(path, to_json(plan))
-
-
-def _upgraded(text: str, source: str | Path) -> str:
-    """The text of a plan of an older schema as one of the present schema."""
-    try:
-        document = json.loads(text)
-        version = document.get("schema_version", SCHEMA_VERSION)
-    except (json.JSONDecodeError, AttributeError):
-        return text  # from_json says what is wrong
-    if version not in (1, SCHEMA_VERSION):
-        raise PlanError(
-            "the plan has another schema version",
-            file=source,
-            found=version,
-            allowed=f"1 to {SCHEMA_VERSION}",
-            fix="plan again, or use the version of autoseg that wrote it (origin.autoseg_version)",
-        )
-    return json.dumps(_from_version_1(document)) if version == 1 else text
-
-
-def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 added `first`, `previous`, `space.slice_axis`, `training.time_s` and `footprint`.
-
-    What is malformed stays so, for `from_json` to name.
-    """
-    configurations = document.get("configurations")
-    for c in configurations.values() if isinstance(configurations, dict) else ():
-        if not isinstance(c, dict):
-            continue
-        c.setdefault("previous", None)
-        c.setdefault("footprint", None)
-        if isinstance(space := c.get("space"), dict) and isinstance(spacing := space.get("spacing_mm"), list):
-            space.setdefault("slice_axis", 0 if len(spacing) == 2 else None)
-        if isinstance(training := c.get("training"), dict):
-            training.setdefault("time_s", None)
-    if isinstance(configurations, dict) and configurations:
-        document.setdefault("first", next(iter(configurations)))
-    if isinstance(origin := document.get("origin"), dict):
-        origin.setdefault("family", "plain")
-        origin.setdefault("gmacs_per_s", None)
-        origin.setdefault("compute", None)
-        origin.setdefault("recipe", "adamw_cosine")
-    return document | {"schema_version": SCHEMA_VERSION}
-
-
-def _validate(c: Configuration, where: str, source: str | Path) -> None:
-    """Everything that a hand edit could break, checked before anything is computed with it."""
-
-    def check(ok: bool, key: str, found: object, allowed: str) -> None:
-        if not ok:
-            raise PlanError(f"'{where}.{key}' cannot be used", file=source, found=found, allowed=allowed)
-
-    stages, ndim = len(c.network.features), c.ndim
-    check(ndim in (2, 3), "patch.patch_size", c.patch.patch_size, "two or three numbers")
-    check(len(c.space.spacing_mm) == ndim, "space.spacing_mm", c.space.spacing_mm, f"{ndim} numbers, as patch_size")
-    check(min(c.space.spacing_mm) > 0, "space.spacing_mm", c.space.spacing_mm, "positive mm")
-    if ndim == 2:
-        check(c.space.slice_axis in (0, 1, 2), "space.slice_axis", c.space.slice_axis, "0 (z), 1 (y), 2 (x)")
-    else:
-        check(c.space.slice_axis is None, "space.slice_axis", c.space.slice_axis, "null, since patch_size has three numbers")
-    check(c.space.image_order in (0, 1, 3), "space.image_order", c.space.image_order, "0, 1, 3")
-    check(c.space.label_order in (0, 1), "space.label_order", c.space.label_order, "0, 1")
-    check(c.patch.batch_size >= 1, "patch.batch_size", c.patch.batch_size, "1 or more")
-    check(0 <= c.patch.foreground_fraction <= 1, "patch.foreground_fraction", c.patch.foreground_fraction, "0…1")
-    check(stages >= 2 and min(c.network.features) >= 1, "network.features", c.network.features, "two or more positive numbers")
-    for key in ("strides", "kernel_sizes"):
-        rows = getattr(c.network, key)
-        check(
-            len(rows) == stages and all(len(r) == ndim and min(r) >= 1 for r in rows), f"network.{key}", rows, f"{stages}×{ndim}"
-        )
-    check(max(c.network.strides[0]) == 1, "network.strides[0]", c.network.strides[0], "all 1")
-    check(
-        all(k % 2 for row in c.network.kernel_sizes for k in row), "network.kernel_sizes", c.network.kernel_sizes, "odd numbers"
-    )
-    for key, count in (("encoder_blocks", stages), ("decoder_blocks", stages - 1)):
-        blocks = getattr(c.network, key)
-        check(len(blocks) == count and min(blocks) >= 1, f"network.{key}", blocks, f"{count} positive numbers")
-    for axis, (size, divisor) in enumerate(zip(c.patch.patch_size, c.network_divisors)):
-        check(
-            size >= 1 and size % divisor == 0,
-            f"patch.patch_size[{axis}]",
-            size,
-            f"a multiple of {divisor}, the product of its strides",
-        )
-    t = c.training
-    check(t.epochs >= 1 and t.steps_per_epoch >= 1, "training.epochs", f"{t.epochs} × {t.steps_per_epoch}", "1 or more")
-    check(t.time_s is None or t.time_s >= LEAST_TIME_S, "training.time_s", t.time_s, f"{LEAST_TIME_S:g} or more, or null")
-    check(t.learning_rate > 0, "training.learning_rate", t.learning_rate, "above 0")
-    check(t.weight_decay >= 0, "training.weight_decay", t.weight_decay, "0 or more")
-    check(0 <= t.warmup_fraction < 1, "training.warmup_fraction", t.warmup_fraction, "0…1")
-    check(0 <= t.ema_decay < 1, "training.ema_decay", t.ema_decay, "0…1")
-    check(0 <= c.inference.overlap < 1, "inference.overlap", c.inference.overlap, "0…1")
-    for key, axes in (("training.mirror_axes", t.mirror_axes), ("inference.mirror_axes", c.inference.mirror_axes)):
-        check(set(axes) <= {0, 1, 2}, key, axes, "0 (z), 1 (y), 2 (x)")

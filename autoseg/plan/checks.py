@@ -1,0 +1,94 @@
+"""Everything that a hand edit could break, checked before anything is computed with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autoseg.errors import PlanError, nearest
+from autoseg.plan.model import LEAST_TIME_S, Configuration, Plan
+
+
+def check_plan(plan: Plan, source: str | Path) -> None:
+    """
+    Args:
+        source: the plan's file, for messages.
+
+    Raises:
+        PlanError: a value that cannot be, or that contradicts another one; names its key.
+    """
+    for name, configuration in plan.configurations.items():
+        _validate(configuration, f"configurations.{name}", source)
+        alone = [other for other, c in plan.configurations.items() if c.previous is None and other != name]
+        if configuration.previous is not None and configuration.previous not in alone:
+            raise PlanError(
+                f"'configurations.{name}.previous' must name another configuration, one that needs none itself"
+                f"{nearest(configuration.previous, alone)}",
+                file=source,
+                found=configuration.previous,
+                allowed=", ".join(("null", *alone)),
+            )
+    for unknown in set(plan.data.unseen) - set(plan.data.labels.names):
+        raise PlanError(
+            f"'data.unseen' names an unknown structure{nearest(unknown, plan.data.labels.names)}",
+            file=source,
+            found=unknown,
+            allowed=", ".join(plan.data.labels.names),
+        )
+    if not plan.configurations:
+        raise PlanError("a plan needs a configuration", file=source)
+    if plan.first not in plan.configurations:
+        raise PlanError(
+            f"'first' names no configuration{nearest(plan.first, plan.configurations)}",
+            file=source,
+            found=plan.first,
+            allowed=", ".join(plan.configurations),
+        )
+
+
+def _validate(c: Configuration, where: str, source: str | Path) -> None:
+    def check(ok: bool, key: str, found: object, allowed: str) -> None:
+        if not ok:
+            raise PlanError(f"'{where}.{key}' cannot be used", file=source, found=found, allowed=allowed)
+
+    stages, ndim = len(c.network.features), c.ndim
+    check(ndim in (2, 3), "patch.patch_size", c.patch.patch_size, "two or three numbers")
+    check(len(c.space.spacing_mm) == ndim, "space.spacing_mm", c.space.spacing_mm, f"{ndim} numbers, as patch_size")
+    check(min(c.space.spacing_mm) > 0, "space.spacing_mm", c.space.spacing_mm, "positive mm")
+    if ndim == 2:
+        check(c.space.slice_axis in (0, 1, 2), "space.slice_axis", c.space.slice_axis, "0 (z), 1 (y), 2 (x)")
+    else:
+        check(c.space.slice_axis is None, "space.slice_axis", c.space.slice_axis, "null, since patch_size has three numbers")
+    check(c.space.image_order in (0, 1, 3), "space.image_order", c.space.image_order, "0, 1, 3")
+    check(c.space.label_order in (0, 1), "space.label_order", c.space.label_order, "0, 1")
+    check(c.patch.batch_size >= 1, "patch.batch_size", c.patch.batch_size, "1 or more")
+    check(0 <= c.patch.foreground_fraction <= 1, "patch.foreground_fraction", c.patch.foreground_fraction, "0…1")
+    check(stages >= 2 and min(c.network.features) >= 1, "network.features", c.network.features, "two or more positive numbers")
+    for key in ("strides", "kernel_sizes"):
+        rows = getattr(c.network, key)
+        check(
+            len(rows) == stages and all(len(r) == ndim and min(r) >= 1 for r in rows), f"network.{key}", rows, f"{stages}×{ndim}"
+        )
+    check(max(c.network.strides[0]) == 1, "network.strides[0]", c.network.strides[0], "all 1")
+    check(
+        all(k % 2 for row in c.network.kernel_sizes for k in row), "network.kernel_sizes", c.network.kernel_sizes, "odd numbers"
+    )
+    for key, count in (("encoder_blocks", stages), ("decoder_blocks", stages - 1)):
+        blocks = getattr(c.network, key)
+        check(len(blocks) == count and min(blocks) >= 1, f"network.{key}", blocks, f"{count} positive numbers")
+    for axis, (size, divisor) in enumerate(zip(c.patch.patch_size, c.network_divisors)):
+        check(
+            size >= 1 and size % divisor == 0,
+            f"patch.patch_size[{axis}]",
+            size,
+            f"a multiple of {divisor}, the product of its strides",
+        )
+    t = c.training
+    check(t.epochs >= 1 and t.steps_per_epoch >= 1, "training.epochs", f"{t.epochs} × {t.steps_per_epoch}", "1 or more")
+    check(t.time_s is None or t.time_s >= LEAST_TIME_S, "training.time_s", t.time_s, f"{LEAST_TIME_S:g} or more, or null")
+    check(t.learning_rate > 0, "training.learning_rate", t.learning_rate, "above 0")
+    check(t.weight_decay >= 0, "training.weight_decay", t.weight_decay, "0 or more")
+    check(0 <= t.warmup_fraction < 1, "training.warmup_fraction", t.warmup_fraction, "0…1")
+    check(0 <= t.ema_decay < 1, "training.ema_decay", t.ema_decay, "0…1")
+    check(0 <= c.inference.overlap < 1, "inference.overlap", c.inference.overlap, "0…1")
+    for key, axes in (("training.mirror_axes", t.mirror_axes), ("inference.mirror_axes", c.inference.mirror_axes)):
+        check(set(axes) <= {0, 1, 2}, key, axes, "0 (z), 1 (y), 2 (x)")

@@ -1,0 +1,80 @@
+"""Plans as files: read and checked, older schemas brought up to date, written atomically."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from autoseg.errors import PlanError, UsageError
+from autoseg.files import write_text
+from autoseg.plan.checks import check_plan
+from autoseg.plan.model import SCHEMA_VERSION, Plan
+from autoseg.records import from_json, to_json
+
+
+def load_plan(path: Path) -> Plan:
+    """Reads and validates a plan.
+
+    Raises:
+        UsageError: no such file.
+        PlanError: malformed, of another schema version, or contradictory; names the key.
+    """
+    if not path.is_file():
+        raise UsageError("no plan", file=path, fix="autoseg plan_and_preprocess -d DATASET")
+    return parse_plan(path.read_text(encoding="utf-8"), path)
+
+
+def parse_plan(text: str, source: str | Path) -> Plan:
+    """`load_plan` from text; `source` names it in messages."""
+    plan = from_json(Plan, _upgraded(text, source), source)
+    check_plan(plan, source)
+    return plan
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Writes the plan atomically."""
+    write_text(path, to_json(plan))
+
+
+def _upgraded(text: str, source: str | Path) -> str:
+    """The text of a plan of an older schema as one of the present schema."""
+    try:
+        document = json.loads(text)
+        version = document.get("schema_version", SCHEMA_VERSION)
+    except (json.JSONDecodeError, AttributeError):
+        return text  # from_json says what is wrong
+    if version not in (1, SCHEMA_VERSION):
+        raise PlanError(
+            "the plan has another schema version",
+            file=source,
+            found=version,
+            allowed=f"1 to {SCHEMA_VERSION}",
+            fix="plan again, or use the version of autoseg that wrote it (origin.autoseg_version)",
+        )
+    return json.dumps(_from_version_1(document)) if version == 1 else text
+
+
+def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 added `first`, `previous`, `space.slice_axis`, `training.time_s` and `footprint`.
+
+    What is malformed stays so, for `from_json` to name.
+    """
+    configurations = document.get("configurations")
+    for c in configurations.values() if isinstance(configurations, dict) else ():
+        if not isinstance(c, dict):
+            continue
+        c.setdefault("previous", None)
+        c.setdefault("footprint", None)
+        if isinstance(space := c.get("space"), dict) and isinstance(spacing := space.get("spacing_mm"), list):
+            space.setdefault("slice_axis", 0 if len(spacing) == 2 else None)
+        if isinstance(training := c.get("training"), dict):
+            training.setdefault("time_s", None)
+    if isinstance(configurations, dict) and configurations:
+        document.setdefault("first", next(iter(configurations)))
+    if isinstance(origin := document.get("origin"), dict):
+        origin.setdefault("family", "plain")
+        origin.setdefault("gmacs_per_s", None)
+        origin.setdefault("compute", None)
+        origin.setdefault("recipe", "adamw_cosine")
+    return document | {"schema_version": SCHEMA_VERSION}
