@@ -1,0 +1,192 @@
+"""A training step beside nnU-Net's: same network, patch, batch, recipe and patches, on a CPU.
+
+    python benchmarks/bench_step_nnunet.py DATASET [--steps 40] [--out benchmarks/results/step_nnunet.md]
+
+DATASET is Decathlon's Task04; nnU-Net 2 must be installed in the same environment. The plan is that of nnU-Net's default planner
+for a GPU with 8 GB, the recipe `sgd_poly`. Both sides learn from the same augmented patches, made beforehand, in turns of one
+step each, so that whatever else the machine does concerns both. nnU-Net's side is its own network, loss and optimizer settings,
+with the label maps of the coarse levels made beforehand, as its loaders do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
+
+import torch
+from torch import Tensor
+
+from autoseg.dataset import open_dataset
+from autoseg.device import Device, choose_device
+from autoseg.losses import LOSSES, deep_supervision, nearest_resize
+from autoseg.nets import build_network
+from autoseg.optimizers import make_optimizer
+from autoseg.plan import Configuration, Plan
+from autoseg.planning import Wish, plan_dataset
+from autoseg.sampling import Batch, PatchSampler
+from autoseg.schedule import learning_rate_factor
+from autoseg.stages import fingerprint_dataset, prepare_dataset
+from autoseg.step import GRADIENT_NORM
+from autoseg.store import StoredCase
+from autoseg.task import train_task
+from autoseg.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A batch, and its label map at all levels, as nnU-Net's loaders hand it over."""
+
+    batch: Batch
+    targets: list[Tensor]
+
+
+Step = Callable[[Sample, float], float]  # with a learning rate, to a loss
+
+
+def ours(plan: Plan, c: Configuration, device: Device) -> Step:
+    torch.manual_seed(0)
+    network = build_network(c.network, len(plan.data.channels), plan.data.labels.n_classes)
+    optimizer = make_optimizer(network, c.training)
+
+    def step(sample: Sample, rate: float) -> float:
+        with device.autocast():
+            outputs = network(sample.batch.image)
+        loss = deep_supervision(
+            outputs, sample.batch.label, plan.data.labels.ignore_index, LOSSES[c.training.loss], c.training.batch_dice
+        )
+        return finish(loss, network, optimizer, rate)
+
+    return step
+
+
+def theirs(plan: Plan, c: Configuration) -> Step:
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+    from dynamic_network_architectures.initialization.weight_init import InitWeights_He
+    from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+    from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+
+    torch.manual_seed(0)
+    network = PlainConvUNet(
+        input_channels=len(plan.data.channels),
+        n_stages=len(c.network.features),
+        features_per_stage=list(c.network.features),
+        conv_op=torch.nn.Conv3d,
+        kernel_sizes=[list(k) for k in c.network.kernel_sizes],
+        strides=[list(s) for s in c.network.strides],
+        n_conv_per_stage=list(c.network.encoder_blocks),
+        num_classes=plan.data.labels.n_classes,
+        n_conv_per_stage_decoder=list(c.network.decoder_blocks),
+        conv_bias=True,
+        norm_op=torch.nn.InstanceNorm3d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=torch.nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+        deep_supervision=True,
+    )
+    network.apply(InitWeights_He(1e-2))
+    dice = {"batch_dice": c.training.batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False}
+    loss = DC_and_CE_loss(dice, {}, weight_ce=1, weight_dice=1, dice_class=MemoryEfficientSoftDiceLoss)
+    levels = len(c.network.features) - 1
+    weights = [0.5**i for i in range(levels - 1)] + [0.0]
+    supervised = DeepSupervisionWrapper(loss, [w / sum(weights) for w in weights])
+    optimizer = torch.optim.SGD(network.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True)
+    for group in optimizer.param_groups:
+        group["scale"] = 1.0
+
+    def step(sample: Sample, rate: float) -> float:
+        return finish(supervised(network(sample.batch.image), sample.targets), network, optimizer, rate)
+
+    return step
+
+
+def finish(loss: Tensor, network: torch.nn.Module, optimizer: torch.optim.Optimizer, rate: float) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def prepared(dataset: Path, root: Path, steps: int) -> tuple[Plan, Configuration, list[Sample]]:
+    about, workspace = open_dataset(dataset), Workspace(root)
+    fingerprint_dataset(about, workspace, [], None)
+    plan = plan_dataset(about, workspace, Wish("cuda", 8, recipe="sgd_poly"))
+    prepare_dataset(about, workspace, None, [], None)
+    task = train_task(about, workspace, None, "0")
+    c = plan.configuration(None)[1]
+    c = replace(c, training=replace(c.training, mirror_axes=()))
+    sampler = PatchSampler([StoredCase.open(task.prepared, x.name) for x in task.training], c, plan.data.labels, 0)
+    sizes = [tuple(n // 2**level for n in c.patch.patch_size) for level in range(len(c.network.features) - 1)]
+    samples = []
+    for i in range(steps):
+        batch = sampler.batch(i)
+        samples.append(Sample(batch, [nearest_resize(batch.label, size).unsqueeze(1).short() for size in sizes]))
+    return plan, c, samples
+
+
+def bench(dataset: Path, steps: int) -> str:
+    with tempfile.TemporaryDirectory() as root:
+        plan, c, samples = prepared(dataset, Path(root), steps)
+    sides = {
+        "nnU-Net": theirs(plan, c),
+        "autoseg, float32": ours(plan, c, Device(torch.device("cpu"), torch.float32)),
+        f"autoseg, {str(choose_device('cpu').compute).removeprefix('torch.')} (its choice here)": ours(
+            plan, c, choose_device("cpu")
+        ),
+    }
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    losses: dict[str, list[float]] = {name: [] for name in sides}
+    for i, sample in enumerate(samples):
+        rate = c.training.learning_rate * learning_rate_factor(c.training.schedule, i / steps, 0.0)
+        for name, step in sides.items():
+            began = time.perf_counter()
+            losses[name].append(step(sample, rate))
+            times[name].append(time.perf_counter() - began)
+        print(i, {name: (f"{times[name][-1]:.2f} s", f"{losses[name][-1]:.3f}") for name in sides}, flush=True)
+    reference = statistics.median(times["nnU-Net"][2:])
+    quarter = max(1, steps // 4)
+    spans = ", ".join(f"{q * quarter + 1}–{(q + 1) * quarter}" for q in range(4))
+    lines = [
+        f"| | s a step (median) | ratio | loss, mean of steps {spans} |",
+        "| --- | ---: | ---: | --- |",
+    ]
+    for name in sides:
+        seconds = statistics.median(times[name][2:])
+        curve = ", ".join(f"{statistics.mean(losses[name][q * quarter : (q + 1) * quarter]):.3f}" for q in range(4))
+        lines.append(f"| {name} | {seconds:.2f} | {reference / seconds:.2f}× | {curve} |")
+    patch = "×".join(map(str, c.patch.patch_size))
+    about = (
+        f"`python benchmarks/bench_step_nnunet.py {dataset.name} --steps {steps}` on {platform.machine()}, "
+        f"{len(os.sched_getaffinity(0))} cores; torch {version('torch')}, nnunetv2 {version('nnunetv2')}.\n"
+        f"Patch {patch}, batch {c.patch.batch_size}, features {', '.join(map(str, c.network.features))}."
+    )
+    return "\n".join(["# A training step beside nnU-Net's", "", about, "", *lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    table = bench(options.dataset.resolve(), options.steps)
+    print(table)
+    if options.out:
+        options.out.write_text(table)
+
+
+if __name__ == "__main__":
+    main()
