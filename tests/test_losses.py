@@ -236,3 +236,40 @@ def test_nearest_resize_gains_no_values(sizes: list[tuple[int, int]], seed: int)
     assert resized.shape == (2, *(b for _, b in sizes))
     for before, after in zip(target, resized):
         assert set(after.unique().tolist()) <= set(before.unique().tolist())
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_the_written_out_gradient_is_that_of_its_parts(batch_dice: bool) -> None:
+    """In double precision to the last digits, over more classes than are computed at once."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 11, 4, 5, 6, generator=generator, dtype=torch.float64)
+    target = torch.randint(11, (3, 4, 5, 6), generator=generator)
+    target[0, 0], target[1] = IGNORE, IGNORE
+    whole, parts = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    loss = dice_ce(whole, target, IGNORE, batch_dice)
+    expected = ce(parts, target, IGNORE) + dice(parts, target, IGNORE, batch_dice)
+    torch.testing.assert_close(loss, expected)
+    (2 * loss).backward()
+    (2 * expected).backward()
+    torch.testing.assert_close(whole.grad, parts.grad, rtol=1e-9, atol=1e-15)
+
+
+def test_half_precision_keeps_small_gradients() -> None:
+    """A voxel that is right already has a gradient a thousand times smaller than its parts, which must not round it away."""
+    half = torch.tensor([[[8.0, 0.0], [0.0, 8.0], [0.0, 0.5]]], dtype=torch.bfloat16).requires_grad_()
+    single = half.detach().float().requires_grad_()
+    target = torch.tensor([[0, 1]])
+    dice_ce(half, target, IGNORE).backward()
+    dice_ce(single, target, IGNORE).backward()
+    assert half.grad is not None
+    assert half.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(half.grad.float(), single.grad, rtol=0.01, atol=0)
+
+
+def test_a_hopeless_voxel_still_has_a_gradient() -> None:
+    logits = torch.tensor([[[500.0], [0.0]]], requires_grad=True)
+    loss = dice_ce(logits, torch.tensor([[1]]), IGNORE)
+    loss.backward()
+    assert 80 < loss.item() < 500
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, torch.tensor([[[1.0], [-1.0]]]))

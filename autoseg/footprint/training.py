@@ -27,7 +27,7 @@ blocks that torch's allocator has cut and cannot join; not measured."""
 
 LOADED_BATCHES = 5  # the one that is learnt from, three that wait (sampling.Loader), and the copies made while one is stacked
 
-LOSS_COPIES = 4  # float32 maps of all classes: log-softmax, its exponential, and a gradient for each of the two
+LOSS_COPIES = 2  # float32 maps of all classes: the logits as float32 and their softmax
 LOSS_VOXEL = 32  # bytes: two int64 indices, the probability of the true class and its logarithm, masks
 
 

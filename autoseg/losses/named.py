@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SMOOTH = 1e-5  # in numerator and denominator of the soft Dice, as nnU-Net
+from autoseg.losses.dice_ce import SMOOTH, dice_ce
+
 GAMMA = 2.0  # of the focal loss (Lin et al. 2017)
 WORST = 0.1  # share of the voxels that topk_ce learns from, as nnU-Net's variant
 
@@ -88,15 +89,6 @@ def focal(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = 
 def dice(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
     """Minus the mean soft Dice of the structures (background left out), between -1 (perfect) and 0."""
     return -_soft_dice(_Voxels.of(logits, target, ignore_index), batch_dice)
-
-
-def dice_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
-    """Cross entropy minus soft Dice, between about -1 (perfect) and +inf.
-
-    Source: Isensee et al., nnU-Net, Nature Methods 2021 (equal weights).
-    """
-    voxels = _Voxels.of(logits, target, ignore_index)
-    return -voxels.mean(voxels.picked) - _soft_dice(voxels, batch_dice)
 
 
 def dice_focal(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
