@@ -73,7 +73,7 @@ def prepare_stage_before(
     """For the second stage of a cascade: brings what the first one says about the prepared cases to their grid.
 
     Raises:
-        UsageError: a fold of the first stage is not trained yet, or left out some of its cases.
+        UsageError: a fold of the first stage is not trained yet.
     """
     folder = workspace.about(dataset.name)
     plan = load_plan(folder / "plan.json")
@@ -82,7 +82,10 @@ def prepare_stage_before(
     if cascade is None:
         return
     keys = {c.name: key for c in dataset.cases if (key := stored_key(cascade.prepared, c.name)) is not None}
-    cascade.prepare(dataset.cases, load_folds(folder / "splits.json"), keys, failures, workers)
+    folds = load_folds(folder / "splits.json")
+    if remark := cascade.remark(folds):
+        log.warning("note: %s", remark)
+    cascade.prepare(dataset.cases, folds, keys, failures, workers)
 
 
 def forget_run(run: Path) -> None:

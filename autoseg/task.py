@@ -54,13 +54,13 @@ def train_task(
     digests = {c.name: c.digest for c in load_fingerprint(folder / "fingerprint.json").cases}
     wanted = {n: prepared_key(digest, plan.data, chosen.space) for n, digest in digests.items()}
     ready = {c.name: c for c in dataset.cases if c.name in wanted and stored_key(prepared, c.name) == wanted[c.name]}
+    if len(ready) < len(folds.cases):
+        log.warning("note: %d of %d cases are not prepared: autoseg preprocess", len(folds.cases) - len(ready), len(folds.cases))
     cascade = cascade_of(plan, name, workspace.runs(dataset.name), workspace.prepared(dataset.name))
     if cascade:
         maps = cascade.predictions(folds)
         keys = {n: cascade.key(maps[n], wanted[n]) for n in ready if n in maps}
         ready = {n: c for n, c in ready.items() if n in keys and stored_key(cascade.folder, n) == keys[n]}
-    if len(ready) < len(folds.cases):
-        log.warning("note: %d of %d cases are not prepared: autoseg preprocess", len(folds.cases) - len(ready), len(folds.cases))
     if remark := folds.remark(fold):
         log.warning("note: %s", remark)
     return TrainTask(
