@@ -40,6 +40,12 @@ def test_fingerprint_makes_folds_and_later_extends_them(dataset: Dataset, tmp_pa
     old = {name: i for i, fold in enumerate(before.validation) for name in fold}
     assert all(old.get(name, i) == i for i, fold in enumerate(after.validation) for name in fold)
 
+    shutil.copy(dataset.root / "labelsTr" / "phantom_002.nii.gz", dataset.root / "labelsTr" / "phantom_001.nii.gz")
+    fingerprint_dataset(dataset, workspace, failures, 0)
+    mended = load_folds(about / "splits.json")
+    assert "phantom_001" in mended.validation[old["phantom_001"]]
+    assert mended.vanished == {"phantom_100": str(old["phantom_000"])}
+
 
 def folds_of(dataset: Dataset, workspace: Workspace) -> Folds:
     fingerprint_dataset(open_dataset(dataset.root), workspace, [], 0)
