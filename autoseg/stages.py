@@ -104,6 +104,12 @@ def _update_folds(dataset: Dataset, fingerprint: Fingerprint, path: Path) -> Non
     if old is None and by_hand.is_file():
         old = read_nnunet_splits(by_hand, names, fingerprint.hash)
         log.info("%d folds from %s, %d cases for training only", len(old.validation), by_hand, len(old.training_only))
+    elif old and by_hand.is_file() and by_hand.stat().st_mtime_ns > path.stat().st_mtime_ns:
+        notices.insert(
+            0,
+            f"{by_hand} is newer than {path}, which stays in force; for the newer one delete splits.json, then autoseg "
+            "fingerprint and autoseg train --restart",
+        )
     given = (digests, fingerprint.hash, patients.of)
     folds = make_folds(*given) if old is None else extend_folds(old, *given)
     if (summary := patients.summary(digests)) and not folds.leaks and not (old and old.patients):
