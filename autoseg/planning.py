@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+from autoseg.claim import check_claim
 from autoseg.dataset import Dataset, read_description
 from autoseg.edits import apply_edits, find_edits
 from autoseg.errors import DataError, UsageError
@@ -88,7 +89,9 @@ def plan_dataset(dataset: Dataset, workspace: Workspace, wish: Wish = Wish(), re
 
     Raises:
         PlanError: the plan at hand is malformed, or its edits contradict the new plan.
+        UsageError: the workspace holds work on another dataset of this name.
     """
+    check_claim(dataset.name, dataset.root, workspace)
     folder = workspace.about(dataset.name)
     fingerprint = load_fingerprint(folder / "fingerprint.json")
     budget = wish.budget(workspace)
@@ -148,7 +151,7 @@ def find_plan(path: Path, workspace: Workspace, wish: Wish = Wish()) -> Plan:
     """The plan that a path stands for: a plan file, a folder with a plan.json, a planned dataset, or nnU-Net's folder of one.
 
     Raises:
-        UsageError: the dataset has not been planned.
+        UsageError: the dataset has not been planned, or another one of this name has.
         PlanError: the file is no plan.
     """
     if path.is_file():
@@ -157,7 +160,10 @@ def find_plan(path: Path, workspace: Workspace, wish: Wish = Wish()) -> Plan:
         return load_plan(path / "plan.json")
     if is_nnunet_folder(path):
         return plan_nnunet_folder(path, wish)
-    return load_plan(workspace.about(path.resolve().name) / "plan.json")
+    name = path.resolve().name
+    if path.is_dir():
+        check_claim(name, path, workspace)
+    return load_plan(workspace.about(name) / "plan.json")
 
 
 def describe_plan(plan: Plan, path: Path) -> str:

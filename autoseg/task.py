@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.cascade import cascade_of
+from autoseg.claim import check_claim
 from autoseg.dataset import Case, Dataset
 from autoseg.fingerprint import load_fingerprint
 from autoseg.folds import load_folds
@@ -44,8 +45,10 @@ def train_task(
     Cases that are not prepared as the plan now says are left out, with a note.
 
     Raises:
-        UsageError: not planned yet, no such configuration or fold; the folds of an earlier stage are not all trained.
+        UsageError: not planned yet, no such configuration or fold; the folds of an earlier stage are not all trained; the
+            workspace holds work on another dataset of this name.
     """
+    check_claim(dataset.name, dataset.root, workspace)
     folder = workspace.about(dataset.name)
     plan = load_plan(folder / "plan.json")
     name, chosen = plan.configuration(configuration)
