@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.dataset import read_description
-from autoseg.errors import ResourceError, UsageError
+from autoseg.errors import DataError, ResourceError, UsageError
 from autoseg.facts import SCHEMA_VERSION, CaseFacts
 from autoseg.fingerprint import Fingerprint, Intensity
 from autoseg.footprint import conv_elements, multiply_accumulates, training_memory
@@ -195,6 +195,28 @@ def test_spacing_is_the_median_unless_slices_are_thick_and_few() -> None:
     spacing, why = target_spacing(fingerprint(some_thin).cases)
     assert spacing == pytest.approx((1.20001, 1, 1.2))
     assert "coarser in-plane spacing 1.2 mm" in why
+
+
+@pytest.mark.parametrize(
+    ("spacing", "shape", "message"),
+    [
+        (
+            (0.0, 1.0, 1.0),
+            (9, 9, 9),
+            r"case case_001: the fingerprint holds a spacing that cannot be; found: \(0\.0, 1\.0, 1\.0\) mm",
+        ),
+        ((1.0, float("nan"), 1.0), (9, 9, 9), "holds a spacing that cannot be"),
+        ((1.0, 1.0, -1.0), (9, 9, 9), "allowed: more than 0 mm along every axis; fix: correct the header"),
+        ((1.0, 1.0, float("inf")), (9, 9, 9), "holds a spacing that cannot be"),
+        ((1.0, 1.0, 1.0), (9, 0, 9), "holds a shape that cannot be"),
+    ],
+)
+def test_fingerprints_that_cannot_be(spacing: tuple[float, ...], shape: tuple[int, ...], message: str) -> None:
+    good = ((1.0, 1.0, 1.0), (9, 9, 9))
+    with pytest.raises(DataError, match=message):
+        make_plan(fingerprint([good, (spacing, shape)]), GPU)
+    with pytest.raises(DataError, match="nothing can be planned without a case"):
+        make_plan(fingerprint([]), GPU)
 
 
 def test_coarsest_axis_comes_first() -> None:

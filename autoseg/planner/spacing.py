@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 
+from autoseg.errors import DataError
 from autoseg.facts import CaseFacts
 from autoseg.geometry import resampled_shape
 from autoseg.planner.wording import number, numbers
@@ -21,7 +23,11 @@ def target_spacing(cases: Sequence[CaseFacts]) -> tuple[tuple[float, float, floa
 
     The median of the cases, except along an axis with thick and few slices: there one of the finest spacings, so that cases
     with thin slices lose little (nnU-Net; Isensee et al. 2021).
+
+    Raises:
+        DataError: no case, or one whose spacing cannot be.
     """
+    _check(cases)
     spacings = np.array([case.spacing for case in cases])
     median = np.percentile(spacings, 50, axis=0)
     shape = np.percentile([case.shape_after_crop for case in cases], 50, axis=0)
@@ -46,6 +52,21 @@ def median_shape(cases: Sequence[CaseFacts], spacing: Sequence[float] | None) ->
     """Median size (z, y, x) in voxels of the cropped cases at that spacing, or of their files for None; halves occur."""
     shapes = [resampled_shape(c.shape_after_crop, c.spacing, spacing) if spacing is not None else c.shape for c in cases]
     return tuple(float(n) for n in np.median(shapes, axis=0))
+
+
+def _check(cases: Sequence[CaseFacts]) -> None:
+    if not cases:
+        raise DataError("nothing can be planned without a case", fix="autoseg fingerprint -d DATASET")
+    for case in cases:
+        for what, values, unit in (("spacing", case.spacing, "mm"), ("shape", case.shape_after_crop, "voxels")):
+            if not all(0 < value < inf for value in values):
+                raise DataError(
+                    f"the fingerprint holds a {what} that cannot be",
+                    case=case.name,
+                    found=f"{values} {unit} (z, y, x)",
+                    allowed=f"more than 0 {unit} along every axis",
+                    fix="correct the header of the image, then autoseg fingerprint -d DATASET",
+                )
 
 
 def coarsest_first(spacing: Sequence[float]) -> tuple[int, ...]:
