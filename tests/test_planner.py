@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -469,6 +470,21 @@ def test_which_configuration_to_train_first(
     plan = make_plan(fingerprint([(spacing, shape)] * 30), budget)
     assert plan.first == name
     assert reason in plan.why["first"]
+
+
+@pytest.mark.parametrize(
+    ("n_cases", "words"),
+    [
+        (1, "a single case leaves nothing to validate on: -f all"),
+        (3, "with 3 cases .*: -f 0,1,2 v"),
+        (19, "-f 0,1,2,3,4 v"),
+        (20, ""),
+    ],
+)
+def test_small_datasets_are_told_to_train_all_folds(n_cases: int, words: str) -> None:
+    reason = make_plan(fingerprint([((1.0,) * 3, (64, 64, 64))] * n_cases), GPU).why["first"]
+    assert re.search(words, reason)
+    assert (";" in reason) == (n_cases < 20)
 
 
 def test_budget() -> None:

@@ -25,7 +25,7 @@ from autoseg.plan import (
     SpacePlan,
 )
 from autoseg.planner.architecture import Architecture, architecture_reasons, plan_architecture
-from autoseg.planner.choice import choose_first
+from autoseg.planner.choice import choose_first, few_cases
 from autoseg.planner.estimate import estimate
 from autoseg.planner.family import FAMILIES
 from autoseg.planner.lowres import plan_lowres
@@ -78,7 +78,8 @@ def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
             compute=budget.number_type,
             recipe=cast(Recipe, budget.recipe),
         ),
-        why={"first": first_reason} | {f"data.channels[{i}].normalization": reason for i, (_, reason) in enumerate(channels)},
+        why={"first": first_reason + few_cases(len(fingerprint.cases))}
+        | {f"data.channels[{i}].normalization": reason for i, (_, reason) in enumerate(channels)},
     )
 
 

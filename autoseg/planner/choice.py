@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
+from autoseg.folds import N_FOLDS
 from autoseg.plan import Configuration
 from autoseg.planner.wording import number
 
+FEW_CASES = 20  # with fewer a fold is validated on three cases or less
 FEW_SLICES = 5  # with fewer a 3D kernel mostly sees what lies beyond the first and the last slice
 THICK = 8.0  # times the spacing in the plane, from which neighbouring slices tell little about each other
+
+
+def few_cases(n_cases: int) -> str:
+    """What a small dataset asks for, to be added to the reason; nothing for others."""
+    if n_cases >= FEW_CASES:
+        return ""
+    if n_cases == 1:
+        return "; a single case leaves nothing to validate on: -f all"
+    folds = ",".join(str(i) for i in range(min(n_cases, N_FOLDS)))
+    return f"; with {n_cases} cases the score of one fold says little: -f {folds} validates on all of them"
 
 
 def choose_first(
