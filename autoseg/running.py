@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import dataclass, field, replace
+from statistics import median
 
 import torch
 
@@ -48,6 +49,15 @@ class Running:
     @property
     def elapsed(self) -> float:
         return self.state.elapsed + time.monotonic() - self.began
+
+    @property
+    def step_s(self) -> float:
+        """Median seconds of a step in the epochs since the run was set up; 0 where there are none.
+
+        Those before an interruption or an extension may be another machine's.
+        """
+        own = [row.step_seconds for row in self.state.history if row.seconds > self.state.elapsed]
+        return median(own) if own else 0.0
 
     def progress(self) -> float:
         began, per_epoch = self.state.began, self.configuration.training.steps_per_epoch

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,15 @@ from autoseg.task import TrainTask
 from autoseg.validation import validate
 
 SAVE_EVERY = 120.0  # seconds of work that a crash may cost
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fold that is done; `skipped` if it had been finished before, so that nothing was trained now."""
+
+    task: TrainTask
+    record: RunRecord
+    skipped: bool
 
 
 def train(
@@ -107,7 +116,7 @@ def train_folds(
     extend: bool = False,
     patience: int | None = None,
     pretrained: Pretrained | None = None,
-) -> Iterator[tuple[TrainTask, RunRecord]]:
+) -> Iterator[Trained]:
     """`train` for several folds, one after another; the budget is that of each. Ends after a fold that the user has stopped.
 
     Raises:
@@ -120,10 +129,10 @@ def train_folds(
     for i, task in enumerate(tasks):
         if len(tasks) > 1:
             log.info("fold %s, %d of %d; the budget is for each", task.fold, i + 1, len(tasks))
-        before = is_finished(task.run)
+        skipped = is_finished(task.run) and not extend
         record = train(task, budget, device, extend, patience, pretrained)
-        yield task, record
-        if record.stopped in BY_USER and not before and i + 1 < len(tasks):
+        yield Trained(task, record, skipped)
+        if record.stopped in BY_USER and not skipped and i + 1 < len(tasks):
             log.warning("not trained: fold %s; the same command goes on", ", ".join(t.fold for t in tasks[i + 1 :]))
             return
 
@@ -263,7 +272,7 @@ def _finish(run: Running, prepared: set[str], stopped: str | None) -> RunRecord:
         postprocess=result.rules,
         stopped=stopped,
         pretrained=str(run.state.transfer) if run.state.transfer else None,
-        step_s=float(np.median([row.step_seconds for row in run.state.history])) if run.state.history else 0.0,
+        step_s=run.step_s,
     )
     write_text(task.run / "run.json", to_json(record))
     return record

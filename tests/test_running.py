@@ -131,6 +131,18 @@ def test_an_extension_in_time(tiny: Tiny, float32_cpu: Device, tmp_path: Path, m
     assert [row["epoch"] for row in history(tmp_path)] == [str(i + 1) for i in range(n + 10)]
 
 
+def test_a_run_knows_how_fast_its_latest_steps_were(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps before an interruption or an extension may have been another machine's."""
+    own_clock(monkeypatch, 2, 0.1)
+    assert train(tiny.task(tmp_path), Budget(epochs=4), float32_cpu).step_s == 2
+    own_clock(monkeypatch, 5, 0.1)
+    assert train(tiny.task(tmp_path), Budget(epochs=1), float32_cpu, extend=True).step_s == 5
+    (tmp_path / "run.json").unlink()  # killed during the validation: only that is left
+    assert train(tiny.task(tmp_path), None, float32_cpu).step_s == 0
+
+
 def test_only_what_is_finished_can_be_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"only a finished run can be extended; .*found: nothing trained"):
         train(tiny.task(tmp_path), EPOCHS, float32_cpu, extend=True)

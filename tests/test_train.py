@@ -334,8 +334,9 @@ def test_several_folds_in_turn(tiny: Tiny, float32_cpu: Device, tmp_path: Path, 
     caplog.set_level("INFO")
     first = train(folds(tiny, tmp_path, "1")[0], Budget(epochs=1), float32_cpu)
     done = list(train_folds(folds(tiny, tmp_path, "0", "1", "2"), Budget(epochs=1), float32_cpu))
-    assert [task.fold for task, _ in done] == [record.fold for _, record in done] == ["0", "1", "2"]
-    assert done[1][1] == first
+    assert [d.task.fold for d in done] == [d.record.fold for d in done] == ["0", "1", "2"]
+    assert done[1].record == first
+    assert [d.skipped for d in done] == [False, True, False]
     assert "fold 2, 3 of 3; the budget is for each" in caplog.messages
     assert len(load_model(folds_of(tmp_path), float32_cpu)[0].networks) == 3
 
@@ -354,7 +355,7 @@ def test_a_fold_that_was_stopped_is_the_last_one(
     assert len(list(train_folds(tasks, EPOCHS, float32_cpu))) == 1
     assert "not trained: fold 1, 2; the same command goes on" in caplog.text
     monkeypatch.undo()
-    done = [record for _, record in train_folds(tasks, EPOCHS, float32_cpu)]
+    done = [d.record for d in train_folds(tasks, EPOCHS, float32_cpu)]
     assert [(record.steps, record.stopped) for record in done] == [(1, "Ctrl-C"), (6, None), (6, None)]
 
 

@@ -68,11 +68,13 @@ def run(
         for task in tasks:
             forget_run(task.run)
     records = []
-    for task, record in train_folds(tasks, budget, place, extend is not None, patience, weights):
+    for done in train_folds(tasks, budget, place, extend is not None, patience, weights):
+        task, record = done.task, done.record
         records.append(record)
         model = task.run if len(tasks) == 1 else task.run.parent  # all folds together
         workspace.remember_model(model)
-        note_speed(workspace, task.plan, task.configuration, place.place.type, record.step_s)
+        if not done.skipped:  # another plan or machine may have been behind it
+            note_speed(workspace, task.plan, task.configuration, place.place.type, record.step_s)
         if not json:
             for name, dice in record.structure_dice.items():
                 typer.echo(f"{name:24} Dice {'--' if dice is None else f'{dice:.3f}'}")
