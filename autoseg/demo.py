@@ -17,7 +17,7 @@ from autoseg.predict import predict
 from autoseg.progress import log
 from autoseg.runs import common_rules, folds_of
 from autoseg.schedule import Budget
-from autoseg.stages import fingerprint_dataset, forget_run, prepare_dataset
+from autoseg.stages import fingerprint_dataset, forget_runs, prepare_dataset
 from autoseg.task import train_task
 from autoseg.train import train
 from autoseg.workspace import Workspace
@@ -43,7 +43,7 @@ def run_demo(folder: Path, seconds: float, device: str) -> Report:
 
     log.info("\n3. autoseg train --time %ds", seconds)
     task = train_task(dataset, workspace, None, "0")
-    forget_run(task.run)
+    forget_runs([task.run])
     train(task, Budget(seconds=seconds), choose_device(device))
     workspace.remember_model(task.run)
 

@@ -42,6 +42,10 @@ def test_folds_in_turn_then_one_further_then_anew(tiny: Tiny, tmp_path: Path, ca
     assert json.loads(done.stdout)["steps"] == 3
     assert str(runs / "fold_0") in json.loads(done.stdout)["pretrained"]
     assert (runs / "fold_1.previous" / "run.json").is_file()
+    for name in ("fold_1", "fold_1.previous"):
+        with pytest.raises(UsageError, match="weights to begin with lie in a run that --restart takes away"):
+            typed(tiny, root, "-f", "0,1", "--epochs", "1", "--restart", "--pretrained", str(runs / name))
+    assert sorted(p.name for p in runs.iterdir()) == ["fold_0", "fold_1", "fold_1.previous"]
 
 
 def test_only_what_is_trained_now_tells_the_speed(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def run(
     from autoseg.pretrained import asked_weights
     from autoseg.progress import log
     from autoseg.schedule import asked_budget
-    from autoseg.stages import forget_run, prepare_dataset, prepare_stage_before
+    from autoseg.stages import forget_runs, prepare_dataset, prepare_stage_before
     from autoseg.task import train_task
     from autoseg.train import train_folds
     from autoseg.workspace import Workspace
@@ -65,8 +65,7 @@ def run(
     tasks = [train_task(about, workspace, configuration, name, seed, workers) for name in parse_folds(fold)]
     place = choose_device(device)
     if restart:  # nothing that is wrong above costs a run
-        for task in tasks:
-            forget_run(task.run)
+        forget_runs([task.run for task in tasks], weights.model if weights else None)
     records = []
     for done in train_folds(tasks, budget, place, extend is not None, patience, weights):
         task, record = done.task, done.record
