@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Tiny
+from typer.testing import CliRunner
 
-from autoseg.batch import Failure
+from autoseg.batch import Failure, read_failures
 from autoseg.cascade import Cascade, cascade_of
+from autoseg.cli import app
 from autoseg.dataset import images_in
 from autoseg.device import Device
 from autoseg.errors import UsageError
@@ -113,6 +115,29 @@ def test_label_maps_are_prepared_again_when_a_prediction_has_changed(tiny: Tiny,
     prepare_stage_before(tiny.dataset, copy, "3d_cascade", failures, 0)
     assert [f.case for f in failures] == [NAMES[2]]
     assert "has another shape than the case" in failures[0].reason
+
+
+def test_the_list_of_failures_follows_each_call(tiny: Tiny, workspace: Workspace, tmp_path: Path) -> None:
+    copy = Workspace(tmp_path / "work")
+    shutil.copytree(workspace.root, copy.root)
+    path = cascade(tiny, copy).predictions(load_folds(copy.about(tiny.dataset.name) / "splits.json"))[NAMES[2]]
+    whole = path.read_bytes()
+    label_map = read_label_map(path, tiny.dataset.labels)
+    z, y, x = label_map.data.shape
+    grid = label_map.grid.crop(Box((0, 0, 0), (z - 1, y, x)))
+    write_label_map(path, replace(label_map, data=label_map.data[:-1], grid=grid), like=path)
+
+    def trained(configuration: str) -> tuple[int, list[tuple[str, str]]]:
+        words = ["train", "-d", str(tiny.data), "--root", str(copy.root), "-c", configuration, "-f", "0", "--epochs", "1"]
+        code = CliRunner().invoke(app, [*words, "--device", "cpu"], catch_exceptions=False).exit_code
+        return code, [(f.case, f.stage) for f in read_failures(copy.about(tiny.dataset.name) / "failed.csv")]
+
+    row = (NAMES[2], "prepare 3d_lowres for 3d_cascade")
+    assert trained("3d_cascade") == (4, [row])
+    assert trained("3d_cascade") == (4, [row])
+    assert trained("3d_lowres") == (0, [row])  # which knows nothing of the other stage
+    path.write_bytes(whole)
+    assert trained("3d_cascade") == (0, [])
 
 
 def test_folds_and_cases_that_are_missing_are_named(tiny: Tiny, workspace: Workspace, tmp_path: Path) -> None:

@@ -82,4 +82,5 @@ def run(
         log.info("model: %s", model)
     o.show(records if len(tasks) > 1 else records[0], json)
     log.info("next: autoseg predict -i IMAGES -o MASKS")
-    o.finish(failures, workspace.about(about.name), len(tasks[0].training), "preprocess")
+    stages = ("preprocess", "prepare") if tasks[0].before else ("preprocess",)  # what a stage before said is prepared, too
+    o.finish(failures, workspace.about(about.name), len(tasks[0].training), *stages)
