@@ -14,13 +14,14 @@ from pathlib import Path
 
 from autoseg.batch import Failure, run_cases
 from autoseg.dataset import Case, case_name
-from autoseg.errors import GeometryError, UsageError
+from autoseg.errors import GeometryError, UsageError, some
 from autoseg.files import sha256
 from autoseg.folds import Folds
 from autoseg.io import read_label_map
 from autoseg.placement import Prepared
 from autoseg.plan import Plan
 from autoseg.prepare import prepare_labels
+from autoseg.runs import is_finished
 from autoseg.store import StoredCase, remove_case, stored_key, stored_names, write_case
 
 
@@ -43,15 +44,15 @@ class Cascade:
     folder: Path
 
     def predictions(self, folds: Folds) -> dict[str, Path]:
-        """For each case the label map of the fold that was validated on it.
+        """For each case the label map of the fold that was validated on it; cases without one are left out.
 
         Raises:
-            UsageError: a fold is not trained yet, or left out some of its validation cases; names them.
+            UsageError: a fold is not trained yet, or there is no label map at all.
         """
         found = {
             fold: {case_name(p): p for p in sorted((self.runs / f"fold_{fold}" / "validation").glob("*")) if p.is_file()}
             for fold in folds.names
-            if fold != "all" and (self.runs / f"fold_{fold}" / "run.json").is_file()
+            if fold != "all" and is_finished(self.runs / f"fold_{fold}")
         }
         missing = [fold for fold in folds.names if fold != "all" and not found.keys() >= {fold}]
         if missing or not found:
@@ -61,15 +62,28 @@ class Cascade:
                 found="not finished: " + (", ".join(f"fold {fold}" for fold in missing) or "any fold"),
                 fix=f"autoseg train -c {self.previous} -f {missing[0] if missing else 0}, and so on",
             )
-        maps = {name: maps.get(name) for fold, maps in found.items() for name in folds.validation_cases(fold)}
-        if absent := sorted(name for name, path in maps.items() if path is None):
+        maps = {n: maps[n] for fold, maps in found.items() for n in folds.validation_cases(fold) if n in maps}
+        if not maps:
             raise UsageError(
-                f"{self.previous} was not validated on every case",
+                f"{self.previous} was not validated on any case",
                 file=self.runs,
-                found=f"{len(absent)} missing, such as {', '.join(absent[:3])}",
-                fix=f"train {self.previous} again with a larger --time, which leaves time to validate",
+                fix=f"autoseg train -c {self.previous} --restart with a larger --time, which leaves time to validate",
             )
-        return {name: path for name, path in maps.items() if path is not None}
+        return maps
+
+    def remark(self, folds: Folds) -> str | None:
+        """Which cases cannot be learnt from since no fold has predicted them honestly, if there are any.
+
+        Raises:
+            UsageError: see `predictions`.
+        """
+        absent = sorted(set(folds.cases) - set(self.predictions(folds)))
+        if not absent:
+            return None
+        return (
+            f"{len(absent)} cases are left out of {self.configuration}, no fold of {self.previous} was validated on them: "
+            f"{some(absent)}; autoseg train -c {self.previous} --restart, with more --time if that was short"
+        )
 
     def key(self, prediction: Path, case_key: str) -> str:
         """Digest of all that a stored label map depends on."""
@@ -100,6 +114,8 @@ class Cascade:
         outdated = [c for c in cases if c.name in wanted and stored_key(self.folder, c.name) != wanted[c.name]]
 
         def work(case: Case) -> None:
+            if stored_key(self.folder, case.name) == wanted[case.name]:
+                return  # another fold, started at the same time, was quicker
             placement = StoredCase.open(self.prepared, case.name).placement
             label_map = read_label_map(maps[case.name], labels)
             if label_map.grid.shape != placement.source.shape:

@@ -14,6 +14,7 @@ from autoseg.records import to_json
 
 NOT_DECISIONS = ("schema_version", "name", "task", "origin", "why", "footprint")  # at whatever depth they stand
 CONFIGURATIONS = "configurations"
+WEIGHTY = ("space", "patch", "network")  # groups of a configuration that its footprint follows from
 
 Key = tuple[str, ...]
 
@@ -48,7 +49,9 @@ def find_edits(planned: Plan, now: Plan) -> tuple[Edit, ...]:
 
 
 def apply_edits(plan: Plan, edits: Sequence[Edit], source: str | Path) -> tuple[Plan, tuple[Edit, ...]]:
-    """The plan with the edits, each of them told in `why`; and those that have no place in it.
+    """The plan with the edits, and those that have no place in it.
+
+    Each edited value is told in `why`. Where patch, network or spacing were edited, the footprint is no longer known.
 
     Args:
         source: the plan's file, for messages.
@@ -108,6 +111,10 @@ def _set(document: dict[str, Any], edit: Edit) -> bool:
     place[int(name) if isinstance(place, list) else name] = edit.now
     inside = edit.key[0] == CONFIGURATIONS
     why = document[CONFIGURATIONS][edit.key[1]]["why"] if inside else document["why"]
+    if inside and edit.key[2] in WEIGHTY:
+        document[CONFIGURATIONS][edit.key[1]]["footprint"] = None
+        for estimated in [k for k in why if k.startswith("footprint.")]:
+            del why[estimated]
     key = _dotted(edit.key[2:] if inside else edit.key)
     planned = f"; planned before: {json.dumps(edit.planned)}"
     why[key] = f"set by hand{planned}" + (f"; planned now: {why[key]}" if key in why else "")

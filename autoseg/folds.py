@@ -33,13 +33,16 @@ class Folds:
         validation: names of the validation cases of folds 0, 1, …; no case is in two of them. A fold is empty once all of
             its cases have left the dataset, so that the others keep their numbers.
         training_only: cases that every fold learns from and none is judged by; only folds made by hand have some.
-        patients: the patient of each case that does not stand for a patient of its own.
+        patients: the patient of each case, vanished ones included, that does not stand for a patient of its own.
+        vanished: cases that have left the dataset, and the place they had: a fold, or 'training only'. Models may have learnt
+            from them, so that is where they go should they return.
     """
 
     dataset: str
     validation: tuple[tuple[str, ...], ...]
     training_only: tuple[str, ...] = ()
     patients: dict[str, str] = field(default_factory=dict)
+    vanished: dict[str, str] = field(default_factory=dict)
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -134,18 +137,24 @@ def extend_folds(folds: Folds, names: Iterable[str], dataset: str, patients: Map
     A new case joins its patient: where most of that patient's cases are, should they be in several places. New patients, those
     with most cases first, go to the fold that is smallest at that moment (the first of equals). While there are fewer than
     five folds of one patient each they open new ones; if a part of the cases is for training only, so are they, since the
-    validation cases were chosen by hand then. Removed cases vanish.
+    validation cases were chosen by hand then. Removed cases vanish; the place they had is kept for them and their patients.
     """
     wanted = set(names)
     known = {**folds.patients, **{name: patients.get(name, name) for name in wanted}}
+    titles = [*map(str, range(len(folds.validation))), TRAINING_ONLY]
     places = [list(fold) for fold in folds.validation] + [list(folds.training_only)]
+    present = set(folds.cases)
+    for name, title in folds.vanished.items():
+        if name not in present and title in titles:  # else edited by hand
+            places[titles.index(title)].append(name)
+    vanished = {name: title for title, place in zip(titles, places) for name in place if name not in wanted}
     kept = [[name for name in place if name in wanted] for place in places]
     homes: dict[str, Counter[int]] = defaultdict(Counter)
     for i, place in enumerate(places):
         for name in place:
             homes[known.get(name, name)][i] += 1
     *parts, training_only = kept
-    fresh = _by_patient(sorted(wanted - set(folds.cases)), patients)
+    fresh = _by_patient(sorted(wanted - {name for place in places for name in place}), patients)
     for patient, group in sorted(fresh.items(), key=lambda item: -len(item[1])):
         if patient in homes:
             kept[homes[patient].most_common(1)[0][0]].extend(group)
@@ -155,7 +164,7 @@ def extend_folds(folds: Folds, names: Iterable[str], dataset: str, patients: Map
             if len(parts) < N_FOLDS and all(len(_by_patient(part, patients)) == 1 for part in parts):
                 parts.append([])
             min(parts, key=len).extend(group)
-    return _folds(dataset, parts, training_only, patients)
+    return _folds(dataset, parts, training_only, known, vanished)
 
 
 def leak_notes(folds: Folds) -> list[str]:
@@ -201,10 +210,18 @@ def save_folds(folds: Folds, path: Path) -> None:
     write_text(path, to_json(folds))
 
 
-def _folds(dataset: str, parts: Iterable[Iterable[str]], training_only: Iterable[str], patients: Mapping[str, str]) -> Folds:
+def _folds(
+    dataset: str,
+    parts: Iterable[Iterable[str]],
+    training_only: Iterable[str],
+    patients: Mapping[str, str],
+    vanished: Mapping[str, str] = NOBODY,
+) -> Folds:
     validation, rest = tuple(tuple(sorted(part)) for part in parts), tuple(sorted(training_only))
     bare = Folds(dataset, validation, rest)
-    return Folds(dataset, validation, rest, {name: patients[name] for name in bare.cases if patients.get(name, name) != name})
+    names = sorted({*bare.cases, *vanished})
+    owners = {name: patients[name] for name in names if patients.get(name, name) != name}
+    return Folds(dataset, validation, rest, owners, dict(sorted(vanished.items())))
 
 
 def _by_patient(names: Iterable[str], patients: Mapping[str, str]) -> dict[str, list[str]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+from autoseg.claim import check_claim
 from autoseg.dataset import Dataset, read_description
 from autoseg.edits import apply_edits, find_edits
-from autoseg.errors import DataError
+from autoseg.errors import DataError, UsageError
 from autoseg.fingerprint import load_fingerprint
 from autoseg.footprint import STEP_PASSES, multiply_accumulates
 from autoseg.machine import find_gpu
@@ -47,7 +49,12 @@ class Wish:
         return self == Wish()
 
     def budget(self, workspace: Workspace) -> Budget:
-        """For this machine, as fast as trainings in the workspace have shown it to be."""
+        """For this machine, as fast as trainings in the workspace have shown it to be.
+
+        Raises:
+            UsageError: unknown device, family or recipe, or too little of something.
+        """
+        self._check_device()
         gpu = find_gpu() if self.device == "auto" or self.device.startswith("cuda") else None
         kind = "cuda" if self.device.startswith("cuda") or gpu else "cpu"
         own = gpu.memory_gb if gpu else CPU_MEMORY_GB
@@ -64,9 +71,14 @@ class Wish:
 
     def budget_elsewhere(self) -> Budget:
         """For a machine that is not this one: `auto` is a typical GPU with the memory of nnU-Net's default planner."""
+        self._check_device()
         kind = "cuda" if self.device == "auto" or self.device.startswith("cuda") else "cpu"
         memory = NNUNET_MEMORY_GB if self.memory_gb is None else self.memory_gb
         return Budget(kind, memory, self.family or "plain", self.time_s, recipe=self.recipe or "adamw_cosine")
+
+    def _check_device(self) -> None:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise UsageError("unknown device", found=self.device, allowed="auto, cpu, cuda, cuda:1, mps")
 
 
 def plan_dataset(dataset: Dataset, workspace: Workspace, wish: Wish = Wish(), replan: bool = False) -> Plan:
@@ -77,7 +89,9 @@ def plan_dataset(dataset: Dataset, workspace: Workspace, wish: Wish = Wish(), re
 
     Raises:
         PlanError: the plan at hand is malformed, or its edits contradict the new plan.
+        UsageError: the workspace holds work on another dataset of this name.
     """
+    check_claim(dataset.name, dataset.root, workspace)
     folder = workspace.about(dataset.name)
     fingerprint = load_fingerprint(folder / "fingerprint.json")
     budget = wish.budget(workspace)
@@ -137,7 +151,7 @@ def find_plan(path: Path, workspace: Workspace, wish: Wish = Wish()) -> Plan:
     """The plan that a path stands for: a plan file, a folder with a plan.json, a planned dataset, or nnU-Net's folder of one.
 
     Raises:
-        UsageError: the dataset has not been planned.
+        UsageError: the dataset has not been planned, or another one of this name has.
         PlanError: the file is no plan.
     """
     if path.is_file():
@@ -146,7 +160,10 @@ def find_plan(path: Path, workspace: Workspace, wish: Wish = Wish()) -> Plan:
         return load_plan(path / "plan.json")
     if is_nnunet_folder(path):
         return plan_nnunet_folder(path, wish)
-    return load_plan(workspace.about(path.resolve().name) / "plan.json")
+    name = path.resolve().name
+    if path.is_dir():
+        check_claim(name, path, workspace)
+    return load_plan(workspace.about(name) / "plan.json")
 
 
 def describe_plan(plan: Plan, path: Path) -> str:

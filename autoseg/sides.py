@@ -58,12 +58,6 @@ def side(name: str) -> Sided | None:
     )
 
 
-def other_side(name: str) -> str | None:
-    """The name with left and right exchanged, in lower case; None for a name whose words tell no side."""
-    found = side(name)
-    return found.partner if found else None
-
-
 def _by_words(words: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Sided | None:
     lower = [word.lower() for word in words]
     for left, right in pairs:

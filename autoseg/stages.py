@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autoseg.batch import Failure
 from autoseg.cascade import cascade_of
+from autoseg.claim import check_claim, claim
 from autoseg.dataset import Dataset
 from autoseg.errors import DataError, UsageError
 from autoseg.fingerprint import Fingerprint, has_fingerprint, load_fingerprint, take_fingerprint
@@ -33,17 +34,25 @@ def fingerprint_dataset(
 
     Raises:
         DataError: nothing can be used; patients.csv or nnU-Net's splits_final.json in the dataset's folder is faulty.
+        UsageError: the workspace holds work on another dataset of this name.
     """
+    check_claim(dataset.name, dataset.root, workspace)
     folder = workspace.about(dataset.name)
     notices: list[str] = []
     fingerprint = take_fingerprint(dataset, folder, failures, notices, workers, reader)
+    claim(dataset.name, dataset.root, workspace)  # not before: one without a usable case leaves the place to others
     _note(notices, folder / "fingerprint.json")
     _update_folds(dataset, fingerprint, folder / "splits.json")
     return fingerprint
 
 
 def ensure_fingerprint(dataset: Dataset, workspace: Workspace, failures: list[Failure], workers: int | None = None) -> None:
-    """Scans a dataset that has not been scanned before, or by an older autoseg that looked at less."""
+    """Scans a dataset that has not been scanned before, or by an older autoseg that looked at less.
+
+    Raises:
+        DataError, UsageError: see `fingerprint_dataset`.
+    """
+    check_claim(dataset.name, dataset.root, workspace)
     if not has_fingerprint(workspace.about(dataset.name) / "fingerprint.json"):
         fingerprint_dataset(dataset, workspace, failures, workers)
 
@@ -56,9 +65,15 @@ def prepare_dataset(
     workers: int | None,
     reader: PairReader | None = None,
 ) -> PreprocessReport:
-    """Brings the usable cases to the grid of a configuration; what is there and unchanged is kept."""
+    """Brings the usable cases to the grid of a configuration; what is there and unchanged is kept.
+
+    Raises:
+        DataError: no usable case.
+        UsageError: not planned yet, no such configuration; the workspace holds work on another dataset of this name.
+    """
     folder = workspace.about(dataset.name)
     plan = load_plan(folder / "plan.json")
+    claim(dataset.name, dataset.root, workspace)
     name, _ = plan.configuration(configuration)
     keys = {c.name: c.digest for c in load_fingerprint(folder / "fingerprint.json").cases}
     if not any(c.name in keys for c in dataset.cases):
@@ -73,7 +88,7 @@ def prepare_stage_before(
     """For the second stage of a cascade: brings what the first one says about the prepared cases to their grid.
 
     Raises:
-        UsageError: a fold of the first stage is not trained yet, or left out some of its cases.
+        UsageError: a fold of the first stage is not trained yet.
     """
     folder = workspace.about(dataset.name)
     plan = load_plan(folder / "plan.json")
@@ -82,7 +97,10 @@ def prepare_stage_before(
     if cascade is None:
         return
     keys = {c.name: key for c in dataset.cases if (key := stored_key(cascade.prepared, c.name)) is not None}
-    cascade.prepare(dataset.cases, load_folds(folder / "splits.json"), keys, failures, workers)
+    folds = load_folds(folder / "splits.json")
+    if remark := cascade.remark(folds):
+        log.warning("note: %s", remark)
+    cascade.prepare(dataset.cases, folds, keys, failures, workers)
 
 
 def forget_runs(runs: Sequence[Path], needed: Path | None = None) -> None:
@@ -125,6 +143,12 @@ def _update_folds(dataset: Dataset, fingerprint: Fingerprint, path: Path) -> Non
     if old is None and by_hand.is_file():
         old = read_nnunet_splits(by_hand, names, fingerprint.hash)
         log.info("%d folds from %s, %d cases for training only", len(old.validation), by_hand, len(old.training_only))
+    elif old and by_hand.is_file() and by_hand.stat().st_mtime_ns > path.stat().st_mtime_ns:
+        notices.insert(
+            0,
+            f"{by_hand} is newer than {path}, which stays in force; for the newer one delete splits.json, then autoseg "
+            "fingerprint and autoseg train --restart",
+        )
     given = (digests, fingerprint.hash, patients.of)
     folds = make_folds(*given) if old is None else extend_folds(old, *given)
     if (summary := patients.summary(digests)) and not folds.leaks and not (old and old.patients):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.cascade import cascade_of
+from autoseg.claim import check_claim
 from autoseg.dataset import Case, Dataset
 from autoseg.fingerprint import load_fingerprint
 from autoseg.folds import load_folds
@@ -44,8 +45,10 @@ def train_task(
     Cases that are not prepared as the plan now says are left out, with a note.
 
     Raises:
-        UsageError: not planned yet, no such configuration or fold; the folds of an earlier stage are not all trained.
+        UsageError: not planned yet, no such configuration or fold; the folds of an earlier stage are not all trained; the
+            workspace holds work on another dataset of this name.
     """
+    check_claim(dataset.name, dataset.root, workspace)
     folder = workspace.about(dataset.name)
     plan = load_plan(folder / "plan.json")
     name, chosen = plan.configuration(configuration)
@@ -54,13 +57,13 @@ def train_task(
     digests = {c.name: c.digest for c in load_fingerprint(folder / "fingerprint.json").cases}
     wanted = {n: prepared_key(digest, plan.data, chosen.space) for n, digest in digests.items()}
     ready = {c.name: c for c in dataset.cases if c.name in wanted and stored_key(prepared, c.name) == wanted[c.name]}
+    if len(ready) < len(folds.cases):
+        log.warning("note: %d of %d cases are not prepared: autoseg preprocess", len(folds.cases) - len(ready), len(folds.cases))
     cascade = cascade_of(plan, name, workspace.runs(dataset.name), workspace.prepared(dataset.name))
     if cascade:
         maps = cascade.predictions(folds)
         keys = {n: cascade.key(maps[n], wanted[n]) for n in ready if n in maps}
         ready = {n: c for n, c in ready.items() if n in keys and stored_key(cascade.folder, n) == keys[n]}
-    if len(ready) < len(folds.cases):
-        log.warning("note: %d of %d cases are not prepared: autoseg preprocess", len(folds.cases) - len(ready), len(folds.cases))
     if remark := folds.remark(fold):
         log.warning("note: %s", remark)
     return TrainTask(

@@ -3,7 +3,7 @@
 autoseg_work/
   last.json                          last planned dataset, last finished model
   speeds.json                        how fast trainings have been here, for the next plans
-  datasets/Task01_X/                 fingerprint.json, plan.json, splits.json, failed.csv: small, worth keeping
+  datasets/Task01_X/                 fingerprint.json, plan.json, splits.json, source.json, failed.csv: small, worth keeping
   prepared/Task01_X/3d_fullres/      cases on the plan's grid: safe to delete
   runs/Task01_X/3d_fullres/fold_0/   weights, metrics, curves: one model per fold
 """

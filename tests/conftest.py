@@ -120,10 +120,11 @@ def dataset(tiny: Tiny, tmp_path: Path) -> Dataset:
 
 @pytest.fixture
 def workspace(tiny: Tiny, tmp_path: Path) -> Workspace:
-    """The tiny dataset's documents without its prepared cases and runs."""
+    """The tiny dataset's documents without its prepared cases and runs, for a copy of the dataset."""
     from autoseg.workspace import Workspace
 
-    shutil.copytree(tiny.workspace.about(DATASET_NAME), tmp_path / "work" / "datasets" / DATASET_NAME)
+    about = tmp_path / "work" / "datasets" / DATASET_NAME
+    shutil.copytree(tiny.workspace.about(DATASET_NAME), about, ignore=shutil.ignore_patterns("source.json"))
     return Workspace(tmp_path / "work")
 
 

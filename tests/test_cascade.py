@@ -17,7 +17,7 @@ from autoseg.cli import app
 from autoseg.dataset import images_in
 from autoseg.device import Device
 from autoseg.errors import UsageError
-from autoseg.folds import load_folds
+from autoseg.folds import load_folds, save_folds
 from autoseg.geometry import Box
 from autoseg.image import Image
 from autoseg.io import read_image, read_label_map, write_label_map
@@ -140,7 +140,9 @@ def test_the_list_of_failures_follows_each_call(tiny: Tiny, workspace: Workspace
     assert trained("3d_cascade") == (0, [])
 
 
-def test_folds_and_cases_that_are_missing_are_named(tiny: Tiny, workspace: Workspace, tmp_path: Path) -> None:
+def test_folds_and_cases_that_are_missing_are_named(
+    tiny: Tiny, workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     copy = Workspace(tmp_path / "work")
     shutil.copytree(workspace.root, copy.root)
     runs = copy.runs(tiny.dataset.name) / "3d_lowres"
@@ -148,7 +150,19 @@ def test_folds_and_cases_that_are_missing_are_named(tiny: Tiny, workspace: Works
     for path in (runs / "fold_1" / "validation").glob("*"):
         path.unlink()
     (name,) = folds.validation_cases("1")
-    with pytest.raises(UsageError, match=rf"3d_lowres was not validated on every case.*found: 1 missing, such as {name}"):
+    prepare_stage_before(tiny.dataset, copy, "3d_cascade", [], 0)
+    assert f"1 cases are left out of 3d_cascade, no fold of 3d_lowres was validated on them: {name}; autoseg train" in caplog.text
+    assert {c.name for c in train_task(tiny.dataset, copy, "3d_cascade", "all").training} == set(NAMES) - {name}
+    assert "are not prepared" not in caplog.text
+    held_out = replace(folds, validation=folds.validation[:2], training_only=tuple(sorted(NAMES[2:])))
+    save_folds(replace(held_out, validation=(tuple(NAMES[:1]), tuple(NAMES[1:2]))), copy.about(tiny.dataset.name) / "splits.json")
+    caplog.clear()
+    prepare_stage_before(tiny.dataset, copy, "3d_cascade", [], 0)
+    assert "cases are left out of 3d_cascade" in caplog.text
+    save_folds(folds, copy.about(tiny.dataset.name) / "splits.json")
+    for path in runs.glob("fold_*/validation/*"):
+        path.unlink()
+    with pytest.raises(UsageError, match=r"3d_lowres was not validated on any case; .*--restart with a larger --time"):
         train_task(tiny.dataset, copy, "3d_cascade", "0")
     (runs / "fold_1" / "run.json").unlink()
     (runs / "fold_3" / "run.json").unlink()

@@ -82,6 +82,40 @@ def test_a_number_that_is_no_channel_belongs_to_the_name(tmp_path: Path) -> None
     assert all(c.label is not None and c.label.is_file() for c in cases)
 
 
+def test_a_stray_picture_leaves_the_channel_files_together(tmp_path: Path) -> None:
+    """It is a case of its own, as are files with numbers past the channels; each fails by itself."""
+    about = {**NNUNET, "channel_names": {"0": "CT", "1": "PET"}}
+    names = ("a_0000.nii.gz", "a_0001.nii.gz", "b_0001.nii.gz", "c_0000.nii.gz", "c_0001.nii.gz", "c_0002.nii.gz", "preview.jpg")
+    files = tuple(f"imagesTr/{name}" for name in (*names, "a.jpg"))
+    root = lay_out(tmp_path / "x", about, (*files, "labelsTr/a.nii.gz", "labelsTr/c.nii.gz"))
+    expected = {
+        "a": ["a_0000.nii.gz", "a_0001.nii.gz"],
+        "a.jpg": ["a.jpg"],  # another case than 'a'
+        "b": ["b_0001.nii.gz"],
+        **{f"c_000{i}": [f"c_000{i}.nii.gz"] for i in range(3)},
+        "preview": ["preview.jpg"],
+    }
+    dataset = open_dataset(root)
+    assert {c.name: [p.name for p in c.images] for c in dataset.cases} == expected
+    assert dataset.cases[0].label == root / "labelsTr/a.nii.gz"
+    assert {c.name: [p.name for p in c.images] for c in images_in(root / "imagesTr", 2)} == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "n_channels"),
+    [
+        (("scan_0000.nii.gz", "scan_0001.nii.gz", "scan_0002.nii.gz"), 2),  # 4D files, numbered
+        (("a_0000.nii.gz", "b_0000.nii.gz", "c.nii.gz"), 2),
+        (("a_0000.nii.gz", "b_0000.nii.gz", "c.nii.gz"), 1),
+    ],
+)
+def test_without_a_complete_group_numbers_belong_to_the_names(tmp_path: Path, names: tuple[str, ...], n_channels: int) -> None:
+    lay_out(tmp_path, None, tuple(f"new/{name}" for name in names))
+    assert [(c.name, c.images) for c in images_in(tmp_path / "new", n_channels)] == [
+        (name.removesuffix(".nii.gz"), (tmp_path / "new" / name,)) for name in names
+    ]
+
+
 def test_the_label_may_have_another_format_or_the_name_of_the_image(tmp_path: Path) -> None:
     root = lay_out(tmp_path / "x", NNUNET, ("imagesTr/a_0000.nii.gz", "labelsTr/a.nrrd"))
     assert open_dataset(root).cases[0].label == root / "labelsTr/a.nrrd"

@@ -208,6 +208,29 @@ def test_one_faulty_label_map_does_not_stop_the_rest(tmp_path: Path, caplog: pyt
         read_label_map(root / "labels" / "c.png", dataset.labels)
 
 
+def test_a_label_map_that_does_not_fit_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is faulty for now; the next time it is read again."""
+    from autoseg.dataset import inferred
+
+    root, memory = flat(tmp_path / "x", names="abc"), Workspace(tmp_path / "work").label_values("x")
+    put(root / "labels" / "b.png", 2 * LABEL)
+    whole = inferred.read_label_values
+
+    def read(path: Path) -> np.ndarray:
+        if path.name == "b.png":
+            raise MemoryError("8 GB")
+        return whole(path)
+
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "autoseg"):
+        patched.setattr(inferred, "read_label_values", read)
+        dataset = open_dataset(root, memory)
+    assert (dataset.labels.values, [c.name for c in dataset.cases]) == ((1, 4), ["a", "b", "c"])
+    assert any("1 label maps cannot be used, the first: case b: out of memory; found: 8 GB" in m for m in caplog.messages)
+    assert open_dataset(root, memory).labels.values == (1, 2, 4, 8)
+
+
 def test_label_maps_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, memory = flat(tmp_path / "x"), Workspace(tmp_path / "work").label_values("x")
     assert memory.parent == Workspace(tmp_path / "work").about("x")

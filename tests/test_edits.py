@@ -44,6 +44,7 @@ def test_edits_are_carried_to_a_new_plan() -> None:
     assert lost == ()
     chosen = merged.configurations["3d_fullres"]
     assert (chosen.patch.patch_size, chosen.patch.batch_size, chosen.training.epochs) == ((16, 32, 64), 3, 50)
+    assert chosen.footprint is None  # which was that of another batch
     assert merged.data.channels[0].normalization == "zscore"
     assert chosen.why["patch.batch_size"] == "set by hand; planned before: 2; planned now: memory"
     assert chosen.why["training.epochs"] == "set by hand; planned before: 1000"
@@ -72,6 +73,7 @@ def test_an_optional_value_may_be_edited() -> None:
     timed = replace(
         PLAN, configurations={**PLAN.configurations, "2d": replace(FLAT, training=replace(FLAT.training, time_s=None))}
     )
+    assert apply_edits(PLAN, EDITS[2:], "plan.json")[0].configurations["3d_fullres"].footprint == FINE.footprint
     edits = find_edits(PLAN, timed)
     assert edits == (Edit(("configurations", "2d", "training", "time_s"), 600.0, None),)
     assert apply_edits(PLAN, edits, "plan.json")[0].configurations["2d"].training.time_s is None

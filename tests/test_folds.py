@@ -79,6 +79,36 @@ def test_an_emptied_fold_keeps_the_numbers_of_the_others() -> None:
     assert extend_folds(smaller, "acd", "newer").validation == (("a",), ("d",), ("c",))
 
 
+def test_a_case_that_returns_goes_back_to_its_fold(tmp_path: Path) -> None:
+    """Fold 0 has learnt from it, and must not be judged by it, however small it is."""
+    folds = make_folds("abcdefghij", "old")
+    fold, gone = next((i, fold[0]) for i, fold in enumerate(folds.validation) if i > 0)
+    without = extend_folds(folds, set(folds.cases) - {gone}, "new")
+    smaller = Folds("new", (folds.validation[0][:1], *without.validation[1:]), vanished=without.vanished)
+    save_folds(smaller, tmp_path / "splits.json")
+    assert load_folds(tmp_path / "splits.json").vanished == {gone: str(fold)}
+    still = extend_folds(load_folds(tmp_path / "splits.json"), [*smaller.cases, "new"], "newer")
+    assert (still.validation[0], still.vanished) == ((*smaller.validation[0], "new"), {gone: str(fold)})
+    again = extend_folds(smaller, [*smaller.cases, gone], "newer")
+    assert (again.validation[fold], again.vanished) == (folds.validation[fold], {})
+
+
+def test_a_patient_is_known_by_cases_that_left_long_ago() -> None:
+    folds = Folds("old", (("a",), ("b1", "b2", "c"), ("d",), ("e",), ("f",)), (), {"b1": "b", "b2": "b"})
+    without = extend_folds(folds, "acdef", "new")
+    assert (without.vanished, without.patients) == ({"b1": "1", "b2": "1"}, {"b1": "b", "b2": "b"})
+    assert without.leaks == {}
+    later = extend_folds(without, ["b2", "b3", *"acdef"], "newer", {"b2": "b", "b3": "b"})
+    assert later.validation[1] == ("b2", "b3", "c")
+    assert (later.vanished, later.patients) == ({"b1": "1"}, {"b1": "b", "b2": "b", "b3": "b"})
+
+
+def test_a_vanished_case_is_placed_anew_where_its_fold_was_removed_by_hand() -> None:
+    folds = Folds("old", (("a",), ("b", "c")), ("x",), vanished={"d": "4", "c": "0", "y": "training only"})
+    later = extend_folds(folds, "abcdxy", "new")
+    assert later == Folds("new", (("a",), ("b", "c")), ("d", "x", "y"))
+
+
 def test_file(tmp_path: Path) -> None:
     path = tmp_path / "splits.json"
     with pytest.raises(UsageError, match="no folds yet"):
@@ -101,7 +131,7 @@ def test_file_with_patients_and_one_from_before_they_were_known(tmp_path: Path) 
     path = tmp_path / "splits.json"
     folds = make_folds(["a1", "a2", "b"], "hash", {"a1": "a", "a2": "a", "b": "b", "gone": "x"})
     save_folds(folds, path)
-    assert '"patients": {\n    "a1": "a",\n    "a2": "a"\n  }\n' in path.read_text()
+    assert '"patients": {\n    "a1": "a",\n    "a2": "a"\n  },\n' in path.read_text()
     assert load_folds(path) == folds
     path.write_text('{"dataset": "hash", "validation": [["a1"], ["a2", "b"]]}')
     assert load_folds(path) == Folds("hash", (("a1",), ("a2", "b")))
@@ -160,7 +190,7 @@ def test_few_patients_open_folds_but_few_folds_made_by_hand_stay_few() -> None:
 def test_new_cases_do_not_change_a_fixed_validation_set() -> None:
     folds = Folds("old", (("a", "b1"),), ("c", "d"))
     larger = extend_folds(folds, ["a", "b1", "b2", "c", "x"], "new", {"b1": "b", "b2": "b"})
-    assert larger == Folds("new", (("a", "b1", "b2"),), ("c", "x"), {"b1": "b", "b2": "b"})
+    assert larger == Folds("new", (("a", "b1", "b2"),), ("c", "x"), {"b1": "b", "b2": "b"}, {"d": "training only"})
     assert larger.training_cases("0") == ("c", "x")
 
 
@@ -193,6 +223,9 @@ def test_every_case_once_and_none_moves(before: set[str], after: set[str]) -> No
     assert changed.cases == tuple(sorted(after))
     place = {name: i for i, fold in enumerate(changed.validation) for name in fold}
     assert all(place[name] == i for i, fold in enumerate(folds.validation) for name in fold if name in after)
+    again = extend_folds(changed, before | after, "newest")
+    assert [set(fold) for fold in folds.validation] == [set(fold) & before for fold in again.validation][: len(folds.validation)]
+    assert not again.vanished
     for fold in changed.names[:-1]:
         assert set(changed.training_cases(fold)) | set(changed.validation_cases(fold)) == after
         assert not set(changed.training_cases(fold)) & set(changed.validation_cases(fold))
@@ -250,6 +283,9 @@ def test_extension_moves_no_case_and_parts_no_patient(before: dict[str, str], ne
     was, now = places(folds), places(changed)
     assert all(now[name] == was[name] for name in now if name in was)
     assert changed.leaks == {}
+    again = extend_folds(changed, patients, "newest", patients)
+    assert again.leaks == {}
+    assert {name: places(again)[name] for name in before} == was
     assert extend_folds(changed, new, "new", patients) == changed
 
 

@@ -170,6 +170,18 @@ def test_time_and_depth(tmp_path: Path) -> None:
         read_header(path)
 
 
+@pytest.mark.parametrize("array", [noise(5, 7), noise(5, 7, top=2).astype(bool), noise(3, 5, 7, top=65536)])
+def test_white_as_zero(tmp_path: Path, array: np.ndarray) -> None:
+    """A mask would come out inverted, or not: programs differ in whether they count what is seen or what is stored."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array, photometric="miniswhite")
+    for read in (read_header, read_label_values, lambda path: read_image([path], ["image"])):
+        with pytest.raises(
+            DataError, match=r"white is 0.*; file: .*a\.tif; found: .*MINISWHITE.*; allowed: .*; fix: save it anew"
+        ):
+            read(path)
+
+
 def test_complex_numbers(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(5, 7).astype(np.complex64))

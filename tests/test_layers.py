@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
     ),
     ("checkpoint", "dataset", "facts", "phantom", "postprocess", "prepare", "store"),
-    ("laterality", "pairs"),
+    ("claim", "laterality", "pairs"),
     ("scan",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
     ("cascade", "cleanup", "evaluate", "model", "nnunet_splits", "planner", "pretrained"),

@@ -272,6 +272,7 @@ def test_labels_are_checked_too() -> None:
         ("training.augmentation", "much", r"training\.augmentation' is unknown.*allowed: default, none"),
         ("training.mirror_axes", [3], r"training\.mirror_axes' cannot be used.*allowed: 0 \(z\), 1 \(y\), 2 \(x\)"),
         ("inference.mirror_axes", [-1], r"inference\.mirror_axes' cannot be used"),
+        ("training.mirror_axes", [2, 2], r"training\.mirror_axes' cannot be used.*allowed: each axis once"),
         ("inference.overlap", 1.0, r"inference\.overlap' cannot be used.*found: 1\.0; allowed: 0…1"),
         ("postprocess", ["largest"], r"postprocess\[0\]' is unknown.*found: largest; allowed: largest_foreground"),
     ],
@@ -279,6 +280,13 @@ def test_labels_are_checked_too() -> None:
 def test_hand_edits_that_cannot_work(path: str, value: Any, message: str) -> None:
     with pytest.raises(PlanError, match=r"'configurations\.3d_fullres\." + message):
         parse_plan(edited(path, value), "plan.json")
+
+
+def test_slices_are_not_mirrored_along_what_they_lack() -> None:
+    mirrored = replace(FLAT, inference=replace(FLAT.inference, mirror_axes=(1, 0)))
+    odd = replace(PLAN, configurations={**PLAN.configurations, "2d": mirrored})
+    with pytest.raises(PlanError, match=r"'configurations\.2d\.inference\.mirror_axes' cannot be used.*allowed: not 0, along"):
+        parse_plan(to_json(odd), "plan.json")
 
 
 def test_a_2d_plan_needs_a_slice_axis() -> None:

@@ -117,6 +117,13 @@ def test_auto_plans_for_the_gpu_there_is(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert Wish().budget_elsewhere().memory_gb == 8
 
 
+@pytest.mark.parametrize("device", ["gpu", "cdua", "cuda:x", "tpu"])
+def test_unknown_devices(device: str, tmp_path: Path) -> None:
+    for budget in (Wish(device).budget_elsewhere, lambda: Wish(device).budget(Workspace(tmp_path))):
+        with pytest.raises(UsageError, match=rf"unknown device; found: {device}; allowed: auto, cpu, cuda, cuda:1, mps"):
+            budget()
+
+
 def test_trainings_tell_how_fast_the_machine_is(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.remember_speed("cpu", 43.21)

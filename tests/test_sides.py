@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoseg.sides import other_side, side, sides
+from autoseg.sides import side, sides
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,9 @@ from autoseg.sides import other_side, side, sides
         ("vertebrae_L1", None),
     ],
 )
-def test_other_side(name: str, partner: str | None) -> None:
-    assert other_side(name) == partner
+def test_partner(name: str, partner: str | None) -> None:
+    found = side(name)
+    assert (found and found.partner) == partner
 
 
 def test_which_side() -> None:
@@ -89,6 +90,8 @@ def test_words_go_before_numbers() -> None:
 @given(st.sampled_from(["left", "right", "Left", "RIGHT"]), st.sampled_from("_- ."), st.text("abcXYZ", min_size=1, max_size=8))
 def test_the_partner_of_the_partner_is_the_name(word: str, between: str, rest: str) -> None:
     name = f"{word}{between}{rest}"
-    partner = other_side(name)
-    assert partner is not None
-    assert other_side(partner) == name.lower()
+    found = side(name)
+    assert found is not None
+    back = side(found.partner)
+    assert back is not None
+    assert (back.partner, back.left) == (name.lower(), not found.left)

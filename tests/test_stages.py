@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def test_fingerprint_makes_folds_and_later_extends_them(dataset: Dataset, tmp_pa
     assert again.hash != fingerprint.hash
     old = {name: i for i, fold in enumerate(before.validation) for name in fold}
     assert all(old.get(name, i) == i for i, fold in enumerate(after.validation) for name in fold)
+
+    shutil.copy(dataset.root / "labelsTr" / "phantom_002.nii.gz", dataset.root / "labelsTr" / "phantom_001.nii.gz")
+    fingerprint_dataset(dataset, workspace, failures, 0)
+    mended = load_folds(about / "splits.json")
+    assert "phantom_001" in mended.validation[old["phantom_001"]]
+    assert mended.vanished == {"phantom_100": str(old["phantom_000"])}
 
 
 def folds_of(dataset: Dataset, workspace: Workspace) -> Folds:
@@ -105,8 +112,17 @@ def test_folds_made_by_hand_for_nnunet(dataset: Dataset, tmp_path: Path, caplog:
     folds = folds_of(dataset, workspace)
     assert (folds.validation, folds.training_only) == (((names[3], names[4]),), (names[0], names[2]))
     assert caplog.messages == [f"1 folds from {splits}, 3 cases for training only"]
-    splits.write_text("[]", encoding="utf-8")  # the folds at hand are kept, whatever it says later
     assert folds_of(dataset, workspace) == folds
+    assert len(caplog.messages) == 1
+    splits.write_text("[]", encoding="utf-8")  # the folds at hand are kept, whatever it says later
+    own = workspace.about(NAME) / "splits.json"
+    os.utime(splits, (splits.stat().st_atime, own.stat().st_mtime + 10))
+    assert folds_of(dataset, workspace) == folds
+    (note,) = caplog.messages[1:]
+    assert note == (
+        f"note: {splits} is newer than {own}, which stays in force; for the newer one delete splits.json, "
+        "then autoseg fingerprint and autoseg train --restart"
+    )
     with pytest.raises(DataError, match=r"splits_final.json has another form"):
         folds_of(dataset, Workspace(tmp_path / "newer"))
 

@@ -57,9 +57,16 @@ def find_named(wanted: str | None, workspace: Workspace) -> Path:
 
 def open_named(wanted: str | None, workspace: Workspace) -> Dataset:
     """The dataset of `-d`, or the last planned one."""
+    return open_folder(find_named(wanted, workspace), workspace)
+
+
+def open_folder(folder: Path, workspace: Workspace) -> Dataset:
+    """The dataset in a folder, unless the workspace holds work on another one of its name."""
+    from autoseg.claim import check_claim
     from autoseg.dataset import open_dataset
 
-    return open_dataset(folder := find_named(wanted, workspace), workspace.label_values(folder.name))
+    check_claim(folder.name, folder, workspace)
+    return open_dataset(folder, workspace.label_values(folder.name))
 
 
 def wish(device: str, memory: float | None, family: str | None, time: str | None, recipe: str | None) -> Wish:

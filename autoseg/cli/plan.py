@@ -37,7 +37,6 @@ def run(
 ) -> None:
     """Decide everything from the fingerprint and write the plan, each choice with its reason; or show and compare plans."""
     from autoseg.batch import Failure
-    from autoseg.dataset import open_dataset
     from autoseg.notes import differences_note, plan_differences, plan_note
     from autoseg.plan import Plan
     from autoseg.planning import describe_plan, find_plan, is_nnunet_folder, plan_dataset
@@ -65,7 +64,7 @@ def run(
             typer.echo(plan_note(plan), nl=False)
     else:
         failures: list[Failure] = []
-        about = open_dataset(folders[0], workspace.label_values(folders[0].name))
+        about = o.open_folder(folders[0], workspace)
         ensure_fingerprint(about, workspace, failures)
         made = plan_dataset(about, workspace, wish, replan)
         log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json"))

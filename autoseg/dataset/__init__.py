@@ -5,7 +5,7 @@ of images and label maps with neither; what dataset.json would say is then taken
 """
 
 from autoseg.dataset.case import Case, Dataset, Description, case_name
-from autoseg.dataset.finding import find_dataset, search_places
+from autoseg.dataset.finding import find_dataset, is_dataset, search_places
 from autoseg.dataset.opening import open_dataset, read_description
 from autoseg.dataset.results import PROBABILITIES, check_apart, images_in, output_path, probabilities_path
 
@@ -18,6 +18,7 @@ __all__ = [
     "check_apart",
     "find_dataset",
     "images_in",
+    "is_dataset",
     "open_dataset",
     "output_path",
     "probabilities_path",

@@ -22,7 +22,7 @@ def find_dataset(wanted: str, places: Sequence[Path]) -> Path:
         UsageError: nothing fits, or more than one folder does.
     """
     direct = Path(wanted).expanduser()
-    if _is_dataset(direct):
+    if is_dataset(direct):
         return direct.resolve()
     pattern = (
         re.compile(rf"(Task|Dataset)0*{int(wanted)}_.*") if wanted.isdecimal() else re.compile(rf"{re.escape(wanted)}(_.*)?")
@@ -32,7 +32,7 @@ def find_dataset(wanted: str, places: Sequence[Path]) -> Path:
     for place in dict.fromkeys(p.expanduser().resolve() for p in places):
         if not place.is_dir():
             continue
-        folders = sorted(p for p in place.iterdir() if _is_dataset(p))
+        folders = sorted(p for p in place.iterdir() if is_dataset(p))
         seen += [str(p) for p in folders]
         found += [p for p in folders if pattern.fullmatch(p.name)]
     if len(found) == 1:
@@ -60,6 +60,7 @@ def search_places() -> list[Path]:
     return [Path.cwd(), Path.cwd() / "data", *(Path(p) for p in optional if p)]
 
 
-def _is_dataset(folder: Path) -> bool:
+def is_dataset(folder: Path) -> bool:
+    """Whether the folder has what a dataset is known by; no file is opened."""
     described = any((folder / name).is_file() for name in ("dataset.json", MANIFEST))
     return described or image_and_label_folder(folder) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from autoseg.dataset.case import Case, case_name
@@ -51,21 +51,30 @@ def label_files(folder: Path) -> dict[str, Path]:
 
 
 def group_by_channel(folder: Path, n_channels: int) -> dict[str, tuple[Path, ...]]:
-    """Image files by case name. `_0000` marks a channel if every file ends in the number of one, else it belongs to the name.
+    """Image files by case name. `_0000` marks a channel, or belongs to the name.
+
+    It belongs to the name of all files with the same stem if one of them has a number that no channel has. The rest are
+    channels if every file of the folder is one, or if the several channels of some case are complete: then a stray file does
+    not part the others, it is a case of its own (under its full name where a group has the short one).
 
     Raises:
         DataError: two images of one name.
     """
     files = sorted(p for p in folder.iterdir() if image_ending(p) and not p.name.startswith("_"))
     _check_names(files, "images", folder)
-    marked = [channel_number(case_name(p)) for p in files]
-    if not all(mark and mark[1] < n_channels for mark in marked):
-        return {case_name(p): (p,) for p in files}
+    marks = {path: mark for path in files if (mark := channel_number(case_name(path)))}
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for stem, number in marks.values():
+        numbers[stem].add(number)
+    channels = set(range(n_channels))
     grouped: dict[str, tuple[Path, ...]] = {}
-    for path, mark in zip(files, marked):
-        assert mark is not None
-        grouped[mark[0]] = (*grouped.get(mark[0], ()), path)
-    return grouped
+    for path, (stem, _) in marks.items():
+        if numbers[stem] <= channels:
+            grouped[stem] = (*grouped.get(stem, ()), path)
+    single = [path for path in files if path not in marks or marks[path][0] not in grouped]
+    if single and (n_channels == 1 or not any(numbers[stem] == channels for stem in grouped)):
+        return {case_name(p): (p,) for p in files}
+    return grouped | {p.name if case_name(p) in grouped else case_name(p): (p,) for p in single}
 
 
 def channel_number(stem: str) -> tuple[str, int] | None:

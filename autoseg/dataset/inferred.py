@@ -21,6 +21,7 @@ from autoseg.records import from_json, to_json
 
 MOST_STRUCTURES = 50  # in natural images; brain atlases, which have more, come as volumes or with a dataset.json
 FEW_VALUES = 8  # so many may all be thin borders
+_READ_AGAIN = ""  # no file's stamp: what went wrong, such as too little memory, need not be the file's fault
 SOLID = 0.5  # share of a structure's voxels whose neighbours belong to it; in smooth images and borders it is near 0
 
 
@@ -134,6 +135,8 @@ def _scan(cases: Sequence[Case], memory: Path | None) -> list[_Found]:
     if left:
         failures: list[Failure] = []
         done.update({case.name: found for case, found in run_cases(_values_of, left, "label values", failures)})
+        files = {c.name: str(c.label) for c in left}
+        done.update({f.case: _Found(files[f.case], _READ_AGAIN, (), f.reason) for f in failures})
         found = [done[c.name] for c in cases]
         _tell(found)
         if memory is not None:

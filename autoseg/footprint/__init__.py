@@ -9,9 +9,10 @@ benchmarks/results/footprint.md holds the estimates beside what was measured.
 
 from autoseg.footprint.cases import predicting_memory, prepared_bytes, preparing_memory
 from autoseg.footprint.network import STEP_PASSES, conv_elements, multiply_accumulates, n_parameters
-from autoseg.footprint.training import TrainingMemory, training_memory
+from autoseg.footprint.training import BYTES_PER_WEIGHT, TrainingMemory, training_memory
 
 __all__ = [
+    "BYTES_PER_WEIGHT",
     "STEP_PASSES",
     "TrainingMemory",
     "conv_elements",

@@ -56,22 +56,25 @@ def predicting_memory(
     compute: Compute,
     source_voxels: float,
     target_voxels: float,
+    spread: int = 0,
 ) -> float:
     """Peak bytes of predicting a case on a CPU while the next one is prepared, as `predict` does, without probabilities.
 
     Args:
         source_voxels, target_voxels: of the largest case in its file and on the plan's grid.
+        spread: as in `training_memory`.
     """
     patch, size = prod(patch_size), 4 if compute == "float32" else 2
     whole = target_voxels <= 1.75 * patch  # `windows.WHOLE`: then one window takes in all
     window = max(patch, target_voxels) if whole else batch_size * patch
     held = max(patch, target_voxels)  # padded to a window
     skips = sum(w * v for w, v in zip(network.features, stage_voxels(network, patch_size))) / patch  # channels, as if all fine
-    maps = window * size * (skips + WINDOW_MAPS * network.features[0])
+    maps = window * size * (skips + WINDOW_MAPS * network.features[0]) + 4 * window * spread
     logits = window * n_classes * (3 * 4 + size)  # from the network, in float32, summed over mirrored views, and their mean
-    case = 4 * n_channels * source_voxels + 2 * n_channels * target_voxels
-    sums = held * (8 * n_channels + 4 * n_classes + 4)  # the image in float32, padded; logits; weights of the windows
-    weights = 4 * n_parameters(network, n_channels, n_classes)
+    stored = n_channels + (spread > 0)
+    case = 4 * n_channels * source_voxels + 2 * n_channels * target_voxels + (source_voxels + target_voxels) * (spread > 0)
+    sums = held * (8 * stored + 4 * n_classes + 4)  # the image in float32, padded; logits; weights of the windows
+    weights = 4 * n_parameters(network, n_channels + spread, n_classes)
     following = _preparing(source_voxels, target_voxels, n_channels, has_label=False)
     return PREDICT_BASE + weights + case + sums + following + SLACK["cpu"] * (maps + logits)
 

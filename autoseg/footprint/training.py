@@ -67,6 +67,7 @@ def training_memory(
     n_classes: int,
     compute: Compute,
     device: DeviceKind,
+    spread: int = 0,
 ) -> TrainingMemory:
     """Peak memory of training, within 20 % on a CPU with glibc (benchmarks/results/footprint.md); on a GPU not measured.
 
@@ -74,20 +75,24 @@ def training_memory(
         patch_size: voxels, multiples of the network's strides.
         n_classes: structures and background.
         compute: what convolutions compute in.
+        spread: channels that the network makes of a label map that the images hold in one channel more.
     """
     half = compute != "float32"
     size = 2 if half else 4
+    seen = n_channels + spread
     voxels = batch_size * prod(patch_size)
     stages = stage_voxels(network, patch_size)
     supervised = stages[:-1] if network.deep_supervision else stages[:1]
     logits = size * n_classes * batch_size * sum(supervised)
     return TrainingMemory(
         base=BASE[device],
-        weights=(BYTES_PER_WEIGHT + size * half) * n_parameters(network, n_channels, n_classes),
-        maps=batch_size * _kept(network, patch_size, n_channels, n_classes, half, device),
+        weights=(BYTES_PER_WEIGHT + size * half) * n_parameters(network, seen, n_classes),
+        maps=batch_size * (_kept(network, patch_size, seen, n_classes, half, device) + 4 * spread * prod(patch_size)),
         loss=voxels * (4 * LOSS_COPIES * n_classes + LOSS_VOXEL) + logits,
         workspace=voxels * size * _differentiating(network, n_classes, half, device) + logits,
-        batches=voxels * (4 * n_channels + 8) * (LOADED_BATCHES if device == "cpu" else 1),  # float32 image, int64 label map
+        batches=voxels
+        * (4 * (n_channels + (spread > 0)) + 8)
+        * (LOADED_BATCHES if device == "cpu" else 1),  # float32 image, int64 label map
         slack=SLACK[device],
     )
 

@@ -24,13 +24,13 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it describes odd tag
 _FIX = "export it again, uncompressed or with deflate"
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated
 _CHANNELS, _SLICES = "CS", "ZQIT"
-_RGB, _PALETTE = 2, 3  # PhotometricInterpretation
+_WHITE_IS_0, _RGB, _PALETTE = 0, 2, 3  # PhotometricInterpretation
 
 
 def read_header(path: Path) -> Header:
     """
     Raises:
-        DataError: no such file, not a TIFF, several images of different size, or axes without a meaning here.
+        DataError: no such file, not a TIFF, several images of different size, white as 0, or axes without a meaning here.
     """
     with parsing(path, _FIX), tifffile.TiffFile(path) as tiff:
         series = _series(tiff, path)
@@ -89,6 +89,14 @@ def _series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
             file=path,
             found=f"{len(found)} images of shapes " + ", ".join(str(s.shape) for s in found[:4]),
             fix="save each image to a file of its own",
+        )
+    if found[0].keyframe.photometric == _WHITE_IS_0:
+        raise DataError(
+            "white is 0 in the TIFF: whether its numbers are meant as stored or inverted is not known",
+            file=path,
+            found="photometric interpretation MINISWHITE (WhiteIsZero)",
+            allowed="MINISBLACK (BlackIsZero), colour, or a palette",
+            fix="save it anew with black as 0, and see that the background of a mask is 0 then",
         )
     return found[0]
 

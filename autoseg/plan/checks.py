@@ -92,3 +92,5 @@ def _validate(c: Configuration, where: str, source: str | Path) -> None:
     check(0 <= c.inference.overlap < 1, "inference.overlap", c.inference.overlap, "0…1")
     for key, axes in (("training.mirror_axes", t.mirror_axes), ("inference.mirror_axes", c.inference.mirror_axes)):
         check(set(axes) <= {0, 1, 2}, key, axes, "0 (z), 1 (y), 2 (x)")
+        check(len(set(axes)) == len(axes), key, axes, "each axis once")
+        check(c.space.slice_axis not in axes, key, axes, f"not {c.space.slice_axis}, along which a slice has a single pixel")

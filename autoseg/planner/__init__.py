@@ -6,6 +6,7 @@ No network is built and no image is read, so planning takes milliseconds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import cast
 
@@ -36,7 +37,7 @@ from autoseg.planner.sampling import plan_sampling
 from autoseg.planner.slices import flat_axis, slice_reason
 from autoseg.planner.spacing import coarsest_first, median_shape, target_spacing
 from autoseg.planner.training import (
-    STEPS,
+    n_steps,
     plan_inference,
     plan_postprocess,
     plan_training,
@@ -107,7 +108,7 @@ class _Decisions:
     def volumes(self) -> dict[str, Configuration]:
         n_cases = len(self.fingerprint.cases)
         full = plan_architecture(self.sample, self.budget, self.spacing, self.shape, prod(self.shape) * n_cases)
-        self.steps = min(float(STEPS), self.budget.steps(full.step_gmacs / self.budget.speed))
+        self.steps = n_steps(self.budget, full.step_gmacs)
         why = {"space.spacing_mm": self.spacing_reason}
         made = {"3d_fullres": self._configuration("3d_fullres", full, self.spacing, self.shape, why)}
         lowres = plan_lowres(self.sample, self.budget, self.spacing, self.shape, full, n_cases)
@@ -115,8 +116,10 @@ class _Decisions:
             coarse = {"space.spacing_mm": lowres.reason}
             made["3d_lowres"] = self._configuration("3d_lowres", lowres.architecture, lowres.spacing, lowres.shape, coarse)
             before = "what 3d_lowres found comes in as one more channel a structure: it has seen where in the body this is"
+            sample = replace(self.sample, spread=self.sample.n_classes - 1)
+            fine = plan_architecture(sample, self.budget, self.spacing, self.shape, prod(self.shape) * n_cases)
             made["3d_cascade"] = self._configuration(
-                "3d_cascade", full, self.spacing, self.shape, {"previous": before, **why}, previous="3d_lowres"
+                "3d_cascade", fine, self.spacing, self.shape, {"previous": before, **why}, previous="3d_lowres"
             )
         made["2d"] = self._slices(coarsest_first(self.spacing)[0])
         return made
@@ -142,8 +145,7 @@ class _Decisions:
         self.shapes[name] = tuple(shape)
         seen = self.fingerprint
         volumes = 3 if self.flat_axis is None else 2
-        mirrored, mirror_reason = mirror_axes(seen.labels, seen.cases, volumes, self.budget.device)
-        mirrored = tuple(axis for axis in mirrored if axis != slice_axis)
+        mirrored, mirror_reason = mirror_axes(seen.labels, seen.cases, volumes, self.budget.device, slice_axis)
         training, training_reasons = plan_training(
             mirrored, self.budget, chosen.step_gmacs, prod(chosen.topology.patch_size) / prod(shape), slice_axis is not None
         )
@@ -152,7 +154,7 @@ class _Decisions:
         space = SpacePlan("LPS", tuple(spacing), slice_axis, "nonzero", image_order=3, label_order=1)
         patch = chosen.topology.patch_size
         whole_spacing = space.in_volume(spacing, self.spacing[slice_axis or 0])  # across slices nothing is resampled
-        footprint, footprint_reasons = estimate(seen, chosen, self.budget, whole_spacing, previous is not None)
+        footprint, footprint_reasons = estimate(seen, chosen, self.budget, whole_spacing)
         if self.flat_axis is None:
             whole_shape = space.in_volume(shape, self.shape[slice_axis or 0])
             places = plan_sampling(seen, space.in_volume(patch, 1), whole_spacing, whole_shape)

@@ -15,31 +15,30 @@ from autoseg.planner.wording import billions, number
 
 
 def estimate(
-    seen: Fingerprint, chosen: Architecture, budget: Budget, spacing: Sequence[float], cascaded: bool
+    seen: Fingerprint, chosen: Architecture, budget: Budget, spacing: Sequence[float]
 ) -> tuple[Footprint, dict[str, str]]:
     """The footprint of a configuration, with reasons by dotted key.
 
     Args:
         spacing: mm along (z, y, x) of its prepared cases.
-        cascaded: whether the label map of an earlier stage comes in.
     """
     sample = chosen.sample
     shape = median_shape(seen.cases, spacing)
     source = median_shape(seen.cases, None)
     structures = sample.n_classes - 1
-    channels = sample.n_channels + (structures if cascaded else 0)
     predicting = predicting_memory(
         chosen.network,
         chosen.topology.patch_size,
         chosen.batch_size,
-        channels,
+        sample.n_channels,
         sample.n_classes,
         sample.compute,
         prod(source),
         prod(shape),
+        sample.spread,
     )
     footprint = Footprint(
-        training_gb=round(sample.training_gb(chosen.topology, chosen.batch_size, channels - sample.n_channels), 2),
+        training_gb=round(sample.training_gb(chosen.topology, chosen.batch_size), 2),
         prediction_ram_gb=round(predicting / 1e9, 2),
         prepared_gb=round(prepared_bytes(len(seen.cases), shape, sample.n_channels, structures) / 1e9, 3),
         step_s=round(chosen.step_gmacs / budget.speed, 4),

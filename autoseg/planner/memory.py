@@ -17,8 +17,6 @@ FIXED_SHARE = 0.75
 """Of the memory, at most, for weights and images. What nnU-Net counts are the maps between them, which take most of the memory
 of its networks; this only comes into play with hundreds of channels or with very little memory."""
 
-ROUNDED = 1.25  # nnU-Net rounds the batch, so its plans may take a quarter more than the memory that they are for
-
 LARGEST = {2: "2048²", 3: "256³"}
 
 
@@ -108,7 +106,7 @@ def _candidates(
         topology, _ = _shrink(sample, preset, preset.memory_gb, topology, spacing, median_shape)
         elements, patch = sample.elements(topology), topology.patch_size
         cap = batch_cap(patch, dataset_voxels)
-        batch = min(batch_size(preset, elements, patch, dataset_voxels), _most(sample, ROUNDED * preset.memory_gb, topology))
+        batch = min(batch_size(preset, elements, patch, dataset_voxels), _most(sample, preset.memory_gb, topology))
         yield MemoryFit(topology, batch, start, preset, elements, round(preset.held(elements)), cap)
 
 

@@ -7,13 +7,20 @@ from collections.abc import Sequence
 from autoseg.facts import CaseFacts
 from autoseg.labels import LabelSet
 from autoseg.laterality import laterality
+from autoseg.planner.spacing import AXES
 from autoseg.planner.wording import percent
 
 MIXED_ABOVE = 0.1  # share of the cases that lie the other way round; a header or two may be wrong in any dataset
 
 
-def mirror_axes(labels: LabelSet, cases: Sequence[CaseFacts], ndim: int, device: str) -> tuple[tuple[int, ...], str]:
+def mirror_axes(
+    labels: LabelSet, cases: Sequence[CaseFacts], ndim: int, device: str, slice_axis: int | None = None
+) -> tuple[tuple[int, ...], str]:
     """Axes of the (z, y, x) array that are mirrored, and why.
+
+    Args:
+        ndim: of the cases.
+        slice_axis: the axis through the slices of a 2D network, along which there is nothing to mirror.
 
     In 3D on a CPU none: training there sees each case some dozen times, not thousands of times, and has no use for twice the
     cases; mirroring would also double the time of each prediction.
@@ -21,7 +28,8 @@ def mirror_axes(labels: LabelSet, cases: Sequence[CaseFacts], ndim: int, device:
     x (left and right): bodies are nearly symmetric, and structures with a side in their name swap with their partner. Not so
     where one of the two is never seen, as if the other name stood for both sides, nor where the cases do not agree which side
     is which: a mirror would make up what is not there.
-    y: only in 2D, where an image may be of anything, and only if no structure is named after a place like 'upper'. z: never.
+    y: only in 2D images across z, which may be of anything, and only if no structure is named after a place like 'upper'.
+    z: never.
     """
     if device == "cpu" and ndim == 3:
         return (
@@ -29,19 +37,21 @@ def mirror_axes(labels: LabelSet, cases: Sequence[CaseFacts], ndim: int, device:
             "3D cases are not mirrored on a CPU: time is short there, both for learning a second side and for predicting twice",
         )
     axes, reasons = [], []
-    x_mirrored, x_reason = _across(labels, cases)
+    x_mirrored, x_reason = _across(labels, cases) if slice_axis != 2 else (False, "x is not mirrored: it runs through the slices")
     if x_mirrored:
         axes.append(2)
     reasons.append(x_reason)
     placed = [name for name in (labels.names_direction(0), labels.names_direction(1)) if name]
-    if ndim == 2 and not placed:
+    others = [axis for axis in (1, 0) if axis != slice_axis and (ndim == 3 or slice_axis or axis == 1)]
+    if ndim == 2 and not slice_axis and not placed:
         axes.insert(0, 1)
         reasons.append("y is mirrored: no structure of these 2D images is named after a place from top to bottom")
     else:
         causes = [f"'{name}' is named after its place" for name in dict.fromkeys(placed)]
-        if ndim == 3:
-            causes.insert(0, "in canonical orientation they are never upside down")
-        reasons.append(f"{'y is' if ndim == 2 else 'y and z are'} not mirrored: " + ", ".join(causes))
+        if ndim == 3 or slice_axis:
+            causes.insert(0, "in canonical orientation a body is never upside down or back to front")
+        are = "are" if len(others) > 1 else "is"
+        reasons.append(f"{' and '.join(AXES[a] for a in others)} {are} not mirrored: " + ", ".join(causes))
     return tuple(axes), "; ".join(reasons)
 
 

@@ -110,10 +110,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class TimeFit:
-    """A patch and a batch for the time that a step may take, and what was done to get there."""
+    """A patch and a batch for the time that a step may take, and what was done to get there.
+
+    `tight` tells that there is a stage less, for less padding.
+    """
 
     topology: Topology
     batch_size: int
+    tight: bool
     patch_reason: str
     batch_reason: str
 
@@ -155,7 +159,7 @@ def fit_time(
         patch_reasons.append(f"one stage less on a CPU: a patch {share:.2g} times as large would be mostly padding")
     if smaller != start:
         patch_reasons.append(f"shrunk {where} towards {budget.patch_limit_s:.2g} s a step of {MIN_BATCH} samples")
-    return TimeFit(smaller, batch, "; ".join(patch_reasons), batch_reason)
+    return TimeFit(smaller, batch, tight is not None, "; ".join(patch_reasons), batch_reason)
 
 
 def most_voxels(sample: Sample, budget: Budget, spacing: Sequence[float]) -> float:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-from autoseg.footprint import STEP_PASSES, conv_elements, multiply_accumulates, n_parameters, training_memory
+from autoseg.footprint import BYTES_PER_WEIGHT, STEP_PASSES, conv_elements, multiply_accumulates, n_parameters, training_memory
 from autoseg.plan import Compute, DeviceKind, NetworkPlan
 from autoseg.planner.family import Family
 from autoseg.planner.patch import MIN_BATCH
 from autoseg.planner.topology import SIMILAR, Topology
 
-BYTES_PER_WEIGHT = 20  # four bytes each for the weight, its average, its gradient and the two moments of AdamW
 DEEP = 2**20  # a stride after which a stage costs next to nothing
 
 Rows = tuple[tuple[int, ...], ...]
@@ -38,7 +37,13 @@ NARROW = Width(16, 256, 160, 1)  # a sixth of its work
 
 @dataclass(frozen=True)
 class Sample:
-    """Channels and classes (structures and background), the kind of network between them, and where it is computed."""
+    """What goes in and comes out, the kind of network between them, and where it is computed.
+
+    Args:
+        n_channels: of the images.
+        n_classes: structures and background.
+        spread: channels that the network makes of a label map in a channel more, in the second stage of a cascade.
+    """
 
     n_channels: int
     n_classes: int
@@ -46,6 +51,7 @@ class Sample:
     family: Family
     device: DeviceKind
     compute: Compute
+    spread: int = 0
 
     def network(self, topology: Topology) -> NetworkPlan:
         """The U-Net of this family and width: features doubled from stage to stage up to a maximum."""
@@ -73,14 +79,14 @@ class Sample:
         images = 4 * MIN_BATCH * self.n_channels * prod(topology.patch_size)
         return (BYTES_PER_WEIGHT * self._cost(topology).parameters + images) / 1e9
 
-    def training_gb(self, topology: Topology, batch_size: int, more_channels: int = 0) -> float:
-        """GB that training takes with all that belongs to it, see `footprint.training_memory`.
+    @property
+    def seen_channels(self) -> int:
+        """Channels that the first convolution sees."""
+        return self.n_channels + self.spread
 
-        Args:
-            more_channels: of the network's input, besides those of the images.
-        """
-        sample = replace(self, n_channels=self.n_channels + more_channels) if more_channels else self
-        cost = sample._cost(topology)
+    def training_gb(self, topology: Topology, batch_size: int) -> float:
+        """GB that training takes with all that belongs to it, see `footprint.training_memory`."""
+        cost = self._cost(topology)
         return (cost.base_bytes + batch_size * cost.sample_bytes * _repeats(topology)) / 1e9
 
     def finest_stage(self, spacing: Sequence[float]) -> tuple[float, float]:
@@ -114,8 +120,8 @@ class _Cost:
 def _smallest_cost(sample: Sample, strides: Rows, kernel_sizes: Rows) -> _Cost:
     patch = tuple(prod(row[axis] for row in strides) for axis in range(len(strides[0])))
     network = sample.network(Topology(patch, strides, kernel_sizes))
-    about = (sample.n_channels, sample.n_classes)
-    memory = training_memory(network, patch, 1, *about, sample.compute, sample.device)
+    about = (sample.seen_channels, sample.n_classes)
+    memory = training_memory(network, patch, 1, sample.n_channels, sample.n_classes, sample.compute, sample.device, sample.spread)
     base = memory.base + memory.slack * memory.weights
     return _Cost(
         elements=conv_elements(network, patch, *about),

@@ -37,6 +37,12 @@ def plan_training(
     }
 
 
+def n_steps(budget: Budget, step_gmacs: float) -> float:
+    """How many steps a training has: as many as fit into the time, but no more than its recipe takes."""
+    plan, _ = RECIPES[budget.recipe]()
+    return min(float(plan.epochs * plan.steps_per_epoch), budget.steps(step_gmacs / budget.speed))
+
+
 def _batch_dice_reason(covered: float, slices: bool) -> str:
     if slices:
         return "on in 2D, where most slices lack some structure (nnU-Net)"
