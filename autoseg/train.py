@@ -26,7 +26,7 @@ from autoseg.rescue import NotFinite, has_collapsed, to_best, to_last_save
 from autoseg.running import Running, plan_changes, set_up
 from autoseg.runs import RunRecord, is_finished, load_run
 from autoseg.sampling import Loader, PatchSampler
-from autoseg.schedule import Budget
+from autoseg.schedule import RunBudget
 from autoseg.step import step
 from autoseg.stopping import BY_USER
 from autoseg.store import StoredCase, stored_key
@@ -47,7 +47,7 @@ class Trained:
 
 def train(
     task: TrainTask,
-    budget: Budget | None,
+    budget: RunBudget | None,
     device: Device,
     extend: bool = False,
     patience: int | None = None,
@@ -111,7 +111,7 @@ def train(
 
 def train_folds(
     tasks: Sequence[TrainTask],
-    budget: Budget | None,
+    budget: RunBudget | None,
     device: Device,
     extend: bool = False,
     patience: int | None = None,

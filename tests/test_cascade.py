@@ -26,7 +26,7 @@ from autoseg.model import Model, fresh_network, load_model
 from autoseg.plan import Plan, load_plan, save_plan
 from autoseg.predict import predict
 from autoseg.sampling import PatchSampler
-from autoseg.schedule import Budget
+from autoseg.schedule import RunBudget
 from autoseg.stages import prepare_dataset, prepare_stage_before
 from autoseg.store import StoredCase, stored_names
 from autoseg.task import train_task
@@ -52,7 +52,7 @@ def workspace(tiny: Tiny, float32_cpu: Device, tmp_path_factory: pytest.TempPath
     failures: list[Failure] = []
     prepare_dataset(tiny.dataset, workspace, "3d_lowres", failures, 0)
     for fold in "01234":
-        train(train_task(tiny.dataset, workspace, "3d_lowres", fold), Budget(epochs=1), float32_cpu)
+        train(train_task(tiny.dataset, workspace, "3d_lowres", fold), RunBudget(epochs=1), float32_cpu)
     prepare_dataset(tiny.dataset, workspace, "3d_cascade", failures, 0)
     prepare_stage_before(tiny.dataset, workspace, "3d_cascade", failures, 0)
     assert failures == []
@@ -207,7 +207,7 @@ def test_a_mirror_swaps_the_sides_of_the_stage_before(tiny: Tiny, float32_cpu: D
 def test_training_and_prediction(tiny: Tiny, workspace: Workspace, float32_cpu: Device, tmp_path: Path) -> None:
     task = train_task(tiny.dataset, workspace, "3d_cascade", "0")
     assert (len(task.training), len(task.validation), task.prepared.name) == (4, 1, "3d_fullres")
-    record = train(task, Budget(epochs=1), float32_cpu)
+    record = train(task, RunBudget(epochs=1), float32_cpu)
     assert record.case_dice is not None
     model, _ = load_model([task.run], float32_cpu)
     assert model.previous is not None
@@ -231,7 +231,7 @@ def test_the_stage_before_must_be_there_and_of_the_same_data(
     tiny: Tiny, workspace: Workspace, float32_cpu: Device, tmp_path: Path
 ) -> None:
     task = train_task(tiny.dataset, workspace, "3d_cascade", "0")
-    train(task, Budget(epochs=1), float32_cpu)
+    train(task, RunBudget(epochs=1), float32_cpu)
     alone = tmp_path / "3d_cascade" / "fold_0"
     shutil.copytree(task.run, alone)
     with pytest.raises(UsageError, match=r"no finished model in this folder; file: .*3d_lowres"):
