@@ -85,6 +85,9 @@ def write_failures(path: Path, failures: Sequence[Failure], stages: Sequence[str
     """Brings failed.csv (case, stage, reason) up to date after `stages` were run: what other stages wrote stays.
 
     The file vanishes when nothing is left in it.
+
+    Args:
+        stages: first words of `Failure.stage`: 'preprocess' stands for 'preprocess 3d_fullres' and every other configuration.
     """
     old = read_failures(path)
     kept = [f for f in old if f.stage.split()[0] not in stages]

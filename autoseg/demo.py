@@ -16,8 +16,8 @@ from autoseg.planning import Wish, describe_plan, plan_dataset
 from autoseg.predict import predict
 from autoseg.progress import log
 from autoseg.runs import common_rules, folds_of
-from autoseg.schedule import Budget
-from autoseg.stages import fingerprint_dataset, forget_run, prepare_dataset
+from autoseg.schedule import RunBudget
+from autoseg.stages import fingerprint_dataset, forget_runs, prepare_dataset
 from autoseg.task import train_task
 from autoseg.train import train
 from autoseg.workspace import Workspace
@@ -43,8 +43,8 @@ def run_demo(folder: Path, seconds: float, device: str) -> Report:
 
     log.info("\n3. autoseg train --time %ds", seconds)
     task = train_task(dataset, workspace, None, "0")
-    forget_run(task.run)
-    train(task, Budget(seconds=seconds), choose_device(device))
+    forget_runs([task.run])
+    train(task, RunBudget(seconds=seconds), choose_device(device))
     workspace.remember_model(task.run)
 
     masks = folder / "masks"

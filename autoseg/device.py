@@ -63,13 +63,20 @@ def choose_device(wanted: str) -> Device:
 
 @contextlib.contextmanager
 def out_of_memory(fix: str) -> Iterator[None]:
-    """Raises `ResourceError` where torch finds no memory; on a CPU it says so with a plain RuntimeError."""
+    """Raises `ResourceError` where torch finds no memory."""
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.cuda.OutOfMemoryError) and "allocate memory" not in str(error):
+        if not lacks_memory(error):
             raise
         raise ResourceError("out of memory", found=str(error).splitlines()[0], fix=fix) from error
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error says that memory is used up; torch says so with a plain RuntimeError on a CPU."""
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
 
 
 def _unknown(wanted: str) -> UsageError:

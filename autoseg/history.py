@@ -54,7 +54,7 @@ def _draw(path: Path, rows: Sequence[Epoch]) -> None:
     loss_axes = figure.subplots()
     minutes = [r.seconds / 60 for r in rows]
     loss_axes.plot(minutes, [r.train_loss for r in rows], color="tab:blue", marker=".", label="training loss")
-    loss_axes.set(xlabel="minutes", ylabel="training loss (Dice + cross entropy)")
+    loss_axes.set(xlabel="minutes", ylabel="training loss")
     dice_axes = loss_axes.twinx()
     scored = [(m, r.case_dice) for m, r in zip(minutes, rows) if r.case_dice is not None]
     dice_axes.plot([m for m, _ in scored], [d for _, d in scored], color="tab:green", marker=".", label="case Dice")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import dataclass, field, replace
+from statistics import median
 
 import torch
 
@@ -18,7 +19,7 @@ from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
 from autoseg.pretrained import Pretrained, take_weights
 from autoseg.progress import duration, log
 from autoseg.runs import is_finished
-from autoseg.schedule import Budget
+from autoseg.schedule import RunBudget
 from autoseg.stopping import Stopping
 from autoseg.task import TrainTask
 
@@ -34,7 +35,7 @@ class Running:
 
     task: TrainTask
     configuration: Configuration
-    budget: Budget
+    budget: RunBudget
     model: Model
     network: torch.nn.Module
     optimizer: torch.optim.Optimizer
@@ -48,6 +49,15 @@ class Running:
     @property
     def elapsed(self) -> float:
         return self.state.elapsed + time.monotonic() - self.began
+
+    @property
+    def step_s(self) -> float:
+        """Median seconds of a step in the epochs since the run was set up; 0 where there are none.
+
+        Those before an interruption or an extension may be another machine's.
+        """
+        own = [row.step_seconds for row in self.state.history if row.seconds > self.state.elapsed]
+        return median(own) if own else 0.0
 
     def progress(self) -> float:
         began, per_epoch = self.state.began, self.configuration.training.steps_per_epoch
@@ -66,7 +76,7 @@ class Running:
 
 def set_up(
     task: TrainTask,
-    budget: Budget | None,
+    budget: RunBudget | None,
     device: Device,
     extend: bool = False,
     patience: int | None = None,
@@ -103,7 +113,7 @@ def set_up(
         log.warning("continuing at step %d, %s into the run", state.step, duration(state.elapsed))
     if extend:
         state = _extended(state, task, budget)
-    budget = budget or Budget(state.budget_seconds, state.budget_epochs)
+    budget = budget or RunBudget(state.budget_seconds, state.budget_epochs)
     state = replace(state, budget_seconds=budget.seconds, budget_epochs=budget.epochs, patience=patience or state.patience)
     scaler = torch.amp.GradScaler(device.place.type, init_scale=state.loss_scale, enabled=device.needs_scaler)
     model = Model((averaged,), task.plan, configuration, device)
@@ -111,11 +121,11 @@ def set_up(
     return Running(task, configuration, budget, model, network, optimizer, scaler, state, Stopping(task.run))
 
 
-def _extended(state: State, task: TrainTask, budget: Budget | None) -> State:
+def _extended(state: State, task: TrainTask, budget: RunBudget | None) -> State:
     """At the beginning of an extension, or where an interrupted one has stopped."""
     if state.step and is_finished(task.run):
         return replace(state, began=Beginning(state.step, state.elapsed, len(state.history)), rollbacks=0)
-    if state.began.step and budget == Budget(state.budget_seconds, state.budget_epochs):
+    if state.began.step and budget == RunBudget(state.budget_seconds, state.budget_epochs):
         return state
     raise UsageError(
         "only a finished run can be extended",

@@ -15,7 +15,8 @@ from autoseg.records import from_json
 class RunRecord:
     """run.json of a trained fold: where it came from, how it went, what to do with its predictions.
 
-    `stopped` says why the training ended before its budget was spent, if it did; `pretrained` what it began with.
+    `stopped` says why the training ended before its budget was spent, if it did; `pretrained` what it began with; `step_s` how
+    many seconds a step took, in the part that was trained last if it was interrupted or extended; 0 where nothing is known.
     """
 
     dataset: str

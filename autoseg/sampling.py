@@ -26,6 +26,7 @@ from autoseg.augment import (
     draw_spatial,
     source_box,
 )
+from autoseg.device import lacks_memory
 from autoseg.errors import DataError
 from autoseg.geometry import Triple
 from autoseg.labels import LabelSet
@@ -93,7 +94,8 @@ class PatchSampler:
         training, window = self.configuration.training, self.configuration.window
         augment = training.augmentation != "none"
         with _reading(case):
-            centre = _draw_centre(rng, case, window, target)
+            voxels = None if target is None else case.foreground(target)
+        centre = _draw_centre(rng, case.shape, window, voxels)
         spatial = draw_spatial(rng, window, centre, case.placement.target.spacing, training.mirror_axes, augment)
         box = source_box(spatial)
         with _reading(case):
@@ -116,12 +118,12 @@ class PatchSampler:
 
 @contextlib.contextmanager
 def _reading(case: StoredCase) -> Iterator[None]:
-    """Whatever goes wrong while a prepared case is read is wrong with its files."""
+    """Whatever goes wrong while a prepared case is read is wrong with its files, unless the memory is used up."""
     try:
         yield
-    except MemoryError:
-        raise
     except Exception as error:
+        if lacks_memory(error):
+            raise
         raise DataError(
             "the prepared case cannot be read",
             case=case.name,
@@ -133,10 +135,12 @@ def _reading(case: StoredCase) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _augmenting(case: StoredCase) -> Iterator[None]:
-    """Whatever goes wrong there is a bug; it is found more easily with the case's name."""
+    """Whatever goes wrong there is a bug, unless the memory is used up; it is found more easily with the case's name."""
     try:
         yield
     except Exception as error:
+        if lacks_memory(error):
+            raise
         raise RuntimeError(f"augmenting a patch: case {case.name}: {type(error).__name__}: {error}") from error
 
 
@@ -146,21 +150,20 @@ def _draw_structure(rng: np.random.Generator, case: StoredCase) -> int | None:
     return int(rng.choice(present)) if present else None
 
 
-def _draw_centre(rng: np.random.Generator, case: StoredCase, window: Triple, target: int | None) -> np.ndarray:
-    """Centre of a patch in case voxels: on a random voxel of the structure `target`, or for None anywhere.
+def _draw_centre(rng: np.random.Generator, shape: Triple, window: Triple, voxels: np.ndarray | None) -> np.ndarray:
+    """Centre of a patch in voxels of a case of `shape`: on a random one of the (N, 3) `voxels`, or for None anywhere.
 
     Moved so that the patch lies inside the case, or the case inside the patch.
     """
     low, high = [], []
-    for size, edge in zip(case.shape, window):
+    for size, edge in zip(shape, window):
         inside = ((edge - 1) / 2, size - 1 - (edge - 1) / 2)
         low.append(min(inside) if edge > 1 else -0.5)
         high.append(max(inside) if edge > 1 else size - 0.5)
-    if target is not None:
-        voxels = case.foreground(target)
+    if voxels is not None:
         return np.clip(voxels[rng.integers(len(voxels))].astype(np.float64), low, high)
     centre = rng.uniform(low, high)
-    on_slice = np.rint(centre).clip(0, np.array(case.shape) - 1)  # each slice is as likely as any other
+    on_slice = np.rint(centre).clip(0, np.array(shape) - 1)  # each slice is as likely as any other
     return np.where(np.array(window) == 1, on_slice, centre)
 
 

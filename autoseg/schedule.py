@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from autoseg.errors import UsageError
-from autoseg.progress import duration
+from autoseg.plan import LEAST_TIME_S
 
 EXTENSION_RATE = 1 / 3  # of the base learning rate, at its highest: less than at first, so that what was learnt is kept
 EXTENSION_WARMUP = 0.05
@@ -16,8 +16,8 @@ EPOCH_SECONDS = (20.0, 480.0)  # a timed run reports and saves at least every 8 
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Either wall-clock seconds for everything including the final validation, or a number of epochs.
+class RunBudget:
+    """What a run may spend: either wall-clock seconds for everything including the final validation, or a number of epochs.
 
     Raises:
         UsageError: both, neither, or nothing to spend.
@@ -29,8 +29,8 @@ class Budget:
     def __post_init__(self) -> None:
         if (self.seconds is None) == (self.epochs is None):
             raise UsageError("give either --time or --epochs", found=f"time {self.seconds}, epochs {self.epochs}")
-        if self.seconds is not None and self.seconds < 20:
-            raise UsageError("too little time to train", found=duration(self.seconds), allowed="20 s or more")
+        if self.seconds is not None and self.seconds < LEAST_TIME_S:
+            raise UsageError("too little time to train", found=f"{self.seconds:g} s", allowed=f"{LEAST_TIME_S:g} s or more")
         if self.epochs is not None and self.epochs < 1:
             raise UsageError("too few epochs", found=self.epochs, allowed="1 or more")
 
@@ -129,14 +129,14 @@ def extension_factor(schedule: str, progress: float) -> float:
     return EXTENSION_RATE * learning_rate_factor(schedule, progress, EXTENSION_WARMUP)
 
 
-def asked_budget(time: str | None, epochs: int | None, extend: str | None = None, restart: bool = False) -> Budget | None:
+def asked_budget(time: str | None, epochs: int | None, extend: str | None = None, restart: bool = False) -> RunBudget | None:
     """The budget that the options --time, --epochs and --extend ask for; None where there is none of them.
 
     Raises:
         UsageError: options that contradict each other, or that are no budget.
     """
     if extend is None:
-        return Budget(parse_duration(time) if time else None, epochs) if time or epochs is not None else None
+        return RunBudget(parse_duration(time) if time else None, epochs) if time or epochs is not None else None
     others = {"--time": time, "--epochs": epochs, "--restart": restart or None}
     if given := [name for name, value in others.items() if value is not None]:
         raise UsageError(
@@ -144,7 +144,7 @@ def asked_budget(time: str | None, epochs: int | None, extend: str | None = None
             found=f"--extend {extend} with {' and '.join(given)}",
             fix="leave out one of them",
         )
-    return Budget(epochs=int(extend)) if extend.strip().isdecimal() else Budget(seconds=parse_duration(extend))
+    return RunBudget(epochs=int(extend)) if extend.strip().isdecimal() else RunBudget(seconds=parse_duration(extend))
 
 
 def parse_duration(text: str) -> float:

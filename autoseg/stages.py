@@ -13,7 +13,7 @@ from autoseg.batch import Failure
 from autoseg.cascade import cascade_of
 from autoseg.claim import check_claim, claim
 from autoseg.dataset import Dataset
-from autoseg.errors import DataError
+from autoseg.errors import DataError, UsageError
 from autoseg.fingerprint import Fingerprint, has_fingerprint, load_fingerprint, take_fingerprint
 from autoseg.folds import extend_folds, leak_notes, load_folds, make_folds, save_folds
 from autoseg.nnunet_splits import FILE as NNUNET_SPLITS
@@ -103,12 +103,33 @@ def prepare_stage_before(
     cascade.prepare(dataset.cases, folds, keys, failures, workers)
 
 
-def forget_run(run: Path) -> None:
-    """Moves a run aside (to `<fold>.previous`, replacing what was there) so that training starts anew."""
-    if run.is_dir():
-        previous = run.with_name(f"{run.name}.previous")
-        shutil.rmtree(previous, ignore_errors=True)
-        run.replace(previous)
+def forget_runs(runs: Sequence[Path], needed: Path | None = None) -> None:
+    """Moves runs aside (each to `<fold>.previous`, replacing what was there) so that training starts anew.
+
+    Args:
+        needed: a folder that training is to read.
+
+    Raises:
+        UsageError: `needed` would be moved or replaced; nothing has been touched.
+    """
+    present = [run for run in runs if run.is_dir()]
+    if needed:
+        for run in present:
+            for lost, how in ((run, "moved aside"), (_previous(run), "deleted")):
+                if needed.resolve().is_relative_to(lost.resolve()):
+                    raise UsageError(
+                        "the weights to begin with lie in a run that --restart takes away",
+                        file=needed,
+                        found=f"{lost}, which would be {how}",
+                        fix="copy the folder elsewhere and give that to --pretrained, or leave out --restart",
+                    )
+    for run in present:
+        shutil.rmtree(_previous(run), ignore_errors=True)
+        run.replace(_previous(run))
+
+
+def _previous(run: Path) -> Path:
+    return run.with_name(f"{run.name}.previous")
 
 
 def _update_folds(dataset: Dataset, fingerprint: Fingerprint, path: Path) -> None:

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from autoseg.rescue import NotFinite, has_collapsed, to_best, to_last_save
 from autoseg.running import Running, plan_changes, set_up
 from autoseg.runs import RunRecord, is_finished, load_run
 from autoseg.sampling import Loader, PatchSampler
-from autoseg.schedule import Budget
+from autoseg.schedule import RunBudget
 from autoseg.step import step
 from autoseg.stopping import BY_USER
 from autoseg.store import StoredCase, stored_key
@@ -36,9 +36,18 @@ from autoseg.validation import validate
 SAVE_EVERY = 120.0  # seconds of work that a crash may cost
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A fold that is done; `skipped` if it had been finished before, so that nothing was trained now."""
+
+    task: TrainTask
+    record: RunRecord
+    skipped: bool
+
+
 def train(
     task: TrainTask,
-    budget: Budget | None,
+    budget: RunBudget | None,
     device: Device,
     extend: bool = False,
     patience: int | None = None,
@@ -102,12 +111,12 @@ def train(
 
 def train_folds(
     tasks: Sequence[TrainTask],
-    budget: Budget | None,
+    budget: RunBudget | None,
     device: Device,
     extend: bool = False,
     patience: int | None = None,
     pretrained: Pretrained | None = None,
-) -> Iterator[tuple[TrainTask, RunRecord]]:
+) -> Iterator[Trained]:
     """`train` for several folds, one after another; the budget is that of each. Ends after a fold that the user has stopped.
 
     Raises:
@@ -120,10 +129,10 @@ def train_folds(
     for i, task in enumerate(tasks):
         if len(tasks) > 1:
             log.info("fold %s, %d of %d; the budget is for each", task.fold, i + 1, len(tasks))
-        before = is_finished(task.run)
+        skipped = is_finished(task.run) and not extend
         record = train(task, budget, device, extend, patience, pretrained)
-        yield task, record
-        if record.stopped in BY_USER and not before and i + 1 < len(tasks):
+        yield Trained(task, record, skipped)
+        if record.stopped in BY_USER and not skipped and i + 1 < len(tasks):
             log.warning("not trained: fold %s; the same command goes on", ", ".join(t.fold for t in tasks[i + 1 :]))
             return
 
@@ -263,7 +272,7 @@ def _finish(run: Running, prepared: set[str], stopped: str | None) -> RunRecord:
         postprocess=result.rules,
         stopped=stopped,
         pretrained=str(run.state.transfer) if run.state.transfer else None,
-        step_s=float(np.median([row.step_seconds for row in run.state.history])) if run.state.history else 0.0,
+        step_s=run.step_s,
     )
     write_text(task.run / "run.json", to_json(record))
     return record

@@ -94,7 +94,7 @@ def measure_training(name: str, compute: Compute) -> dict[str, float]:
     from autoseg.checkpoint import load_state
     from autoseg.dataset import Case
     from autoseg.device import Device
-    from autoseg.schedule import Budget
+    from autoseg.schedule import RunBudget
     from autoseg.task import TrainTask
     from autoseg.train import train
 
@@ -112,7 +112,7 @@ def measure_training(name: str, compute: Compute) -> dict[str, float]:
             before=None,
             run=Path(folder) / "run",
         )
-        train(task, Budget(epochs=3), Device(torch.device("cpu"), getattr(torch, compute)))
+        train(task, RunBudget(epochs=3), Device(torch.device("cpu"), getattr(torch, compute)))
         rows = load_state(task.run / "last.safetensors").history
     return {"gb": peak_gb(), "seconds": min(row.step_seconds * (1 - row.data_wait) for row in rows)}
 

@@ -35,7 +35,7 @@ from autoseg.normalize import clip_levels
 from autoseg.phantom import LABELS, make_phantoms
 from autoseg.plan import save_plan
 from autoseg.predict import predict
-from autoseg.schedule import Budget
+from autoseg.schedule import RunBudget
 from autoseg.stages import fingerprint_dataset, plan_dataset, prepare_dataset
 from autoseg.task import train_task
 from autoseg.train import train
@@ -131,7 +131,7 @@ def dice(data: Path, work: Path, scheme: str, epochs: int, seed: int) -> tuple[f
     save_plan(plan, workspace.about(dataset.name) / "plan.json")
     prepare_dataset(dataset, workspace, None, failures, None)
     task = train_task(dataset, workspace, None, "all", seed, threads=1)
-    train(task, Budget(epochs=epochs), choose_device("cpu"))
+    train(task, RunBudget(epochs=epochs), choose_device("cpu"))
     model, _ = load_model([task.run], choose_device("cpu"))
     predict(model, (), images_in(data / "imagesTs", 1), work / "masks", failures)
     report = evaluate(data / "labelsTs", work / "masks", LABELS, work / "masks", 1.0, failures)

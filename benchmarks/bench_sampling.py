@@ -35,7 +35,7 @@ from autoseg.phantom import LABELS, make_phantom
 from autoseg.plan import save_plan
 from autoseg.predict import predict
 from autoseg.records import to_json
-from autoseg.schedule import Budget
+from autoseg.schedule import RunBudget
 from autoseg.stages import fingerprint_dataset, plan_dataset, prepare_dataset
 from autoseg.task import train_task
 from autoseg.train import train
@@ -93,7 +93,7 @@ def scores(data: Path, work: Path, sampling: str, fraction: float, epochs: int, 
     save_plan(replace(plan, configurations={name: chosen}), workspace.about(dataset.name) / "plan.json")
     prepare_dataset(dataset, workspace, None, failures, None)
     task = train_task(dataset, workspace, None, "all", seed, threads=1)
-    train(task, Budget(epochs=epochs), choose_device("cpu"))
+    train(task, RunBudget(epochs=epochs), choose_device("cpu"))
     model, _ = load_model([task.run], choose_device("cpu"))
     predict(model, (), images_in(data / "imagesTs", 1), work / "masks", failures)
     report = evaluate(data / "labelsTs", work / "masks", WITH_NODULE, work / "masks", 1.0, failures)

@@ -140,12 +140,12 @@ def add_case(dataset: Dataset, name: str) -> Dataset:
 @pytest.fixture(scope="session")
 def tiny_runs(tiny: Tiny, float32_cpu: Device) -> TinyRuns:
     """Folds 0 and 1, trained for two epochs of three steps."""
-    from autoseg.schedule import Budget
+    from autoseg.schedule import RunBudget
     from autoseg.task import train_task
     from autoseg.train import train
 
     tasks = [train_task(tiny.dataset, tiny.workspace, None, fold, threads=2) for fold in ("0", "1")]
-    first, second = (train(task, Budget(epochs=2), float32_cpu) for task in tasks)
+    first, second = (train(task, RunBudget(epochs=2), float32_cpu) for task in tasks)
     return TinyRuns(tasks[0].run.parent, (first, second))
 
 

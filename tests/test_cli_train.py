@@ -10,6 +10,7 @@ import pytest
 from conftest import Tiny
 from typer.testing import CliRunner, Result
 
+from autoseg import planning
 from autoseg.cli import app
 from autoseg.errors import UsageError
 from autoseg.workspace import Workspace
@@ -41,6 +42,22 @@ def test_folds_in_turn_then_one_further_then_anew(tiny: Tiny, tmp_path: Path, ca
     assert json.loads(done.stdout)["steps"] == 3
     assert str(runs / "fold_0") in json.loads(done.stdout)["pretrained"]
     assert (runs / "fold_1.previous" / "run.json").is_file()
+    for name in ("fold_1", "fold_1.previous"):
+        with pytest.raises(UsageError, match="weights to begin with lie in a run that --restart takes away"):
+            typed(tiny, root, "-f", "0,1", "--epochs", "1", "--restart", "--pretrained", str(runs / name))
+    assert sorted(p.name for p in runs.iterdir()) == ["fold_0", "fold_1", "fold_1.previous"]
+
+
+def test_only_what_is_trained_now_tells_the_speed(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "multiply_accumulates", lambda *_: 10**12)  # the tiny network's steps would tell nothing
+    root = tmp_path / "work"
+    typed(tiny, root, "--epochs", "1")
+    assert Workspace(root).speeds()["cpu"] > 0
+    Workspace(root).remember_speed("cpu", 0.5)
+    typed(tiny, root, "--epochs", "1")  # skipped, since it is finished
+    assert Workspace(root).speeds() == {"cpu": 0.5}
+    typed(tiny, root, "--extend", "1")
+    assert Workspace(root).speeds()["cpu"] > 0.5
 
 
 @pytest.mark.parametrize(

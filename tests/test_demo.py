@@ -13,7 +13,7 @@ from autoseg import demo
 from autoseg.device import Device
 from autoseg.plan import save_plan
 from autoseg.runs import load_run
-from autoseg.schedule import Budget
+from autoseg.schedule import RunBudget
 
 
 def check_demo(folder: Path, report: demo.Report, n_test: int) -> Path:
@@ -41,7 +41,7 @@ def test_demo_runs_and_runs_again(
 
     monkeypatch.setattr(demo, "plan_dataset", plan_small)
     monkeypatch.setattr(demo, "choose_device", lambda _: float32_cpu)
-    monkeypatch.setattr(demo, "Budget", lambda seconds: Budget(epochs=2))
+    monkeypatch.setattr(demo, "RunBudget", lambda seconds: RunBudget(epochs=2))
     monkeypatch.setattr(demo, "N_TRAINING", 5)
     monkeypatch.setattr(demo, "N_TEST", 1)
     with caplog.at_level(logging.INFO, "autoseg"):

@@ -4,6 +4,9 @@ import csv
 from dataclasses import fields, replace
 from pathlib import Path
 
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
 from autoseg.history import Epoch, epochs_without_gain, write_history
 
 ROWS = [
@@ -31,8 +34,17 @@ def test_epochs_since_the_best_one_by_hand() -> None:
     assert since(0.1, 0.5, 0.4, None, 0.5, 0.3) == 3
 
 
-def test_picture(tmp_path: Path) -> None:
+def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    original = FigureCanvasAgg.print_png
+
+    def print_png(canvas: FigureCanvasAgg, path: str) -> None:
+        names.extend(axes.get_ylabel() for axes in canvas.figure.axes)
+        original(canvas, path)
+
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", print_png)
     write_history(tmp_path, ROWS)
+    assert names == ["training loss", "case Dice (few validation cases)"]  # whichever loss the plan chose
     assert (tmp_path / "progress.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.csv", "progress.png"]
 

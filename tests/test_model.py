@@ -18,7 +18,7 @@ from autoseg.model import Model, fresh_network, load_model
 from autoseg.plan import Configuration, Plan, save_plan
 from autoseg.records import to_json
 from autoseg.runs import load_run
-from autoseg.schedule import Budget
+from autoseg.schedule import RunBudget
 from autoseg.store import StoredCase
 from autoseg.train import train
 from autoseg.windows import predict_volume
@@ -142,7 +142,7 @@ def test_weights_of_another_network_are_refused(tiny: Tiny, tiny_runs: TinyRuns,
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_gpu_trains_and_predicts_what_a_cpu_does(tiny: Tiny, float32_cpu: Device, tmp_path: Path, compute: torch.dtype) -> None:
     gpu = Device(torch.device("cuda"), compute)
-    record = train(tiny.task(tmp_path / "run"), Budget(epochs=2), gpu)
+    record = train(tiny.task(tmp_path / "run"), RunBudget(epochs=2), gpu)
     assert record.finished
     assert load_model([tmp_path / "run"], gpu)[0].networks[0].encoder[0][0][0].weight.is_cuda
     image = prepared_image(tiny, tmp_path / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import get_args
 
@@ -40,6 +41,17 @@ def weights_after_a_step(optimizer: str) -> tuple[float, float]:
 )
 def test_one_step_by_hand(optimizer: str, kernel: float, bias: float) -> None:
     assert weights_after_a_step(optimizer) == pytest.approx((kernel, bias), abs=1e-5)
+
+
+def test_what_a_plan_calls_a_default_of_adamw_is_one() -> None:
+    """Every reason that names it, with the factor that it names."""
+    plan, why = plan_training((), Budget("cpu", 8), 1.0, 1.0, False)
+    defaults = torch.optim.AdamW([nn.Parameter(torch.zeros(1))]).defaults
+    said = {key.removeprefix("training."): reason for key, reason in why.items() if re.search("default (of|for) AdamW", reason)}
+    assert said.keys() == {"learning_rate", "weight_decay"}
+    factor = {key: 3 if "three times the default" in reason else 1 for key, reason in said.items()}
+    assert plan.learning_rate == pytest.approx(factor["learning_rate"] * defaults["lr"])
+    assert plan.weight_decay == pytest.approx(factor["weight_decay"] * defaults["weight_decay"])
 
 
 @pytest.mark.parametrize("optimizer", get_args(Optimizer))

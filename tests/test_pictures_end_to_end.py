@@ -20,7 +20,7 @@ from autoseg.pairs import PairReader
 from autoseg.plan import NetworkPlan, PatchPlan, Plan, save_plan
 from autoseg.planning import Wish, plan_dataset
 from autoseg.predict import PredictReport, predict
-from autoseg.schedule import Budget
+from autoseg.schedule import RunBudget
 from autoseg.stages import fingerprint_dataset, prepare_dataset
 from autoseg.task import train_task
 from autoseg.train import train
@@ -64,7 +64,7 @@ def test_from_two_folders_to_masks(tmp_path: Path, float32_cpu: Device) -> None:
     save_plan(shrink(plan), workspace.about("discs") / "plan.json")
     assert len(prepare_dataset(dataset, workspace, None, failures, 0).done) == 6
     task = train_task(dataset, workspace, None, "0", threads=0)
-    record = train(task, Budget(epochs=1), float32_cpu)
+    record = train(task, RunBudget(epochs=1), float32_cpu)
     assert sorted(p.name for p in (task.run / "validation").iterdir()) == [f"{c.name}.png" for c in task.validation]
     assert record.case_dice is not None
     assert record.case_dice > 0.5

@@ -20,11 +20,11 @@ from autoseg.optimizers import TAKEN_RATE, make_optimizer
 from autoseg.plan import Plan
 from autoseg.pretrained import Pretrained, asked_weights, take_weights
 from autoseg.runs import load_run
-from autoseg.schedule import Budget
+from autoseg.schedule import RunBudget
 from autoseg.train import train
 
 NAMES = ("left kidney", "right kidney", "left stone", "right stone")
-ONE = Budget(epochs=1)
+ONE = RunBudget(epochs=1)
 
 
 def wider(plan: Plan, n_channels: int = 1, labels: LabelSet | None = None) -> Plan:
@@ -81,7 +81,7 @@ def test_a_run_with_other_structures_learns_from_a_model(
     assert record.pretrained == (f"{len(given) - 4} of {len(given)} tensors from {model.resolve()}, which stay as they are")
     assert load_run(task.run) == record
     (task.run / "run.json").unlink()
-    train(task, Budget(epochs=2), float32_cpu)
+    train(task, RunBudget(epochs=2), float32_cpu)
     assert load_state(task.run / "last.safetensors").step == 6
     after = load_file(task.run / "last.safetensors")
     for name, weight in given.items():

@@ -22,7 +22,7 @@ from autoseg.device import Device
 from autoseg.errors import DataError
 from autoseg.placement import Prepared
 from autoseg.sampling import PatchSampler
-from autoseg.schedule import Budget, learning_rate_factor
+from autoseg.schedule import RunBudget, learning_rate_factor
 from autoseg.store import StoredCase, write_case
 from autoseg.train import train
 
@@ -87,7 +87,7 @@ def test_a_network_that_sees_background_only_goes_back_to_its_best(
     monkeypatch.setattr(
         rescue_module, "log", SimpleNamespace(warning=lambda *_: saved.append(load_file(tmp_path / "last.safetensors")))
     )
-    record = train(tiny.task(tmp_path), Budget(epochs=3), float32_cpu)
+    record = train(tiny.task(tmp_path), RunBudget(epochs=3), float32_cpu)
     assert (record.steps, record.stopped) == (9, None)
     best = load_file(tmp_path / "best.safetensors")
     assert len(saved) == 1
@@ -105,7 +105,7 @@ def test_a_network_that_cannot_be_rescued(
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     message = r"come to predict background only; .*fallen from 0\.500 to 0\.000 at step 15, after 3 attempts.*; fix: a lower"
     with pytest.raises(DataError, match=message):
-        train(tiny.task(tmp_path), Budget(epochs=6), float32_cpu)
+        train(tiny.task(tmp_path), RunBudget(epochs=6), float32_cpu)
 
 
 def test_a_network_that_has_not_begun_to_learn_has_not_collapsed(
@@ -113,5 +113,5 @@ def test_a_network_that_has_not_begun_to_learn_has_not_collapsed(
 ) -> None:
     scores = iter([0.05, 0.0, None])
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
-    train(tiny.task(tmp_path), Budget(epochs=3), float32_cpu)
+    train(tiny.task(tmp_path), RunBudget(epochs=3), float32_cpu)
     assert load_state(tmp_path / "last.safetensors").rollbacks == 0

@@ -18,14 +18,14 @@ from autoseg.model import load_model
 from autoseg.plan import load_plan
 from autoseg.running import Running
 from autoseg.runs import load_run
-from autoseg.schedule import Budget, extension_factor
+from autoseg.schedule import RunBudget, extension_factor
 from autoseg.task import TrainTask
 from autoseg.train import train
 
 
 def test_another_plan_does_not_continue_the_run(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     task = tiny.task(tmp_path)
-    train(task, Budget(epochs=1), float32_cpu)
+    train(task, RunBudget(epochs=1), float32_cpu)
     (tmp_path / "run.json").unlink()
     slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
     message = r"follows another plan; .*found: training\.learning_rate 0\.01 → 0\.0001; fix: add --restart"
@@ -55,7 +55,7 @@ def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, task: TrainTask,
 
     monkeypatch.setattr(train_module, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(task, Budget(seconds=100), device)
+        train(task, RunBudget(seconds=100), device)
     monkeypatch.undo()
     own_clock(monkeypatch, 2, 0.1)
 
@@ -65,7 +65,7 @@ def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
 ) -> None:
     interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
     assert len(history(tmp_path)) == 2
-    train(tiny.task(tmp_path), Budget(seconds=1000), float32_cpu)
+    train(tiny.task(tmp_path), RunBudget(seconds=1000), float32_cpu)
     assert len(history(tmp_path)) == 10
 
 
@@ -79,7 +79,7 @@ def test_an_interrupted_run_keeps_its_budget(
 def test_a_finished_run_can_be_extended(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     run = tmp_path / "fold_0"
     shutil.copytree(tiny_runs.runs[0], run)
-    record = train(tiny.task(run), Budget(epochs=2), float32_cpu, extend=True)
+    record = train(tiny.task(run), RunBudget(epochs=2), float32_cpu, extend=True)
     assert (record.steps, record.finished, record.stopped) == (12, True, None)
     assert load_state(run / "last.safetensors").began == Beginning(6, pytest.approx(record.seconds, rel=1), 2)
     rows, before = history(run), history(tiny_runs.runs[0])
@@ -88,7 +88,7 @@ def test_a_finished_run_can_be_extended(tiny: Tiny, tiny_runs: TinyRuns, float32
     rates = [0.01 * extension_factor("cosine", p) for p in (2 / 6, 5 / 6)]  # of the last step of each epoch
     assert [float(row["learning_rate"]) for row in rows[2:]] == pytest.approx(rates, rel=1e-4)
     assert load_run(run) == record
-    again = train(tiny.task(run), Budget(epochs=1), float32_cpu, extend=True)
+    again = train(tiny.task(run), RunBudget(epochs=1), float32_cpu, extend=True)
     assert (again.steps, len(history(run))) == (15, 5)
 
 
@@ -115,7 +115,7 @@ def test_an_interrupted_extension_continues(
         with pytest.raises(UsageError, match="training of this fold has not finished"):
             load_model((task.run,), float32_cpu)
         with pytest.raises(UsageError, match=r"only a finished run can be extended; .*interrupted at step 9; fix: train without"):
-            train(task, Budget(epochs=7), float32_cpu, extend=True)
+            train(task, RunBudget(epochs=7), float32_cpu, extend=True)
         train(task, EPOCHS if name == "same" else None, float32_cpu, extend=name == "same")
         same_outcome(tmp_path / "whole", task.run)
 
@@ -123,12 +123,24 @@ def test_an_interrupted_extension_continues(
 def test_an_extension_in_time(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten epochs in a hundred seconds of two-second steps, then a hundred seconds more."""
     own_clock(monkeypatch, 2, 0.1)
-    first = train(tiny.task(tmp_path), Budget(seconds=100), float32_cpu)
+    first = train(tiny.task(tmp_path), RunBudget(seconds=100), float32_cpu)
     n = len(history(tmp_path))
-    second = train(tiny.task(tmp_path), Budget(seconds=200), float32_cpu, extend=True)
+    second = train(tiny.task(tmp_path), RunBudget(seconds=200), float32_cpu, extend=True)
     assert 90 < first.seconds < 102
     assert 190 < second.seconds - first.seconds < 202
     assert [row["epoch"] for row in history(tmp_path)] == [str(i + 1) for i in range(n + 10)]
+
+
+def test_a_run_knows_how_fast_its_latest_steps_were(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps before an interruption or an extension may have been another machine's."""
+    own_clock(monkeypatch, 2, 0.1)
+    assert train(tiny.task(tmp_path), RunBudget(epochs=4), float32_cpu).step_s == 2
+    own_clock(monkeypatch, 5, 0.1)
+    assert train(tiny.task(tmp_path), RunBudget(epochs=1), float32_cpu, extend=True).step_s == 5
+    (tmp_path / "run.json").unlink()  # killed during the validation: only that is left
+    assert train(tiny.task(tmp_path), None, float32_cpu).step_s == 0
 
 
 def test_only_what_is_finished_can_be_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:

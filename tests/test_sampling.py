@@ -210,12 +210,9 @@ def test_a_fault_names_case_and_stage(tiny: Tiny, tmp_path: Path, monkeypatch: p
         with pytest.raises(RuntimeError, match="augmenting a patch: case a: ZeroDivisionError: division by zero"):
             sampler.batch(0)
 
-    def exhausted(*_: object) -> None:
-        raise MemoryError
-
     with monkeypatch.context() as patched:
-        patched.setattr(StoredCase, "read", exhausted)
-        with pytest.raises(MemoryError):
+        patched.setattr(sampling, "_draw_centre", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):  # a bug, and nothing to do with the files
             sampler.batch(0)
     files = [p for p in tmp_path.iterdir() if p.is_file()]
     for damaged in files:
@@ -227,6 +224,31 @@ def test_a_fault_names_case_and_stage(tiny: Tiny, tmp_path: Path, monkeypatch: p
         damaged.write_bytes(whole)
     sampler.batch(0)
     assert len(files) == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("4 GB"),
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000 bytes"),
+    ],
+    ids=["numpy", "GPU", "CPU"],
+)
+@pytest.mark.parametrize("where", ["read", "augment"])
+def test_a_lack_of_memory_is_no_fault_of_case_or_code(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
+) -> None:
+    """It keeps its type, which the exit code goes by."""
+    sampler = PatchSampler([store(tmp_path, "a", spot((1, 1, 1)))], plain(tiny.configuration, (2, 4, 4), 2, 0.5), LABELS, 0)
+
+    def exhausted(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(*((StoredCase, "read") if where == "read" else (sampling, "apply_spatial")), exhausted)
+    with pytest.raises(type(error)) as caught:
+        sampler.batch(0)
+    assert caught.value is error
 
 
 def test_a_loader_can_be_set_back(tiny: Tiny, tmp_path: Path) -> None:

@@ -7,9 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoseg import planner, schedule
 from autoseg.errors import UsageError
-from autoseg.plan import Schedule
-from autoseg.schedule import EPOCH_SECONDS, SHAPES, Budget, asked_budget, extension_factor, learning_rate_factor, parse_duration
+from autoseg.plan import LEAST_TIME_S, Schedule
+from autoseg.schedule import (
+    EPOCH_SECONDS,
+    SHAPES,
+    RunBudget,
+    asked_budget,
+    extension_factor,
+    learning_rate_factor,
+    parse_duration,
+)
 
 few = settings(max_examples=50, deadline=None)
 
@@ -19,33 +28,41 @@ few = settings(max_examples=50, deadline=None)
     [
         (None, None, "give either --time or --epochs; found: time None, epochs None"),
         (60.0, 3, "give either --time or --epochs"),
-        (19.9, None, "too little time to train; found: 20 s; allowed: 20 s or more"),
+        (19.9, None, "too little time to train; found: 19.9 s; allowed: 20 s or more"),
         (None, 0, "too few epochs; found: 0; allowed: 1 or more"),
     ],
 )
 def test_budgets_that_make_no_sense(seconds: float | None, epochs: int | None, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Budget(seconds, epochs)
+        RunBudget(seconds, epochs)
+
+
+def test_a_run_can_be_given_what_a_plan_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One limit for both: a plan for less time could not be followed."""
+    assert RunBudget(LEAST_TIME_S).seconds == planner.Budget("cpu", 8, time_s=LEAST_TIME_S).time_s
+    monkeypatch.setattr(schedule, "LEAST_TIME_S", 30.0)
+    with pytest.raises(UsageError, match="found: 25 s; allowed: 30 s or more"):
+        RunBudget(25)
 
 
 @pytest.mark.parametrize(("seconds", "n"), [(20, 1), (45, 2), (120, 6), (600, 10), (4800, 10), (7200, 15), (86400, 180)])
 def test_reports_of_a_timed_run(seconds: float, n: int) -> None:
-    assert Budget(seconds=seconds).n_epochs == n
+    assert RunBudget(seconds=seconds).n_epochs == n
 
 
 @few
 @given(st.floats(20, 1e6))
 def test_a_timed_run_reports_neither_too_often_nor_too_rarely(seconds: float) -> None:
     shortest, longest = EPOCH_SECONDS
-    assert shortest <= seconds / Budget(seconds=seconds).n_epochs <= longest or seconds < 2 * shortest
+    assert shortest <= seconds / RunBudget(seconds=seconds).n_epochs <= longest or seconds < 2 * shortest
 
 
 def test_progress_counts_steps_or_seconds() -> None:
-    steps = Budget(epochs=4)
+    steps = RunBudget(epochs=4)
     assert steps.n_epochs == 4
     assert steps.progress(step=50, steps_per_epoch=25, elapsed=1e9, reserve=1e9) == 0.5
     assert steps.progress(step=500, steps_per_epoch=25, elapsed=0, reserve=0) == 1.0
-    clock = Budget(seconds=100)
+    clock = RunBudget(seconds=100)
     assert clock.progress(step=10**9, steps_per_epoch=1, elapsed=40, reserve=20) == 0.5
     assert clock.progress(step=0, steps_per_epoch=1, elapsed=90, reserve=20) == 1.0
     assert clock.progress(step=0, steps_per_epoch=1, elapsed=1, reserve=200) == 1.0  # nothing left to train with
@@ -136,10 +153,10 @@ def test_learning_rate_of_an_extension_by_hand() -> None:
 
 def test_what_the_options_ask_for() -> None:
     assert asked_budget(None, None) is None
-    assert asked_budget("10m", None) == Budget(seconds=600)
-    assert asked_budget(None, 5, restart=True) == Budget(epochs=5)
-    assert asked_budget(None, None, "2h") == Budget(seconds=7200)
-    assert asked_budget(None, None, " 50 ") == Budget(epochs=50)
+    assert asked_budget("10m", None) == RunBudget(seconds=600)
+    assert asked_budget(None, 5, restart=True) == RunBudget(epochs=5)
+    assert asked_budget(None, None, "2h") == RunBudget(seconds=7200)
+    assert asked_budget(None, None, " 50 ") == RunBudget(epochs=50)
 
 
 @pytest.mark.parametrize(

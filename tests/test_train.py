@@ -33,7 +33,7 @@ from autoseg.plan import Optimizer, load_plan
 from autoseg.running import Running
 from autoseg.runs import folds_of, load_run
 from autoseg.sampling import PatchSampler
-from autoseg.schedule import Budget
+from autoseg.schedule import RunBudget
 from autoseg.store import StoredCase
 from autoseg.task import TrainTask, train_task
 from autoseg.train import train, train_folds
@@ -82,7 +82,7 @@ def test_scores_are_those_of_the_files(tiny: Tiny, tiny_runs: TinyRuns) -> None:
 def test_a_finished_run_is_skipped(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device) -> None:
     run = tiny_runs.runs[0]
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
-    assert train(tiny.task(run), Budget(epochs=5), float32_cpu) == tiny_runs.records[0]
+    assert train(tiny.task(run), RunBudget(epochs=5), float32_cpu) == tiny_runs.records[0]
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
@@ -96,7 +96,7 @@ def test_a_plan_that_does_not_fit_the_run_or_the_device_is_said_to_be_so(
     assert "another plan than the present one; --extend trains it further, --restart anew" in caplog.text
     assert "for a GPU" not in caplog.text
     gpu = replace(tiny.plan, origin=replace(tiny.plan.origin, device="cuda"))
-    train(tiny.task(tmp_path, plan=gpu), Budget(epochs=1), float32_cpu)
+    train(tiny.task(tmp_path, plan=gpu), RunBudget(epochs=1), float32_cpu)
     assert "the plan is for a GPU" in caplog.text
 
 
@@ -116,7 +116,7 @@ from autoseg import train as module
 from autoseg.dataset import open_dataset
 from autoseg.device import Device
 from autoseg.sampling import PatchSampler
-from autoseg.schedule import Budget, extension_factor, learning_rate_factor
+from autoseg.schedule import RunBudget, extension_factor, learning_rate_factor
 from autoseg.task import train_task
 from autoseg.workspace import Workspace
 
@@ -142,7 +142,7 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 torch.set_num_threads(1)
 data, root, run = map(Path, sys.argv[1:4])
 task = train_task(open_dataset(data), Workspace(root), None, "0", threads=2)
-module.train(replace(task, run=run), Budget(epochs=2), Device(torch.device("cpu"), torch.float32))
+module.train(replace(task, run=run), RunBudget(epochs=2), Device(torch.device("cpu"), torch.float32))
 """
 
 
@@ -241,7 +241,7 @@ def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
     monkeypatch.setattr(running_module, "save_training", lambda *_: None)
     configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, steps_per_epoch=1))
     task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": configuration}), validation=())
-    train(task, Budget(epochs=200), float32_cpu)
+    train(task, RunBudget(epochs=200), float32_cpu)
     assert [(row.epoch, row.step) for row in rows] == [(i, i) for i in range(1, 201)]
 
 
@@ -272,7 +272,7 @@ def test_without_prepared_cases_there_is_nothing_to_learn(tiny: Tiny, float32_cp
 
 
 def test_without_validation_cases_a_run_has_no_score(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    record = train(tiny.task(tmp_path, validation=()), Budget(epochs=1), float32_cpu)
+    record = train(tiny.task(tmp_path, validation=()), RunBudget(epochs=1), float32_cpu)
     assert (record.finished, record.case_dice, record.postprocess) == (True, None, ())
     assert history(tmp_path)[0]["case_dice"] == ""
     assert not (tmp_path / "best.safetensors").exists()
@@ -304,10 +304,10 @@ def test_patience(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: 
     scores = iter([0.1, 0.5, 0.4, 0.5, 0.3, 0.45, 0.1, 0.2, 0.3])
     monkeypatch.setattr(train_module, "step", lambda run, loader, progress: counted(run))
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
-    record = train(tiny.task(tmp_path), Budget(epochs=8), float32_cpu, patience=3)
+    record = train(tiny.task(tmp_path), RunBudget(epochs=8), float32_cpu, patience=3)
     assert (record.steps, record.stopped, record.finished) == (15, "no better case Dice in 3 epochs", True)
     assert load_state(tmp_path / "last.safetensors").best == 0.5
-    record = train(tiny.task(tmp_path), Budget(epochs=8), float32_cpu, extend=True)
+    record = train(tiny.task(tmp_path), RunBudget(epochs=8), float32_cpu, extend=True)
     assert (record.steps, record.stopped) == (27, "no better case Dice in 3 epochs")
 
 
@@ -316,7 +316,7 @@ def test_the_plan_chooses_the_loss(tiny: Tiny, float32_cpu: Device, tmp_path: Pa
     training = replace(tiny.configuration.training, loss=loss, batch_dice=batch_dice, steps_per_epoch=1)
     plan = replace(tiny.plan, configurations={"3d_fullres": replace(tiny.configuration, training=training)})
     task = tiny.task(tmp_path, plan=plan, validation=())
-    train(task, Budget(epochs=1), float32_cpu)
+    train(task, RunBudget(epochs=1), float32_cpu)
     batch = PatchSampler(
         [StoredCase.open(task.prepared, c.name) for c in task.training], plan.configuration(None)[1], plan.data.labels, 0
     ).batch(0)
@@ -332,10 +332,11 @@ def folds(tiny: Tiny, root: Path, *names: str) -> list[TrainTask]:
 
 def test_several_folds_in_turn(tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    first = train(folds(tiny, tmp_path, "1")[0], Budget(epochs=1), float32_cpu)
-    done = list(train_folds(folds(tiny, tmp_path, "0", "1", "2"), Budget(epochs=1), float32_cpu))
-    assert [task.fold for task, _ in done] == [record.fold for _, record in done] == ["0", "1", "2"]
-    assert done[1][1] == first
+    first = train(folds(tiny, tmp_path, "1")[0], RunBudget(epochs=1), float32_cpu)
+    done = list(train_folds(folds(tiny, tmp_path, "0", "1", "2"), RunBudget(epochs=1), float32_cpu))
+    assert [d.task.fold for d in done] == [d.record.fold for d in done] == ["0", "1", "2"]
+    assert done[1].record == first
+    assert [d.skipped for d in done] == [False, True, False]
     assert "fold 2, 3 of 3; the budget is for each" in caplog.messages
     assert len(load_model(folds_of(tmp_path), float32_cpu)[0].networks) == 3
 
@@ -354,7 +355,7 @@ def test_a_fold_that_was_stopped_is_the_last_one(
     assert len(list(train_folds(tasks, EPOCHS, float32_cpu))) == 1
     assert "not trained: fold 1, 2; the same command goes on" in caplog.text
     monkeypatch.undo()
-    done = [record for _, record in train_folds(tasks, EPOCHS, float32_cpu)]
+    done = [d.record for d in train_folds(tasks, EPOCHS, float32_cpu)]
     assert [(record.steps, record.stopped) for record in done] == [(1, "Ctrl-C"), (6, None), (6, None)]
 
 

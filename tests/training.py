@@ -16,10 +16,10 @@ from autoseg import running as running_module
 from autoseg import train as train_module
 from autoseg.running import Running
 from autoseg.runs import load_run
-from autoseg.schedule import Budget
+from autoseg.schedule import RunBudget
 from autoseg.store import StoredCase
 
-EPOCHS = Budget(epochs=2)
+EPOCHS = RunBudget(epochs=2)
 
 
 def history(run: Path) -> list[dict[str, str]]:

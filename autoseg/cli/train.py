@@ -49,7 +49,7 @@ def run(
     from autoseg.pretrained import asked_weights
     from autoseg.progress import log
     from autoseg.schedule import asked_budget
-    from autoseg.stages import forget_run, prepare_dataset, prepare_stage_before
+    from autoseg.stages import forget_runs, prepare_dataset, prepare_stage_before
     from autoseg.task import train_task
     from autoseg.train import train_folds
     from autoseg.workspace import Workspace
@@ -65,14 +65,15 @@ def run(
     tasks = [train_task(about, workspace, configuration, name, seed, workers) for name in parse_folds(fold)]
     place = choose_device(device)
     if restart:  # nothing that is wrong above costs a run
-        for task in tasks:
-            forget_run(task.run)
+        forget_runs([task.run for task in tasks], weights.model if weights else None)
     records = []
-    for task, record in train_folds(tasks, budget, place, extend is not None, patience, weights):
+    for done in train_folds(tasks, budget, place, extend is not None, patience, weights):
+        task, record = done.task, done.record
         records.append(record)
         model = task.run if len(tasks) == 1 else task.run.parent  # all folds together
         workspace.remember_model(model)
-        note_speed(workspace, task.plan, task.configuration, place.place.type, record.step_s)
+        if not done.skipped:  # another plan or machine may have been behind it
+            note_speed(workspace, task.plan, task.configuration, place.place.type, record.step_s)
         if not json:
             for name, dice in record.structure_dice.items():
                 typer.echo(f"{name:24} Dice {'--' if dice is None else f'{dice:.3f}'}")
@@ -81,4 +82,5 @@ def run(
         log.info("model: %s", model)
     o.show(records if len(tasks) > 1 else records[0], json)
     log.info("next: autoseg predict -i IMAGES -o MASKS")
-    o.finish(failures, workspace.about(about.name), len(tasks[0].training), "preprocess")
+    stages = ("preprocess", "prepare") if tasks[0].before else ("preprocess",)  # what a stage before said is prepared, too
+    o.finish(failures, workspace.about(about.name), len(tasks[0].training), *stages)

@@ -69,7 +69,7 @@ def _adamw_cosine() -> tuple[TrainingPlan, dict[str, str]]:
         "training.epochs": f"{STEPS} steps, a fifth of nnU-Net's 250000; the same for every dataset",
         "training.steps_per_epoch": "as in nnU-Net: an epoch is a count of steps, not a pass over the cases",
         "training.optimizer": "AdamW adapts the step of each weight, so one learning rate serves all datasets",
-        "training.learning_rate": "default for AdamW, the same for every dataset",
+        "training.learning_rate": "chosen for short runs, three times the default of AdamW; the same for every dataset",
         "training.weight_decay": "default of AdamW, the same for every dataset",
         "training.schedule": "the learning rate ends at zero, so the last weights are settled ones",
         "training.warmup_fraction": f"{100 * plan.warmup_fraction:g} % of the steps, until AdamW knows the size of the gradients",
