@@ -519,6 +519,15 @@ def test_impossible_budgets_name_the_nearest_that_is_enough() -> None:
     make_plan(spectral, Budget("cuda", _allowed(caught.value)))
 
 
+def test_the_memory_that_is_named_is_enough_for_every_configuration() -> None:
+    """Slices of these cases need more than volumes do."""
+    seen = fingerprint([((1.0, 1.0, 1.0), (1, 1, 1)), ((3.0, 2.0, 3.0), (1, 9, 96))] * 9)
+    for device, family in product(("cpu", "cuda"), FAMILIES):
+        with pytest.raises(ResourceError, match=r"found: 0\.[35] GB; allowed: at least 0\.\d+ GB") as caught:
+            make_plan(seen, Budget(device, 0.5, family) if device == "cpu" else Budget(device, 0.3, family))
+        make_plan(seen, Budget(device, _allowed(caught.value), family))
+
+
 def _allowed(error: ResourceError) -> float:
     return float(str(error.allowed).removeprefix("at least ").removesuffix(" GB"))
 

@@ -29,6 +29,7 @@ from autoseg.planner.choice import choose_first, few_cases
 from autoseg.planner.estimate import estimate
 from autoseg.planner.family import FAMILIES
 from autoseg.planner.lowres import plan_lowres
+from autoseg.planner.memory import TooLittleMemory
 from autoseg.planner.mirroring import mirror_axes
 from autoseg.planner.normalization import plan_channel
 from autoseg.planner.processor import Budget
@@ -57,6 +58,23 @@ def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     Raises:
         ResourceError: the smallest patch needs more memory than the budget has.
     """
+    try:
+        return _plan(fingerprint, budget)
+    except TooLittleMemory as error:
+        raise _enough_for_all(fingerprint, budget, error) from None
+
+
+def _enough_for_all(fingerprint: Fingerprint, budget: Budget, error: TooLittleMemory) -> TooLittleMemory:
+    """The error with the memory that is enough for every configuration; each of them knows only its own need."""
+    while True:
+        try:
+            _plan(fingerprint, replace(budget, memory_gb=error.needed_gb))
+            return TooLittleMemory(error.patch_size, budget.memory_gb, error.needed_gb)
+        except TooLittleMemory as more:
+            error = more
+
+
+def _plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     decide = _Decisions(fingerprint, budget)
     configurations = decide.flat() if decide.flat_axis is not None else decide.volumes()
     first, first_reason = choose_first(configurations, decide.shapes, len(fingerprint.cases), decide.steps)

@@ -20,6 +20,19 @@ of its networks; this only comes into play with hundreds of channels or with ver
 LARGEST = {2: "2048²", 3: "256³"}
 
 
+class TooLittleMemory(ResourceError):
+    """The smallest patch takes `needed_gb`, which is more than there is."""
+
+    def __init__(self, patch_size: Sequence[int], memory_gb: float, needed_gb: float) -> None:
+        super().__init__(
+            f"even a patch of {size(patch_size)} voxels does not fit the memory",
+            found=f"{number(memory_gb)} GB",
+            allowed=f"at least {needed_gb:.10g} GB",
+            fix="fewer channels or structures, or more memory",
+        )
+        self.patch_size, self.needed_gb = patch_size, needed_gb
+
+
 @dataclass(frozen=True)
 class MemoryFit:
     """A patch and a batch for a memory size, and what they follow from.
@@ -140,13 +153,8 @@ def _overdraft(sample: Sample) -> float:
     return sample.family.overdraft if sample.device == "cuda" else 1.0
 
 
-def _too_little(sample: Sample, memory_gb: float, topology: Topology) -> ResourceError:
+def _too_little(sample: Sample, memory_gb: float, topology: Topology) -> TooLittleMemory:
     maps = sample.family.memory_for(len(topology.patch_size), sample.elements(topology))
     training = sample.training_gb(topology, MIN_BATCH) / _overdraft(sample)
     needed = max(maps, sample.fixed_gb(topology) / FIXED_SHARE, training)
-    return ResourceError(
-        f"even a patch of {size(topology.patch_size)} voxels does not fit the memory",
-        found=f"{number(memory_gb)} GB",
-        allowed=f"at least {ceil(100 * needed) / 100:.10g} GB",  # rounded up, so that it is enough
-        fix="fewer channels or structures, or more memory",
-    )
+    return TooLittleMemory(topology.patch_size, memory_gb, ceil(100 * needed) / 100)  # rounded up, so that it is enough
