@@ -18,6 +18,7 @@ from autoseg.errors import GeometryError, UsageError, some
 from autoseg.files import sha256
 from autoseg.folds import Folds
 from autoseg.io import read_label_map
+from autoseg.lock import alone_in
 from autoseg.placement import Prepared
 from autoseg.plan import Plan
 from autoseg.prepare import prepare_labels
@@ -108,29 +109,28 @@ class Cascade:
         """
         maps = self.predictions(folds)
         space, labels = self.plan.configurations[self.configuration].space, self.plan.data.labels
-        wanted = {name: self.key(path, case_keys[name]) for name, path in maps.items() if name in case_keys}
-        for name in set(stored_names(self.folder)) - set(wanted):
-            remove_case(self.folder, name)
-        outdated = [c for c in cases if c.name in wanted and stored_key(self.folder, c.name) != wanted[c.name]]
+        with alone_in(self.folder):
+            wanted = {name: self.key(path, case_keys[name]) for name, path in maps.items() if name in case_keys}
+            for name in set(stored_names(self.folder)) - set(wanted):
+                remove_case(self.folder, name)
+            outdated = [c for c in cases if c.name in wanted and stored_key(self.folder, c.name) != wanted[c.name]]
 
-        def work(case: Case) -> None:
-            if stored_key(self.folder, case.name) == wanted[case.name]:
-                return  # another fold, started at the same time, was quicker
-            placement = StoredCase.open(self.prepared, case.name).placement
-            label_map = read_label_map(maps[case.name], labels)
-            if label_map.grid.shape != placement.source.shape:
-                raise GeometryError(
-                    f"the prediction of {self.previous} has another shape than the case",
-                    file=maps[case.name],
-                    found=label_map.grid.shape,
-                    allowed=placement.source.shape,
-                    fix=f"autoseg train -c {self.previous} --restart, since the dataset has changed",
-                )
-            indices = prepare_labels(label_map, placement, space)
-            write_case(self.folder, case.name, Prepared(indices[None], None, placement), wanted[case.name])
+            def work(case: Case) -> None:
+                placement = StoredCase.open(self.prepared, case.name).placement
+                label_map = read_label_map(maps[case.name], labels)
+                if label_map.grid.shape != placement.source.shape:
+                    raise GeometryError(
+                        f"the prediction of {self.previous} has another shape than the case",
+                        file=maps[case.name],
+                        found=label_map.grid.shape,
+                        allowed=placement.source.shape,
+                        fix=f"autoseg train -c {self.previous} --restart, since the dataset has changed",
+                    )
+                indices = prepare_labels(label_map, placement, space)
+                write_case(self.folder, case.name, Prepared(indices[None], None, placement), wanted[case.name])
 
-        for _ in run_cases(work, outdated, f"prepare {self.previous} for {self.configuration}", failures, workers):
-            pass
+            for _ in run_cases(work, outdated, f"prepare {self.previous} for {self.configuration}", failures, workers):
+                pass
 
 
 def cascade_of(plan: Plan, configuration: str, runs: Path, prepared: Path) -> Cascade | None:

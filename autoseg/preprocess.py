@@ -10,6 +10,7 @@ from pathlib import Path
 from autoseg.batch import Failure, run_cases
 from autoseg.dataset import Case, Dataset
 from autoseg.errors import PlanError
+from autoseg.lock import alone_in
 from autoseg.pairs import PairReader
 from autoseg.plan import DataPlan, Plan, SpacePlan
 from autoseg.prepare import prepare
@@ -40,6 +41,8 @@ def preprocess(
 ) -> PreprocessReport:
     """Brings `folder` in line with dataset and plan; can be killed and started again at any time.
 
+    One process at a time: others wait, and find what the first one has done.
+
     Args:
         configuration: its name in the plan.
         case_keys: digest of each case's files, by name. A case without one could not be read before and is left out.
@@ -58,24 +61,25 @@ def preprocess(
             allowed=", ".join(plan.data.labels.names),
             fix="autoseg plan --replan, or put the labels in dataset.json back",
         )
-    source = reader or PairReader(dataset)
-    space = plan.configuration(configuration)[1].space
-    cases = [c for c in dataset.cases if c.name in case_keys]
-    wanted = {c.name: prepared_key(case_keys[c.name], plan.data, space) for c in cases}
-    present = stored_names(folder)
-    removed = [name for name in present if name not in wanted]
-    for name in removed:
-        remove_case(folder, name)
-    reused = {name for name in present if name in wanted and stored_key(folder, name) == wanted[name]}
-    outdated = [c for c in cases if c.name not in reused]
+    with alone_in(folder):
+        source = reader or PairReader(dataset)
+        space = plan.configuration(configuration)[1].space
+        cases = [c for c in dataset.cases if c.name in case_keys]
+        wanted = {c.name: prepared_key(case_keys[c.name], plan.data, space) for c in cases}
+        present = stored_names(folder)
+        removed = [name for name in present if name not in wanted]
+        for name in removed:
+            remove_case(folder, name)
+        reused = {name for name in present if name in wanted and stored_key(folder, name) == wanted[name]}
+        outdated = [c for c in cases if c.name not in reused]
 
-    def work(case: Case) -> None:
-        remove_case(folder, case.name)  # first, so that a case that fails now does not live on in its old form
-        pair = source.read(case)
-        write_case(folder, case.name, prepare(pair.image, pair.label_map, plan.data, space), wanted[case.name])
+        def work(case: Case) -> None:
+            remove_case(folder, case.name)  # first, so that a case that fails now does not live on in its old form
+            pair = source.read(case)
+            write_case(folder, case.name, prepare(pair.image, pair.label_map, plan.data, space), wanted[case.name])
 
-    done = [case.name for case, _ in run_cases(work, outdated, f"preprocess {configuration}", failures, workers)]
-    return PreprocessReport(tuple(sorted(done)), tuple(sorted(reused)), tuple(removed))
+        done = [case.name for case, _ in run_cases(work, outdated, f"preprocess {configuration}", failures, workers)]
+        return PreprocessReport(tuple(sorted(done)), tuple(sorted(reused)), tuple(removed))
 
 
 def prepared_key(case_key: str, data: DataPlan, space: SpacePlan) -> str:

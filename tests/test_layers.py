@@ -19,7 +19,7 @@ ROOT = Path(autoseg.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "sides"),
     ("files", "geometry", "labels", "progress", "records"),
-    ("batch", "image", "placement", "plan", "workspace"),
+    ("batch", "image", "lock", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "metrics", "nets"),
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
