@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from autoseg.errors import DataError, PlanError
 from autoseg.files import atomic_path
 from autoseg.history import Epoch
 from autoseg.records import from_json, to_json
+
+_UMASK = os.umask(0)  # there is no way to ask without setting it
+os.umask(_UMASK)
 
 AVERAGED = "ema/"  # the weights that predict
 TRAINED = "network/"
@@ -147,6 +151,7 @@ def _save(path: Path, tensors: dict[str, Tensor], state: State) -> None:
             save_file(tensors, str(temporary), metadata={"state": json.dumps(json.loads(to_json(state)))})
         except SafetensorError as error:  # what safetensors makes of a full disk
             raise OSError(str(error)) from error
+        os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors writes for the owner only; a model is there to be shared
 
 
 def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +29,16 @@ class Device:
     def needs_scaler(self) -> bool:
         """fp16 gradients underflow without loss scaling; bf16 has the exponent of float32."""
         return self.compute == torch.float16
+
+    def free_gb(self) -> float | None:
+        """Memory that is free there; None where the system does not tell."""
+        if self.place.type == "cuda":
+            return torch.cuda.mem_get_info(self.place)[0] / 1e9
+        try:
+            lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        except OSError:
+            return None
+        return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("MemAvailable:")), None)
 
     def __str__(self) -> str:
         return f"{self.place} ({str(self.compute).removeprefix('torch.')})"

@@ -197,7 +197,8 @@ def _notices(fingerprint: Fingerprint) -> list[str]:
     cases = fingerprint.cases
     lines = [f"case {case.name}: {case.remark}" for case in cases if case.remark]
     lines += [f"case {case.name}: no structure in it: kept as a negative example" for case in cases if not any(case.voxels)]
-    lines += [f"structure '{name}' occurs in no case: it cannot be learnt" for name in fingerprint.unseen_structures]
+    for name in fingerprint.unseen_structures:
+        lines.append(f"structure '{name}' occurs in no case where the image is not 0: it cannot be learnt")
     found = laterality(fingerprint.labels, cases)
     lines += map(str, found.odd)
     if 2 * found.n_reversed > found.n_cases:

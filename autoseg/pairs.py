@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 
 from autoseg.dataset import Case, Dataset
-from autoseg.errors import DataError
+from autoseg.errors import DataError, GeometryError
 from autoseg.image import Image, LabelMap
 from autoseg.io import read_image, read_label_map
 from autoseg.prepare import check_pair
@@ -53,7 +53,11 @@ class PairReader:
             raise DataError("the case has no label file", case=case.name, fix="add one, or take the case out of the dataset")
         image = read_image(case.images, self.dataset.channels)
         label_map = read_label_map(case.label, self.dataset.labels)
-        pair = Pair(image, label_map, check_pair(image, label_map) or "")
+        try:
+            pair = Pair(image, label_map, check_pair(image, label_map) or "")
+        except GeometryError as error:
+            error.file = str(case.label)
+            raise
         with self._lock:
             if keep and self._bytes + pair.nbytes <= KEEP_BYTES:
                 self._kept[case.name] = pair

@@ -14,7 +14,7 @@ from autoseg.dataset import Dataset, read_description
 from autoseg.edits import apply_edits, find_edits
 from autoseg.errors import DataError, UsageError
 from autoseg.fingerprint import load_fingerprint
-from autoseg.footprint import STEP_PASSES, multiply_accumulates
+from autoseg.footprint import STEP_PASSES, multiply_accumulates, plan_memory
 from autoseg.machine import find_gpu
 from autoseg.plan import DeviceKind, Footprint, Plan, load_plan, save_plan
 from autoseg.planner import Budget, make_plan
@@ -49,7 +49,9 @@ class Wish:
         return self == Wish()
 
     def budget(self, workspace: Workspace) -> Budget:
-        """For this machine, as fast as trainings in the workspace have shown it to be.
+        """For this machine: as fast as its name tells or, with a limit of time, as trainings in the workspace have shown.
+
+        Without a limit the same data and machine give the same plan, whatever was trained before.
 
         Raises:
             UsageError: unknown device, family or recipe, or too little of something.
@@ -64,7 +66,7 @@ class Wish:
             memory_gb=own if self.memory_gb is None else self.memory_gb,
             family=self.family or "plain",
             time_s=self.time_s,
-            gmacs_per_s=workspace.speeds().get(kind, estimate),
+            gmacs_per_s=estimate if self.time_s is None else workspace.speeds().get(kind, estimate),
             compute="bfloat16" if kind == "cuda" or cpu_has_bf16() else "float32",
             recipe=self.recipe or "adamw_cosine",
         )
@@ -193,6 +195,12 @@ def _with_edits(planned: Plan, folder: Path) -> Plan:
         return planned
     edits = find_edits(before, old)
     plan, lost = apply_edits(planned, edits, path)
+    for name, c in plan.configurations.items():
+        needed = plan_memory(plan, name, plan.origin.compute or "float32", plan.origin.device).total / 1e9
+        if c.footprint is None and needed > plan.origin.memory_gb:
+            log.warning(
+                "note: with the edits %s takes about %.1f GB to train, more than %g GB", name, needed, plan.origin.memory_gb
+            )
     for edit in edits:
         log.warning("note: edit by hand %s: %s", "has no place in the new plan" if edit in lost else "kept", edit)
     return plan

@@ -23,6 +23,7 @@ from autoseg.pretrained import Pretrained
 from autoseg.progress import duration, log
 from autoseg.records import to_json
 from autoseg.rescue import NotFinite, has_collapsed, to_best, to_last_save
+from autoseg.room import check_room
 from autoseg.running import Running, plan_changes, set_up
 from autoseg.runs import RunRecord, is_finished, load_run
 from autoseg.sampling import Loader, PatchSampler
@@ -81,6 +82,7 @@ def train(
         log.warning(
             "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
         )
+    check_room(task.plan, task.configuration, device)
     run = set_up(task, budget, device, extend, patience, pretrained)
     training, validation = _stored(task, task.training), _stored(task, task.validation)
     if not training:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -160,3 +161,11 @@ def test_a_file_that_the_system_does_not_let_grow_keeps_the_old_one(tmp_path: Pa
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no modes there")
+def test_others_may_read_what_they_may_read_of_other_files(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 2)
+    save_weights(tmp_path / "best.safetensors", network, STATE)
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "best.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

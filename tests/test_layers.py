@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
     ("cascade", "cleanup", "evaluate", "model", "nnunet_splits", "planner", "pretrained"),
     ("task", "validation"),
-    ("running",),
+    ("room", "running"),
     ("interim", "rescue"),
     ("step",),
     ("planning", "predict", "stages", "train"),
@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 TORCH = {
     *("checkpoint", "demo", "device", "interim", "losses", "model", "nets", "optimizers", "predict"),
-    *("pretrained", "rescue", "running", "sampling", "step", "train", "validation", "windows"),
+    *("pretrained", "rescue", "room", "running", "sampling", "step", "train", "validation", "windows"),
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 

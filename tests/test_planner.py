@@ -357,7 +357,12 @@ def test_normalization_follows_the_channel_name(channel: str, share: float, norm
 @pytest.mark.parametrize(
     ("names", "ndim", "axes", "reason"),
     [
-        (("liver",), 3, (2,), "x is mirrored: left and right look alike; y and z are not mirrored: in canonical orientation"),
+        (
+            ("liver",),
+            3,
+            (2,),
+            "x is mirrored: no structure has a side in its name (nnU-Net mirrors too); y and z are not mirrored: in",
+        ),
         (("left kidney", "right kidney"), 3, (2,), "'left kidney' and 'right kidney' swap names"),
         (("heart", "left atrium"), 3, (), "x is not mirrored: the other side of 'left atrium' is no structure"),
         (("Anterior", "Posterior"), 3, (2,), "back to front, 'Anterior' is named after its place"),

@@ -17,6 +17,7 @@ from autoseg.machine import Gpu
 from autoseg.plan import load_plan, save_plan
 from autoseg.planning import CPU_MEMORY_GB, Wish, describe_plan, note_speed, plan_dataset
 from autoseg.stages import fingerprint_dataset
+from autoseg.throughput import cpu_throughput
 from autoseg.workspace import Workspace
 
 
@@ -129,7 +130,8 @@ def test_trainings_tell_how_fast_the_machine_is(tmp_path: Path) -> None:
     workspace.remember_speed("cpu", 43.21)
     workspace.remember_speed("cuda", 5000)
     assert workspace.speeds() == {"cpu": 43.2, "cuda": 5000}
-    assert Wish("cpu").budget(workspace).speed == 43.2
+    assert Wish("cpu", time_s=600).budget(workspace).speed == 43.2
+    assert Wish("cpu").budget(workspace).speed == cpu_throughput()  # without a limit of time plans do not follow what was run
 
 
 def test_only_steps_of_some_size_tell(tiny: Tiny, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ benchmarks/results/footprint.md holds the estimates beside what was measured.
 
 from autoseg.footprint.cases import predicting_memory, prepared_bytes, preparing_memory
 from autoseg.footprint.network import STEP_PASSES, conv_elements, multiply_accumulates, n_parameters
-from autoseg.footprint.training import BYTES_PER_WEIGHT, TrainingMemory, training_memory
+from autoseg.footprint.training import BYTES_PER_WEIGHT, TrainingMemory, plan_memory, training_memory
 
 __all__ = [
     "BYTES_PER_WEIGHT",
@@ -18,6 +18,7 @@ __all__ = [
     "conv_elements",
     "multiply_accumulates",
     "n_parameters",
+    "plan_memory",
     "predicting_memory",
     "prepared_bytes",
     "preparing_memory",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from autoseg.footprint.network import layers, n_parameters, stage_voxels
-from autoseg.plan import Compute, DeviceKind, NetworkPlan
+from autoseg.plan import Compute, DeviceKind, NetworkPlan, Plan
 
 BYTES_PER_WEIGHT = 20  # four bytes each for the weight, its average, its gradient and the two moments of AdamW
 
@@ -95,6 +95,14 @@ def training_memory(
         * (LOADED_BATCHES if device == "cpu" else 1),  # float32 image, int64 label map
         slack=SLACK[device],
     )
+
+
+def plan_memory(plan: Plan, configuration: str, compute: Compute, device: DeviceKind) -> TrainingMemory:
+    """`training_memory` of a plan's configuration."""
+    c, n_classes = plan.configurations[configuration], plan.data.labels.n_classes
+    spread = n_classes - 1 if c.previous is not None else 0
+    size, n_channels = (c.patch.patch_size, c.patch.batch_size), len(plan.data.channels)
+    return training_memory(c.network, *size, n_channels, n_classes, compute, device, spread)
 
 
 def _kept(

@@ -65,13 +65,14 @@ class MemoryFit:
         )
         if self.start == self.topology:
             largest = LARGEST[len(self.topology.patch_size)]
-            return f"all of it fits, up to the largest patch considered ({largest} voxels): {memory}"
+            return f"all of it fits the memory, up to the largest patch considered ({largest} voxels): {memory}"
         voxels = prod(self.start.patch_size) / prod(self.topology.patch_size)
         return f"a patch {number(voxels)} times as large was shrunk along the axis that it covers most, until it took {memory}"
 
     @property
     def batch_reason(self) -> str:
-        limits = f"memory holds {self.held}, 5 % of the dataset's voxels are {self.cap} patches, the least is 2"
+        patch = size(self.topology.patch_size)
+        limits = f"memory holds {self.held} patches of {patch}, 5 % of the dataset's voxels are {self.cap}, the least is 2"
         if self.batch_size < max(min(self.held, self.cap), 2):
             limits += ", and more would be more voxels than the next larger patch has"
         return f"{limits}: {self.batch_size}"

@@ -60,7 +60,7 @@ def _across(labels: LabelSet, cases: Sequence[CaseFacts]) -> tuple[bool, str]:
     if labels.unpaired_sides:
         return False, f"x is not mirrored: the other side of '{labels.unpaired_sides[0]}' is no structure of its own"
     if not labels.side_pairs:
-        return True, "x is mirrored: left and right look alike"
+        return True, "x is mirrored: no structure has a side in its name (nnU-Net mirrors too)"
     for pair in labels.side_pairs:
         seen = [any(case.voxels[index - 1] for case in cases if case.voxels) for index in pair]
         if seen[0] != seen[1]:

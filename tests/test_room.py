@@ -1,0 +1,35 @@
+"""A training that cannot fit is refused before it begins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Tiny
+
+from autoseg.device import Device
+from autoseg.errors import ResourceError
+from autoseg.room import check_room
+from autoseg.schedule import RunBudget
+from autoseg.train import train
+
+
+def test_a_plan_that_is_too_large_is_refused_before_the_first_step(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    check_room(tiny.plan, "3d_fullres", float32_cpu)
+    huge = replace(tiny.configuration, patch=replace(tiny.configuration.patch, batch_size=2_000_000))
+    plan = replace(tiny.plan, configurations={"3d_fullres": huge})
+    with pytest.raises(
+        ResourceError, match=r"more memory than is free; found: about \d+\.\d GB for patch 8×16×16, batch 2000000; allowed: .* GB"
+    ):
+        train(replace(tiny.task(tmp_path / "fold_0"), plan=plan), RunBudget(epochs=1), float32_cpu)
+    assert not (tmp_path / "fold_0" / "run.json").exists()
+
+
+def test_where_the_system_does_not_tell(tiny: Tiny, float32_cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Device, "free_gb", lambda _: None)
+    huge = replace(tiny.configuration, patch=replace(tiny.configuration.patch, batch_size=2_000_000))
+    check_room(replace(tiny.plan, configurations={"3d_fullres": huge}), "3d_fullres", float32_cpu)
+    monkeypatch.setattr(Device, "free_gb", lambda _: 1e-6)
+    with pytest.raises(ResourceError, match=r"allowed: 0\.0 GB; fix: autoseg plan_and_preprocess --replan --memory 1"):
+        check_room(tiny.plan, "3d_fullres", float32_cpu)
