@@ -76,7 +76,7 @@ class Wish:
         self._check_device()
         kind = "cuda" if self.device == "auto" or self.device.startswith("cuda") else "cpu"
         memory = NNUNET_MEMORY_GB if self.memory_gb is None else self.memory_gb
-        return Budget(kind, memory, self.family or "plain", self.time_s, recipe=self.recipe or "adamw_cosine")
+        return Budget(kind, memory, self.family or "plain", self.time_s, compute="bfloat16", recipe=self.recipe or "adamw_cosine")
 
     def _check_device(self) -> None:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):

@@ -96,7 +96,7 @@ def _unpacked_length(path: Path) -> int:
     length = 0
     try:
         with gzip.open(path) as handle:
-            while chunk := handle.read(1 << 22):
+            while chunk := handle.read(1 << 14):  # small, since what a broken stream still gave in a chunk is lost
                 length += len(chunk)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return length
