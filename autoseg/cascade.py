@@ -55,7 +55,7 @@ class Cascade:
             for fold in folds.names
             if fold != "all" and is_finished(self.runs / f"fold_{fold}")
         }
-        missing = [fold for fold in folds.names if fold != "all" and not found.keys() >= {fold}]
+        missing = [fold for fold in folds.names if fold != "all" and fold not in found]
         if missing or not found:
             raise UsageError(
                 f"{self.configuration} learns from what {self.previous} predicts for every case, so all of its folds come first",

@@ -163,8 +163,8 @@ class _Decisions:
         """With what does not depend on resolution and patch; `why` has the reasons for those."""
         self.shapes[name] = tuple(shape)
         seen = self.fingerprint
-        volumes = 3 if self.flat_axis is None else 2
-        mirrored, mirror_reason = mirror_axes(seen.labels, seen.cases, volumes, self.budget.device, slice_axis)
+        ndim = 3 if self.flat_axis is None else 2  # of the cases; slices of volumes are mirrored as volumes are
+        mirrored, mirror_reason = mirror_axes(seen.labels, seen.cases, ndim, self.budget.device, slice_axis)
         training, training_reasons = plan_training(
             mirrored, self.budget, chosen.step_gmacs, prod(chosen.topology.patch_size) / prod(shape), slice_axis is not None
         )
