@@ -113,7 +113,7 @@ class Model:
         mean = total / len(self.networks)
         names = self.plan.data.labels.names
         mean[:, [names.index(name) + 1 for name in self.plan.data.unseen]] = NEVER
-        return mean if axis is None else mean.unsqueeze(2 + axis)
+        return mean.contiguous() if axis is None else mean.unsqueeze(2 + axis).contiguous()
 
 
 def fresh_network(plan: Plan, configuration: Configuration, device: Device) -> UNet:

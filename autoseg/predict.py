@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.allocator import keep_freed_memory
 from autoseg.batch import Failure, run_cases
 from autoseg.dataset import Case, check_apart, output_path, probabilities_path
 from autoseg.errors import GeometryError
@@ -46,6 +47,7 @@ def predict(
     Raises:
         UsageError: an image lies in `out`.
     """
+    keep_freed_memory()
     channels = tuple(c.name for c in model.plan.data.channels)
     labels = model.plan.data.labels
     check_apart(cases, out)

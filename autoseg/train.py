@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autoseg.allocator import keep_freed_memory
 from autoseg.checkpoint import save_weights
 from autoseg.dataset import Case
 from autoseg.device import Device, out_of_memory
@@ -83,6 +84,7 @@ def train(
             "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
         )
     check_room(task.plan, task.configuration, device)
+    keep_freed_memory()
     run = set_up(task, budget, device, extend, patience, pretrained)
     training, validation = _stored(task, task.training), _stored(task, task.validation)
     if not training:

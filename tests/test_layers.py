@@ -17,7 +17,7 @@ ROOT = Path(autoseg.__file__).parent
 
 # A module imports only from layers above its own line; a package stands here as one, its files may import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "sides"),
+    ("allocator", "errors", "sides"),
     ("files", "geometry", "labels", "landmarks", "progress", "records"),
     ("batch", "image", "lock", "placement", "plan", "workspace"),
     (

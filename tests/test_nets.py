@@ -117,9 +117,9 @@ def test_upsample_is_a_transposed_convolution(stride: tuple[int, ...]) -> None:
     bias = torch.randn(n_out)
     theirs = (nn.ConvTranspose2d if ndim == 2 else nn.ConvTranspose3d)(n_in, n_out, stride, stride)
     with torch.no_grad():
-        ours.expand.bias.copy_(bias.repeat_interleave(prod(stride)))
+        ours.expand.bias.copy_(bias.repeat(prod(stride)))
         theirs.bias.copy_(bias)
-        theirs.weight.copy_(ours.expand.weight.reshape(n_out, *stride, n_in).movedim(-1, 0))
+        theirs.weight.copy_(ours.expand.weight.reshape(*stride, n_out, n_in).permute(-1, -2, *range(ndim)))
     image = torch.randn(2, n_in, *(5, 3, 4)[:ndim])
     torch.testing.assert_close(ours(image), theirs(image))
 
@@ -152,7 +152,7 @@ def test_a_new_residual_block_passes_its_input() -> None:
     network = network_of(PLANS["residual 3D"])
     blocks = [m for m in network.modules() if isinstance(m, ResidualBlock)]
     same = next(b for b in blocks if not len(b.shortcut))
-    image = torch.randn(1, same.norm.num_channels, 4, 4, 4)
+    image = torch.randn(1, len(same.norm.weight), 4, 4, 4)
     torch.testing.assert_close(same(image), nn.functional.leaky_relu(image, SLOPE))
 
 

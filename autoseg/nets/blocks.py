@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +18,64 @@ def convolution(ndim: int, n_in: int, n_out: int, kernel: Sequence[int], stride:
     return kind(n_in, n_out, tuple(kernel), tuple(stride), tuple(k // 2 for k in kernel), bias=bias)  # type: ignore[arg-type]
 
 
-class InstanceNorm(nn.GroupNorm):
-    """Instance normalisation, on a CPU as group normalisation with one channel a group: the same numbers, three times as fast.
+def channels_last(x: Tensor) -> Tensor:
+    """`x` (B, C, *size) with its channels next to each other in memory, as oneDNN's convolutions on a CPU like it best."""
+    return x.to(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
 
-    On a GPU autocast would turn the input of a group normalisation into float32; that of an instance normalisation stays as it
-    is, which halves the memory. Unlike torch's own modules it takes a single voxel of a single sample (and gives the bias), so
-    that a bottleneck may be that small.
+
+class InstanceNorm(nn.Module):
+    """Instance normalisation with weight and bias (Ulyanov et al. 2016), of channels-last maps on a CPU and any on a GPU.
+
+    Unlike torch's own modules it takes a single voxel of a single sample (and gives the bias), so that a bottleneck may be that
+    small.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, eps=1e-5)
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels)), eps
 
-    def forward(self, input: Tensor) -> Tensor:
-        if input.is_cuda:
-            return torch.instance_norm(input, self.weight, self.bias, None, None, True, 0.0, self.eps, True)
-        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda:
+            return torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, True)
+        normalised: Tensor = _NormEach.apply(x, self.weight, self.bias, self.eps)
+        return normalised
+
+
+class _NormEach(torch.autograd.Function):
+    """Batch normalisation of each sample by itself.
+
+    It is torch's only norm on a CPU whose backward pass is made for channels-last maps; that of group normalisation takes forty
+    times as long with them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        y = torch.empty_like(x)
+        statistics = [
+            torch.ops.aten.native_batch_norm.out(
+                *(x[i : i + 1], weight, bias, None, None, True, 0.0, eps),
+                out=y[i : i + 1],
+                save_mean=weight.new_empty(len(weight)),
+                save_invstd=weight.new_empty(len(weight)),
+            )[1:]
+            for i in range(len(x))
+        ]
+        ctx.save_for_backward(x, weight, *(value for pair in statistics for value in pair))
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        (above,) = gradients
+        x, weight, *statistics = ctx.saved_tensors
+        of_x, of_weight, of_bias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(weight)
+        for i in range(len(x)):
+            parts = torch.ops.aten.native_batch_norm_backward(
+                *(above[i : i + 1], x[i : i + 1], weight, None, None),
+                *(statistics[2 * i], statistics[2 * i + 1], True, ctx.eps, [True, True, True]),
+            )
+            of_x[i : i + 1], of_weight, of_bias = parts[0], of_weight + parts[1], of_bias + parts[2]
+        return of_x, of_weight, of_bias, None
 
 
 class ConvBlock(nn.Sequential):
@@ -74,11 +119,14 @@ class Upsample(nn.Module):
     def __init__(self, ndim: int, n_in: int, n_out: int, stride: Sequence[int]) -> None:
         super().__init__()
         self.stride, self.n_out = tuple(stride), n_out
-        self.expand = convolution(ndim, n_in, n_out * int(torch.tensor(stride).prod()), (1,) * ndim, (1,) * ndim, bias=True)
+        self.expand = convolution(ndim, n_in, prod(stride) * n_out, (1,) * ndim, (1,) * ndim, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, *size = x.shape
         n = len(size)
-        y = self.expand(x).reshape(batch, self.n_out, *self.stride, *size)
-        axes = [axis for i in range(n) for axis in (2 + n + i, 2 + i)]  # each size axis, then its stride axis
-        return y.permute(0, 1, *axes).reshape(batch, self.n_out, *(s * f for s, f in zip(size, self.stride)))
+        y = self.expand(x).reshape(batch, *self.stride, self.n_out, *size)
+        axes = [axis for i in range(n) for axis in (2 + n + i, 1 + i)]  # each size axis, then its stride axis
+        larger = [s * f for s, f in zip(size, self.stride)]
+        if x.is_cuda:
+            return y.permute(0, 1 + n, *axes).reshape(batch, self.n_out, *larger)
+        return y.permute(0, *axes, 1 + n).reshape(batch, *larger, self.n_out).movedim(-1, 1)

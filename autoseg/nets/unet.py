@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from autoseg.nets.blocks import SLOPE, ConvBlock, ResidualBlock, Upsample, convolution
+from autoseg.nets.blocks import SLOPE, ConvBlock, ResidualBlock, Upsample, channels_last, convolution
 from autoseg.plan import NetworkPlan
 
 
@@ -53,7 +53,8 @@ class UNet(nn.Module):
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(self._with_structures(x) if self.structures else x)
+        x = self._with_structures(x) if self.structures else x
+        x = self.stem(x if x.is_cuda else channels_last(x))
         skips = []
         for stage in self.encoder:
             x = stage(x)

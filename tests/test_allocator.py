@@ -1,0 +1,38 @@
+"""Memory that is freed and asked for again is the same memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from autoseg import allocator
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from autoseg.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+for i in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.full(64 << 20, 1, dtype=np.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(how: str) -> int:
+    """Of the fourth block of 64 MB that a process fills and frees."""
+    done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True, timeout=60)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(allocator.platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+def test_freed_memory_is_used_again() -> None:
+    assert page_faults("keep") < 10 < page_faults("give back")
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("", ""))
+    assert not allocator.keep_freed_memory()
