@@ -18,13 +18,13 @@ ROOT = Path(autoseg.__file__).parent
 # A module imports only from layers above its own line; a package stands here as one, its files may import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "sides"),
-    ("files", "geometry", "labels", "landmarks", "progress", "records"),
+    ("files", "geometry", "labels", "landmarks", "predictability", "progress", "records"),
     ("batch", "image", "lock", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "metrics", "nets"),
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
     ),
-    ("checkpoint", "dataset", "facts", "phantom", "postprocess", "prepare", "store"),
+    ("checkpoint", "dataset", "facts", "landmark_facts", "phantom", "postprocess", "prepare", "store"),
     ("claim", "laterality", "pairs"),
     ("scan",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
