@@ -6,12 +6,12 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from autoseg.batch import Failure, run_cases
+from autoseg.bootstrap import interval, resample_weights
 from autoseg.dataset import case_name
 from autoseg.errors import DataError, GeometryError, UsageError
 from autoseg.files import write_text
@@ -21,8 +21,6 @@ from autoseg.metrics import STATES, StructureScore, score_case
 from autoseg.records import to_json
 
 STAGE = "evaluate"
-RESAMPLES = 2000  # a percentile interval needs a thousand or more (Efron & Tibshirani, An Introduction to the Bootstrap, 1993)
-CONFIDENCE = 0.95
 METRICS = ("dice", "iou", "hd95_mm", "assd_mm", "nsd", "volume_error")
 _COLUMNS = ("structure", "state", "dice", "iou", "hd95_mm", "assd_mm", "nsd", "volume_reference_mm3", "volume_prediction_mm3")
 
@@ -225,20 +223,7 @@ def _spread(defined: Sequence[float]) -> Spread:
     mean, median = float(values.mean()), float(np.median(values))
     if n == 1:
         return Spread(1, mean, None, median, None, None)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(_resample_weights(n) @ values, (tail, 1 - tail))
-    return Spread(n, mean, float(values.std(ddof=1)), median, float(low), float(high))
-
-
-@lru_cache(maxsize=8)
-def _resample_weights(n: int) -> np.ndarray:
-    """(RESAMPLES, n) share of each case in each bootstrap resample: one matrix product gives all the resampled means.
-
-    Always the same draw for the same number of cases, so that a report can be reproduced.
-    """
-    drawn = np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
-    rows = np.arange(RESAMPLES)[:, None] * n
-    return np.bincount((drawn + rows).ravel(), minlength=RESAMPLES * n).reshape(RESAMPLES, n) / n
+    return Spread(n, mean, float(values.std(ddof=1)), median, *interval(resample_weights(n) @ values))
 
 
 def _csv(cases: Sequence[CaseScore]) -> str:

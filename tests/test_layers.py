@@ -18,17 +18,18 @@ ROOT = Path(autoseg.__file__).parent
 # A module imports only from layers above its own line; a package stands here as one, its files may import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("allocator", "errors", "sides"),
-    ("files", "geometry", "labels", "landmarks", "progress", "records"),
+    ("bootstrap", "files", "geometry", "labels", "landmarks", "predictability", "progress", "records"),
     ("batch", "image", "lock", "placement", "plan", "workspace"),
     (
-        *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "metrics", "nets"),
+        *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "nets"),
+        *("landmark_metrics", "metrics"),
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
     ),
-    ("checkpoint", "dataset", "facts", "phantom", "postprocess", "prepare", "store"),
+    ("checkpoint", "dataset", "facts", "landmark_facts", "landmark_summary", "phantom", "postprocess", "prepare", "store"),
     ("claim", "laterality", "pairs"),
     ("scan",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
-    ("cascade", "cleanup", "evaluate", "model", "nnunet_splits", "planner", "pretrained"),
+    ("cascade", "cleanup", "evaluate", "evaluate_landmarks", "model", "nnunet_splits", "planner", "pretrained"),
     ("task", "validation"),
     ("room", "running"),
     ("interim", "rescue"),

@@ -1,0 +1,262 @@
+"""Landmarks: how wide their targets are, whether a patch shows all of them, and whether they should know about each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, log2, prod
+from typing import Literal
+
+import numpy as np
+
+from autoseg.geometry import Triple
+from autoseg.landmark_facts import CasePoints, LandmarkFacts, covisibility, size_needed
+from autoseg.planner.wording import billions, number, numbers, percent, size
+
+SIGMA_VOXELS = 1.5
+LEAST_SIGMA_VOXELS = 1.0  # narrower, and of a peak amid eight voxels less than 0.69 is left on the grid
+NEIGHBOUR_PART = 3.0  # the target ends, at three sigma, where the nearest landmark is
+
+MARGIN = 1.2  # of the patch over the spread of the landmarks: rotation and scaling in training need room
+MOST_CASES = 0.9  # share of the cases that must fit
+
+FEWEST = 3  # landmarks: one or two have no arrangement
+LEAST_SEEN = 0.5  # share of the pairs that a patch shows
+COMPACT = 3.0  # times the spread that a patch covers, from which the network sees the surroundings of all landmarks anyway
+MANY_CASES, SOME_CASES = 300, 150
+LEAST_RHO, LEAST_KAPPA, MOST_SWAPPED = 0.8, 2.0, 0.05
+POINTS = {"swapped": 35, "rho": 25, "kappa": 20, "cases": 20}  # of 100
+ENOUGH = 60
+"""Weights of the reasons for a spatial configuration head, and the sum at which there is one. A convention: no comparison is
+published in which only one of them varied. Without a swap rate, which takes a trained network, the other three must all hold."""
+
+HIDDEN_LAYERS = 3
+WIDEST = {2: 32, 3: 24}  # voxels along the longest axis of the coarse maps, as Payer et al. 2019
+LARGEST_KERNEL = {2: 11, 3: 7}  # Payer et al., Medical Image Analysis 2019
+FEATURES = {2: 128, 3: 64}  # the same
+LEAST_FEATURES = 16
+MOST_WORK = 0.25  # of the network's own multiply-accumulates
+
+
+@dataclass(frozen=True)
+class TargetSigma:
+    """Standard deviation (mm) of the Gaussian that a landmark is for the network, along the axes of the spacing, and why."""
+
+    sigma_mm: tuple[float, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Context:
+    """Whether a patch shows all landmarks of a case at once.
+
+    Args:
+        fits: in nine of ten cases it does.
+        coarser: times the spacing at which a patch of as many voxels would; 1 where it does.
+    """
+
+    fits: bool
+    coarser: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Scn:
+    """A spatial configuration branch: from coarse maps of all landmarks to coarse maps of where each should be.
+
+    Args:
+        form: plain convolutions, or a small U-Net where they would have to be too large.
+        factor: by which maps are made coarser, for each axis of the patch.
+        kernel: edge of the convolutions.
+        layers: hidden convolutions, or levels of the U-Net.
+        features: channels between them.
+        combine: what is done with the two maps: logits added, or maps multiplied.
+    """
+
+    form: Literal["convolutions", "unet"]
+    factor: tuple[int, ...]
+    kernel: int
+    layers: int
+    features: int
+    combine: Literal["add", "multiply"]
+
+
+@dataclass(frozen=True)
+class ScnChoice:
+    """The branch, or None for none, and why; and why it is as it is, empty for none."""
+
+    scn: Scn | None
+    reason: str
+    scn_reason: str
+
+
+def target_sigma(facts: LandmarkFacts, spacing: Sequence[float]) -> TargetSigma:
+    """1.5 voxels along each axis, fewer where landmarks are close to each other, but at least one.
+
+    Args:
+        spacing: mm, of the network's grid.
+    """
+    wanted = [SIGMA_VOXELS * s for s in spacing]
+    usual = f"{number(SIGMA_VOXELS)} voxels of {numbers(spacing)} mm: narrow for precision, wide enough to be seen on the grid"
+    if facts.close_mm is None:
+        return TargetSigma(tuple(wanted), usual)
+    most = facts.close_mm / NEIGHBOUR_PART
+    near = f"{number(facts.close_mm)} mm, as close as one landmark in ten is to the next"
+    if most >= max(wanted):
+        return TargetSigma(tuple(wanted), f"{usual}, and at most a third of {near}")
+    sigma = tuple(min(w, max(most, LEAST_SIGMA_VOXELS * s)) for w, s in zip(wanted, spacing))
+    reason = f"{number(SIGMA_VOXELS)} voxels of {numbers(spacing)} mm, but at most a third of {near}"
+    if any(x > most for x in sigma):
+        reason += ", and at least one voxel"
+    return TargetSigma(sigma, reason)
+
+
+def plan_context(facts: LandmarkFacts, cases: Sequence[CasePoints], patch: Triple, spacing: Sequence[float]) -> Context:
+    """Whether the network can see all landmarks of a case together, or a coarser stage must see them first.
+
+    Args:
+        patch, spacing: voxels and mm along (z, y, x); one voxel through the slices of a 2D network.
+    """
+    patch_mm = [n * s for n, s in zip(patch, spacing)]
+    needed = size_needed(cases, patch_mm, MARGIN)
+    share = float((needed <= 1 + 1e-9).mean()) if len(needed) else 1.0
+    seen = (
+        f"a patch of {numbers(patch_mm)} mm shows all landmarks, which spread over {numbers(facts.extent_mm)} mm, with "
+        f"{percent(MARGIN - 1)} to spare or to the edge of the image in {percent(share)} of the cases"
+    )
+    if share >= MOST_CASES:
+        return Context(True, 1.0, f"{seen}: one stage is enough")
+    coarser = float(np.quantile(needed, MOST_CASES, method="higher"))
+    return Context(
+        False,
+        coarser,
+        f"{seen}: a stage at {number(coarser)} times the spacing comes first, which shows them in {percent(MOST_CASES)}",
+    )
+
+
+def plan_scn(
+    facts: LandmarkFacts,
+    cases: Sequence[CasePoints],
+    patch: Triple,
+    spacing: Sequence[float],
+    network_macs: float,
+    swapped: float | None = None,
+) -> ScnChoice:
+    """Whether landmarks should be told apart by where the others are (Payer et al. 2019), and how.
+
+    Args:
+        patch, spacing: as in `plan_context`.
+        network_macs: multiply-accumulates of the network on a patch.
+        swapped: share of the predictions of a trained network that are nearer to another landmark, if one was evaluated.
+    """
+    patch_mm = [n * s for n, s in zip(patch, spacing)]
+    off = _why_not(facts, cases, patch_mm)
+    if off:
+        return ScnChoice(None, off, "")
+    points, reason = _weigh(facts, swapped)
+    if points < ENOUGH:
+        return ScnChoice(None, f"no spatial configuration branch: {reason}", "")
+    scn, scn_reason = _shape(facts, patch, spacing, network_macs)
+    return ScnChoice(scn, f"a spatial configuration branch: {reason}", scn_reason)
+
+
+def scn_macs(scn: Scn, n_landmarks: int, patch: Sequence[int]) -> float:
+    """Multiply-accumulates of the branch on a patch with as many axes as the factor; those of a U-Net as at its finest level."""
+    per_voxel = 2 * n_landmarks * scn.features + (scn.layers - 1) * scn.features**2
+    coarse = prod(n // f for n, f in zip(patch, scn.factor))
+    return float(scn.kernel ** len(scn.factor) * per_voxel * coarse)
+
+
+def _why_not(facts: LandmarkFacts, cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> str:
+    """The reason that rules a branch out, or nothing."""
+    no, n = "no spatial configuration branch: ", len(facts.landmarks)
+    if n < FEWEST:
+        return f"{no}{n} landmarks are fewer than {FEWEST} and make no arrangement"
+    seen = covisibility(cases, patch_mm)
+    if seen is None:
+        return f"{no}no case has two landmarks"
+    if seen < LEAST_SEEN:
+        return (
+            f"{no}a patch of {numbers(patch_mm)} mm around a landmark shows {percent(seen)} of the pairs, less than "
+            f"{percent(LEAST_SEEN)}: where the others are must come from a coarser stage"
+        )
+    spread = [(e, p) for e, p in zip(facts.extent_mm, patch_mm) if e > 0]
+    if all(COMPACT * e < p for e, p in spread):
+        return (
+            f"{no}the landmarks spread over {numbers(facts.extent_mm)} mm, less than a third of the patch of "
+            f"{numbers(patch_mm)} mm: the network sees their surroundings anyway"
+        )
+    if facts.n_cases >= MANY_CASES and (size_needed(cases, patch_mm, 1.0) <= 1 + 1e-9).mean() >= MOST_CASES:
+        return f"{no}{facts.n_cases} cases are enough to learn it from patches that show all landmarks"
+    return ""
+
+
+def _weigh(facts: LandmarkFacts, swapped: float | None) -> tuple[int, str]:
+    """Points for a branch, of 100, and what they were given for."""
+    points, said = 0, []
+    for what, value, enough, words in (
+        ("rho", facts.median_rho, LEAST_RHO, "the others explain {} of the variance of a place (median)"),
+        ("kappa", facts.median_kappa, LEAST_KAPPA, "neighbours are {} times as far away as the others leave open (median)"),
+    ):
+        given = POINTS[what] if value is not None and value > enough else 0
+        points += given
+        shown = "an unknown share" if value is None else percent(max(value, 0.0)) if what == "rho" else number(value)
+        limit = percent(enough) if what == "rho" else number(enough)
+        said.append(f"{words.format(shown)}, {'more' if given else 'not more'} than {limit} ({given})")
+    few = POINTS["cases"] if facts.n_cases < SOME_CASES else 0
+    said.append(f"{facts.n_cases} cases are {'fewer' if few else 'not fewer'} than {SOME_CASES} ({few})")
+    points += few
+    if swapped is not None:
+        given = POINTS["swapped"] if swapped > MOST_SWAPPED else 0
+        said.append(f"{percent(swapped)} of the predictions are nearer to another landmark ({given})")
+        points += given
+    return points, f"{points} points of {ENOUGH} needed: " + "; ".join(said)
+
+
+def _shape(facts: LandmarkFacts, patch: Triple, spacing: Sequence[float], network_macs: float) -> tuple[Scn, str]:
+    axes = [axis for axis in range(3) if patch[axis] > 1]
+    ndim = len(axes)
+    sizes, steps = [patch[axis] for axis in axes], [spacing[axis] for axis in axes]
+    factor = _factors(sizes, steps, WIDEST[ndim])
+    coarse = [n // f for n, f in zip(sizes, factor)]
+    spread = [min(facts.extent_mm[a] / (s * f), n) for a, s, f, n in zip(axes, steps, factor, coarse)]
+    reach = ceil(max(spread))
+    kernel = next((k for k in range(3, LARGEST_KERNEL[ndim] + 1, 2) if _sees(k) >= reach), None)
+    form: Literal["convolutions", "unet"] = "unet" if kernel is None else "convolutions"
+    features = FEATURES[ndim]
+    n = len(facts.landmarks)
+
+    def made(width: int) -> Scn:
+        return Scn(form, factor, kernel or 3, HIDDEN_LAYERS, width, "add")
+
+    while features > LEAST_FEATURES and scn_macs(made(features), n, sizes) > MOST_WORK * network_macs:
+        features //= 2
+    scn = made(features)
+    sees = (
+        f"{HIDDEN_LAYERS + 1} convolutions of {scn.kernel} see {_sees(scn.kernel)} of them"
+        if kernel
+        else f"convolutions of {LARGEST_KERNEL[ndim]} would see {_sees(LARGEST_KERNEL[ndim])} of them, so a small U-Net does it"
+    )
+    reason = (
+        f"coarse maps of {size(coarse)} voxels, on which the landmarks spread over {reach}; {sees}; {features} channels take "
+        f"{billions(scn_macs(scn, n, sizes))} multiply-accumulates beside the {billions(network_macs)} of the network"
+    )
+    return scn, reason
+
+
+def _sees(kernel: int) -> int:
+    """Voxels along an axis that the branch's convolutions see."""
+    return (HIDDEN_LAYERS + 1) * (kernel - 1) + 1
+
+
+def _factors(sizes: Sequence[int], spacing: Sequence[float], widest: int) -> tuple[int, ...]:
+    """Powers of two that leave voxels of about the same edge in mm, `widest` of them or less along the longest axis.
+
+    Every one divides its axis: where one would not, all are halved.
+    """
+    edge_mm = max(n * s for n, s in zip(sizes, spacing)) / widest
+    while True:
+        factors = tuple(2 ** max(0, ceil(log2(edge_mm / s) - 1e-9)) for s in spacing)
+        if all(n % f == 0 for n, f in zip(sizes, factors)):
+            return factors
+        edge_mm /= 2

@@ -1,0 +1,221 @@
+"""Rules for landmarks: widths, stages and the spatial configuration branch, each with the number that decides beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoseg.landmark_facts import CasePoints, LandmarkFacts, PointFacts, measure_landmarks
+from autoseg.planner.landmarks import Scn, plan_context, plan_scn, scn_macs, target_sigma
+
+ONE = (1.0, 1.0, 1.0)
+
+
+def seen(n_landmarks: int = 10, n_cases: int = 40, spread: float = 60, noise: float = 1, ndim: int = 3) -> list[CasePoints]:
+    """Cases of 128 mm with landmarks in a row from corner to corner of a cube of `spread` mm; places vary by 5 mm and `noise`."""
+    rng = np.random.default_rng(0)
+    row = np.linspace(-spread / 2, spread / 2, n_landmarks)[:, None] * np.ones(3)
+    size = (128, 128, 128) if ndim == 3 else (1, 128, 128)
+    cases = []
+    for i in range(n_cases):
+        places = row + rng.normal(0, 5, 3) + rng.normal(0, noise, (n_landmarks, 3))
+        places[:, : 3 - ndim] = 0
+        cases.append(CasePoints(f"c{i}", ONE, size, (2,) * n_landmarks, tuple(map(tuple, places.tolist()))))
+    return cases
+
+
+def facts_of(cases: list[CasePoints]) -> LandmarkFacts:
+    return measure_landmarks([f"l{i}" for i in range(len(cases[0].state))], cases)
+
+
+def close(close_mm: float | None) -> LandmarkFacts:
+    return LandmarkFacts(1, 0, 0, (0, 0, 0), 0, close_mm, None, None, ())
+
+
+def test_targets_are_a_voxel_and_a_half() -> None:
+    found = target_sigma(close(30), (3.0, 0.7, 0.7))
+    assert found.sigma_mm == pytest.approx((4.5, 1.05, 1.05))
+    assert "1.5 voxels of (3, 0.7, 0.7) mm" in found.reason
+    assert "at most a third of 30 mm" in found.reason
+    assert target_sigma(close(None), (0.1, 0.1)).sigma_mm == pytest.approx((0.15, 0.15))
+
+
+def test_targets_of_neighbours_do_not_meet() -> None:
+    found = target_sigma(close(3.6), ONE)
+    assert found.sigma_mm == pytest.approx((1.2, 1.2, 1.2))
+    assert (
+        found.reason
+        == "1.5 voxels of (1, 1, 1) mm, but at most a third of 3.6 mm, as close as one landmark in ten is to the next"
+    )
+    found = target_sigma(close(3.6), (5.0, 1.0, 0.5))  # a third of it is less than a voxel of 5 mm
+    assert found.sigma_mm == pytest.approx((5, 1.2, 0.75))
+    assert found.reason.endswith(", and at least one voxel")
+
+
+def test_one_stage_where_a_patch_shows_all() -> None:
+    cases = seen(spread=60, noise=0)
+    found = plan_context(facts_of(cases), cases, (72, 72, 80), ONE)
+    assert (found.fits, found.coarser) == (True, 1)
+    assert found.reason == (
+        "a patch of (72, 72, 80) mm shows all landmarks, which spread over (60, 60, 60) mm, with 20 % to spare or to the edge of "
+        "the image in 100 % of the cases: one stage is enough"
+    )
+
+
+def test_a_coarser_stage_where_it_does_not() -> None:
+    cases = seen(spread=60, noise=0)
+    found = plan_context(facts_of(cases), cases, (36, 80, 80), ONE)
+    assert (found.fits, found.coarser) == (False, pytest.approx(2))
+    assert "in 0 % of the cases: a stage at 2 times the spacing comes first, which shows them in 90 %" in found.reason
+    coarse = tuple(s * found.coarser for s in ONE)
+    assert plan_context(facts_of(cases), cases, (36, 80, 80), coarse).fits
+    # a voxel of the image is all there is, so that a patch as large needs no margin
+    assert plan_context(facts_of(seen(spread=126, noise=0)), seen(spread=126, noise=0), (128, 128, 128), ONE).fits
+
+
+def test_nine_of_ten_cases_must_fit() -> None:
+    small, large = seen(n_cases=9, spread=30, noise=0), seen(n_cases=1, spread=90, noise=0)
+    assert plan_context(facts_of(small + large), small + large, (40, 40, 40), ONE).fits
+    assert not plan_context(facts_of(small + 2 * large), small + 2 * large, (40, 40, 40), ONE).fits
+    assert plan_context(facts_of(small), [], (40, 40, 40), ONE).fits
+
+
+def test_the_coarser_stage_fits_by_its_own_rule() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        cases = [c for s in rng.uniform(20, 120, 7) for c in seen(n_cases=1, spread=s)]
+        found = plan_context(facts_of(cases), cases, (24, 24, 24), ONE)
+        assert plan_context(facts_of(cases), cases, (24, 24, 24), tuple(s * found.coarser for s in ONE)).fits
+
+
+PATCH = (96, 96, 96)
+MACS = 1e12
+
+
+def test_a_branch_where_the_others_tell_much() -> None:
+    cases = seen()
+    found = plan_scn(facts_of(cases), cases, PATCH, ONE, MACS)
+    assert found.scn == Scn("convolutions", (4, 4, 4), 5, 3, 64, "add")
+    assert "65 points of 60 needed: the others explain 9" in found.reason
+    assert "more than 80 % (25); neighbours are " in found.reason
+    assert "more than 2 (20); 40 cases are fewer than 150 (20)" in found.reason
+    assert "coarse maps of 24×24×24 voxels, on which the landmarks spread over 1" in found.scn_reason
+    assert "4 convolutions of 5 see 17 of them; 64 channels take " in found.scn_reason
+
+
+def test_what_rules_a_branch_out() -> None:
+    two = seen(n_landmarks=2)
+    assert plan_scn(facts_of(two), two, PATCH, ONE, MACS).reason.endswith("2 landmarks are fewer than 3 and make no arrangement")
+    cases = seen()
+    alone = [replace(c, state=(2, *(1,) * 9), points=(c.points[0], *(None,) * 9)) for c in cases]
+    assert plan_scn(facts_of(alone), alone, PATCH, ONE, MACS).reason.endswith("no case has two landmarks")
+    found = plan_scn(facts_of(cases), cases, (32, 32, 32), ONE, MACS)
+    assert (found.scn, found.scn_reason) == (None, "")
+    assert "a patch of (32, 32, 32) mm around a landmark shows " in found.reason
+    assert found.reason.endswith("of the pairs, less than 50 %: where the others are must come from a coarser stage")
+    compact = seen(spread=20, noise=0.1)
+    found = plan_scn(facts_of(compact), compact, PATCH, ONE, MACS)
+    assert found.scn is None
+    assert "less than a third of the patch of (96, 96, 96) mm: the network sees their surroundings anyway" in found.reason
+    many = cases * 8
+    found = plan_scn(facts_of(many), many, PATCH, ONE, MACS)
+    assert (found.scn, "320 cases are enough to learn it" in found.reason) == (None, True)
+
+
+def weighed(rho: float | None, kappa: float | None, n_cases: int, swapped: float | None = None) -> tuple[bool, str]:
+    cases = seen()
+    facts = replace(facts_of(cases), median_rho=rho, median_kappa=kappa, n_cases=n_cases)
+    found = plan_scn(facts, cases, PATCH, ONE, MACS, swapped)
+    return found.scn is not None, found.reason
+
+
+@pytest.mark.parametrize(
+    ("rho", "kappa", "n_cases", "swapped", "used", "points"),
+    [
+        (0.9, 3.0, 149, None, True, 65),
+        (0.8, 3.0, 149, None, False, 40),
+        (0.9, 2.0, 149, None, False, 45),
+        (0.9, 3.0, 150, None, False, 45),
+        (None, None, 10, None, False, 20),
+        (-3.0, 3.0, 10, None, False, 40),
+        (0.9, 1.0, 200, 0.06, True, 60),
+        (0.5, 3.0, 200, 0.06, False, 55),
+        (0.9, 3.0, 149, 0.05, True, 65),
+    ],
+)
+def test_points(rho: float, kappa: float, n_cases: int, swapped: float, used: bool, points: int) -> None:
+    branch, reason = weighed(rho, kappa, n_cases, swapped)
+    assert branch is used
+    assert f"{points} points of 60 needed" in reason
+    assert reason.startswith("a spatial" if used else "no spatial")
+    assert ("of the predictions are nearer to another landmark" in reason) is (swapped is not None)
+
+
+def test_unknown_shares_are_said_to_be_unknown() -> None:
+    assert "the others explain an unknown share of the variance" in weighed(None, None, 10)[1]
+    assert "the others explain 0 % of the variance of a place (median), not more than 80 % (0)" in weighed(-3, 1, 10)[1]
+
+
+def test_coarse_voxels_are_about_as_long_along_every_axis() -> None:
+    cases = seen(spread=90)
+    found = plan_scn(facts_of(cases), cases, (20, 96, 96), (5.0, 1.0, 1.0), MACS)
+    assert found.scn is not None
+    assert found.scn.factor == (1, 8, 8)  # 100 mm in at most 24 voxels: 5, 8 and 8 mm
+    odd = plan_scn(facts_of(cases), cases, (100, 108, 100), ONE, MACS)
+    assert odd.scn is not None
+    assert odd.scn.factor == (4, 4, 4)  # 8 does not divide 100
+
+
+def test_pictures_have_two_axes_and_wider_layers() -> None:
+    cases = seen(spread=90, ndim=2)
+    found = plan_scn(facts_of(cases), cases, (1, 128, 128), ONE, MACS)
+    assert found.scn == Scn("convolutions", (4, 4), 7, 3, 128, "add")
+
+
+def test_a_small_network_gets_a_small_branch() -> None:
+    cases = seen()
+    features = []
+    for macs in (1e12, 2e10, 1e10, 1e6):
+        scn = plan_scn(facts_of(cases), cases, PATCH, ONE, macs).scn
+        assert scn is not None
+        features.append(scn.features)
+        assert scn.features == 16 or scn_macs(scn, 10, PATCH) <= 0.25 * macs
+    assert (features[0], features[-1]) == (64, 16)
+    assert features == sorted(features, reverse=True)
+
+
+def test_a_u_net_where_convolutions_would_be_too_large() -> None:
+    cases = seen(spread=120)
+    found = plan_scn(facts_of(cases), cases, (126, 126, 126), ONE, MACS)  # divisible by 2 only: 63 voxels
+    assert found.scn is not None
+    assert (found.scn.form, found.scn.factor, found.scn.kernel) == ("unet", (2, 2, 2), 3)
+    assert "convolutions of 7 would see 25 of them, so a small U-Net does it" in found.scn_reason
+
+
+def test_work_by_hand() -> None:
+    scn = Scn("convolutions", (8, 8, 8), 7, 3, 64, "add")
+    # the published branch for spines: 26 landmarks, 96 x 96 x 192 (Payer et al. 2019)
+    assert scn_macs(scn, 26, (96, 96, 192)) == 343 * (2 * 26 * 64 + 2 * 64**2) * 12 * 12 * 24
+
+
+@given(st.tuples(*[st.sampled_from((16, 24, 40, 64, 80, 100, 128, 192))] * 3), st.tuples(*[st.sampled_from((0.5, 1.0, 3.0))] * 3))
+def test_factors_divide_the_patch(patch: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
+    cases = seen(n_cases=5, spread=10, noise=0.1)
+    facts = facts_of(cases)
+    scn = plan_scn(replace(facts, extent_mm=(9e9,) * 3), cases, patch, spacing, MACS).scn
+    if scn is not None:  # with little cover there is none
+        assert all(n % f == 0 and (f & (f - 1)) == 0 for n, f in zip(patch, scn.factor))
+        assert prod(scn.factor) >= 1
+
+
+def test_facts_of_one_landmark_are_enough_for_every_rule() -> None:
+    point = PointFacts("a", 1, 0, 0, 0, None, None, None, None, None, None)
+    facts = replace(close(None), landmarks=(point,))
+    cases = [CasePoints("c", ONE, (9, 9, 9), (2,), ((0, 0, 0),))]
+    assert plan_context(facts, cases, (8, 8, 8), ONE).fits
+    assert plan_scn(facts, cases, (8, 8, 8), ONE, MACS).scn is None
