@@ -7,34 +7,41 @@ from pathlib import Path
 
 from autoseg.io import image_ending
 from autoseg.labels import LabelSet
+from autoseg.landmarks import LandmarkSet
+
+_NO_LANDMARKS = LandmarkSet(())
 
 
 @dataclass(frozen=True)
 class Case:
-    """One patient, scan or slice: image files in channel order (or one file with all channels) and its label file."""
+    """One patient, scan or slice: image files in channel order (or one file with all channels), its label file, and the file
+    with its landmarks, which may hold those of other cases, too."""
 
     name: str
     images: tuple[Path, ...]
     label: Path | None
+    landmarks: Path | None = None
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Names, channels, structures and the training cases, ordered by case name."""
+    """Names, channels, structures, the training cases, ordered by case name, and landmarks."""
 
     name: str
     root: Path
     channels: tuple[str, ...]
     labels: LabelSet
     cases: tuple[Case, ...]
+    landmarks: LandmarkSet = _NO_LANDMARKS
 
 
 @dataclass(frozen=True)
 class Description:
-    """What all cases of a dataset have in common: channels in order, and structures."""
+    """What all cases of a dataset have in common: channels in order, structures and landmarks."""
 
     channels: tuple[str, ...]
     labels: LabelSet
+    landmarks: LandmarkSet = _NO_LANDMARKS
 
 
 def case_name(path: Path) -> str:

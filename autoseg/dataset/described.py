@@ -44,7 +44,14 @@ def describe(meta: dict[str, Any], about: Path) -> Description:
             fix='add "channel_names": {"0": "CT"} (nnU-Net v2) or "modality": {"0": "CT"} (Decathlon)',
         )
     names = tuple(str(channels[k]) for k in sorted(channels, key=_channel_number(about)))
-    return Description(names, _labels(meta.get("labels"), about))
+    labels = _labels(meta.get("labels"), about)
+    if not labels.names:
+        raise DataError(
+            "the dataset has neither a structure besides background nor a landmark",
+            file=about,
+            fix='name structures under "labels" or landmarks under "landmarks"',
+        )
+    return Description(names, labels)
 
 
 def _channel_number(about: Path):  # type: ignore[no-untyped-def]
