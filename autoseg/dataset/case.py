@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoseg.io import image_ending
 from autoseg.labels import LabelSet
-from autoseg.landmarks import LandmarkSet
+from autoseg.landmarks import LandmarkSet, State
 
 _NO_LANDMARKS = LandmarkSet(())
 
@@ -24,6 +24,19 @@ class Case:
 
 
 @dataclass(frozen=True)
+class LandmarkRules:
+    """How files of landmarks are meant.
+
+    Args:
+        values: of the landmarks, where label maps show each as a spot; none where the files list points.
+        unlisted: what is known of a landmark that a case's file does not have.
+    """
+
+    values: tuple[int, ...] = ()
+    unlisted: State = State.ABSENT
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Names, channels, structures, the training cases, ordered by case name, and landmarks."""
 
@@ -33,6 +46,7 @@ class Dataset:
     labels: LabelSet
     cases: tuple[Case, ...]
     landmarks: LandmarkSet = _NO_LANDMARKS
+    landmark_rules: LandmarkRules = LandmarkRules()
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ class Description:
     channels: tuple[str, ...]
     labels: LabelSet
     landmarks: LandmarkSet = _NO_LANDMARKS
+    landmark_rules: LandmarkRules = LandmarkRules()
 
 
 def case_name(path: Path) -> str:
