@@ -251,9 +251,9 @@ def test_label_maps_of_spots(tmp_path: Path) -> None:
         ),
         ({"landmarks": [1]}, DataError, r"'landmarks' must list names"),
         ({"landmarks": {"nose": "1"}}, DataError, r"values of landmarks must be whole numbers; .*found: nose: 1"),
-        ({"landmarks": {"nose": 1, "chin": 1}}, LabelError, "label value used twice; found: 1"),
+        ({"landmarks": {"nose": 1, "chin": 1}}, LabelError, r"label value used twice; file: .*json; found: 1"),
         ({"landmarks": {"nose": -1}}, LabelError, "label values must be ascending integers"),
-        ({"landmarks": ["nose", "nose"]}, LabelError, "each landmark needs a name of its own; .*found: nose"),
+        ({"landmarks": ["nose", "nose"]}, LabelError, r"each landmark needs a name of its own; file: .*json; found: nose"),
         ({"landmarks": ["nose"], "pairs": ["nose"]}, DataError, r"pairs must be lists of two names; .*allowed: \[\[\"eye_L"),
         (
             {"landmarks": ["nose"], "pairs": [["nose", "x"]]},

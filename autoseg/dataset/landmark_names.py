@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def described_landmarks(meta: dict[str, Any], about: Path) -> tuple[LandmarkSet,
         spots.sort()
         values = tuple(value for value, _ in spots)
         names = [name for _, name in spots]
-        LabelSet(tuple(names), values)  # the same rules hold for the values of spots
+        with _said_in(about):
+            LabelSet(tuple(names), values)  # the same rules hold for the values of spots
     elif isinstance(raw, list) and all(isinstance(name, str) for name in raw):
         names = [name.strip() for name in raw]
     else:
@@ -64,17 +66,9 @@ def landmark_set(names: Sequence[str], meta: dict[str, Any] | None, about: Path)
         LabelError: a name or pair that contradicts another.
     """
     raw = None if meta is None else meta.get("symmetric_pairs", meta.get("pairs"))
-    if raw is None:
-        return LandmarkSet(tuple(names), _paired_by_name(names))
-    if not isinstance(raw, list) or not all(
-        isinstance(p, list) and len(p) == 2 and all(isinstance(n, str) for n in p) for p in raw
-    ):
-        raise DataError("pairs must be lists of two names", file=about, found=str(raw)[:80], allowed='[["eye_L", "eye_R"]]')
-    try:
-        return LandmarkSet(tuple(names), tuple((a, b) for a, b in raw))
-    except LabelError as error:
-        error.file = str(about)
-        raise
+    pairs = _paired_by_name(names) if raw is None else _pairs(raw, about)
+    with _said_in(about):
+        return LandmarkSet(tuple(names), pairs)
 
 
 def point_names(points: Sequence[Point], known: Sequence[str]) -> list[str]:
@@ -97,6 +91,24 @@ def in_natural_order(names: Iterable[str]) -> list[str]:
     return sorted(
         names, key=lambda name: ([(p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in re.split(r"(\d+)", name)])
     )
+
+
+def _pairs(raw: Any, about: Path) -> tuple[tuple[str, str], ...]:
+    if not isinstance(raw, list) or not all(
+        isinstance(p, list) and len(p) == 2 and all(isinstance(n, str) for n in p) for p in raw
+    ):
+        raise DataError("pairs must be lists of two names", file=about, found=str(raw)[:80], allowed='[["eye_L", "eye_R"]]')
+    return tuple((a, b) for a, b in raw)
+
+
+@contextlib.contextmanager
+def _said_in(about: Path) -> Iterator[None]:
+    """Names the file in what is wrong with labels."""
+    try:
+        yield
+    except LabelError as error:
+        error.file = str(about)
+        raise
 
 
 def _paired_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
