@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test keeps it equal to the
     from autoseg.dataset import Case as Case
     from autoseg.dataset import Dataset as Dataset
     from autoseg.dataset import find_dataset as find_dataset
+    from autoseg.dataset import load_landmarks as load_landmarks
     from autoseg.dataset import open_dataset as open_dataset
     from autoseg.errors import AutosegError as AutosegError
     from autoseg.errors import DataError as DataError
@@ -30,7 +31,10 @@ if TYPE_CHECKING:  # for type checkers and editors; a test keeps it equal to the
     from autoseg.io import read_label_map as read_label_map
     from autoseg.io import write_image as write_image
     from autoseg.io import write_label_map as write_label_map
+    from autoseg.io import write_landmarks as write_landmarks
     from autoseg.labels import LabelSet as LabelSet
+    from autoseg.landmarks import Landmarks as Landmarks
+    from autoseg.landmarks import LandmarkSet as LandmarkSet
     from autoseg.model import load_model as load_model
     from autoseg.phantom import make_phantoms as make_phantoms
     from autoseg.plan import Plan as Plan
@@ -58,6 +62,8 @@ _HOME = {  # public name: the module that holds it
     "LabelError": "errors",
     "LabelMap": "image",
     "LabelSet": "labels",
+    "LandmarkSet": "landmarks",
+    "Landmarks": "landmarks",
     "Plan": "plan",
     "PlanError": "errors",
     "ResourceError": "errors",
@@ -66,6 +72,7 @@ _HOME = {  # public name: the module that holds it
     "Workspace": "workspace",
     "find_dataset": "dataset",
     "fingerprint_dataset": "stages",
+    "load_landmarks": "dataset",
     "load_model": "model",
     "load_plan": "plan",
     "make_phantoms": "phantom",
@@ -78,6 +85,7 @@ _HOME = {  # public name: the module that holds it
     "train_task": "task",
     "write_image": "io",
     "write_label_map": "io",
+    "write_landmarks": "io",
 }
 
 __all__ = sorted(_HOME)

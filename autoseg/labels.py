@@ -23,7 +23,7 @@ _DIRECTIONS = {
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The structures of a dataset, ordered by file value.
+    """The structures of a dataset, ordered by file value; none for a dataset of landmarks only.
 
     Args:
         names: one per structure, background left out.
@@ -31,7 +31,7 @@ class LabelSet:
         ignore: file value of voxels that carry no annotation, if any.
 
     Raises:
-        LabelError: no structure, a name or value that appears twice, a value below 1.
+        LabelError: names and values differ in number, a name or value that appears twice, a value below 1.
     """
 
     names: tuple[str, ...]
@@ -39,14 +39,14 @@ class LabelSet:
     ignore: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.names or len(self.names) != len(self.values):
-            raise LabelError("a dataset needs at least one structure besides background", found=self.names)
+        if len(self.names) != len(self.values):
+            raise LabelError("each structure needs a name and a value", found=f"{self.names} and {self.values}")
         used = list(self.values) + ([] if self.ignore is None else [self.ignore])
         for what, items in (("name", list(self.names)), ("value", [str(v) for v in used])):
             twice = sorted({i for i in items if items.count(i) > 1})
             if twice:
                 raise LabelError(f"label {what} used twice", found=", ".join(twice), fix="correct 'labels' in dataset.json")
-        if min(used) < 1 or max(used) > 65534 or list(self.values) != sorted(self.values):
+        if any(not 1 <= v <= 65534 for v in used) or list(self.values) != sorted(self.values):
             raise LabelError("label values must be ascending integers", found=self.values, allowed="1…65534")
 
     @property
@@ -62,7 +62,7 @@ class LabelSet:
     @property
     def value_dtype(self) -> np.dtype:
         """Smallest unsigned type that holds every file value."""
-        return np.dtype(np.uint8 if max(*self.values, self.ignore or 0) < 256 else np.uint16)
+        return np.dtype(np.uint8 if max((*self.values, self.ignore or 0)) < 256 else np.uint16)
 
     @property
     def ignore_index(self) -> int:
@@ -86,7 +86,7 @@ class LabelSet:
             raise LabelError(
                 "the label map holds values that no structure has",
                 found=", ".join(str(v) for v in np.unique(whole[indices < 0])[:10]) + self._pattern(whole),
-                allowed="0, " + ", ".join(map(str, self.values)) + (f", {self.ignore} (ignore)" if self.ignore else ""),
+                allowed=", ".join(map(str, (0, *self.values))) + (f", {self.ignore} (ignore)" if self.ignore else ""),
                 fix="correct the label map, or name these values under 'labels' in dataset.json",
             )
         return indices.astype(self.index_dtype)

@@ -168,6 +168,10 @@ def test_byte_order_mark(tmp_path: Path) -> None:
         ({**NNUNET, "training": ["a.nii.gz"]}, r"'training' must list \{image, label\} pairs; file: .*found: a\.nii\.gz"),
         ({**NNUNET, "training": [{"label": "a"}]}, r"'training' must list"),
         ({**NNUNET, "training": [{"image": "a.nii.gz"}, {"image": "b/a.nii"}]}, r"two cases have the same name.*found: a"),
+        (
+            {**NNUNET, "labels": {"background": 0}},
+            r"neither a structure besides background nor a landmark; file: .*dataset\.json",
+        ),
         (NNUNET, r"no folder imagesTr; file: .*; found: dataset\.json"),
     ],
 )
@@ -179,7 +183,6 @@ def test_malformed_datasets(tmp_path: Path, about: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"background": 0}, "at least one structure"),
         ({"background": 0, "a": 1, "b": 1}, "label value used twice; found: 1"),
         ({"0": "background", "1": "a", "2": "a"}, "label name used twice; found: a"),
         ({"background": 0, "a": -1}, "must be ascending integers"),

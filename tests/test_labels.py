@@ -65,8 +65,8 @@ def test_decode_after_encode_is_the_identity(values: set[int], with_ignore: bool
 @pytest.mark.parametrize(
     ("names", "values", "ignore", "message"),
     [
-        ((), (), None, "at least one structure besides background"),
-        (("a", "b"), (1,), None, "at least one structure besides background"),
+        (("a", "b"), (1,), None, r"needs a name and a value; found: \('a', 'b'\) and \(1,\)"),
+        ((), (1,), None, "needs a name and a value"),
         (("a", "a"), (1, 2), None, "label name used twice; found: a; fix: correct 'labels'"),
         (("a", "b"), (1, 1), None, "label value used twice; found: 1"),
         (("a", "b"), (1, 2), 2, "label value used twice; found: 2"),
@@ -79,6 +79,22 @@ def test_decode_after_encode_is_the_identity(values: set[int], with_ignore: bool
 def test_label_sets_that_make_no_sense(names: tuple, values: tuple, ignore: int | None, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         LabelSet(names, values, ignore)
+
+
+def test_no_structure_at_all() -> None:
+    """What a dataset of landmarks has."""
+    none = LabelSet((), ())
+    assert (none.n_classes, none.index_dtype, none.value_dtype, none.mirrored, none.side_pairs) == (
+        1,
+        np.uint8,
+        np.uint8,
+        (0,),
+        (),
+    )
+    np.testing.assert_array_equal(none.decode(none.encode(np.zeros((2, 2)))), np.zeros((2, 2)))
+    with pytest.raises(LabelError, match="values that no structure has; found: 3; allowed: 0"):
+        none.encode(np.array([0, 3]))
+    assert LabelSet((), (), ignore=300).value_dtype == np.uint16
 
 
 def test_unknown_values_are_named() -> None:

@@ -12,9 +12,30 @@ import autoseg
 
 PUBLIC = [
     *("AutosegError", "Box", "Case", "DataError", "Dataset", "Fingerprint", "GeometryError", "Grid", "Image", "LabelError"),
-    *("LabelMap", "LabelSet", "Plan", "PlanError", "ResourceError", "UsageError", "Wish", "Workspace"),
-    *("find_dataset", "fingerprint_dataset", "load_model", "load_plan", "make_phantoms", "open_dataset", "plan_dataset"),
+    *(
+        "LabelMap",
+        "LabelSet",
+        "LandmarkSet",
+        "Landmarks",
+        "Plan",
+        "PlanError",
+        "ResourceError",
+        "UsageError",
+        "Wish",
+        "Workspace",
+    ),
+    *(
+        "find_dataset",
+        "fingerprint_dataset",
+        "load_landmarks",
+        "load_model",
+        "load_plan",
+        "make_phantoms",
+        "open_dataset",
+        "plan_dataset",
+    ),
     *("prepare_dataset", "read_image", "read_label_map", "save_plan", "train_task", "write_image", "write_label_map"),
+    "write_landmarks",
 ]
 
 

@@ -1,11 +1,13 @@
 """Where cases are found. Datasets are read in place, nothing is copied or renamed.
 
 Layouts: Medical Segmentation Decathlon and nnU-Net v2 (`dataset.json`), a list of cases (`cases.csv`), and two flat folders
-of images and label maps with neither; what dataset.json would say is then taken from the files.
+of images and label maps with neither; what dataset.json would say is then taken from the files. Landmarks lie beside or instead
+of label maps, see `landmark_sources`.
 """
 
-from autoseg.dataset.case import Case, Dataset, Description, case_name
+from autoseg.dataset.case import Case, Dataset, Description, LandmarkRules, case_name
 from autoseg.dataset.finding import find_dataset, is_dataset, search_places
+from autoseg.dataset.loading import load_landmarks
 from autoseg.dataset.opening import open_dataset, read_description
 from autoseg.dataset.results import PROBABILITIES, check_apart, images_in, output_path, probabilities_path
 
@@ -14,11 +16,13 @@ __all__ = [
     "Case",
     "Dataset",
     "Description",
+    "LandmarkRules",
     "case_name",
     "check_apart",
     "find_dataset",
     "images_in",
     "is_dataset",
+    "load_landmarks",
     "open_dataset",
     "output_path",
     "probabilities_path",

@@ -7,34 +7,56 @@ from pathlib import Path
 
 from autoseg.io import image_ending
 from autoseg.labels import LabelSet
+from autoseg.landmarks import LandmarkSet, State
+
+_NO_LANDMARKS = LandmarkSet(())
 
 
 @dataclass(frozen=True)
 class Case:
-    """One patient, scan or slice: image files in channel order (or one file with all channels) and its label file."""
+    """One patient, scan or slice: image files in channel order (or one file with all channels), its label file, and the file
+    with its landmarks, which may hold those of other cases, too."""
 
     name: str
     images: tuple[Path, ...]
     label: Path | None
+    landmarks: Path | None = None
+
+
+@dataclass(frozen=True)
+class LandmarkRules:
+    """How files of landmarks are meant.
+
+    Args:
+        values: of the landmarks, where label maps show each as a spot; none where the files list points.
+        unlisted: what is known of a landmark that a case's file does not have.
+    """
+
+    values: tuple[int, ...] = ()
+    unlisted: State = State.ABSENT
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Names, channels, structures and the training cases, ordered by case name."""
+    """Names, channels, structures, the training cases, ordered by case name, and landmarks."""
 
     name: str
     root: Path
     channels: tuple[str, ...]
     labels: LabelSet
     cases: tuple[Case, ...]
+    landmarks: LandmarkSet = _NO_LANDMARKS
+    landmark_rules: LandmarkRules = LandmarkRules()
 
 
 @dataclass(frozen=True)
 class Description:
-    """What all cases of a dataset have in common: channels in order, and structures."""
+    """What all cases of a dataset have in common: channels in order, structures and landmarks."""
 
     channels: tuple[str, ...]
     labels: LabelSet
+    landmarks: LandmarkSet = _NO_LANDMARKS
+    landmark_rules: LandmarkRules = LandmarkRules()
 
 
 def case_name(path: Path) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.dataset.case import Case, Description, case_name
+from autoseg.dataset.landmark_names import described_landmarks
+from autoseg.dataset.landmark_sources import landmark_source
 from autoseg.errors import DataError
 from autoseg.labels import LabelSet
 
@@ -29,11 +31,11 @@ def read_meta(about: Path) -> dict[str, Any]:
 
 
 def describe(meta: dict[str, Any], about: Path) -> Description:
-    """Channels and structures.
+    """Channels, structures and landmarks, which may be named in their files only.
 
     Raises:
         DataError: they are missing or malformed.
-        LabelError: structures that contradict each other.
+        LabelError: structures or landmarks that contradict each other.
     """
     channels = meta.get("channel_names") or meta.get("modality")
     if not isinstance(channels, dict) or not channels:
@@ -44,7 +46,16 @@ def describe(meta: dict[str, Any], about: Path) -> Description:
             fix='add "channel_names": {"0": "CT"} (nnU-Net v2) or "modality": {"0": "CT"} (Decathlon)',
         )
     names = tuple(str(channels[k]) for k in sorted(channels, key=_channel_number(about)))
-    return Description(names, _labels(meta.get("labels"), about))
+    landmarks, rules = described_landmarks(meta, about)
+    source = landmark_source(about.parent) if "landmarks" not in meta else None
+    labels = LabelSet((), ()) if not meta.get("labels") and (landmarks.names or source) else _labels(meta.get("labels"), about)
+    if not (labels.names or landmarks.names or source):
+        raise DataError(
+            "the dataset has neither a structure besides background nor a landmark",
+            file=about,
+            fix='name structures under "labels" or landmarks under "landmarks"',
+        )
+    return Description(names, labels, landmarks, rules)
 
 
 def _channel_number(about: Path):  # type: ignore[no-untyped-def]
@@ -60,7 +71,11 @@ def _channel_number(about: Path):  # type: ignore[no-untyped-def]
 
 def _labels(raw: Any, about: Path) -> LabelSet:
     if not isinstance(raw, dict) or not raw:
-        raise DataError("dataset.json has no 'labels'", file=about, fix='add "labels": {"background": 0, "liver": 1}')
+        raise DataError(
+            "dataset.json has no 'labels'",
+            file=about,
+            fix='add "labels": {"background": 0, "liver": 1}, or "landmarks": ["nose"]',
+        )
     by_value = all(str(k).isdecimal() for k in raw)
     pairs = [(str(v), int(k)) for k, v in raw.items()] if by_value else list(raw.items())
     regions = [n for n, v in pairs if isinstance(v, list)]
@@ -93,5 +108,6 @@ def decathlon_cases(root: Path, meta: dict[str, Any]) -> list[Case]:
             raise DataError("'training' must list {image, label} pairs", file=root / "dataset.json", found=str(entry)[:80])
         image = root / entry["image"]
         label = root / entry["label"] if "label" in entry else None
-        cases.append(Case(case_name(image), (image,), label))
+        landmarks = root / entry["landmarks"] if "landmarks" in entry else None
+        cases.append(Case(case_name(image), (image,), label, landmarks))
     return cases

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.dataset.folders import image_and_label_folder
+from autoseg.dataset.landmark_sources import has_known_folders
 from autoseg.dataset.manifest import MANIFEST
 from autoseg.errors import UsageError, nearest
 
@@ -41,10 +41,10 @@ def find_dataset(wanted: str, places: Sequence[Path]) -> Path:
         raise UsageError(f"'{wanted}' could be several datasets", found=", ".join(map(str, found)), fix="give the path")
     if direct.is_dir():
         raise UsageError(
-            "the folder holds no dataset.json, no cases.csv and no pair of folders with images and label maps",
+            "the folder holds no dataset.json, no cases.csv and no pair of folders with images and label maps or landmarks",
             file=direct,
             found=", ".join(sorted(p.name for p in direct.iterdir())[:8]) or "nothing",
-            fix="point -d at the folder with dataset.json, or with imagesTr and labelsTr, or with images and labels",
+            fix="point -d at the folder with dataset.json, or with imagesTr and labelsTr, or images and labels, or landmarks",
         )
     raise UsageError(
         f"no dataset '{wanted}'{nearest(wanted, [Path(p).name for p in seen])}",
@@ -63,4 +63,4 @@ def search_places() -> list[Path]:
 def is_dataset(folder: Path) -> bool:
     """Whether the folder has what a dataset is known by; no file is opened."""
     described = any((folder / name).is_file() for name in ("dataset.json", MANIFEST))
-    return described or image_and_label_folder(folder) is not None
+    return described or has_known_folders(folder)

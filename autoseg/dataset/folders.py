@@ -18,6 +18,12 @@ def image_and_label_folder(root: Path) -> tuple[Path, Path] | None:
     return next((pair for pair in _pairs(root) if all(p.is_dir() for p in pair)), None)
 
 
+def image_folder(root: Path) -> Path | None:
+    """The folder of images, beside which there need not be one of label maps."""
+    found = image_and_label_folder(root) or next((pair for pair in _pairs(root) if pair[0].is_dir()), None)
+    return found[0] if found else None
+
+
 def folder_cases(root: Path, n_channels: int) -> list[Case]:
     """A case for each image, or for each group of them that differ in the channel number `_0000`.
 

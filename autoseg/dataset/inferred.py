@@ -11,7 +11,8 @@ import numpy as np
 
 from autoseg.batch import Failure, run_cases
 from autoseg.dataset.case import Case, case_name
-from autoseg.dataset.folders import channel_number, image_and_label_folder, label_files
+from autoseg.dataset.folders import channel_number, image_and_label_folder, image_folder, label_files
+from autoseg.dataset.landmark_sources import landmark_cases, landmark_source
 from autoseg.errors import AutosegError, DataError, PlanError
 from autoseg.files import stamp, write_text
 from autoseg.io import RGB_8_BIT, Header, has_geometry, image_ending, read_header, read_label_values
@@ -28,12 +29,12 @@ SOLID = 0.5  # share of a structure's voxels whose neighbours belong to it; in s
 def channels_per_case(root: Path) -> int:
     """How many image files a case of two flat folders has.
 
-    One, unless all names end in channel numbers (`_0000`, `_0001`) and the label maps are named without them.
+    One, unless all names end in channel numbers (`_0000`, `_0001`) and the label maps or landmarks are named without them.
     """
-    folders = image_and_label_folder(root)
-    assert folders is not None
-    labels = label_files(folders[1])
-    stems = [case_name(p) for p in folders[0].iterdir() if image_ending(p)]
+    folders, images, landmarks = image_and_label_folder(root), image_folder(root), landmark_source(root)
+    assert images is not None
+    labels = set(label_files(folders[1]) if folders else ()) | (landmark_cases(landmarks) if landmarks else set())
+    stems = [case_name(p) for p in images.iterdir() if image_ending(p)]
     marks = [channel_number(stem) for stem in stems]
     whole, parts = sum(s in labels for s in stems), sum(m is not None and m[0] in labels for m in marks)
     return 1 + max((m[1] if m else 0 for m in marks), default=0) if parts > whole and all(marks) else 1

@@ -1,4 +1,4 @@
-"""Cases listed in a table: `cases.csv` with the columns case, image (image2, image3, …) and label.
+"""Cases listed in a table: `cases.csv` with the columns case, image (image2, image3, …), label and landmarks.
 
 Paths are absolute or start from the table's folder. Other columns may hold what they like. Commas, semicolons and tabs
 separate, whichever the first line uses.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from autoseg.dataset.case import Case
 from autoseg.errors import DataError, nearest
-from autoseg.io import IMAGE_ENDINGS, image_ending
+from autoseg.io import IMAGE_ENDINGS, LANDMARK_ENDINGS, image_ending, landmark_ending
 
 MANIFEST = "cases.csv"
 _EXAMPLE = "case,image,label"
@@ -77,4 +77,14 @@ def _case(row: dict[str, str], images: Sequence[str], table: Path, line: int) ->
                 found=f"'{value}' in line {line}",
                 allowed=", ".join(IMAGE_ENDINGS),
             )
-    return Case(name, tuple(table.parent / f for f in files), table.parent / label if label else None)
+    points = row.get("landmarks", "")
+    if points and not (landmark_ending(Path(points)) or image_ending(Path(points))):
+        raise DataError(
+            "column 'landmarks' must name a file of landmarks",
+            case=name,
+            file=table,
+            found=f"'{points}' in line {line}",
+            allowed=", ".join(LANDMARK_ENDINGS),
+        )
+    images_at = tuple(table.parent / f for f in files)
+    return Case(name, images_at, table.parent / label if label else None, table.parent / points if points else None)

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from autoseg.dataset.case import Case, Dataset, Description
 from autoseg.dataset.described import decathlon_cases, describe, read_meta
-from autoseg.dataset.folders import folder_cases, image_and_label_folder
+from autoseg.dataset.folders import folder_cases, image_folder
 from autoseg.dataset.inferred import channels_per_case, infer_channels, infer_labels
+from autoseg.dataset.landmark_names import landmark_set
+from autoseg.dataset.landmark_sources import has_known_folders, survey, with_landmark_files, with_spots
 from autoseg.dataset.manifest import MANIFEST, manifest_cases
 from autoseg.errors import DataError
 from autoseg.io import IMAGE_ENDINGS
+from autoseg.labels import LabelSet
+from autoseg.landmarks import LandmarkSet
 
 
 def open_dataset(root: Path, values: Path | None = None) -> Dataset:
     """Lists the cases of a dataset, and says what they have in common.
 
     That is what dataset.json says; then no image is opened. Without one, channels are taken from the headers of all images
-    and structures ('structure 1', …) from the values in all label maps.
+    and structures ('structure 1', …) from the values in all label maps. Files of landmarks are read in any case; their
+    names count where dataset.json says none.
 
     Args:
         values: a file that keeps the values found in label maps, so that each is read once.
 
     Raises:
-        DataError: a malformed dataset.json or table of cases, no case, or label maps that are none.
+        DataError: a malformed dataset.json or table of cases, no case, label maps that are none, or no landmark at all
+            where there should be some.
     """
     about, table = root / "dataset.json", root / MANIFEST
-    meta = read_meta(about) if about.is_file() or not (table.is_file() or image_and_label_folder(root)) else None
+    meta = read_meta(about) if about.is_file() or not (table.is_file() or has_known_folders(root)) else None
     description = None if meta is None else describe(meta, about)
     if table.is_file():
         cases = manifest_cases(table)
@@ -37,14 +45,39 @@ def open_dataset(root: Path, values: Path | None = None) -> Dataset:
     if not cases:
         raise DataError(
             "no training case",
-            file=table if table.is_file() else (image_and_label_folder(root) or (root / "imagesTr",))[0],
+            file=table if table.is_file() else image_folder(root) or root / "imagesTr",
             allowed=f"images ending in {', '.join(IMAGE_ENDINGS)}",
         )
     _check_names(cases, table if table.is_file() else about)
     cases.sort(key=lambda c: c.name)
-    if description is None:
-        description = Description(infer_channels(cases), infer_labels(cases, root, values))
-    return Dataset(root.name, root, description.channels, description.labels, tuple(cases))
+    if meta is None or description is None:
+        cases, landmarks = _with_landmarks(cases, root, None, Description((), LabelSet((), ())))
+        labelled = not landmarks.names or any(c.label is not None and c.label.is_file() for c in cases)
+        channels = infer_channels(cases)
+        description = Description(channels, infer_labels(cases, root, values) if labelled else LabelSet((), ()), landmarks)
+    else:
+        cases, landmarks = _with_landmarks(cases, root, meta, description)
+        description = replace(description, landmarks=landmarks)
+    if not description.labels.names:
+        cases = [replace(c, label=None) for c in cases]
+    about_all = (description.channels, description.labels, tuple(cases), description.landmarks, description.landmark_rules)
+    return Dataset(root.name, root, *about_all)
+
+
+def _with_landmarks(
+    cases: list[Case], root: Path, meta: dict[str, Any] | None, description: Description
+) -> tuple[list[Case], LandmarkSet]:
+    """The cases with their files of landmarks, and the landmarks; an empty list of them in dataset.json means none."""
+    about, known, rules = root / "dataset.json", description.landmarks, description.landmark_rules
+    if rules.values:
+        return with_spots(cases, root, bool(description.labels.names)), known
+    if meta is not None and "landmarks" in meta and not known.names:
+        return [replace(c, landmarks=None) for c in cases], known
+    cases = with_landmark_files(cases, root)
+    if not known.names and not any(c.landmarks for c in cases):
+        return cases, known
+    names = survey(cases, known.names, rules, root)
+    return cases, known if known.names else landmark_set(names, meta, about)
 
 
 def read_description(root: Path) -> Description:

@@ -12,22 +12,31 @@ from autoseg.io.images import (
     write_label_map,
     write_probabilities,
 )
+from autoseg.io.landmark_files import LANDMARK_ENDINGS, landmark_ending, read_points, write_landmark_table, write_landmarks
+from autoseg.io.points import Point, PointFile
 
 __all__ = [
     "IMAGE_ENDINGS",
+    "LANDMARK_ENDINGS",
     "RGB_8_BIT",
     "Header",
+    "Point",
+    "PointFile",
     "has_geometry",
     "image_ending",
     "is_rgb",
     "label_ending",
+    "landmark_ending",
     "probabilities_ending",
     "read_grid",
     "read_header",
     "read_image",
     "read_label_map",
     "read_label_values",
+    "read_points",
     "write_image",
     "write_label_map",
+    "write_landmark_table",
+    "write_landmarks",
     "write_probabilities",
 ]

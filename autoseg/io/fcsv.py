@@ -1,0 +1,68 @@
+"""The older point lists of 3D Slicer, `.fcsv`: commas, and three comment lines for version, coordinate system and columns.
+
+Columns are taken by name; what follows the named ones (Slicer 5.2 and later adds two) is left aside. A file of before 4.3
+does not say its coordinate system; it is RAS.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+from autoseg.errors import DataError, nearest
+from autoseg.io.markups import confidence_text, split_description
+from autoseg.io.points import PointFile, confidence_of, coordinates, make_point, read_text, space_named
+from autoseg.landmarks import Landmarks
+
+_COLUMNS = ("id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc", "associatedNodeID")
+_SYSTEM = re.compile(r"#\s*CoordinateSystem\s*=\s*([^,\s]+)", re.IGNORECASE)
+_HEAD = re.compile(r"#\s*columns\s*=\s*(.+)", re.IGNORECASE)
+
+
+def read_fcsv(path: Path) -> PointFile:
+    """All points of a file.
+
+    Raises:
+        DataError: no point, a column is missing, a point that makes no sense.
+    """
+    lines = [line for line in re.split(r"\r\n|\n|\r", read_text(path)) if line.strip()]
+    comments = [line.strip() for line in lines if line.startswith("#")]
+    system = next((m[1] for line in comments if (m := _SYSTEM.match(line))), None)
+    head = next((m[1] for line in comments if (m := _HEAD.match(line))), None)
+    columns = [c.strip() for c in head.rstrip(",").split(",")] if head else list(_COLUMNS)
+    for wanted in ("x", "y", "z", "label"):
+        if wanted not in columns:
+            raise DataError(
+                f"the point list needs a column '{wanted}'{nearest(wanted, columns)}", file=path, found=", ".join(columns)
+            )
+    space = space_named(path, system or "RAS")
+    points = []
+    for row in csv.reader(line for line in lines if not line.startswith("#")):
+        cells = dict(zip(columns, (c.strip() for c in row)))
+        description, confidence = split_description(cells.get("desc", ""))
+        at = [cells.get(axis, "") for axis in "xyz"]
+        if "" in at:
+            found = ",".join(row)[:80]
+            raise DataError("a point needs three coordinates", file=path, found=found, allowed=", ".join(columns))
+        points.append(make_point(path, cells.get("label", ""), at, space=space, description=description, confidence=confidence))
+    if not points:
+        raise DataError(
+            "the file holds no landmark", file=path, fix="delete it if the case is not annotated; else set the points"
+        )
+    remark = "" if system else "point lists that do not say their coordinate system are RAS"
+    return PointFile({"": tuple(points)}, remark)
+
+
+def fcsv_text(landmarks: Landmarks) -> str:
+    """A point list in LPS. It has no word for landmarks that are not present: they are left out."""
+    out = io.StringIO()
+    out.write("# Markups fiducial file version = 5.0\n# CoordinateSystem = LPS\n")
+    out.write(f"# columns = {','.join(_COLUMNS)}\n")
+    table = csv.writer(out, lineterminator="\n")
+    for i, name in enumerate(landmarks.names):
+        if at := coordinates(landmarks, i):
+            description = confidence_text(confidence_of(landmarks, i))
+            table.writerow([i + 1, *at, 0, 0, 0, 1, 1, 1, 0, name, description, ""])
+    return out.getvalue()

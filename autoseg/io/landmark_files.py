@@ -1,0 +1,82 @@
+"""Files of landmarks in any format, chosen by their ending."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from autoseg.errors import DataError
+from autoseg.files import stamp, write_text
+from autoseg.io.fcsv import fcsv_text, read_fcsv
+from autoseg.io.markups import markups_text, read_markups
+from autoseg.io.point_json import point_json_text, read_point_json
+from autoseg.io.point_tables import read_table, table_text
+from autoseg.io.points import PointFile, read_object
+from autoseg.landmarks import Landmarks
+
+LANDMARK_ENDINGS = (".mrk.json", ".fcsv", ".json", ".csv")
+
+
+def landmark_ending(path: Path) -> str | None:
+    """The ending of a file name that says landmarks ('.mrk.json', …), or None for any other file and for hidden files."""
+    name = path.name.lower()
+    return None if name.startswith(".") else next((e for e in LANDMARK_ENDINGS if name.endswith(e)), None)
+
+
+def read_points(path: Path) -> PointFile:
+    """What a file says; the same file is parsed once, since a table may hold all cases of a dataset.
+
+    Raises:
+        DataError: no such file, or not landmarks.
+    """
+    ending = landmark_ending(path)
+    if ending is None:
+        raise DataError("not a file of landmarks", file=path, allowed=", ".join(LANDMARK_ENDINGS))
+    if not path.is_file():
+        raise DataError("no such file", file=path)
+    return _read(path, ending, stamp(path))
+
+
+def write_landmarks(path: Path, landmarks: Landmarks, case: str = "", pixels: bool = False) -> None:
+    """Writes the landmarks of one case, atomically.
+
+    `.fcsv` cannot say that a landmark is absent or unlabelled, so it leaves both out.
+
+    Args:
+        path: its ending chooses the format.
+        case: name of the case, for formats that state it.
+        pixels: the image is a natural one, so that LPS mm are pixels and, in .csv and .json, are called so.
+
+    Raises:
+        DataError: no format of landmarks has that ending.
+        DiskError: nothing can be written there.
+    """
+    ending = landmark_ending(path)
+    if ending == ".mrk.json":
+        write_text(path, markups_text(landmarks))
+    elif ending == ".fcsv":
+        write_text(path, fcsv_text(landmarks))
+    elif ending == ".json":
+        write_text(path, point_json_text(landmarks, case, pixels))
+    elif ending == ".csv":
+        write_text(path, table_text({case: landmarks}, pixels))
+    else:
+        raise DataError("not a file of landmarks", file=path, allowed=", ".join(LANDMARK_ENDINGS))
+
+
+def write_landmark_table(path: Path, cases: Mapping[str, Landmarks], pixels: bool = False) -> None:
+    """Writes the landmarks of many cases as one CSV, atomically; see `write_landmarks`."""
+    write_text(path, table_text(cases, pixels))
+
+
+@lru_cache(maxsize=4096)
+def _read(path: Path, ending: str, mark: str) -> PointFile:
+    """`mark` changes with the file."""
+    if ending == ".csv":
+        return read_table(path)
+    if ending == ".fcsv":
+        return read_fcsv(path)
+    if ending == ".json" and "markups" not in read_object(path):
+        return read_point_json(path)
+    return read_markups(path)

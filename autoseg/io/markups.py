@@ -1,0 +1,113 @@
+"""Markup files of 3D Slicer, `.mrk.json`: any schema 1.x is read, 1.0.3 is written (what Slicer 5 itself writes).
+
+Of each control point the label, the position and its status count: 'defined' is present, 'missing' absent, anything else
+('undefined', 'preview') unlabelled. Slicer writes "position": "" where there is none; without a status a position is defined.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from autoseg.errors import DataError
+from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, read_object, space_named
+from autoseg.landmarks import Landmarks, State
+
+_SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
+)
+_UNITS = {"mm": 1.0, "um": 0.001}
+_STATUS = {State.PRESENT: "defined", State.ABSENT: "missing", State.UNLABELLED: "undefined"}
+_UPRIGHT = [-1, 0, 0, 0, -1, 0, 0, 0, 1]  # no rotation in RAS, as Slicer writes it in LPS
+_CONFIDENCE = re.compile(r"confidence ([0-9.eE+-]+)")
+
+
+def read_markups(path: Path) -> PointFile:
+    """All points of all markups of a file.
+
+    Raises:
+        DataError: not a markup file; no point; a point that makes no sense.
+    """
+    markups = read_object(path).get("markups")
+    if not isinstance(markups, list) or not all(isinstance(m, dict) for m in markups):
+        raise DataError("not a markup file of 3D Slicer", file=path, found="no list 'markups'", fix="save it from Slicer again")
+    points = tuple(point for markup in markups for point in _points(path, markup))
+    if not points:
+        raise DataError(
+            "the file holds no landmark", file=path, fix="delete it if the case is not annotated; else set the points"
+        )
+    return PointFile({"": points})
+
+
+def confidence_text(value: float | None) -> str:
+    """How a confidence stands in the description of a point, where the format has no other place for it."""
+    return "" if value is None else f"confidence {value!r}"
+
+
+def split_description(text: str) -> tuple[str, str]:
+    """A description and the confidence that stands in it, each empty if there is none."""
+    match = _CONFIDENCE.fullmatch(text)
+    return ("", match[1]) if match else (text, "")
+
+
+def markups_text(landmarks: Landmarks) -> str:
+    """One point list in LPS mm, with every landmark in its order; those that are not present have no position."""
+    points = []
+    for i, (name, state) in enumerate(zip(landmarks.names, landmarks.state)):
+        entry: dict[str, Any] = {"id": str(i + 1), "label": name, "description": confidence_text(confidence_of(landmarks, i))}
+        entry["associatedNodeID"] = ""
+        if at := coordinates(landmarks, i):
+            entry["position"] = at
+        entry |= {"orientation": _UPRIGHT, "selected": True, "locked": False, "visibility": True}
+        points.append(entry | {"positionStatus": _STATUS[State(state)]})
+    markup = {
+        "type": "Fiducial",
+        "coordinateSystem": "LPS",
+        "coordinateUnits": "mm",
+        "locked": False,
+        "fixedNumberOfControlPoints": False,
+        "labelFormat": "%N-%d",
+        "lastUsedControlPointNumber": len(points),
+        "controlPoints": points,
+        "measurements": [],
+    }
+    return json.dumps({"@schema": _SCHEMA, "markups": [markup]}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _points(path: Path, markup: dict[str, Any]) -> list[Point]:
+    space = space_named(path, str(markup.get("coordinateSystem", "LPS")))
+    units = markup.get("coordinateUnits", "mm")
+    unit = str(units[0] if isinstance(units, list) and units else units)
+    if unit not in _UNITS:
+        raise DataError("unknown unit of coordinates", file=path, found=f"'{unit}'", allowed=", ".join(_UNITS))
+    raw = markup.get("controlPoints", [])
+    if not isinstance(raw, list) or not all(isinstance(p, dict) for p in raw):
+        raise DataError("'controlPoints' must be a list of points", file=path, found=json.dumps(raw)[:80])
+    points = []
+    for entry in raw:
+        position = entry.get("position") or None
+        label = str(entry.get("label", ""))
+        if position is not None and (not isinstance(position, list) or len(position) != 3):
+            raise DataError(
+                f"the position of landmark '{label}' must have three coordinates",
+                file=path,
+                found=json.dumps(position),
+                allowed="[x, y, z]",
+            )
+        status = str(entry.get("positionStatus") or ("undefined" if position is None else "defined"))
+        description, confidence = split_description(str(entry.get("description", "")))
+        points.append(
+            make_point(
+                path,
+                label,
+                position,
+                state="undefined" if position is None and status == "defined" else status,
+                space=space,
+                description=description,
+                confidence=confidence,
+                scale=_UNITS[unit],
+            )
+        )
+    return points
