@@ -19,7 +19,7 @@ ROOT = Path(autoseg.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "sides"),
     ("files", "geometry", "labels", "landmarks", "progress", "records"),
-    ("batch", "image", "lock", "placement", "plan", "workspace"),
+    ("batch", "heatmaps", "image", "lock", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "metrics", "nets"),
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 TORCH = {
-    *("checkpoint", "demo", "device", "interim", "losses", "model", "nets", "optimizers", "predict"),
+    *("checkpoint", "demo", "device", "heatmaps", "interim", "losses", "model", "nets", "optimizers", "predict"),
     *("pretrained", "rescue", "room", "running", "sampling", "step", "train", "validation", "windows"),
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
