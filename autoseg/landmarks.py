@@ -56,6 +56,9 @@ class LandmarkSet:
         return tuple(self.names.index(partner.get(name, name)) for name in self.names)
 
 
+NO_LANDMARKS = LandmarkSet(())
+
+
 @dataclass(frozen=True, eq=False)
 class Landmarks:
     """Where the landmarks of a case are.

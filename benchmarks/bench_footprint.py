@@ -120,6 +120,7 @@ def measure_training(name: str, compute: Compute) -> dict[str, float]:
 def made_up_plan(what: Training) -> Any:
     from autoseg import plan as p
     from autoseg.labels import LabelSet
+    from autoseg.landmarks import NO_LANDMARKS
 
     structures = tuple(range(1, what.classes))
     ndim = len(what.patch)
@@ -128,6 +129,7 @@ def made_up_plan(what: Training) -> Any:
         space=p.SpacePlan("LPS", (1.0,) * ndim, 0 if ndim == 2 else None, "none", 3, 1),
         patch=p.PatchPlan(what.patch, what.batch, 1 / 3),
         network=what.network,
+        landmarks=None,
         training=p.TrainingPlan(3, 1, None, "adamw", 1e-3, 1e-2, "cosine", 0.0, 0.99, "default", ()),
         inference=p.InferencePlan(0.5, ()),
         postprocess=(),
@@ -135,7 +137,7 @@ def made_up_plan(what: Training) -> Any:
         why={},
     )
     channels = tuple(p.ChannelPlan(f"channel {i}", "zscore", 0.0, 1.0, 0.0, 1.0) for i in range(what.channels))
-    data = p.DataPlan(channels, LabelSet(tuple(f"structure {i}" for i in structures), structures))
+    data = p.DataPlan(channels, LabelSet(tuple(f"structure {i}" for i in structures), structures), NO_LANDMARKS)
     origin = p.Origin("made up", 8.0, "cpu", "0", "plain", None, None, "adamw_cosine")
     configurations = {"made_up": configuration}
     return p.Plan(p.SCHEMA_VERSION, "made_up", "segmentation", data, "made_up", configurations, origin, {})

@@ -29,6 +29,7 @@ from autoseg.io import (
     write_probabilities,
 )
 from autoseg.labels import LabelSet
+from autoseg.landmarks import NO_LANDMARKS
 from autoseg.placement import Placement
 from autoseg.plan import ChannelPlan, DataPlan, SpacePlan
 from autoseg.prepare import prepare, restore_labels
@@ -127,7 +128,7 @@ def test_rows_stay_rows_through_prepare_and_restore(tmp_path: Path) -> None:
     values[0, 1:4], values[4:, 7] = 1, 2
     image_path, label_path = save(tmp_path / "a.png", noise(6, 9) // 2 + 1), save(tmp_path / "l.png", values)
     image, label = read_image([image_path], ["image"]), read_label_map(label_path, LABELS)
-    data = DataPlan((ChannelPlan("image", "zscore", 0, 1, 0, 1),), LABELS, ())
+    data = DataPlan((ChannelPlan("image", "zscore", 0, 1, 0, 1),), LABELS, NO_LANDMARKS)
     done = prepare(image, label, data, SpacePlan("LPS", (1.0, 1.0), 0, "nonzero", 3, 1))
     assert isinstance(done.placement, Placement)
     np.testing.assert_array_equal(done.label, values[None])

@@ -19,7 +19,7 @@ ROOT = Path(autoseg.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("allocator", "errors", "sides"),
     ("bootstrap", "files", "geometry", "labels", "landmarks", "predictability", "progress", "records"),
-    ("batch", "image", "lock", "placement", "plan", "workspace"),
+    ("batch", "heatmaps", "image", "lock", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "nets"),
         *("landmark_metrics", "metrics"),
@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 TORCH = {
-    *("checkpoint", "demo", "device", "interim", "losses", "model", "nets", "optimizers", "predict"),
+    *("checkpoint", "demo", "device", "heatmaps", "interim", "losses", "model", "nets", "optimizers", "predict"),
     *("pretrained", "rescue", "room", "running", "sampling", "step", "train", "validation", "windows"),
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from autoseg.errors import LabelError, PlanError, UsageError
 from autoseg.labels import LabelSet
+from autoseg.landmarks import NO_LANDMARKS, LandmarkSet
 from autoseg.plan import (
     SCHEMA_VERSION,
     ChannelPlan,
@@ -16,10 +18,12 @@ from autoseg.plan import (
     DataPlan,
     Footprint,
     InferencePlan,
+    LandmarkPlan,
     NetworkPlan,
     Origin,
     PatchPlan,
     Plan,
+    ScnPlan,
     SpacePlan,
     TrainingPlan,
     load_plan,
@@ -35,6 +39,7 @@ FINE = Configuration(
     network=NetworkPlan(
         "plain_unet", (32, 64, 128), ((1, 1, 1), (1, 2, 2), (2, 2, 2)), ((1, 3, 3), (3, 3, 3), (3, 3, 3)), (2, 2, 2), (2, 2), True
     ),
+    landmarks=None,
     training=TrainingPlan(1000, 250, None, "sgd", 0.01, 3e-5, "poly", 0.0, 0.99, "default", (0, 1, 2)),
     inference=InferencePlan(0.5, (0, 1, 2)),
     postprocess=("largest_foreground",),
@@ -46,6 +51,7 @@ FLAT = Configuration(
     space=SpacePlan("LPS", (0.5, 0.5), 0, "none", 3, 1),
     patch=PatchPlan((64, 32), 12, 0.33),
     network=NetworkPlan("residual_unet", (32, 64), ((1, 1), (2, 2)), ((3, 3), (3, 3)), (1, 3), (1,), False),
+    landmarks=None,
     training=TrainingPlan(1, 1, 600.0, "adamw", 1e-3, 0.0, "cosine", 0.1, 0.0, "none", ()),
     inference=InferencePlan(0.0, ()),
     postprocess=(),
@@ -56,7 +62,7 @@ PLAN = Plan(
     schema_version=SCHEMA_VERSION,
     name="Task01_X",
     task="segmentation",
-    data=DataPlan((ChannelPlan("CT", "ct", 100.0, 50.0, -20.0, 400.0),), LabelSet(("liver", "tumour"), (1, 4))),
+    data=DataPlan((ChannelPlan("CT", "ct", 100.0, 50.0, -20.0, 400.0),), LabelSet(("liver", "tumour"), (1, 4)), NO_LANDMARKS),
     first="3d_fullres",
     configurations={"3d_fullres": FINE, "2d": FLAT},
     origin=Origin("0123abcd", 8.0, "cpu", "0.1.0", "plain", 120.0, "float32", "adamw_cosine"),
@@ -81,7 +87,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert load_plan(path) == PLAN
     assert path.read_text(encoding="utf-8") == to_json(PLAN)
     text = path.read_text(encoding="utf-8")
-    assert text.startswith('{\n  "schema_version": 2,\n  "name": "Task01_X",')
+    assert text.startswith('{\n  "schema_version": 3,\n  "name": "Task01_X",')
     assert '      "patch": {\n        "patch_size": [16, 32, 32],' in text
 
 
@@ -117,8 +123,8 @@ def test_no_plan(tmp_path: Path) -> None:
 
 
 def test_another_schema_version() -> None:
-    with pytest.raises(PlanError, match=r"another schema version; file: plan\.json; found: 3; allowed: 1 to 2; fix: plan again"):
-        parse_plan(to_json(replace(PLAN, schema_version=3)), "plan.json")
+    with pytest.raises(PlanError, match=r"another schema version; file: plan\.json; found: 4; allowed: 1 to 3; fix: plan again"):
+        parse_plan(to_json(replace(PLAN, schema_version=4)), "plan.json")
 
 
 def test_plans_of_the_first_schema_are_upgraded() -> None:
@@ -129,9 +135,10 @@ def test_plans_of_the_first_schema_are_upgraded() -> None:
         document["origin"]["gmacs_per_s"],
         document["origin"]["compute"],
         document["origin"]["recipe"],
+        document["data"]["landmarks"],
     )
     for configuration in document["configurations"].values():
-        del configuration["previous"], configuration["footprint"]
+        del configuration["previous"], configuration["footprint"], configuration["landmarks"]
         del configuration["space"]["slice_axis"], configuration["training"]["time_s"]
     upgraded = parse_plan(json.dumps(document), "plan.json")
     assert upgraded.configurations["3d_fullres"] == replace(FINE, footprint=None)
@@ -296,3 +303,59 @@ def test_a_2d_plan_needs_a_slice_axis() -> None:
         )
         with pytest.raises(PlanError, match=r"'configurations\.2d\.space\.slice_axis' cannot be used.*allowed: 0 \(z\), 1 \(y\)"):
             parse_plan(to_json(odd), "plan.json")
+
+
+POINTS = replace(
+    PLAN,
+    data=replace(PLAN.data, landmarks=LandmarkSet(("nose", "chin"))),
+    configurations={
+        "3d_fullres": replace(FINE, landmarks=LandmarkPlan((1.5, 0.75, 0.75), "spatial_ce", None)),
+        "2d": replace(
+            FLAT,
+            landmarks=LandmarkPlan((0.75, 0.75), "mse", ScnPlan("convolutions", "maps", (8, 8), 5, 3, 64, "logit_sum")),
+        ),
+    },
+)
+
+
+def test_landmarks_round_trip() -> None:
+    assert parse_plan(to_json(POINTS), "plan.json") == POINTS
+
+
+def _landmark_edits() -> list[tuple[str, LandmarkPlan | None]]:
+    flat = POINTS.configurations["2d"].landmarks
+    assert flat is not None
+    assert flat.scn is not None
+    return [
+        ("landmarks", None),
+        ("landmarks.sigma_mm", replace(flat, sigma_mm=(1.0,))),
+        ("landmarks.sigma_mm", replace(flat, sigma_mm=(1.0, 0.0))),
+        ("landmarks.scn.factor", replace(flat, scn=replace(flat.scn, factor=(4,)))),
+        ("landmarks.scn.kernel", replace(flat, scn=replace(flat.scn, kernel=4))),
+        ("landmarks.scn.layers", replace(flat, scn=replace(flat.scn, layers=0))),
+        ("landmarks.scn.features", replace(flat, scn=replace(flat.scn, features=0))),
+    ]
+
+
+@pytest.mark.parametrize(("key", "edited"), _landmark_edits())
+def test_landmark_plans_that_cannot_be(key: str, edited: LandmarkPlan | None) -> None:
+    wrong = replace(
+        POINTS, configurations={**POINTS.configurations, "2d": replace(POINTS.configurations["2d"], landmarks=edited)}
+    )
+    with pytest.raises(PlanError, match=rf"'configurations\.2d\.{re.escape(key)}' cannot be used"):
+        parse_plan(to_json(wrong), "plan.json")
+
+
+def test_a_dataset_without_landmarks_plans_none() -> None:
+    with pytest.raises(PlanError, match=r"'configurations\.3d_fullres\.landmarks' cannot be used.*null, since"):
+        parse_plan(to_json(replace(POINTS, data=PLAN.data)), "plan.json")
+
+
+def test_only_landmarks_may_have_maps_coarser_than_the_patch() -> None:
+    coarse = replace(FINE.network, strides=((2, 2, 2), (1, 2, 2), (2, 2, 2)))
+    fine = replace(POINTS.configurations["3d_fullres"], network=coarse)
+    plan = replace(POINTS, first="3d_fullres", configurations={"3d_fullres": fine})
+    with pytest.raises(PlanError, match=r"network\.strides\[0\]' cannot be used"):
+        parse_plan(to_json(plan), "plan.json")
+    alone = replace(plan, data=replace(plan.data, labels=LabelSet((), ())))
+    assert parse_plan(to_json(alone), "plan.json") == alone

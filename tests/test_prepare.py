@@ -17,6 +17,7 @@ from autoseg.geometry import Grid
 from autoseg.image import Image, LabelMap
 from autoseg.io import read_image, read_label_map
 from autoseg.labels import LabelSet
+from autoseg.landmarks import NO_LANDMARKS
 from autoseg.normalize import MASKED
 from autoseg.plan import ChannelPlan, DataPlan, SpacePlan
 from autoseg.prepare import check_pair, prepare, restore_labels, restore_probabilities
@@ -25,7 +26,7 @@ LABELS = LabelSet(("a", "b"), (1, 2))
 
 
 def _data(*schemes: str) -> DataPlan:
-    return DataPlan(tuple(ChannelPlan(f"c{i}", s, 0, 1, -1, 1) for i, s in enumerate(schemes)), LABELS)
+    return DataPlan(tuple(ChannelPlan(f"c{i}", s, 0, 1, -1, 1) for i, s in enumerate(schemes)), LABELS, NO_LANDMARKS)
 
 
 def _space(*spacing: float, crop: str = "nonzero", order: int = 3) -> SpacePlan:
@@ -244,6 +245,7 @@ def test_real_label_map_comes_home_bit_exactly(real_data: Callable[[str], Path])
         image = read_image([path], ["MRI"])
         label = read_label_map(folder / "labelsTr" / path.name, LABELS)
         assert check_pair(image, label) is None
-        prepared = prepare(image, label, DataPlan((ChannelPlan("MRI", "zscore", 0, 1, 0, 1),), LABELS), _space(1, 1, 1))
+        data = DataPlan((ChannelPlan("MRI", "zscore", 0, 1, 0, 1),), LABELS, NO_LANDMARKS)
+        prepared = prepare(image, label, data, _space(1, 1, 1))
         assert prepared.label is not None
         np.testing.assert_array_equal(restore_labels(_one_hot(prepared.label), prepared.placement), label.data)

@@ -39,6 +39,7 @@ def _plan(dataset: Dataset, spacing: tuple[float, ...] = (1, 1, 1)) -> Plan:
         SpacePlan("LPS", spacing, None, "nonzero", 3, 1),
         PatchPlan((8, 8, 8), 2, 0.33),
         NetworkPlan("plain_unet", (8, 16), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3), (3, 3, 3)), (1, 1), (1,), False),
+        None,
         TrainingPlan(1, 1, None, "adamw", 1e-3, 0, "cosine", 0, 0.9, "none", ()),
         InferencePlan(0.5, ()),
         (),
@@ -46,7 +47,16 @@ def _plan(dataset: Dataset, spacing: tuple[float, ...] = (1, 1, 1)) -> Plan:
         {},
     )
     origin = Origin("", 8, "cpu", "0", "plain", None, None, "adamw_cosine")
-    return Plan(SCHEMA_VERSION, "t", "segmentation", DataPlan(channels, dataset.labels), "3d", {"3d": configuration}, origin, {})
+    return Plan(
+        SCHEMA_VERSION,
+        "t",
+        "segmentation",
+        DataPlan(channels, dataset.labels, dataset.landmarks),
+        "3d",
+        {"3d": configuration},
+        origin,
+        {},
+    )
 
 
 @pytest.fixture

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from autoseg.io import image_ending
 from autoseg.labels import LabelSet
-from autoseg.landmarks import LandmarkSet, State
-
-_NO_LANDMARKS = LandmarkSet(())
+from autoseg.landmarks import NO_LANDMARKS, LandmarkSet, State
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Dataset:
     channels: tuple[str, ...]
     labels: LabelSet
     cases: tuple[Case, ...]
-    landmarks: LandmarkSet = _NO_LANDMARKS
+    landmarks: LandmarkSet = NO_LANDMARKS
     landmark_rules: LandmarkRules = LandmarkRules()
 
 
@@ -55,7 +53,7 @@ class Description:
 
     channels: tuple[str, ...]
     labels: LabelSet
-    landmarks: LandmarkSet = _NO_LANDMARKS
+    landmarks: LandmarkSet = NO_LANDMARKS
     landmark_rules: LandmarkRules = LandmarkRules()
 
 

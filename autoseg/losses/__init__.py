@@ -1,6 +1,7 @@
 """Losses, by name and as functions."""
 
 from autoseg.losses.dice_ce import SMOOTH, dice_ce
+from autoseg.losses.landmarks import LANDMARK_LOSSES, LandmarkLoss, cone_bce, dsnt, mse, spatial_ce
 from autoseg.losses.named import (
     LOSSES,
     Loss,
@@ -15,16 +16,22 @@ from autoseg.losses.named import (
 )
 
 __all__ = [
+    "LANDMARK_LOSSES",
     "LOSSES",
     "SMOOTH",
+    "LandmarkLoss",
     "Loss",
     "balanced_ce",
     "ce",
+    "cone_bce",
     "deep_supervision",
     "dice",
     "dice_ce",
     "dice_focal",
+    "dsnt",
     "focal",
+    "mse",
     "nearest_resize",
+    "spatial_ce",
     "topk_ce",
 ]

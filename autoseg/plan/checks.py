@@ -18,6 +18,7 @@ def check_plan(plan: Plan, source: str | Path) -> None:
     """
     for name, configuration in plan.configurations.items():
         _validate(configuration, f"configurations.{name}", source)
+        _validate_landmarks(configuration, plan, f"configurations.{name}", source)
         alone = [other for other, c in plan.configurations.items() if c.previous is None and other != name]
         if configuration.previous is not None and configuration.previous not in alone:
             raise PlanError(
@@ -68,7 +69,6 @@ def _validate(c: Configuration, where: str, source: str | Path) -> None:
         check(
             len(rows) == stages and all(len(r) == ndim and min(r) >= 1 for r in rows), f"network.{key}", rows, f"{stages}×{ndim}"
         )
-    check(max(c.network.strides[0]) == 1, "network.strides[0]", c.network.strides[0], "all 1")
     check(
         all(k % 2 for row in c.network.kernel_sizes for k in row), "network.kernel_sizes", c.network.kernel_sizes, "odd numbers"
     )
@@ -94,3 +94,28 @@ def _validate(c: Configuration, where: str, source: str | Path) -> None:
         check(set(axes) <= {0, 1, 2}, key, axes, "0 (z), 1 (y), 2 (x)")
         check(len(set(axes)) == len(axes), key, axes, "each axis once")
         check(c.space.slice_axis not in axes, key, axes, f"not {c.space.slice_axis}, along which a slice has a single pixel")
+
+
+def _validate_landmarks(c: Configuration, plan: Plan, where: str, source: str | Path) -> None:
+    """What landmarks ask for, and what only they allow."""
+
+    def check(ok: bool, key: str, found: object, allowed: str) -> None:
+        if not ok:
+            raise PlanError(f"'{where}.{key}' cannot be used", file=source, found=found, allowed=allowed)
+
+    structures, landmarks = plan.data.labels.names, plan.data.landmarks.names
+    if structures:
+        check(max(c.network.strides[0]) == 1, "network.strides[0]", c.network.strides[0], "all 1, for label maps")
+    if c.landmarks is None:
+        check(not landmarks, "landmarks", None, f"an object, since data.landmarks has {len(landmarks)}")
+        return
+    check(bool(landmarks), "landmarks", "an object", "null, since data.landmarks is empty")
+    sigma, scn = c.landmarks.sigma_mm, c.landmarks.scn
+    check(len(sigma) == c.ndim and min(sigma) > 0, "landmarks.sigma_mm", sigma, f"{c.ndim} positive numbers")
+    if scn is not None:
+        check(
+            len(scn.factor) == c.ndim and min(scn.factor) >= 1, "landmarks.scn.factor", scn.factor, f"{c.ndim} positive numbers"
+        )
+        check(scn.kernel % 2 == 1 and scn.kernel > 0, "landmarks.scn.kernel", scn.kernel, "an odd number")
+        check(scn.layers >= 1, "landmarks.scn.layers", scn.layers, "1 or more")
+        check(scn.features >= 1, "landmarks.scn.features", scn.features, "1 or more")

@@ -44,7 +44,7 @@ def _upgraded(text: str, source: str | Path) -> str:
         version = document.get("schema_version", SCHEMA_VERSION)
     except (json.JSONDecodeError, AttributeError):
         return text  # from_json says what is wrong
-    if version not in (1, SCHEMA_VERSION):
+    if version not in range(1, SCHEMA_VERSION + 1):
         raise PlanError(
             "the plan has another schema version",
             file=source,
@@ -52,7 +52,9 @@ def _upgraded(text: str, source: str | Path) -> str:
             allowed=f"1 to {SCHEMA_VERSION}",
             fix="plan again, or use the version of autoseg that wrote it (origin.autoseg_version)",
         )
-    return json.dumps(_from_version_1(document)) if version == 1 else text
+    for upgrade in _UPGRADES[version - 1 :]:
+        document = upgrade(document)
+    return text if version == SCHEMA_VERSION else json.dumps(document)
 
 
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
@@ -77,4 +79,18 @@ def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
         origin.setdefault("gmacs_per_s", None)
         origin.setdefault("compute", None)
         origin.setdefault("recipe", "adamw_cosine")
-    return document | {"schema_version": SCHEMA_VERSION}
+    return document | {"schema_version": 2}
+
+
+def _from_version_2(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 added landmarks."""
+    if isinstance(data := document.get("data"), dict):
+        data.setdefault("landmarks", {"names": [], "pairs": []})
+    configurations = document.get("configurations")
+    for c in configurations.values() if isinstance(configurations, dict) else ():
+        if isinstance(c, dict):
+            c.setdefault("landmarks", None)
+    return document | {"schema_version": 3}
+
+
+_UPGRADES = (_from_version_1, _from_version_2)  # from version 1, 2, …

@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 
 from autoseg.errors import UsageError, nearest
 from autoseg.labels import LabelSet
+from autoseg.landmarks import LandmarkSet
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 AUTO = "auto"
 LEAST_TIME_S = 20.0  # that a training can be given
 
@@ -28,6 +29,11 @@ DeviceKind = Literal["cpu", "cuda"]
 Compute = Literal["float32", "bfloat16", "float16"]
 FamilyName = Literal["plain", "residual"]
 Recipe = Literal["adamw_cosine", "sgd_poly"]
+Task = Literal["segmentation", "landmarks", "segmentation and landmarks"]
+LandmarkLossName = Literal["spatial_ce", "mse", "cone_bce", "dsnt"]
+ScnForm = Literal["per_landmark", "convolutions", "unet"]
+ScnInput = Literal["maps", "features"]
+ScnCombination = Literal["logit_sum", "product"]
 NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 POSTPROCESS_RULES: tuple[PostprocessRule, ...] = get_args(PostprocessRule)
 
@@ -46,13 +52,14 @@ class ChannelPlan:
 
 @dataclass(frozen=True)
 class DataPlan:
-    """What goes in and what comes out: channels in order, structures in the order of their label values.
+    """What goes in and what comes out: channels in order, structures in the order of their label values, landmarks.
 
     `unseen` names structures that no training case contains; they are never predicted.
     """
 
     channels: tuple[ChannelPlan, ...]
     labels: LabelSet
+    landmarks: LandmarkSet
     unseen: tuple[str, ...] = ()
 
 
@@ -106,6 +113,44 @@ class NetworkPlan:
     encoder_blocks: tuple[int, ...]
     decoder_blocks: tuple[int, ...]
     deep_supervision: bool
+
+
+@dataclass(frozen=True)
+class ScnPlan:
+    """A spatial configuration branch (Payer et al., Medical Image Analysis 2019): where each landmark should be, told from coarse
+    maps of all of them.
+
+    Args:
+        form: for each landmark one convolution over the maps of the others, convolutions over all of them, or a small U-Net.
+        input: what it is fed, the landmarks' maps or the features that these are made of.
+        factor: by which maps are made coarser, along the axes of the patch.
+        kernel: edge of the convolutions, voxels.
+        layers: hidden convolutions, or levels of the U-Net.
+        features: channels between them.
+        combine: logits are added, or maps multiplied.
+    """
+
+    form: ScnForm
+    input: ScnInput
+    factor: tuple[int, ...]
+    kernel: int
+    layers: int
+    features: int
+    combine: ScnCombination
+
+
+@dataclass(frozen=True)
+class LandmarkPlan:
+    """How landmarks are learnt. Their maps have the resolution of the network's finest stage.
+
+    Args:
+        sigma_mm: standard deviation of the Gaussian that a landmark is for the network, along the axes of the patch.
+        scn: null for no spatial configuration branch.
+    """
+
+    sigma_mm: tuple[float, ...]
+    loss: LandmarkLossName
+    scn: ScnPlan | None
 
 
 @dataclass(frozen=True)
@@ -164,6 +209,7 @@ class Configuration:
 
     Args:
         previous: the configuration whose label maps are further input channels, one a structure; null for none.
+        landmarks: null for a dataset without landmarks.
         footprint: null where it was not estimated.
         why: a sentence for each chosen value, by its dotted key.
     """
@@ -172,6 +218,7 @@ class Configuration:
     space: SpacePlan
     patch: PatchPlan
     network: NetworkPlan
+    landmarks: LandmarkPlan | None
     training: TrainingPlan
     inference: InferencePlan
     postprocess: tuple[PostprocessRule, ...]
@@ -233,7 +280,7 @@ class Plan:
 
     schema_version: int
     name: str
-    task: Literal["segmentation"]
+    task: Task
     data: DataPlan
     first: str
     configurations: dict[str, Configuration]

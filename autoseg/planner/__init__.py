@@ -12,6 +12,7 @@ from typing import cast
 
 from autoseg import __version__
 from autoseg.fingerprint import Fingerprint
+from autoseg.landmarks import NO_LANDMARKS
 from autoseg.plan import (
     SCHEMA_VERSION,
     Configuration,
@@ -83,7 +84,7 @@ def _plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
         schema_version=SCHEMA_VERSION,
         name=fingerprint.dataset,
         task="segmentation",
-        data=DataPlan(tuple(plan for plan, _ in channels), fingerprint.labels, fingerprint.unseen_structures),
+        data=DataPlan(tuple(plan for plan, _ in channels), fingerprint.labels, NO_LANDMARKS, fingerprint.unseen_structures),
         first=first,
         configurations=configurations,
         origin=Origin(
@@ -184,6 +185,7 @@ class _Decisions:
             space=space,
             patch=PatchPlan(chosen.topology.patch_size, chosen.batch_size, places.fraction, places.sampling),
             network=chosen.network,
+            landmarks=None,
             training=training,
             inference=inference,
             postprocess=postprocess,
