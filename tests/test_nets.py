@@ -12,7 +12,7 @@ from torch import nn
 
 from autoseg.footprint import n_parameters
 from autoseg.nets import UNet, build_network
-from autoseg.nets.blocks import SLOPE, ConvBlock, InstanceNorm, ResidualBlock, Upsample, convolution
+from autoseg.nets.blocks import SLOPE, ConvBlock, InstanceNorm, ResidualBlock, Upsample, channels_last, convolution
 from autoseg.plan import NetworkPlan
 
 PLAIN_3D = NetworkPlan(
@@ -124,6 +124,15 @@ def test_upsample_is_a_transposed_convolution(stride: tuple[int, ...]) -> None:
     torch.testing.assert_close(ours(image), theirs(image))
 
 
+def test_upsampling_starts_as_nnunets_transposed_convolution() -> None:
+    plan = replace(PLANS["one level"], features=(32, 64))
+    theirs = nn.ConvTranspose3d(64, 32, (2, 2, 2), (2, 2, 2))
+    nn.init.kaiming_normal_(theirs.weight, a=SLOPE)
+    up = network_of(plan).up[0]
+    assert isinstance(up, Upsample)
+    assert float(up.expand.weight.detach().std()) == pytest.approx(float(theirs.weight.detach().std()), rel=0.05)
+
+
 def test_instance_norm_is_torchs() -> None:
     ours, theirs = InstanceNorm(5), nn.InstanceNorm3d(5, affine=True)
     with torch.no_grad():
@@ -132,6 +141,35 @@ def test_instance_norm_is_torchs() -> None:
     theirs.load_state_dict(ours.state_dict())
     image = 10 + 3 * torch.randn(2, 5, 3, 4, 6)
     torch.testing.assert_close(ours(image), theirs(image), rtol=1e-4, atol=1e-5)
+    assert ours(channels_last(image)).is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 2, 4, 3)])
+def test_the_gradient_of_the_norm_is_right(shape: tuple[int, ...]) -> None:
+    norm = InstanceNorm(3).double()
+    image = channels_last(torch.randn(shape, dtype=torch.float64)).requires_grad_()
+
+    def of(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (x,))
+
+    weight, bias = (torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(of, (image, weight, bias))
+
+
+@pytest.mark.parametrize("name", ["plain 3D", "plain 2D", "residual 3D", "residual 2D"])
+def test_maps_stay_channels_last(name: str) -> None:
+    network, size = network_of(PLANS[name], channels=1), size_of(PLANS[name], 2)
+    seen: list[bool] = []
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        seen.append(output.is_contiguous(memory_format=torch.channels_last_3d if output.ndim == 5 else torch.channels_last))
+
+    for module in network.modules():
+        if isinstance(module, InstanceNorm | Upsample):
+            module.register_forward_hook(note)
+    network(torch.randn(2, 1, *size))
+    assert seen
+    assert all(seen)
 
 
 def test_norm_of_a_single_voxel_is_its_bias() -> None:

@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLOPE = 0.01  # of the leaky ReLU, as in nnU-Net
@@ -89,6 +90,19 @@ class ConvBlock(nn.Sequential):
         )
 
 
+class AveragePool(nn.Module):
+    """Means over blocks of `stride` voxels; smaller ones at the end where it does not divide the size."""
+
+    def __init__(self, stride: Sequence[int]) -> None:
+        super().__init__()
+        self.stride = tuple(stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pool = F.avg_pool2d if x.ndim == 4 else F.avg_pool3d
+        pooled: Tensor = pool(x, self.stride, self.stride, ceil_mode=True)
+        return pooled if x.is_cuda else channels_last(pooled)  # avg_pool3d does not keep the order
+
+
 class ResidualBlock(nn.Module):
     """Two convolutions and a shortcut (He et al. 2016, basic block); the shortcut averages where the block strides."""
 
@@ -99,8 +113,7 @@ class ResidualBlock(nn.Module):
         self.norm = InstanceNorm(n_out)
         shortcut: list[nn.Module] = []
         if max(stride) > 1:
-            pool = nn.AvgPool2d if ndim == 2 else nn.AvgPool3d
-            shortcut.append(pool(tuple(stride), tuple(stride), ceil_mode=True))  # type: ignore[arg-type]
+            shortcut.append(AveragePool(stride))
         if n_in != n_out:
             shortcut += [convolution(ndim, n_in, n_out, (1,) * ndim, (1,) * ndim, bias=False), InstanceNorm(n_out)]
         self.shortcut = nn.Sequential(*shortcut)

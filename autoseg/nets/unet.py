@@ -79,10 +79,16 @@ def build_network(plan: NetworkPlan, n_channels: int, n_classes: int, cascaded: 
 
 
 def _initialise(module: nn.Module) -> None:
-    """He initialisation for leaky ReLU, no bias; the last norm of a residual block starts at zero (as nnU-Net's ResEnc)."""
+    """He initialisation for leaky ReLU, no bias; the last norm of a residual block starts at zero (as nnU-Net's ResEnc).
+
+    Upsampling, which no activation follows, starts with weights as small as nnU-Net's transposed convolutions have, since the
+    channels of a whole block of voxels count as their fan: half of what would be usual with twice the channels below.
+    """
     if isinstance(module, (nn.Conv2d, nn.Conv3d)):
         nn.init.kaiming_normal_(module.weight, a=SLOPE)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    if isinstance(module, Upsample):
+        nn.init.kaiming_normal_(module.expand.weight, a=SLOPE, mode="fan_out")  # type: ignore[arg-type]
     if isinstance(module, ResidualBlock):
         nn.init.zeros_(module.norm.weight)
