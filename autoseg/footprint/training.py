@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from autoseg.footprint.network import NO_MAPS, LandmarkMaps, layers, n_parameters, scn_layers, stage_voxels
+from autoseg.footprint.network import NO_MAPS, LandmarkMaps, layers, map_size, n_parameters, scn_layers, stage_voxels
 from autoseg.plan import Compute, DeviceKind, NetworkPlan, Plan
 
 BYTES_PER_WEIGHT = 20  # four bytes each for the weight, its average, its gradient and the two moments of AdamW
@@ -152,7 +152,7 @@ def _kept(
         if layer.norm:
             kept += 2 * size * layer.outputs * layer.voxels
     if landmarks.scn:
-        coarse = scn_layers(landmarks.scn, network, patch_size, landmarks.n)
+        coarse = scn_layers(landmarks.scn, map_size(network, patch_size), landmarks.n, network.features[0])
         kept += sum(size * (layer.inputs + layer.outputs) * layer.voxels for layer in coarse)
     for width, voxels in zip(network.features[:-1], stages):
         kept += size * 2 * width * voxels  # concatenated skip and upsampled map
