@@ -134,7 +134,7 @@ def _landmark_loss(voxels: int, batch_size: int, ndim: int, landmarks: LandmarkM
     if not landmarks.n:
         return 0.0
     copies = LANDMARK_COPIES - 1 + SCN_COPIES * (landmarks.scn is not None)
-    chunk = min(landmarks.n * voxels, max(AT_ONCE, voxels // batch_size))
+    chunk = min(landmarks.n * voxels, max(AT_ONCE, voxels // max(1, batch_size)))
     return size * copies * landmarks.n * voxels + 4 * CHUNKS * chunk + batch_size * landmarks.n * BOX_EDGE**ndim * BOX_BYTES
 
 

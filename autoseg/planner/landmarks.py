@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from math import ceil, log2
 
 import numpy as np
@@ -34,7 +35,10 @@ ENOUGH = 60
 published in which only one of them varied. Without a swap rate, which takes a trained network, the other three must all hold."""
 
 HIDDEN_LAYERS = 3
-WIDEST = {2: 32, 3: 24}  # voxels along the longest axis of the coarse maps, as Payer et al. 2019
+WIDEST = {
+    2: 32,
+    3: 24,
+}  # voxels along the longest axis of the coarse maps, as Payer et al. 2019; half of it where that takes long
 LARGEST_KERNEL = {2: 11, 3: 7}  # Payer et al., Medical Image Analysis 2019
 FEATURES = {2: 128, 3: 64}  # the same
 LEAST_FEATURES = 16
@@ -193,24 +197,22 @@ def _weigh(facts: LandmarkFacts, swapped: float | None) -> tuple[int, str]:
 def _shape(
     facts: LandmarkFacts, patch: Triple, spacing: Sequence[float], axes: Sequence[int], network_macs: float
 ) -> tuple[ScnPlan, dict[str, str]]:
-    """The branch for those axes of the patch, and the reasons for its fields."""
-    ndim = len(axes)
+    """The branch for those axes of the patch, and the reasons for its fields.
+
+    What takes too much work gets fewer features first, then maps that are twice as coarse.
+    """
+    ndim, n = len(axes), len(facts.landmarks)
     sizes, steps = [patch[axis] for axis in axes], [spacing[axis] for axis in axes]
-    factor = _factors(sizes, steps, WIDEST[ndim])
-    coarse = [n // f for n, f in zip(sizes, factor)]
-    spread = [min(facts.extent_mm[a] / (s * f), n) for a, s, f, n in zip(axes, steps, factor, coarse)]
-    reach = ceil(max(spread))
-    kernel = next((k for k in range(3, LARGEST_KERNEL[ndim] + 1, 2) if _sees(k) >= reach), None)
-    form: ScnForm = "unet" if kernel is None else "convolutions"
-    features = FEATURES[ndim]
-    n = len(facts.landmarks)
-
-    def made(width: int) -> ScnPlan:
-        return ScnPlan(form, "maps", factor, kernel or 3, HIDDEN_LAYERS, width, "logit_sum")
-
-    while features > LEAST_FEATURES and scn_macs(made(features), n, sizes) > MOST_WORK * network_macs:
-        features //= 2
-    scn = made(features)
+    for widest, features in product((WIDEST[ndim], WIDEST[ndim] // 2), _halves(FEATURES[ndim], LEAST_FEATURES)):
+        factor = _factors(sizes, steps, widest)
+        coarse = [size // f for size, f in zip(sizes, factor)]
+        spread = [min(facts.extent_mm[a] / (s * f), c) for a, s, f, c in zip(axes, steps, factor, coarse)]
+        reach = ceil(max(spread))
+        kernel = next((k for k in range(3, LARGEST_KERNEL[ndim] + 1, 2) if _sees(k) >= reach), None)
+        form: ScnForm = "unet" if kernel is None else "convolutions"
+        scn = ScnPlan(form, "maps", factor, kernel or 3, HIDDEN_LAYERS, features, "logit_sum")
+        if scn_macs(scn, n, sizes) <= MOST_WORK * network_macs:
+            break
     sees = (
         f"{HIDDEN_LAYERS + 1} convolutions of {scn.kernel} see {_sees(scn.kernel)} coarse voxels, landmarks spread over {reach}"
     )
@@ -225,6 +227,11 @@ def _shape(
         f"{billions(network_macs)} of the network",
         "combine": "logits are added, so that a branch that says nothing changes nothing",
     }
+
+
+def _halves(most: int, least: int) -> list[int]:
+    """`most`, half of it, and so on down to `least`."""
+    return [most >> i for i in range((most // least).bit_length())]
 
 
 def _sees(kernel: int) -> int:

@@ -11,6 +11,7 @@ from autoseg.footprint import (
     BYTES_PER_WEIGHT,
     STEP_PASSES,
     LandmarkMaps,
+    TrainingMemory,
     conv_elements,
     multiply_accumulates,
     n_parameters,
@@ -112,6 +113,8 @@ class Sample:
 
     def training_gb(self, topology: Topology, batch_size: int) -> float:
         """GB that training takes with all that belongs to it, see `footprint.training_memory`."""
+        if self.n_landmarks:
+            return _training_bytes(self, topology, batch_size) / 1e9
         cost = self._cost(topology)
         return (cost.base_bytes + batch_size * cost.sample_bytes * self._repeats(topology)) / 1e9
 
@@ -154,8 +157,7 @@ class _Cost:
 def _cost_of(sample: Sample, patch: tuple[int, ...], strides: Rows, kernel_sizes: Rows) -> _Cost:
     network = sample.network(Topology(patch, strides, kernel_sizes))
     about = (sample.seen_channels, sample.n_classes, sample.maps)
-    size, where = (patch, 1, sample.n_channels, sample.n_classes), (sample.compute, sample.device, sample.spread, sample.maps)
-    memory = training_memory(network, *size, *where)
+    memory = _training_memory(sample, network, patch, 1)
     base = memory.base + memory.slack * memory.weights
     return _Cost(
         elements=conv_elements(network, patch, *about),
@@ -164,3 +166,14 @@ def _cost_of(sample: Sample, patch: tuple[int, ...], strides: Rows, kernel_sizes
         base_bytes=base,
         sample_bytes=memory.total - base,
     )
+
+
+@lru_cache(maxsize=4096)
+def _training_bytes(sample: Sample, topology: Topology, batch_size: int) -> float:
+    """Of the whole batch: what the loss of landmarks takes is not in proportion to the patch."""
+    return _training_memory(sample, sample.network(topology), topology.patch_size, batch_size).total
+
+
+def _training_memory(sample: Sample, network: NetworkPlan, patch: tuple[int, ...], batch_size: int) -> TrainingMemory:
+    seen = (sample.n_channels, sample.n_classes, sample.compute, sample.device, sample.spread, sample.maps)
+    return training_memory(network, patch, batch_size, *seen)
