@@ -22,10 +22,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("batch", "heatmaps", "image", "lock", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "nets"),
-        *("landmark_metrics", "metrics"),
+        *("landmark_facts", "landmark_metrics", "metrics"),
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
     ),
-    ("checkpoint", "dataset", "facts", "landmark_facts", "landmark_summary", "phantom", "postprocess", "prepare", "store"),
+    ("checkpoint", "dataset", "facts", "landmark_summary", "phantom", "postprocess", "prepare", "store"),
     ("claim", "laterality", "pairs"),
     ("scan",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),

@@ -12,6 +12,7 @@ from autoseg.errors import DataError
 from autoseg.facts import SCHEMA_VERSION, CaseFacts
 from autoseg.fingerprint import Fingerprint, Intensity
 from autoseg.geometry import Triple
+from autoseg.landmarks import NO_LANDMARKS
 
 FILE = "dataset_fingerprint.json"
 STATISTICS = ("mean", "std", "median", "min", "max", "percentile_00_5", "percentile_99_5")
@@ -27,8 +28,15 @@ def from_nnunet(name: str, description: Description, found: dict[str, Any], sour
         source: that file, for messages.
 
     Raises:
-        DataError: a key is missing or holds something else than nnU-Net writes.
+        DataError: a key is missing or holds something else than nnU-Net writes; there are landmarks, which it knows nothing of.
     """
+    if description.landmarks.names:
+        raise DataError(
+            "nnU-Net's fingerprint does not tell where landmarks are",
+            file=source,
+            found=f"{len(description.landmarks)} landmarks in dataset.json",
+            fix="plan from the images: autoseg plan_and_preprocess -d DATASET",
+        )
     spacings = _triples(_of(found, "spacings", source), "spacings", source)
     shapes = _triples(_of(found, "shapes_after_crop", source), "shapes_after_crop", source)
     if not spacings or len(spacings) != len(shapes):
@@ -45,8 +53,10 @@ def from_nnunet(name: str, description: Description, found: dict[str, Any], sour
         dataset=name,
         channels=description.channels,
         labels=description.labels,
+        landmarks=NO_LANDMARKS,
         intensities=tuple(_intensity(_of(intensities, str(i), source), source) for i in channels),
         structures=(),
+        landmark_facts=None,
         median_relative_size=_positive(share, "median_relative_size_after_cropping", source),
         n_empty_cases=0,
         cases=tuple(_case(i, spacing, shape) for i, (spacing, shape) in enumerate(zip(spacings, shapes))),
