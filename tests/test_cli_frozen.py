@@ -42,6 +42,7 @@ COMMANDS = {
         ("freeze", "--freeze", False),
         ("restart", "--restart", False),
         ("seed", "--seed", False),
+        ("deterministic", "--deterministic", False),
     },
     "predict": {
         *(MODEL, DEVICE, ROOT, QUIET, JSON),

@@ -65,6 +65,7 @@ def test_only_what_is_trained_now_tells_the_speed(tiny: Tiny, tmp_path: Path, mo
     [
         (("--extend", "5", "--time", "1h"), "--extend says how much is added"),
         (("--extend", "5", "--restart"), "found: --extend 5 with --restart"),
+        (("--deterministic", "--time", "1h", "--restart"), "limited by time cannot be repeated exactly"),
         (("--freeze",), "--freeze keeps the weights of another model"),
         (("--pretrained", "nowhere"), "no weights to begin with"),
         (("-f", "0,,1"), "a fold without name"),

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "metrics", "nets"),
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
     ),
-    ("checkpoint", "dataset", "facts", "phantom", "postprocess", "prepare", "store"),
+    ("checkpoint", "dataset", "facts", "phantom", "postprocess", "prepare", "repeatable", "store"),
     ("claim", "laterality", "pairs"),
     ("scan",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("task", "validation"),
     ("room", "running"),
     ("interim", "rescue"),
-    ("step",),
+    ("reporting", "step"),
     ("planning", "predict", "stages", "train"),
     ("demo",),
     ("cli",),
@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 TORCH = {
     *("checkpoint", "demo", "device", "interim", "losses", "model", "nets", "optimizers", "predict"),
-    *("pretrained", "rescue", "room", "running", "sampling", "step", "train", "validation", "windows"),
+    *("pretrained", "repeatable", "reporting", "rescue", "room", "running", "sampling", "step", "train", "validation", "windows"),
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 
