@@ -45,7 +45,7 @@ COMMANDS = {
         ("deterministic", "--deterministic", False),
     },
     "predict": {
-        *(MODEL, DEVICE, ROOT, QUIET, JSON),
+        *(MODEL, DEVICE, ROOT, WORKERS, QUIET, JSON),
         ("images", "-i --images", True),
         ("out", "-o --out", True),
         ("disable_tta", "--disable_tta", False),
