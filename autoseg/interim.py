@@ -22,11 +22,14 @@ def interim_score(run: Running, validation: list[StoredCase], epoch_seconds: flo
     """Case Dice of a few validation cases: as many as 5 % of the first epoch pays for, at least one, the same ones ever after.
 
     None where there are no cases, or where they are so large that scoring would take a tenth of the time, or has done so
-    already. What it takes also tells how much time must be kept for the final validation.
+    already. What it takes also tells how much time must be kept for the final validation. In a deterministic run no clock
+    decides, but the number of windows.
 
     Args:
         epoch_seconds, steps: what the epoch took, and how many steps it had.
     """
+    if run.task.deterministic:
+        return _score_cases(run, validation, count) if (count := _affordable_windows(run, validation)) else None
     spent = sum(row.case_dice is not None for row in run.state.history) * run.state.interim * run.case_seconds
     if not validation or spent > max(INTERIM_FREE, 2 * INTERIM_SHARE * run.elapsed):
         return None
@@ -45,6 +48,17 @@ def interim_score(run: Running, validation: list[StoredCase], epoch_seconds: flo
         score = score if count == 1 else _score_cases(run, validation, count)
     _keep_for_validation(run, len(validation))
     return score
+
+
+def _affordable_windows(run: Running, validation: list[StoredCase]) -> int:
+    """Number of cases that 5 % of an epoch pays for, where a step costs as much as three passes over its batch."""
+    if not validation:
+        return 0
+    passes = STEP_PASSES * run.configuration.patch.batch_size * run.configuration.training.steps_per_epoch
+    affordable = INTERIM_SHARE * passes / run.model.n_windows(validation[0].shape)
+    count = min(len(validation), INTERIM_CASES, int(affordable)) or int(2 * affordable >= 1)
+    run.state = replace(run.state, interim=count)
+    return count
 
 
 def expected_validation(run: Running) -> tuple[float, float]:

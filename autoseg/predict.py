@@ -16,7 +16,7 @@ from autoseg.model import Model
 from autoseg.postprocess import Rule, apply_rules
 from autoseg.progress import log
 
-_IN_FLIGHT = 2  # one case is read or written while the network works on the other
+WORKERS = 2  # one case is read or written while the network works on the other
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ def predict(
     mirror: bool = True,
     save_probabilities: bool = False,
     overwrite: bool = False,
+    workers: int = WORKERS,
 ) -> PredictReport:
     """Predicts every case into `out`, in the format of its first image; finished outputs are skipped.
 
     Args:
         rules: component rules applied to each label map.
         mirror: average over the plan's mirror axes.
+        workers: threads; 0 for none.
         save_probabilities: also write `<case>_probabilities<ending>`, one component per class, background first.
 
     Raises:
@@ -74,7 +76,7 @@ def predict(
             indices = apply_rules(predicted, rules, labels)
             write_label_map(target, LabelMap(indices, image.grid, labels), like=case.images[0])
 
-    done = sum(1 for _ in run_cases(work, todo, "predict", failures, workers=_IN_FLIGHT))
+    done = sum(1 for _ in run_cases(work, todo, "predict", failures, workers))
     return PredictReport(done, len(cases) - len(todo))
 
 

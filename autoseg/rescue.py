@@ -29,7 +29,9 @@ def to_last_save(run: Running, error: NotFinite) -> None:
     with run.stopping.shielded():
         last = run.task.run / "last.safetensors"
         load_training(last, run.network, run.model.networks[0], run.optimizer)
-        run.state = replace(run.state, step=load_state(last).step, rollbacks=run.state.rollbacks + 1)
+        saved = load_state(last)
+        state = replace(run.state, step=saved.step, loss_total=saved.loss_total, loss_steps=saved.loss_steps)
+        run.state = replace(state, rollbacks=state.rollbacks + 1)
         run.save()
     _tell(run, f"{error.problem} ({error.found}, cases {error.case})", f"step {run.state.step}")
 
@@ -40,7 +42,7 @@ def has_collapsed(run: Running, case_dice: float | None) -> bool:
 
 
 def to_best(run: Running, case_dice: float | None) -> None:
-    """The averaged weights of best.safetensors, and an optimizer that remembers nothing; steps and curve go on.
+    """The averaged weights of best.safetensors, and an optimizer that remembers nothing; steps and curve go on. Saves.
 
     last.safetensors would not do: the collapse may have begun before it was written.
 

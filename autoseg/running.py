@@ -12,12 +12,14 @@ import torch
 from autoseg.checkpoint import Beginning, State, Transfer, load_state, load_training, save_training
 from autoseg.device import Device
 from autoseg.errors import PlanError, UsageError
+from autoseg.files import remove_leftovers
 from autoseg.model import Model, fresh_network
 from autoseg.notes import plan_differences
 from autoseg.optimizers import make_optimizer
 from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
 from autoseg.pretrained import Pretrained, take_weights
 from autoseg.progress import duration, log
+from autoseg.repeatable import check_repeatable
 from autoseg.runs import is_finished
 from autoseg.schedule import RunBudget
 from autoseg.stopping import Stopping
@@ -69,7 +71,8 @@ class Running:
         return int(self.progress() * self.budget.n_epochs + 1e-9) > len(self.state.history) - self.state.began.epochs
 
     def save(self) -> None:
-        now = replace(self.state, elapsed=self.elapsed, loss_scale=float(self.scaler.get_scale()))
+        scale, steps = float(self.scaler.get_scale()), int(self.scaler.state_dict().get("_growth_tracker", 0))
+        now = replace(self.state, elapsed=self.elapsed, loss_scale=scale, scale_steps=steps)
         save_training(self.task.run / "last.safetensors", self.network, self.model.networks[0], self.optimizer, now)
         self.saved = time.monotonic()
 
@@ -92,7 +95,7 @@ def set_up(
 
     Raises:
         PlanError: the run in the folder follows another plan.
-        UsageError: to be extended, but not finished; or begun with other weights.
+        UsageError: to be extended, but not finished; or begun with other weights; or a deterministic run that is limited by time.
     """
     _, configuration = task.plan.configuration(task.configuration)
     torch.manual_seed(task.seed)
@@ -100,6 +103,7 @@ def set_up(
     seconds, epochs = configuration.training.time_s, configuration.training.epochs
     state = State(seconds, epochs if seconds is None else None, task.seed, 0, 0.0, 0.0, 0, -1.0, 2.0**16, ())
     last = task.run / "last.safetensors"
+    remove_leftovers(task.run)
     if last.is_file():
         state = load_state(last)
         _check_plan(task)
@@ -114,8 +118,14 @@ def set_up(
     if extend:
         state = _extended(state, task, budget)
     budget = budget or RunBudget(state.budget_seconds, state.budget_epochs)
+    if task.deterministic:
+        check_repeatable(budget)
+        torch.set_num_threads(state.threads or torch.get_num_threads())
     state = replace(state, budget_seconds=budget.seconds, budget_epochs=budget.epochs, patience=patience or state.patience)
+    state = replace(state, threads=torch.get_num_threads())
     scaler = torch.amp.GradScaler(device.place.type, init_scale=state.loss_scale, enabled=device.needs_scaler)
+    if scaler.is_enabled():
+        scaler.load_state_dict({**scaler.state_dict(), "_growth_tracker": state.scale_steps})
     model = Model((averaged,), task.plan, configuration, device)
     save_plan(task.plan, task.run / "plan.json")
     return Running(task, configuration, budget, model, network, optimizer, scaler, state, Stopping(task.run))

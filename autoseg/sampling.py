@@ -93,18 +93,18 @@ class PatchSampler:
     def _patch(self, rng: np.random.Generator, case: StoredCase, target: int | None) -> tuple[np.ndarray, np.ndarray]:
         training, window = self.configuration.training, self.configuration.window
         augment = training.augmentation != "none"
-        with _reading(case):
+        with reading(case, "train"):
             voxels = None if target is None else case.foreground(target)
         centre = _draw_centre(rng, case.shape, window, voxels)
         spatial = draw_spatial(rng, window, centre, case.placement.target.spacing, training.mirror_axes, augment)
         box = source_box(spatial)
-        with _reading(case):
+        with reading(case, "train"):
             image, label = case.read(box)
         if label is None:
             raise DataError("a case without label map cannot be trained on", case=case.name, fix="autoseg preprocess")
         mirrored = np.arange(np.iinfo(label.dtype).max + 1, dtype=label.dtype)
         mirrored[: self.labels.n_classes] = self.labels.mirrored
-        with _reading(case):
+        with reading(case, "train"):
             previous = case.previous(box)
         with _augmenting(case):
             image, labels = apply_spatial(spatial, box, image, [label] if previous is None else [label, previous], mirrored)
@@ -117,15 +117,19 @@ class PatchSampler:
 
 
 @contextlib.contextmanager
-def _reading(case: StoredCase) -> Iterator[None]:
-    """Whatever goes wrong while a prepared case is read is wrong with its files, unless the memory is used up."""
+def reading(case: StoredCase, stage: str) -> Iterator[None]:
+    """Whatever goes wrong inside, while a prepared case is read, is wrong with its files, unless the memory is used up.
+
+    Raises:
+        DataError: names the case and the `stage` that needs it.
+    """
     try:
         yield
     except Exception as error:
         if lacks_memory(error):
             raise
         raise DataError(
-            "the prepared case cannot be read",
+            f"{stage}: the prepared case cannot be read",
             case=case.name,
             file=case.folder,
             found=f"{type(error).__name__}: {error}",
@@ -170,7 +174,11 @@ def _draw_centre(rng: np.random.Generator, shape: Triple, window: Triple, voxels
 class Loader:
     """Prepares the next batches on threads while the network works. Use as a context manager.
 
-    A fault in a batch is raised by `next()` at once, with its traceback. `waited` sums the seconds spent waiting.
+    Threads, not processes: two of either make about as many batches a second (benchmarks/results/loader.md). There is no
+    process that the system could kill behind our back, so the one fault there can be is an exception; the next `next()` raises
+    it with its traceback, although it be a later batch's. With 0 threads `next()` makes the batch itself.
+
+    `waited` sums the seconds spent waiting.
     """
 
     def __init__(self, sampler: PatchSampler, first_step: int, threads: int, ahead: int = 4) -> None:
@@ -202,6 +210,9 @@ class Loader:
             while len(self._queue) < self._ahead:
                 self._queue.append(self._pool.submit(self._sampler.batch, self._step))
                 self._step += 1
+            for future in self._queue:
+                if future.done():
+                    future.result()
             batch = self._queue.popleft().result()
         self.waited += time.monotonic() - started
         return batch

@@ -16,8 +16,8 @@ from autoseg.schedule import extension_factor, learning_rate_factor
 GRADIENT_NORM = 12.0  # clipping, as nnU-Net
 
 
-def step(run: Running, loader: Loader, progress: float) -> float:
-    """Learns from the loader's next batch, counts the step, and returns the loss.
+def step(run: Running, loader: Loader, progress: float) -> None:
+    """Learns from the loader's next batch, and counts the step and its loss.
 
     Raises:
         NotFinite: loss or gradient is not finite; names the cases. Nothing has changed then.
@@ -42,8 +42,7 @@ def step(run: Running, loader: Loader, progress: float) -> float:
     if not run.scaler.is_enabled():  # which itself leaves out steps whose gradients overflow
         _check_finite(float(norm), "gradient", run, batch)
     with run.stopping.shielded():
-        _update(run)
-    return value
+        _update(run, value)
 
 
 def _learning_rate(run: Running, progress: float) -> float:
@@ -54,7 +53,7 @@ def _learning_rate(run: Running, progress: float) -> float:
     return rate * learning_rate_factor(plan.schedule, progress, plan.warmup_fraction)
 
 
-def _update(run: Running) -> None:
+def _update(run: Running, loss: float) -> None:
     run.scaler.step(run.optimizer)
     run.scaler.update()
     # The average starts short and grows, so that it forgets the random weights of the beginning.
@@ -62,7 +61,8 @@ def _update(run: Running) -> None:
     with torch.no_grad():
         averaged: list[torch.Tensor] = list(run.model.networks[0].parameters())
         torch._foreach_lerp_(averaged, list(run.network.parameters()), 1 - decay)
-    run.state = replace(run.state, step=run.state.step + 1)
+    state = run.state
+    run.state = replace(state, step=state.step + 1, loss_total=state.loss_total + loss, loss_steps=state.loss_steps + 1)
 
 
 def _check_finite(value: float, what: str, run: Running, batch: Batch) -> None:

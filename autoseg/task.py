@@ -21,7 +21,11 @@ from autoseg.workspace import Workspace
 class TrainTask:
     """What to train: a plan's configuration on the cases of a fold, prepared in one folder, into another.
 
-    `before` is the folder of an earlier stage's label maps, if there is one.
+    Args:
+        before: the folder of an earlier stage's label maps, if there is one.
+        seed: of weights, sampling and augmentation.
+        threads: that prepare batches; 0 for none. They change nothing but the time.
+        deterministic: the same run gives the same numbers again, killed and continued or not (see `repeatable`).
     """
 
     dataset: str
@@ -35,6 +39,7 @@ class TrainTask:
     run: Path
     seed: int = 0
     threads: int = 1
+    deterministic: bool = False
 
 
 def train_task(

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from autoseg.allocator import keep_freed_memory
-from autoseg.checkpoint import save_weights
 from autoseg.dataset import Case
 from autoseg.device import Device, out_of_memory
 from autoseg.errors import DataError, UsageError
 from autoseg.files import write_text
-from autoseg.history import Epoch, epochs_without_gain, write_history
+from autoseg.history import Epoch, epochs_without_gain
 from autoseg.interim import LAST_SECONDS, expected_validation, interim_score
 from autoseg.plan import load_plan
 from autoseg.pretrained import Pretrained
 from autoseg.progress import duration, log
 from autoseg.records import to_json
-from autoseg.rescue import NotFinite, has_collapsed, to_best, to_last_save
+from autoseg.repeatable import repeatable
+from autoseg.reporting import peak_ram_gb, report_epoch, score_text
+from autoseg.rescue import NotFinite, to_last_save
 from autoseg.room import check_room
 from autoseg.running import Running, plan_changes, set_up
 from autoseg.runs import RunRecord, is_finished, load_run
@@ -79,6 +77,41 @@ def train(
     """
     if is_finished(task.run) and not extend:
         return _skipped(task)
+    with repeatable(task.deterministic):
+        return _train(task, budget, device, extend, patience, pretrained)
+
+
+def train_folds(
+    tasks: Sequence[TrainTask],
+    budget: RunBudget | None,
+    device: Device,
+    extend: bool = False,
+    patience: int | None = None,
+    pretrained: Pretrained | None = None,
+) -> Iterator[Trained]:
+    """`train` for several folds, one after another; the budget is that of each. Ends after a fold that the user has stopped.
+
+    Raises:
+        UsageError: several folds are to be extended. Repeated after an interruption, that would extend the first ones twice.
+    """
+    if extend and len(tasks) > 1:
+        raise UsageError(
+            "only one fold at a time can be extended", found=", ".join(t.fold for t in tasks), fix="-f with one of them"
+        )
+    for i, task in enumerate(tasks):
+        if len(tasks) > 1:
+            log.info("fold %s, %d of %d; the budget is for each", task.fold, i + 1, len(tasks))
+        skipped = is_finished(task.run) and not extend
+        record = train(task, budget, device, extend, patience, pretrained)
+        yield Trained(task, record, skipped)
+        if record.stopped in BY_USER and not skipped and i + 1 < len(tasks):
+            log.warning("not trained: fold %s; the same command goes on", ", ".join(t.fold for t in tasks[i + 1 :]))
+            return
+
+
+def _train(
+    task: TrainTask, budget: RunBudget | None, device: Device, extend: bool, patience: int | None, pretrained: Pretrained | None
+) -> RunRecord:
     if task.plan.origin.device == "cuda" and device.place.type == "cpu":
         log.warning(
             "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
@@ -113,34 +146,6 @@ def train(
         raise
 
 
-def train_folds(
-    tasks: Sequence[TrainTask],
-    budget: RunBudget | None,
-    device: Device,
-    extend: bool = False,
-    patience: int | None = None,
-    pretrained: Pretrained | None = None,
-) -> Iterator[Trained]:
-    """`train` for several folds, one after another; the budget is that of each. Ends after a fold that the user has stopped.
-
-    Raises:
-        UsageError: several folds are to be extended. Repeated after an interruption, that would extend the first ones twice.
-    """
-    if extend and len(tasks) > 1:
-        raise UsageError(
-            "only one fold at a time can be extended", found=", ".join(t.fold for t in tasks), fix="-f with one of them"
-        )
-    for i, task in enumerate(tasks):
-        if len(tasks) > 1:
-            log.info("fold %s, %d of %d; the budget is for each", task.fold, i + 1, len(tasks))
-        skipped = is_finished(task.run) and not extend
-        record = train(task, budget, device, extend, patience, pretrained)
-        yield Trained(task, record, skipped)
-        if record.stopped in BY_USER and not skipped and i + 1 < len(tasks):
-            log.warning("not trained: fold %s; the same command goes on", ", ".join(t.fold for t in tasks[i + 1 :]))
-            return
-
-
 def _skipped(task: TrainTask) -> RunRecord:
     """The record of a finished run, with a word on why nothing happens."""
     record, before = load_run(task.run), load_plan(task.run / "plan.json")
@@ -150,7 +155,7 @@ def _skipped(task: TrainTask) -> RunRecord:
         "%s is already trained%s (case Dice %s)%s; --extend trains it further, --restart anew",
         task.run,
         how,
-        _score(record.case_dice),
+        score_text(record.case_dice),
         ", but with another plan than the present one" if other else "",
     )
     return record
@@ -161,7 +166,7 @@ def _stored(task: TrainTask, cases: Sequence[Case]) -> list[StoredCase]:
 
 
 def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase]) -> str | None:
-    """Steps until the budget is spent; reports, validates and saves at the end of each epoch.
+    """Epochs until the budget is spent.
 
     Returns:
         Why it ended before the budget was spent, if it did.
@@ -173,84 +178,66 @@ def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase
         if run.state.step == 0:  # so that there is a way back, and a full disk is known before hours of work
             run.save()
         with Loader(_sampler(run, training), run.state.step, run.task.threads) as loader:
-            losses: list[float] = []
-            epoch_began, waited = time.monotonic(), 0.0
-            while (progress := run.progress()) < 1:
-                try:
-                    losses.append(step(run, loader, progress))
-                except NotFinite as error:
-                    to_last_save(run, error)
-                    loader.rewind(_sampler(run, training), run.state.step)
-                    continue
-                stopped = run.stopping.asked() and run.progress() < 1
-                if not stopped and not run.epoch_is_over():
-                    if time.monotonic() - run.saved > SAVE_EVERY:
-                        run.save()
-                    continue
-                seconds = time.monotonic() - epoch_began
-                row = Epoch(
-                    epoch=len(run.state.history) + 1,
-                    step=run.state.step,
-                    seconds=run.elapsed,
-                    learning_rate=run.optimizer.param_groups[0]["lr"] / run.optimizer.param_groups[0]["scale"],
-                    train_loss=float(np.mean(losses)),
-                    case_dice=None if stopped else interim_score(run, validation, seconds, len(losses)),
-                    step_seconds=seconds / len(losses),
-                    data_wait=(loader.waited - waited) / seconds,
-                    peak_ram_gb=_peak_ram_gb(),
-                )
-                _report(run, row)
-                if stopped:
-                    return run.stopping.reason
-                if has_collapsed(run, row.case_dice):
-                    to_best(run, row.case_dice)
-                    loader.rewind(_sampler(run, training), run.state.step)
+            while run.progress() < 1:
                 stale = epochs_without_gain(run.state.history[run.state.began.epochs :])
-                if run.state.patience and stale >= run.state.patience and run.progress() < 1:
+                if run.state.patience and stale >= run.state.patience:
                     log.warning("no better case Dice in %d epochs: validating", stale)
                     return f"no better case Dice in {stale} epochs"
-                losses, waited = [], loader.waited
-                epoch_began = time.monotonic()
+                if _epoch(run, loader, training, validation):
+                    return run.stopping.reason
     except KeyboardInterrupt:
-        run.save()
+        if not run.task.deterministic:
+            run.save()
         raise
     run.save()
     return None
+
+
+def _epoch(run: Running, loader: Loader, training: list[StoredCase], validation: list[StoredCase]) -> bool:
+    """Steps to the end of an epoch, or of the budget; reports, scores and saves.
+
+    A deterministic run is saved at the ends of epochs only: what a step that goes wrong is taken back to must not depend on when
+    the run was interrupted, or on a clock.
+
+    Returns:
+        Whether the user has told the run to stop.
+    """
+    began, waited, steps = time.monotonic(), loader.waited, 0
+    while (progress := run.progress()) < 1:
+        try:
+            step(run, loader, progress)
+        except NotFinite as error:
+            to_last_save(run, error)
+            loader.rewind(_sampler(run, training), run.state.step)
+            continue
+        steps += 1
+        stopped = run.stopping.asked() and run.progress() < 1
+        if not stopped and not run.epoch_is_over():
+            if time.monotonic() - run.saved > SAVE_EVERY and not run.task.deterministic:
+                run.save()
+            continue
+        seconds = time.monotonic() - began
+        row = Epoch(
+            epoch=len(run.state.history) + 1,
+            step=run.state.step,
+            seconds=run.elapsed,
+            learning_rate=run.optimizer.param_groups[0]["lr"] / run.optimizer.param_groups[0]["scale"],
+            train_loss=run.state.loss_total / run.state.loss_steps,
+            case_dice=None if stopped else interim_score(run, validation, seconds, steps),
+            step_seconds=seconds / steps,
+            data_wait=(loader.waited - waited) / seconds,
+            peak_ram_gb=peak_ram_gb(),
+        )
+        if report_epoch(run, row):
+            loader.rewind(_sampler(run, training), run.state.step)
+        return stopped
+    return False
 
 
 def _sampler(run: Running, training: list[StoredCase]) -> PatchSampler:
     """Draws other batches after each rollback: it may have been the batch."""
     seed, pinned = run.state.seed + 1000003 * run.state.rollbacks, run.model.device.place.type == "cuda"
     return PatchSampler(training, run.configuration, run.task.plan.data.labels, seed, pinned)
-
-
-def _report(run: Running, row: Epoch) -> None:
-    """Adds an epoch to the curve, saves, and says how it went."""
-    run.state = replace(run.state, history=(*run.state.history, row))
-    better = row.case_dice is not None and row.case_dice > run.state.best
-    if better:
-        assert row.case_dice is not None
-        run.state = replace(run.state, best=row.case_dice)
-        save_weights(run.task.run / "best.safetensors", run.model.networks[0], run.state)
-    run.save()
-    write_history(run.task.run, run.state.history)
-    began = run.state.began
-    left = (row.seconds - began.seconds) * (1 / max(run.progress(), 1e-9) - 1)
-    log.info(
-        "epoch %d/%d  step %d  loss %.3f  case Dice %s (%d cases)%s  lr %.1e  %.2f s/step  data wait %.0f%%  RAM %s GB  %s left",
-        row.epoch,
-        began.epochs + run.budget.n_epochs,
-        row.step,
-        row.train_loss,
-        _score(row.case_dice),
-        run.state.interim,
-        " best" if better else "",
-        row.learning_rate,
-        row.step_seconds,
-        100 * row.data_wait,
-        "--" if row.peak_ram_gb is None else f"{row.peak_ram_gb:.1f}",
-        duration(left),
-    )
 
 
 def _finish(run: Running, prepared: set[str], stopped: str | None) -> RunRecord:
@@ -280,17 +267,3 @@ def _finish(run: Running, prepared: set[str], stopped: str | None) -> RunRecord:
     )
     write_text(task.run / "run.json", to_json(record))
     return record
-
-
-def _score(value: float | None) -> str:
-    return "--" if value is None else f"{value:.3f}"
-
-
-def _peak_ram_gb() -> float | None:
-    """Largest resident size of this process so far; None where the operating system does not tell (Windows)."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -20,6 +20,7 @@ from autoseg.model import Model
 from autoseg.postprocess import Rule, choose_rules
 from autoseg.progress import Progress, duration, log
 from autoseg.records import to_json
+from autoseg.sampling import reading
 from autoseg.store import StoredCase
 
 Scores = tuple[float | None, ...]  # Dice of each structure, None where neither side has it
@@ -39,9 +40,10 @@ def case_dice(model: Model, cases: Sequence[StoredCase], labels: LabelSet) -> fl
     """Mean Dice over structures and whole prepared cases, predicted without mirroring."""
     scores: list[Scores] = []
     for case in cases:
-        image, reference = case.read()
+        with reading(case, "validate"):
+            (image, reference), previous = case.read(), case.previous()
         assert reference is not None
-        predicted = model.logits(image, False, case.previous()).argmax(0)
+        predicted = model.logits(image, False, previous).argmax(0)
         scores.append(dice_per_structure(reference, predicted, labels.n_classes, labels.ignore_index))
     return _mean(value for row in scores for value in row)
 
@@ -105,7 +107,9 @@ def _predict_stored(model: Model, case: Case, prepared: Path, before: Path | Non
     if target.is_file():
         return read_label_map(target, labels).data, reference.data
     stored = StoredCase.open(prepared, case.name, before)
-    predicted, _ = model.segment(stored.read()[0], stored.placement, True, stored.previous())
+    with reading(stored, "validate"):
+        image, previous = stored.read()[0], stored.previous()
+    predicted, _ = model.segment(image, stored.placement, True, previous)
     write_label_map(target, LabelMap(predicted, reference.grid, labels), like=case.label)
     return predicted, reference.data
 

@@ -42,9 +42,10 @@ COMMANDS = {
         ("freeze", "--freeze", False),
         ("restart", "--restart", False),
         ("seed", "--seed", False),
+        ("deterministic", "--deterministic", False),
     },
     "predict": {
-        *(MODEL, DEVICE, ROOT, QUIET, JSON),
+        *(MODEL, DEVICE, ROOT, WORKERS, QUIET, JSON),
         ("images", "-i --images", True),
         ("out", "-o --out", True),
         ("disable_tta", "--disable_tta", False),

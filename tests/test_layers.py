@@ -25,7 +25,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("landmark_metrics", "metrics"),
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
     ),
-    ("checkpoint", "dataset", "facts", "landmark_facts", "landmark_summary", "phantom", "postprocess", "prepare", "store"),
+    (
+        *("checkpoint", "dataset", "facts", "landmark_facts", "landmark_summary", "phantom", "postprocess", "prepare"),
+        *("repeatable", "store"),
+    ),
     ("claim", "laterality", "pairs"),
     ("scan",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
@@ -33,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("task", "validation"),
     ("room", "running"),
     ("interim", "rescue"),
-    ("step",),
+    ("reporting", "step"),
     ("planning", "predict", "stages", "train"),
     ("demo",),
     ("cli",),
@@ -41,7 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 TORCH = {
     *("checkpoint", "demo", "device", "heatmaps", "interim", "losses", "model", "nets", "optimizers", "predict"),
-    *("pretrained", "rescue", "room", "running", "sampling", "step", "train", "validation", "windows"),
+    *("pretrained", "repeatable", "reporting", "rescue", "room", "running", "sampling", "step", "train", "validation", "windows"),
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 

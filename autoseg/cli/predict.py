@@ -21,6 +21,7 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there already.")] = False,
     device: o.DeviceOption = "auto",
     root: o.RootOption = o.ROOT,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that read and write cases; 0 for none.")] = 2,
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
@@ -40,7 +41,8 @@ def run(
     log.info("model: %s", ", ".join(str(r) for r in runs))
     failures: list[Failure] = []
     cases = images_in(images, len(loaded.plan.data.channels))
-    report = predict(loaded, common_rules(records), cases, out, failures, not disable_tta, save_probabilities, overwrite)
+    rules, mirror = common_rules(records), not disable_tta
+    report = predict(loaded, rules, cases, out, failures, mirror, save_probabilities, overwrite, workers)
     log.info("%d label maps in %s", report.done + report.skipped, out)
     o.show(report, json)
     o.finish(failures, out, report.done + report.skipped, "predict")

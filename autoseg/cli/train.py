@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,9 @@ def run(
     freeze: Annotated[bool, typer.Option("--freeze", help="Leave the weights of --pretrained as they are.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was trained before.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, sampling and augmentation.")] = 0,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same run gives the same numbers, interrupted or not. With --epochs.")
+    ] = False,
     device: o.DeviceOption = "auto",
     root: o.RootOption = o.ROOT,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that prepare batches; 0 for none.")] = 1,
@@ -48,6 +52,7 @@ def run(
     from autoseg.planning import note_speed
     from autoseg.pretrained import asked_weights
     from autoseg.progress import log
+    from autoseg.repeatable import check_repeatable
     from autoseg.schedule import asked_budget
     from autoseg.stages import forget_runs, prepare_dataset, prepare_stage_before
     from autoseg.task import train_task
@@ -56,13 +61,16 @@ def run(
 
     o.be_quiet(quiet)
     budget, weights = asked_budget(time, epochs, extend, restart), asked_weights(pretrained, freeze)
+    if budget and deterministic:
+        check_repeatable(budget)
     workspace = Workspace(root)
     about = o.open_named(dataset, workspace)
     failures: list[Failure] = []
     threads = 0 if workers == 0 else None
     prepare_dataset(about, workspace, configuration, failures, threads)  # at once if nothing has changed or been deleted
     prepare_stage_before(about, workspace, configuration, failures, threads)
-    tasks = [train_task(about, workspace, configuration, name, seed, workers) for name in parse_folds(fold)]
+    found = [train_task(about, workspace, configuration, name, seed, workers) for name in parse_folds(fold)]
+    tasks = [replace(task, deterministic=deterministic) for task in found]
     place = choose_device(device)
     if restart:  # nothing that is wrong above costs a run
         forget_runs([task.run for task in tasks], weights.model if weights else None)
