@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import torch
 
+from autoseg.landmark_maps import landmark_loss
 from autoseg.losses import LOSSES, deep_supervision
+from autoseg.nets import Output
 from autoseg.rescue import NotFinite
 from autoseg.running import Running
 from autoseg.sampling import Batch, Loader
@@ -26,13 +28,11 @@ def step(run: Running, loader: Loader, progress: float) -> None:
     plan, device = run.configuration.training, run.model.device
     batch = loader.next()
     image = batch.image.to(device.place, non_blocking=True)
-    label = batch.label.to(device.place, non_blocking=True)
     for group in run.optimizer.param_groups:
         group["lr"] = _learning_rate(run, progress) * group["scale"]
     with device.autocast():
         outputs = run.network(image)
-    ignore_index = run.task.plan.data.labels.ignore_index
-    loss = deep_supervision(outputs, label, ignore_index, LOSSES[plan.loss], plan.batch_dice)
+    loss = total_loss(run, outputs, batch)
     value = float(loss.detach())
     _check_finite(value, "loss", run, batch)
     run.optimizer.zero_grad(set_to_none=True)
@@ -43,6 +43,20 @@ def step(run: Running, loader: Loader, progress: float) -> None:
         _check_finite(float(norm), "gradient", run, batch)
     with run.stopping.shielded():
         _update(run, value)
+
+
+def total_loss(run: Running, outputs: Output, batch: Batch) -> torch.Tensor:
+    """The loss of the label maps plus that of the landmarks, as far as the dataset has them."""
+    place, plan = run.model.device.place, run.configuration.training
+    parts = []
+    if outputs.logits:
+        label = batch.label.to(place, non_blocking=True)
+        ignore_index = run.task.plan.data.labels.ignore_index
+        parts.append(deep_supervision(outputs.logits, label, ignore_index, LOSSES[plan.loss], plan.batch_dice))
+    if outputs.maps is not None:
+        points, state = batch.points.to(place, non_blocking=True), batch.state.to(place, non_blocking=True)
+        parts.append(landmark_loss(outputs.maps, points, state, run.configuration))
+    return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
 
 
 def _learning_rate(run: Running, progress: float) -> float:
