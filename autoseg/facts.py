@@ -1,23 +1,31 @@
-"""What is measured of one case: sizes, spacing, intensities, how much outliers weigh, and where its structures lie."""
+"""What is measured of one case: sizes, spacing, intensities, how much outliers weigh, and where structures and landmarks lie."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from autoseg.geometry import AxisMap, Box, Triple
+from autoseg.geometry import AxisMap, Box, Grid, Triple
 from autoseg.image import Image, LabelMap
 from autoseg.labels import LabelSet
+from autoseg.landmark_facts import CasePoints, place_points
+from autoseg.landmarks import Landmarks
 from autoseg.normalize import clip_levels, fences, strided
 
-SCHEMA_VERSION = 2  # of what is measured, and so of fingerprint.json; facts of another version are taken again
+SCHEMA_VERSION = 3  # of what is measured, and so of fingerprint.json; facts of another version are taken again
 TAIL_VOXELS = 2**15  # that `Tails` are measured on: 160 of them lie beyond each percentile
+
+
+NEAR_LANDMARKS = 1 / 16
+"""Of the longest edge of the image: so far along each axis from a landmark lies what its intensities are. A convention: 4 cm
+in the head of a man."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Intensities of one channel in the structures of one case."""
+    """Intensities of one channel in the structures of one case, or near its landmarks."""
 
     mean: float
     variance: float
@@ -46,13 +54,16 @@ class CaseFacts:
     """One case, axes in canonical (z, y, x) order; spacing in mm.
 
     Args:
-        digest: sha256 over the image and label files.
+        digest: sha256 over the image and label files and the case's landmarks.
         shape_after_crop: of the box around everything that is not 0 in some channel.
-        voxels: of each structure, in the order of the label set.
-        places: of each structure, the mean of its voxels from right (0) to left (1) across the image; None where it is absent.
-        intensities: one per channel; none for a case without structures.
+        voxels: of each structure, in the order of the label set; empty without a label map.
+        places: of each structure, the mean of its voxels from right (0) to left (1) across the image; None where it is absent;
+            empty without a label map.
+        intensities: one per channel: in the structures or, where there are none, near the landmarks; none without either.
         tails: one per channel.
         remark: what is odd about the case but does not prevent its use, or empty.
+        states, points: of each landmark of the dataset, as `CasePoints` has them; empty in a dataset without landmarks.
+        beyond_crop: landmarks in the image but outside the box around everything that is not 0.
 
     nnU-Net's fingerprints hold less: there `voxels`, `places`, `intensities` and `tails` are empty.
     """
@@ -67,12 +78,31 @@ class CaseFacts:
     intensities: tuple[Moments, ...]
     tails: tuple[Tails, ...]
     remark: str
+    states: tuple[int, ...] = ()
+    points: tuple[tuple[float, float, float] | None, ...] = ()
+    beyond_crop: int = 0
+
+    @property
+    def landmarks(self) -> CasePoints:
+        """Where the landmarks are; none in a dataset without."""
+        return CasePoints(self.name, self.spacing, self.shape, self.states, self.points)
+
+    @property
+    def has_label_map(self) -> bool:
+        return bool(self.voxels)
 
 
 def measure(
-    name: str, digest: str, image: Image, label_map: LabelMap, labels: LabelSet, remark: str
+    name: str,
+    digest: str,
+    image: Image,
+    label_map: LabelMap | None,
+    labels: LabelSet,
+    remark: str,
+    landmarks: Landmarks | None = None,
 ) -> tuple[CaseFacts, list[np.ndarray]] | None:
-    """The facts of a case, and for each channel its sorted intensities in the structures; no channel without structures.
+    """The facts of a case, and for each channel its sorted intensities in the structures or, without structures, near the
+    landmarks; no channel where there are none of these either.
 
     None for an image that holds nothing but zeros.
     """
@@ -80,13 +110,25 @@ def measure(
     box = Box.around(nonzero)
     if box is None:
         return None
-    values = label_map.data[box.slices]
-    inside = (values > 0) & (values != labels.ignore_index)
-    classes = values[inside]
-    voxels = np.bincount(classes, minlength=labels.n_classes)[1:]
     axes = image.grid.canonical_axes()
     grid = image.grid.reoriented(axes)
+    voxels = np.zeros(0, dtype=np.int64)
+    places: tuple[float | None, ...] = ()
+    inside = np.zeros(box.shape, dtype=bool)
+    classes = np.zeros(0, dtype=np.int64)
+    if label_map is not None:
+        values = label_map.data[box.slices]
+        inside = (values > 0) & (values != labels.ignore_index)
+        classes = values[inside]
+        voxels = np.bincount(classes, minlength=labels.n_classes)[1:]
+        places = _places(classes, voxels, inside, box, axes, grid.shape[2])
+    parts = voxels
+    if landmarks is not None and not classes.size:  # then what lies around the landmarks counts as one structure
+        inside = _near(landmarks, image.grid, box)
+        classes = np.ones(np.count_nonzero(inside), dtype=np.int64)
+        parts = np.array([classes.size])
     channels = [channel[box.slices][inside] for channel in image.data]
+    placed = None if landmarks is None else place_points(name, landmarks, image.grid)
     facts = CaseFacts(
         name=name,
         digest=digest,
@@ -94,14 +136,40 @@ def measure(
         shape=grid.shape,
         shape_after_crop=tuple(box.shape[a] for a in axes.order),  # type: ignore[arg-type]
         voxels=tuple(int(n) for n in voxels),
-        places=_places(classes, voxels, inside, box, axes, grid.shape[2]),
+        places=places,
         intensities=tuple(_moments(v) for v in channels if v.size),
         tails=tuple(
-            _tails(channel[box.slices], nonzero[box.slices], classes, voxels, own) for channel, own in zip(image.data, channels)
+            _tails(channel[box.slices], nonzero[box.slices], classes, parts, own) for channel, own in zip(image.data, channels)
         ),
         remark=remark,
+        states=() if placed is None else placed.state,
+        points=() if placed is None else placed.points,
+        beyond_crop=0 if landmarks is None else _beyond(landmarks, image.grid, box),
     )
     return facts, [np.sort(v) for v in channels if v.size]
+
+
+def _near(landmarks: Landmarks, grid: Grid, box: Box) -> np.ndarray:
+    """Mask of the box: cubes around the landmarks that are present; nothing where none is, or none in the box."""
+    mask = np.zeros(box.shape, dtype=bool)
+    reach = NEAR_LANDMARKS * max(n * s for n, s in zip(grid.shape, grid.spacing)) / np.array(grid.spacing)
+    for index in grid.world_to_index(landmarks.points_mm[landmarks.present]) - box.start:
+        low = np.clip(np.ceil(index - reach), 0, box.shape).astype(int)
+        high = np.clip(np.floor(index + reach) + 1, 0, box.shape).astype(int)
+        mask[tuple(map(slice, low, high))] = True
+    return mask
+
+
+def _beyond(landmarks: Landmarks, grid: Grid, box: Box) -> int:
+    """Landmarks in the image, but not in the box."""
+    index = grid.world_to_index(landmarks.points_mm[landmarks.present])
+
+    def within(start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+        low, high = np.array(start) - 0.5, np.array(stop) - 0.5
+        held: np.ndarray = np.all((index >= low) & (index <= high), axis=1)
+        return held
+
+    return int(np.count_nonzero(within((0, 0, 0), grid.shape) & ~within(box.start, box.stop)))
 
 
 def _moments(values: np.ndarray) -> Moments:

@@ -1,4 +1,4 @@
-"""What a dataset is: sizes, spacings, intensities and structures of all cases, gathered and checked in one pass."""
+"""What a dataset is: sizes, spacings, intensities, structures and landmarks of all cases, gathered and checked in one pass."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.facts import SCHEMA_VERSION, CaseFacts, Moments
 from autoseg.files import write_text
 from autoseg.labels import LabelSet
+from autoseg.landmark_facts import LandmarkFacts, measure_landmarks
+from autoseg.landmarks import LandmarkSet
 from autoseg.laterality import laterality
 from autoseg.pairs import PairReader
 from autoseg.records import from_json, to_json
@@ -24,7 +26,7 @@ from autoseg.scan import Scan, scan_cases, text_digest
 
 @dataclass(frozen=True)
 class Intensity:
-    """Intensities of one channel in the structures of all cases, each case with the same weight."""
+    """Intensities of one channel in the structures of all cases, or near their landmarks, each case with the same weight."""
 
     mean: float
     std: float
@@ -47,23 +49,32 @@ class StructureFacts:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that planning needs to know about a dataset. `median_relative_size` is the share of voxels left by the crop."""
+    """Everything that planning needs to know about a dataset.
+
+    Args:
+        landmark_facts: null in a dataset without landmarks.
+        median_relative_size: the share of voxels left by the crop.
+        n_empty_cases: those with neither a structure nor a landmark.
+    """
 
     schema_version: int
     dataset: str
     channels: tuple[str, ...]
     labels: LabelSet
+    landmarks: LandmarkSet
     intensities: tuple[Intensity, ...]
     structures: tuple[StructureFacts, ...]
+    landmark_facts: LandmarkFacts | None
     median_relative_size: float
     n_empty_cases: int
     cases: tuple[CaseFacts, ...]
 
     @cached_property
     def hash(self) -> str:
-        """sha256 of what was seen: names and contents of all cases, channels and labels."""
+        """sha256 of what was seen: names and contents of all cases, channels, labels and landmarks, if there are any."""
         seen = sorted((case.name, case.digest) for case in self.cases)
-        return text_digest(json.dumps([self.channels, asdict(self.labels), seen]))
+        landmarks = [asdict(self.landmarks)] if self.landmarks.names else []
+        return text_digest(json.dumps([self.channels, asdict(self.labels), seen, *landmarks]))
 
     @property
     def unseen_structures(self) -> tuple[str, ...]:
@@ -91,7 +102,7 @@ def take_fingerprint(
         reader: keeps what was read for the preparation that follows, if one does.
 
     Raises:
-        DataError: no case can be used, or no case contains a structure.
+        DataError: no case can be used, or no case contains a structure or a landmark.
     """
     before = len(failures)
     scans = scan_cases(dataset, folder / "cases.jsonl", failures, workers, reader)
@@ -99,12 +110,7 @@ def take_fingerprint(
         reasons = "; ".join(sorted(f.reason for f in failures[before:])[:3])
         raise DataError("no case can be used", file=dataset.root, found=f"{len(failures) - before} faulty: {reasons}")
     if not any(scan.quantiles for scan in scans):
-        raise DataError(
-            "no label map contains a structure",
-            file=dataset.root,
-            found=f"only background in {len(scans)} cases",
-            allowed="values " + ", ".join(map(str, dataset.labels.values)),
-        )
+        raise _nothing_shown(dataset, len(scans))
     fingerprint = _summary(dataset, scans)
     notices += _notices(fingerprint)
     path, text = folder / "fingerprint.json", to_json(fingerprint)
@@ -149,6 +155,18 @@ def _version(text: str) -> object:
     return document.get("schema_version") if isinstance(document, dict) else None
 
 
+def _nothing_shown(dataset: Dataset, n_cases: int) -> DataError:
+    if dataset.landmarks.names:
+        what = "no case shows a structure or a landmark" if dataset.labels.names else "no case shows a landmark"
+        return DataError(what, file=dataset.root, found=f"none in the images of {n_cases} cases")
+    return DataError(
+        "no label map contains a structure",
+        file=dataset.root,
+        found=f"only background in {n_cases} cases",
+        allowed="values " + ", ".join(map(str, dataset.labels.values)),
+    )
+
+
 def _summary(dataset: Dataset, scans: Sequence[Scan]) -> Fingerprint:
     cases = tuple(scan.facts for scan in scans)
     full = [scan for scan in scans if scan.quantiles]
@@ -158,10 +176,14 @@ def _summary(dataset: Dataset, scans: Sequence[Scan]) -> Fingerprint:
         dataset=dataset.name,
         channels=dataset.channels,
         labels=dataset.labels,
+        landmarks=dataset.landmarks,
         intensities=tuple(
             _mixture([scan.facts.intensities[c] for scan in full], quantiles[:, c]) for c in range(len(dataset.channels))
         ),
         structures=tuple(_structure(name, i, cases) for i, name in enumerate(dataset.labels.names)),
+        landmark_facts=measure_landmarks(dataset.landmarks.names, [c.landmarks for c in cases])
+        if dataset.landmarks.names
+        else None,
         median_relative_size=float(np.median([np.prod(c.shape_after_crop) / np.prod(c.shape) for c in cases])),
         n_empty_cases=len(scans) - len(full),
         cases=cases,
@@ -188,7 +210,7 @@ def _mixture(moments: Sequence[Moments], quantiles: np.ndarray) -> Intensity:
 
 
 def _structure(name: str, index: int, cases: Sequence[CaseFacts]) -> StructureFacts:
-    found = [(c.voxels[index], c.voxels[index] * float(np.prod(c.spacing))) for c in cases if c.voxels[index]]
+    found = [(c.voxels[index], c.voxels[index] * float(np.prod(c.spacing))) for c in cases if c.has_label_map and c.voxels[index]]
     voxels, volume = np.mean(found, axis=0) if found else (0.0, 0.0)
     return StructureFacts(name, len(found), float(voxels), float(volume))
 
@@ -196,7 +218,11 @@ def _structure(name: str, index: int, cases: Sequence[CaseFacts]) -> StructureFa
 def _notices(fingerprint: Fingerprint) -> list[str]:
     cases = fingerprint.cases
     lines = [f"case {case.name}: {case.remark}" for case in cases if case.remark]
-    lines += [f"case {case.name}: no structure in it: kept as a negative example" for case in cases if not any(case.voxels)]
+    lines += [
+        f"case {case.name}: no structure in it: kept as a negative example"
+        for case in cases
+        if case.has_label_map and not any(case.voxels)
+    ]
     for name in fingerprint.unseen_structures:
         lines.append(f"structure '{name}' occurs in no case where the image is not 0: it cannot be learnt")
     found = laterality(fingerprint.labels, cases)

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.batch import Failure, run_cases
-from autoseg.dataset import Case, Dataset
+from autoseg.dataset import Case, Dataset, landmark_digest
 from autoseg.errors import DataError, PlanError
 from autoseg.facts import SCHEMA_VERSION, CaseFacts, measure, quantiles
 from autoseg.files import disk_errors, sha256, stamp, write_text
-from autoseg.pairs import PairReader
+from autoseg.pairs import PairReader, check_annotated
 from autoseg.records import from_json
 
 N_QUANTILES = 512  # per case and channel: 0.2 % steps, finer than the 0.5 % that the outermost percentile asks for
@@ -28,9 +28,10 @@ class Scan:
     """One line of the cache: the facts, what they hold for, and the quantiles that only the summary needs.
 
     Args:
-        meaning: digest of the channels and labels that the files were read with.
-        stamps: of the files, image channels first.
-        quantiles: base64 of (channels, N_QUANTILES) little-endian float32; empty for a case without structures.
+        meaning: digest of the channels, labels and landmarks that the files were read with.
+        stamps: of the files, image channels first, then label map and landmarks.
+        quantiles: base64 of (channels, N_QUANTILES) little-endian float32; empty for a case without
+            structures or landmarks.
     """
 
     meaning: str
@@ -48,13 +49,16 @@ def _scan_case(case: Case, dataset: Dataset, known: Scan | None, reader: PairRea
     """Reads and measures one case, or renews the stamps of `known` if the files hold what they held then.
 
     Raises:
-        DataError: an image or label file is missing or unreadable, NaN, nothing but zeros.
-        GeometryError: image and label map do not fit each other.
-        LabelError: values that no structure has.
+        DataError: a file is missing or unreadable, NaN, nothing but zeros.
+        GeometryError: image and label map, or image and landmarks, do not fit each other.
+        LabelError: values that no structure has; names that no landmark has.
     """
+    _check_files(case, dataset)
     files = _files(case)
     try:
-        stamps, content = tuple(map(stamp, files)), text_digest(" ".join(map(sha256, files)))
+        stamps = tuple(map(stamp, files))
+        voxels = [sha256(path) for path in files if path != case.landmarks]
+        content = text_digest(" ".join([*voxels, *filter(None, [landmark_digest(case, dataset)])]))
     except OSError as error:
         raise DataError("the file cannot be read", file=error.filename, found=error.strerror) from error
     meaning = _meaning(dataset)
@@ -62,7 +66,7 @@ def _scan_case(case: Case, dataset: Dataset, known: Scan | None, reader: PairRea
         return Scan(meaning, stamps, known.facts, known.quantiles)
 
     pair = (reader or PairReader(dataset)).read(case, keep=reader is not None)
-    found = measure(case.name, content, pair.image, pair.label_map, dataset.labels, pair.remark)
+    found = measure(case.name, content, pair.image, pair.label_map, dataset.labels, pair.remark, pair.landmarks)
     if found is None:
         raise DataError("the image holds nothing but zeros", file=case.images[0])
     facts, channels = found
@@ -70,13 +74,20 @@ def _scan_case(case: Case, dataset: Dataset, known: Scan | None, reader: PairRea
 
 
 def _files(case: Case) -> tuple[Path, ...]:
-    """Image files and label file, all of which exist."""
-    if case.label is None:
-        raise DataError("the case has no label file", case=case.name, fix="add one, or take the case out of the dataset")
-    for what, path in (*(("image", p) for p in case.images), ("label", case.label)):
+    """Image files, label file and file of landmarks, as far as the case has them."""
+    return (*case.images, *(path for path in (case.label, case.landmarks) if path))
+
+
+def _check_files(case: Case, dataset: Dataset) -> None:
+    """
+    Raises:
+        DataError: one that is missing, or nothing to learn from.
+    """
+    check_annotated(case, dataset)
+    kinds = ["image"] * len(case.images) + ["label"] * (case.label is not None) + ["landmark"]
+    for what, path in zip(kinds, _files(case)):
         if not path.is_file():
             raise DataError(f"the {what} file is missing", file=path, fix="add it, or take the case out of the dataset")
-    return (*case.images, case.label)
 
 
 def scan_cases(
@@ -106,7 +117,7 @@ def scan_cases(
 
 
 def _untouched(case: Case, scan: Scan) -> bool:
-    files = [*case.images, *([case.label] if case.label else [])]
+    files = _files(case)
     return all(path.is_file() for path in files) and tuple(map(stamp, files)) == scan.stamps
 
 
@@ -127,7 +138,14 @@ def _line(scan: Scan) -> str:
 
 
 def _meaning(dataset: Dataset) -> str:
-    return text_digest(json.dumps([SCHEMA_VERSION, N_QUANTILES, dataset.channels, asdict(dataset.labels)]))
+    return text_digest(
+        json.dumps(
+            [
+                *(SCHEMA_VERSION, N_QUANTILES, dataset.channels, asdict(dataset.labels)),
+                *(dataset.landmarks.names, asdict(dataset.landmark_rules)),
+            ]
+        )
+    )
 
 
 def text_digest(text: str) -> str:

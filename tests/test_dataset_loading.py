@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.dataset import Case, Dataset, LandmarkRules, load_landmarks, open_dataset
+from autoseg.dataset import Case, Dataset, LandmarkRules, landmark_digest, load_landmarks, open_dataset, outside_remark
 from autoseg.errors import DataError, GeometryError, LabelError
 from autoseg.geometry import Grid
 from autoseg.io import read_grid, write_landmarks
@@ -25,12 +26,23 @@ FLAT = Grid.from_spacing((1, 40, 30), (1, 1, 1))
 PRESENT, ABSENT, UNLABELLED = State.PRESENT, State.ABSENT, State.UNLABELLED
 
 
+def about(
+    path: Path, names: tuple[str, ...], image: str = "a.nii.gz", rules: LandmarkRules | None = None
+) -> tuple[Case, Dataset]:
+    case = Case("a", (path.parent / image,), None, path)
+    labels, landmarks = LabelSet((), ()), LandmarkSet(names)
+    return case, Dataset("x", path.parent, ("CT",), labels, (case,), landmarks, rules or LandmarkRules())
+
+
 def load(
     path: Path, names: tuple[str, ...], grid: Grid, image: str = "a.nii.gz", rules: LandmarkRules | None = None
 ) -> Landmarks:
-    case = Case("a", (path.parent / image,), None, path)
-    about = Dataset("x", path.parent, ("CT",), LabelSet((), ()), (case,), LandmarkSet(names), rules or LandmarkRules())
-    return load_landmarks(case, about, grid)
+    return load_landmarks(*about(path, names, image, rules), grid)
+
+
+def remark(path: Path, names: tuple[str, ...], grid: Grid, image: str = "a.nii.gz") -> str:
+    case, dataset = about(path, names, image)
+    return outside_remark(case, load_landmarks(case, dataset, grid), grid)
 
 
 def put(path: Path, text: str) -> Path:
@@ -159,13 +171,13 @@ def test_landmarks_of_another_case(tmp_path: Path) -> None:
         load(path, ("nose",), FLAT)
 
 
-def test_points_outside_are_kept_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_points_outside_are_kept_and_told(tmp_path: Path) -> None:
     grid = Grid.from_spacing((10, 10, 10), (2.0, 1.0, 0.5), (100, 100, 100))
     path = table(tmp_path, "edge,104.7,100,100,\nin,102,104,110,\nout,108.25,105,110,\ncorner,96.75,95.5,110,")
-    with caplog.at_level(logging.WARNING, "autoseg"):
-        found = load(path, ("edge", "in", "out", "corner"), grid)
-    assert found.present.all()
-    assert caplog.messages == ["note: case a: landmarks outside the image: out (3.5 mm), corner (5.0 mm)"]
+    names = ("edge", "in", "out", "corner")
+    assert load(path, names, grid).present.all()
+    assert remark(path, names, grid) == "landmarks outside the image: out (3.5 mm), corner (5.0 mm)"
+    assert remark(table(tmp_path, "edge,104.7,100,100,\nin,102,104,110,"), names, grid) == ""
 
 
 @pytest.mark.parametrize(
@@ -176,18 +188,32 @@ def test_points_outside_are_kept_and_told(tmp_path: Path, caplog: pytest.LogCapt
         ("a,2,3,4,\nb,500,600,700,", ""),
     ],
 )
-def test_a_wrong_coordinate_system_is_guessed(tmp_path: Path, caplog: pytest.LogCaptureFixture, rows: str, hint: str) -> None:
+def test_a_wrong_coordinate_system_is_guessed(tmp_path: Path, rows: str, hint: str) -> None:
     grid = Grid.from_spacing((10, 10, 10), (1, 1, 1), (100, 100, 100))
-    with caplog.at_level(logging.WARNING, "autoseg"):
-        load(table(tmp_path, rows), ("a", "b"), grid)
-    (message,) = caplog.messages
-    assert message.endswith(f"mm){hint}")
+    assert remark(table(tmp_path, rows), ("a", "b"), grid).endswith(f"mm){hint}")
 
 
-def test_pixels_outside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "autoseg"):
-        load(table(tmp_path, "a,31.5,3\nb,1,1", "landmark,x,y"), ("a", "b"), FLAT, "a.png")
-    assert caplog.messages == ["note: case a: landmarks outside the image: a (2.0 px)"]
+def test_pixels_outside(tmp_path: Path) -> None:
+    path = table(tmp_path, "a,31.5,3\nb,1,1", "landmark,x,y")
+    assert remark(path, ("a", "b"), FLAT, "a.png") == "landmarks outside the image: a (2.0 px)"
+
+
+def test_a_digest_is_of_the_cases_own_landmarks(tmp_path: Path) -> None:
+    def digest(rows: str, **rules: object) -> str:
+        path = table(tmp_path, rows, "case,landmark,x,y,z")
+        return landmark_digest(*about(path, ("p",), rules=LandmarkRules(**rules)))  # type: ignore[arg-type]
+
+    first = digest("a,p,1,2,3\nb,p,4,5,6")
+    assert digest("a,p,1,2,3\nb,p,4,5,66") == first
+    assert digest("a,p,1,2,33\nb,p,4,5,6") != first
+    assert digest("a,p,1,2,3\nb,p,4,5,6", unlisted=UNLABELLED) != first
+    spot = np.zeros((8, 9, 10), np.uint8)
+    spot[3, 4, 5] = 1
+    one = landmark_digest(*about(spots(tmp_path / "a.nii.gz", spot), ("p",), rules=LandmarkRules((1,))))
+    spot[3, 4, 6] = 1
+    assert landmark_digest(*about(spots(tmp_path / "a.nii.gz", spot), ("p",), rules=LandmarkRules((1,)))) != one
+    case, dataset = about(tmp_path / "a.csv", ("p",))
+    assert landmark_digest(replace(case, landmarks=None), dataset) == ""
 
 
 def spots(path: Path, array: np.ndarray) -> Path:

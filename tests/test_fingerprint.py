@@ -134,7 +134,7 @@ def test_file(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no fingerprint"):
         load_fingerprint(tmp_path / "none.json")
     path.write_text(to_json(replace(found, schema_version=7)))
-    with pytest.raises(PlanError, match=r"another schema version.*found: 7; allowed: 2"):
+    with pytest.raises(PlanError, match=r"another schema version.*found: 7; allowed: 3"):
         load_fingerprint(path)
 
 
@@ -150,7 +150,7 @@ def test_a_fingerprint_of_an_older_kind(dataset: Dataset, read_cases: list[str])
     path.write_text(json.dumps(old))
     cache.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert not has_fingerprint(path)
-    with pytest.raises(PlanError, match=r"another schema version.*found: 1; allowed: 2; fix: autoseg fingerprint -d DATASET"):
+    with pytest.raises(PlanError, match=r"another schema version.*found: 1; allowed: 3; fix: autoseg fingerprint -d DATASET"):
         load_fingerprint(path)
     read_cases.clear()
     assert scan(dataset)[0] == found

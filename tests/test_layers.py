@@ -22,11 +22,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("batch", "heatmaps", "image", "lock", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "nets"),
-        *("landmark_metrics", "metrics"),
+        *("landmark_facts", "landmark_metrics", "metrics"),
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
     ),
     (
-        *("checkpoint", "dataset", "facts", "landmark_facts", "landmark_summary", "phantom", "postprocess", "prepare"),
+        *("checkpoint", "dataset", "facts", "landmark_maps", "landmark_summary", "phantom", "postprocess", "prepare"),
         *("repeatable", "store"),
     ),
     ("claim", "laterality", "pairs"),
@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 TORCH = {
-    *("checkpoint", "demo", "device", "heatmaps", "interim", "losses", "model", "nets", "optimizers", "predict"),
+    *("checkpoint", "demo", "device", "heatmaps", "interim", "landmark_maps", "losses", "model", "nets", "optimizers", "predict"),
     *("pretrained", "repeatable", "reporting", "rescue", "room", "running", "sampling", "step", "train", "validation", "windows"),
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}

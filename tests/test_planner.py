@@ -22,6 +22,7 @@ from autoseg.facts import SCHEMA_VERSION, CaseFacts
 from autoseg.fingerprint import Fingerprint, Intensity
 from autoseg.footprint import conv_elements, multiply_accumulates, training_memory
 from autoseg.labels import LabelSet
+from autoseg.landmarks import NO_LANDMARKS
 from autoseg.plan import Configuration, Plan, parse_plan
 from autoseg.planner import Budget, make_plan
 from autoseg.planner.family import FAMILIES
@@ -63,7 +64,7 @@ def fingerprint(
         for i, (spacing, shape) in enumerate(cases)
     )
     seen = intensities or (Intensity(50.0, 10.0, 49.0, 0.0, 100.0, 12.5, 90.0),) * len(channels)
-    return Fingerprint(SCHEMA_VERSION, "made up", channels, labels, seen, (), share, 0, facts)
+    return Fingerprint(SCHEMA_VERSION, "made up", channels, labels, NO_LANDMARKS, seen, (), None, share, 0, facts)
 
 
 def load(folder: Path) -> Fingerprint:

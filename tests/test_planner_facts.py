@@ -12,6 +12,7 @@ from autoseg.facts import SCHEMA_VERSION, CaseFacts, Tails
 from autoseg.fingerprint import Fingerprint, Intensity, StructureFacts
 from autoseg.geometry import Triple
 from autoseg.labels import LabelSet
+from autoseg.landmarks import NO_LANDMARKS
 from autoseg.plan import Plan
 from autoseg.planner import Budget, make_plan
 from autoseg.planner.mirroring import mirror_axes
@@ -37,8 +38,10 @@ def seen(
         "made up",
         (channel,),
         labels,
+        NO_LANDMARKS,
         (Intensity(50.0, 10.0, 49.0, 0.0, 100.0, 12.5, 90.0),),
         tuple(StructureFacts(name, n, voxels, voxels) for name, (n, voxels) in (structures or {}).items()),
+        None,
         share,
         0,
         tuple(replace(case, name=f"c{i:02d}") for i in range(n_cases)),

@@ -7,7 +7,7 @@ of label maps, see `landmark_sources`.
 
 from autoseg.dataset.case import Case, Dataset, Description, LandmarkRules, case_name
 from autoseg.dataset.finding import find_dataset, is_dataset, search_places
-from autoseg.dataset.loading import load_landmarks
+from autoseg.dataset.loading import landmark_digest, load_landmarks, outside_remark
 from autoseg.dataset.opening import open_dataset, read_description
 from autoseg.dataset.results import PROBABILITIES, check_apart, images_in, output_path, probabilities_path
 
@@ -22,9 +22,11 @@ __all__ = [
     "find_dataset",
     "images_in",
     "is_dataset",
+    "landmark_digest",
     "load_landmarks",
     "open_dataset",
     "output_path",
+    "outside_remark",
     "probabilities_path",
     "read_description",
     "search_places",

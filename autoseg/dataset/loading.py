@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from autoseg.dataset.case import Case, Dataset
 from autoseg.dataset.landmark_names import point_names
 from autoseg.dataset.landmark_sources import points_of
 from autoseg.errors import GeometryError, LabelError, nearest, some
+from autoseg.files import sha256
 from autoseg.geometry import Grid
 from autoseg.io import Point, has_geometry, read_grid, read_label_values
 from autoseg.landmarks import Landmarks, State
@@ -24,7 +26,7 @@ def load_landmarks(case: Case, dataset: Dataset, grid: Grid) -> Landmarks:
     """The landmarks of a case in the dataset's order; all unlabelled if it has no file.
 
     What the file does not list is absent, or what dataset.json says of it (see `landmark_sources`). Points outside the image
-    are kept; one line says how far outside they are.
+    are kept; `outside_remark` says how far outside they are.
 
     Args:
         grid: of the case's image.
@@ -50,9 +52,20 @@ def load_landmarks(case: Case, dataset: Dataset, grid: Grid) -> Landmarks:
             confidence[i] = np.nan if point.confidence is None else point.confidence
             if point.position is not None:
                 points[i] = _world(case, point, grid)
-    found = Landmarks(names, points, state, None if np.isnan(confidence).all() else confidence)
-    _tell_outside(case, found, grid)
-    return found
+    return Landmarks(names, points, state, None if np.isnan(confidence).all() else confidence)
+
+
+def landmark_digest(case: Case, dataset: Dataset) -> str:
+    """Digest of what the case's own landmarks are made of, which a table of all cases may hold; empty without a file.
+
+    Raises:
+        DataError: the file cannot be read, or has those of other cases only.
+    """
+    if case.landmarks is None:
+        return ""
+    rules = dataset.landmark_rules
+    content = sha256(case.landmarks) if rules.values else repr(points_of(case, case.landmarks))
+    return hashlib.sha256(repr((rules, content)).encode()).hexdigest()
 
 
 def _named(case: Case, path: Path, known: tuple[str, ...]) -> dict[int, Point]:
@@ -139,13 +152,13 @@ def _spots(case: Case, path: Path, dataset: Dataset, grid: Grid) -> dict[int, np
     return centres
 
 
-def _tell_outside(case: Case, found: Landmarks, grid: Grid) -> None:
-    """One line about points beyond the edges of the outer voxels."""
+def outside_remark(case: Case, found: Landmarks, grid: Grid) -> str:
+    """What is odd about points beyond the edges of the outer voxels; empty without any."""
     here = np.flatnonzero(found.present)
     away = _distance_outside(found.points_mm[here], grid)
     out = here[away > 0]
     if not out.size:
-        return
+        return ""
     unit = "mm" if has_geometry(case.images[0]) else "px"
     names = [f"{found.names[i]} ({d:.1f} {unit})" for i, d in zip(out, away[away > 0])]
     hint = ""
@@ -154,7 +167,7 @@ def _tell_outside(case: Case, found: Landmarks, grid: Grid) -> None:
         voxels = _distance_outside(grid.index_to_world(found.points_mm[here][:, ::-1]), grid)
         other = "the other of LPS and RAS" if not flipped.any() else "voxels" if not voxels.any() else ""
         hint = f"; all would lie inside if the numbers were in {other}" if other else ""
-    log.warning("note: case %s: landmarks outside the image: %s%s", case.name, some(names), hint)
+    return f"landmarks outside the image: {some(names)}{hint}"
 
 
 def _distance_outside(points_mm: np.ndarray, grid: Grid) -> np.ndarray:

@@ -8,16 +8,28 @@ benchmarks/results/footprint.md holds the estimates beside what was measured.
 """
 
 from autoseg.footprint.cases import predicting_memory, prepared_bytes, preparing_memory
-from autoseg.footprint.network import STEP_PASSES, conv_elements, multiply_accumulates, n_parameters
-from autoseg.footprint.training import BYTES_PER_WEIGHT, TrainingMemory, plan_memory, training_memory
+from autoseg.footprint.network import (
+    NO_MAPS,
+    STEP_PASSES,
+    LandmarkMaps,
+    conv_elements,
+    map_size,
+    multiply_accumulates,
+    n_parameters,
+)
+from autoseg.footprint.training import BYTES_PER_WEIGHT, TrainingMemory, plan_maps, plan_memory, training_memory
 
 __all__ = [
     "BYTES_PER_WEIGHT",
+    "NO_MAPS",
     "STEP_PASSES",
+    "LandmarkMaps",
     "TrainingMemory",
     "conv_elements",
+    "map_size",
     "multiply_accumulates",
     "n_parameters",
+    "plan_maps",
     "plan_memory",
     "predicting_memory",
     "prepared_bytes",

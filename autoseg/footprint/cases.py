@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from autoseg.footprint.network import n_parameters, stage_voxels
+from autoseg.footprint.network import NO_MAPS, LandmarkMaps, n_parameters, stage_voxels
 from autoseg.footprint.training import SLACK
 from autoseg.plan import Compute, NetworkPlan
 
@@ -31,11 +31,11 @@ def prepared_bytes(n_cases: int, shape: Sequence[float], n_channels: int, n_stru
 
     Args:
         shape: median voxels of a prepared case.
-        n_structures: without background.
+        n_structures: without background; 0 where there are no label maps.
     """
     voxels = prod(shape)
     foreground = 4 * min(FOREGROUND_VOXELS * n_structures, FOREGROUND_SHARE * voxels)
-    return n_cases * (voxels * (PREPARED_VALUE * n_channels + PREPARED_LABEL) + foreground)
+    return n_cases * (voxels * (PREPARED_VALUE * n_channels + PREPARED_LABEL * (n_structures > 0)) + foreground)
 
 
 def preparing_memory(source_voxels: float, target_voxels: float, n_channels: int, has_label: bool, workers: int) -> float:
@@ -57,24 +57,31 @@ def predicting_memory(
     source_voxels: float,
     target_voxels: float,
     spread: int = 0,
+    landmarks: LandmarkMaps = NO_MAPS,
 ) -> float:
     """Peak bytes of predicting a case on a CPU while the next one is prepared, as `predict` does, without probabilities.
 
     Args:
         source_voxels, target_voxels: of the largest case in its file and on the plan's grid.
-        spread: as in `training_memory`.
+        n_classes, spread: as in `training_memory`.
+        landmarks: whose maps are kept at the resolution of the network's finest stage.
     """
     patch, size = prod(patch_size), 4 if compute == "float32" else 2
     whole = target_voxels <= 1.75 * patch  # `windows.WHOLE`: then one window takes in all
     window = max(patch, target_voxels) if whole else batch_size * patch
     held = max(patch, target_voxels)  # padded to a window
-    skips = sum(w * v for w, v in zip(network.features, stage_voxels(network, patch_size))) / patch  # channels, as if all fine
-    maps = window * size * (skips + WINDOW_MAPS * network.features[0]) + 4 * window * spread
-    logits = window * n_classes * (3 * 4 + size)  # from the network, in float32, summed over mirrored views, and their mean
+    stages = stage_voxels(network, patch_size)
+    finest = stages[0] / patch  # 1 where the maps are as fine as the images
+    skips = sum(w * v for w, v in zip(network.features, stages)) / patch  # channels, as if all fine
+    maps = window * size * (skips + finest * WINDOW_MAPS * network.features[0]) + 4 * window * spread
+    n_maps = n_classes + finest * landmarks.n * (2 if landmarks.scn else 1)  # the branch reads maps and makes as many
+    logits = window * n_maps * (3 * 4 + size)  # from the network, in float32, summed over mirrored views, and their mean
     stored = n_channels + (spread > 0)
     case = 4 * n_channels * source_voxels + 2 * n_channels * target_voxels + (source_voxels + target_voxels) * (spread > 0)
-    sums = held * (8 * stored + 4 * n_classes + 4)  # the image in float32, padded; logits; weights of the windows
-    weights = 4 * n_parameters(network, n_channels + spread, n_classes)
+    sums = held * (
+        8 * stored + 4 * (n_classes + finest * landmarks.n) + 4
+    )  # the image in float32, padded; logits; weights of the windows
+    weights = 4 * n_parameters(network, n_channels + spread, n_classes, landmarks)
     following = _preparing(source_voxels, target_voxels, n_channels, has_label=False)
     return PREDICT_BASE + weights + case + sums + following + SLACK["cpu"] * (maps + logits)
 

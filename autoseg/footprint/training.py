@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from autoseg.footprint.network import layers, n_parameters, stage_voxels
+from autoseg.footprint.network import NO_MAPS, LandmarkMaps, layers, n_parameters, scn_layers, stage_voxels
 from autoseg.plan import Compute, DeviceKind, NetworkPlan, Plan
 
 BYTES_PER_WEIGHT = 20  # four bytes each for the weight, its average, its gradient and the two moments of AdamW
@@ -29,6 +29,14 @@ LOADED_BATCHES = 5  # the one that is learnt from, three that wait (sampling.Loa
 
 LOSS_COPIES = 2  # float32 maps of all classes: the logits as float32 and their softmax
 LOSS_VOXEL = 32  # bytes: two int64 indices, the probability of the true class and its logarithm, masks
+
+LANDMARK_COPIES = 2  # of the maps of all landmarks, in the compute type: logits and gradient (losses.landmarks.spatial_ce)
+AT_ONCE = 2**22  # elements that the landmark loss computes with at a time, as float32 (heatmaps.AT_ONCE)
+CHUNKS = 2  # of these at once
+BOX_EDGE, BOX_BYTES = 13, 40  # voxels around a landmark that have a target, and bytes of each: index, mass, logit, gradient
+SCN_COPIES = 2
+"""Maps of all landmarks that a spatial configuration branch adds at full resolution: those it starts from are kept, and what it
+says is brought back to their size."""
 
 
 @dataclass(frozen=True)
@@ -68,30 +76,35 @@ def training_memory(
     compute: Compute,
     device: DeviceKind,
     spread: int = 0,
+    landmarks: LandmarkMaps = NO_MAPS,
 ) -> TrainingMemory:
     """Peak memory of training, within 20 % on a CPU with glibc (benchmarks/results/footprint.md); on a GPU not measured.
 
     Args:
         patch_size: voxels, multiples of the network's strides.
-        n_classes: structures and background.
+        n_classes: structures and background; 0 without label maps.
         compute: what convolutions compute in.
         spread: channels that the network makes of a label map that the images hold in one channel more.
+        landmarks: learnt with `spatial_ce`; the other losses take up to ten float32 copies of the maps more.
     """
     half = compute != "float32"
     size = 2 if half else 4
     seen = n_channels + spread
     voxels = batch_size * prod(patch_size)
     stages = stage_voxels(network, patch_size)
+    finest = batch_size * stages[0]
     supervised = stages[:-1] if network.deep_supervision else stages[:1]
-    logits = size * n_classes * batch_size * sum(supervised)
+    logits = size * (n_classes * batch_size * sum(supervised) + landmarks.n * finest)
     return TrainingMemory(
         base=BASE[device],
-        weights=(BYTES_PER_WEIGHT + size * half) * n_parameters(network, seen, n_classes),
-        maps=batch_size * (_kept(network, patch_size, seen, n_classes, half, device) + 4 * spread * prod(patch_size)),
-        loss=voxels * (4 * LOSS_COPIES * n_classes + LOSS_VOXEL) + logits,
-        workspace=voxels * size * _differentiating(network, n_classes, half, device) + logits,
+        weights=(BYTES_PER_WEIGHT + size * half) * n_parameters(network, seen, n_classes, landmarks),
+        maps=batch_size * (_kept(network, patch_size, seen, landmarks, half, device) + 4 * spread * prod(patch_size)),
+        loss=voxels * (n_classes > 0) * (4 * LOSS_COPIES * n_classes + LOSS_VOXEL)
+        + _landmark_loss(finest, batch_size, len(patch_size), landmarks, size)
+        + logits,
+        workspace=finest * size * _differentiating(network, max(n_classes, landmarks.n), half, device) + logits,
         batches=voxels
-        * (4 * (n_channels + (spread > 0)) + 8)
+        * (4 * (n_channels + (spread > 0)) + 8 * (n_classes > 0))
         * (LOADED_BATCHES if device == "cpu" else 1),  # float32 image, int64 label map
         slack=SLACK[device],
     )
@@ -99,14 +112,34 @@ def training_memory(
 
 def plan_memory(plan: Plan, configuration: str, compute: Compute, device: DeviceKind) -> TrainingMemory:
     """`training_memory` of a plan's configuration."""
-    c, n_classes = plan.configurations[configuration], plan.data.labels.n_classes
+    c, n_classes = plan.configurations[configuration], plan.data.n_classes
     spread = n_classes - 1 if c.previous is not None else 0
     size, n_channels = (c.patch.patch_size, c.patch.batch_size), len(plan.data.channels)
-    return training_memory(c.network, *size, n_channels, n_classes, compute, device, spread)
+    return training_memory(c.network, *size, n_channels, n_classes, compute, device, spread, plan_maps(plan, configuration))
+
+
+def plan_maps(plan: Plan, configuration: str) -> LandmarkMaps:
+    """What the network of a plan's configuration has for landmarks."""
+    chosen = plan.configurations[configuration].landmarks
+    return LandmarkMaps(len(plan.data.landmarks), chosen.scn if chosen else None)
+
+
+def _landmark_loss(voxels: int, batch_size: int, ndim: int, landmarks: LandmarkMaps, size: int) -> float:
+    """Bytes beside the logits, with what a spatial configuration branch needs at full resolution.
+
+    Args:
+        voxels: of the maps of one landmark in the whole batch.
+        size: bytes of a number of the compute type.
+    """
+    if not landmarks.n:
+        return 0.0
+    copies = LANDMARK_COPIES - 1 + SCN_COPIES * (landmarks.scn is not None)
+    chunk = min(landmarks.n * voxels, max(AT_ONCE, voxels // batch_size))
+    return size * copies * landmarks.n * voxels + 4 * CHUNKS * chunk + batch_size * landmarks.n * BOX_EDGE**ndim * BOX_BYTES
 
 
 def _kept(
-    network: NetworkPlan, patch_size: Sequence[int], n_channels: int, n_classes: int, half: bool, device: DeviceKind
+    network: NetworkPlan, patch_size: Sequence[int], n_channels: int, landmarks: LandmarkMaps, half: bool, device: DeviceKind
 ) -> float:
     """Bytes of a sample that autograd keeps.
 
@@ -115,29 +148,32 @@ def _kept(
     size = 2 if half else 4
     stages = stage_voxels(network, patch_size)
     kept = 0.0
-    for layer in layers(network, patch_size, n_channels, n_classes):
+    for layer in layers(network, patch_size, n_channels, 0):
         if layer.norm:
             kept += 2 * size * layer.outputs * layer.voxels
+    if landmarks.scn:
+        coarse = scn_layers(landmarks.scn, network, patch_size, landmarks.n)
+        kept += sum(size * (layer.inputs + layer.outputs) * layer.voxels for layer in coarse)
     for width, voxels in zip(network.features[:-1], stages):
         kept += size * 2 * width * voxels  # concatenated skip and upsampled map
     if half:
-        kept += size * n_channels * stages[0]
+        kept += size * n_channels * prod(patch_size)
         if network.kind == "residual_unet" and device == "cpu" and len(patch_size) == 3:
             # where a shortcut strides, autocast pools a float32 copy: on a CPU avg_pool3d is on its list, avg_pool2d is not
-            strided = [i for i, row in enumerate(network.strides) if max(row) > 1]
-            kept += sum(4 * network.features[i - 1] * stages[i - 1] for i in strided)
+            before = [(network.features[0], prod(patch_size)), *zip(network.features, stages)]
+            kept += sum(4 * width * voxels for (width, voxels), row in zip(before, network.strides) if max(row) > 1)
     return kept
 
 
-def _differentiating(network: NetworkPlan, n_classes: int, half: bool, device: DeviceKind) -> float:
-    """Most channels at full resolution that are held beside the kept maps while a convolution there is differentiated.
+def _differentiating(network: NetworkPlan, n_maps: int, half: bool, device: DeviceKind) -> float:
+    """Most channels of the finest stage that are held beside the kept maps while a convolution there is differentiated.
 
     Those are the gradients of its input and output, and oneDNN's copies of both in its own order; with two bytes once more,
     for the weights' gradient. What later layers kept is freed by then: two maps of each block.
     """
     width = network.features[0]
     held = {"cpu": 3 if half else 2, "cuda": 2}[device]
-    largest, freed = float(held * (width + n_classes)), 2 * width
+    largest, freed = float(held * (width + n_maps)), 2 * width
     for block in reversed(range(network.decoder_blocks[0])):
         inputs = width if block else 2 * width
         largest = max(largest, held * (inputs + width) - freed)

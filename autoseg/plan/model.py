@@ -62,6 +62,11 @@ class DataPlan:
     landmarks: LandmarkSet
     unseen: tuple[str, ...] = ()
 
+    @property
+    def n_classes(self) -> int:
+        """Structures and background, which label maps are made of; 0 without structures."""
+        return self.labels.n_classes if self.labels.names else 0
+
 
 @dataclass(frozen=True)
 class SpacePlan:

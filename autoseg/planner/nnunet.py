@@ -12,6 +12,7 @@ from autoseg.errors import DataError
 from autoseg.facts import SCHEMA_VERSION, CaseFacts
 from autoseg.fingerprint import Fingerprint, Intensity
 from autoseg.geometry import Triple
+from autoseg.landmarks import NO_LANDMARKS
 
 FILE = "dataset_fingerprint.json"
 STATISTICS = ("mean", "std", "median", "min", "max", "percentile_00_5", "percentile_99_5")
@@ -45,8 +46,10 @@ def from_nnunet(name: str, description: Description, found: dict[str, Any], sour
         dataset=name,
         channels=description.channels,
         labels=description.labels,
+        landmarks=NO_LANDMARKS,
         intensities=tuple(_intensity(_of(intensities, str(i), source), source) for i in channels),
         structures=(),
+        landmark_facts=None,
         median_relative_size=_positive(share, "median_relative_size_after_cropping", source),
         n_empty_cases=0,
         cases=tuple(_case(i, spacing, shape) for i, (spacing, shape) in enumerate(zip(spacings, shapes))),
