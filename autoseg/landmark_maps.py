@@ -16,11 +16,6 @@ from autoseg.plan import Configuration, LandmarkLossName, LandmarkPlan
 SMALLEST = 1e-4  # of a map whose values peak at 1: less is noise
 
 
-def map_shape(configuration: Configuration) -> tuple[int, ...]:
-    """Voxels of a landmark's map of a patch."""
-    return tuple(n // s for n, s in zip(configuration.patch.patch_size, configuration.network.strides[0]))
-
-
 def map_sigma(configuration: Configuration, plan: LandmarkPlan) -> tuple[float, ...]:
     """Standard deviation of the Gaussian that a landmark is, in voxels of the maps."""
     c = configuration

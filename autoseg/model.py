@@ -16,9 +16,10 @@ from torch import Tensor
 from autoseg.checkpoint import load_weights
 from autoseg.device import Device, out_of_memory
 from autoseg.errors import PlanError, UsageError
+from autoseg.footprint import map_size
 from autoseg.heatmaps import Peaks, at_size
 from autoseg.image import Image, LabelMap
-from autoseg.landmark_maps import map_shape, read_maps
+from autoseg.landmark_maps import read_maps
 from autoseg.landmarks import Landmarks, State
 from autoseg.nets import PointHead, UNet, build_network
 from autoseg.placement import Placement
@@ -120,7 +121,7 @@ class Model:
             Means over networks: of logits, and of maps before their peaks are read.
         """
         groups = list(self._groups(image.shape[1:]))
-        n_classes = self.plan.data.labels.n_classes if self.plan.data.labels.names else 0
+        n_classes = self.plan.data.n_classes
         if not groups:
             return Raw(self.logits(image, mirror, previous), None)
         logits, found = None, []
@@ -145,7 +146,7 @@ class Model:
     ) -> Tensor:
         """Logits of the classes, if wanted, and behind them the maps of `landmarks`, among which are the partners of all."""
         data, c = self.plan.data, self.configuration
-        n_classes = data.labels.n_classes if classes else 0
+        n_classes = data.n_classes if classes else 0
         partners = [n_classes + list(landmarks).index(data.landmarks.mirrored[i]) for i in landmarks]
         assert (previous is not None) == (c.previous is not None)
         seen = image if previous is None else np.concatenate([image, previous[None]], dtype=np.float32, casting="unsafe")
@@ -242,7 +243,6 @@ class Model:
             mean[:, [names.index(name) + 1 for name in self.plan.data.unseen]] = NEVER
         return mean.contiguous() if axis is None else mean.unsqueeze(2 + axis).contiguous()
 
-
     @staticmethod
     def _heads(network: UNet, batch: Tensor, classes: bool, landmarks: Sequence[int]) -> Tensor:
         """Logits of the classes, if wanted, and maps of landmarks, as channels of one tensor."""
@@ -256,10 +256,10 @@ def fresh_network(plan: Plan, configuration: Configuration, device: Device) -> U
     """The plan's network with new weights, on the device."""
     c, head = configuration, None
     if c.landmarks is not None:
-        voxels = math.prod(map_shape(c))
+        voxels = math.prod(map_size(c.network, c.patch.patch_size))
         head = PointHead(c.ndim, c.network.features[0], len(plan.data.landmarks), c.landmarks.loss, voxels)
     cascaded = c.previous is not None
-    network = build_network(c.network, len(plan.data.channels), plan.data.labels.n_classes, cascaded, head)
+    network = build_network(c.network, len(plan.data.channels), plan.data.n_classes, cascaded, head)
     return network.to(device.place)
 
 

@@ -10,6 +10,7 @@ from autoseg.history import Epoch, write_history
 from autoseg.progress import duration, log
 from autoseg.rescue import has_collapsed, to_best
 from autoseg.running import Running
+from autoseg.task import TrainTask
 
 
 def report_epoch(run: Running, row: Epoch) -> bool:
@@ -20,27 +21,26 @@ def report_epoch(run: Running, row: Epoch) -> bool:
     Returns:
         Whether the network has collapsed and is back at its best weights.
     """
-    collapsed = has_collapsed(run, row.case_dice)
+    collapsed = has_collapsed(run, row)
     run.state = replace(run.state, history=(*run.state.history, row), loss_total=0.0, loss_steps=0)
-    better = row.case_dice is not None and row.case_dice > run.state.best
+    better = row.score is not None and (run.state.best is None or row.score > run.state.best)
     if better:
-        assert row.case_dice is not None
-        run.state = replace(run.state, best=row.case_dice)
+        run.state = replace(run.state, best=row.score)
         save_weights(run.task.run / "best.safetensors", run.model.networks[0], run.state)
     write_history(run.task.run, run.state.history)
     if collapsed:
-        to_best(run, row.case_dice)
+        to_best(run, row)
     else:
         run.save()
     began = run.state.began
     left = (row.seconds - began.seconds) * (1 / max(run.progress(), 1e-9) - 1)
     log.info(
-        "epoch %d/%d  step %d  loss %.3f  case Dice %s (%d cases)%s  lr %.1e  %.2f s/step  data wait %.0f%%  RAM %s GB  %s left",
+        "epoch %d/%d  step %d  loss %.3f  %s (%d cases)%s  lr %.1e  %.2f s/step  data wait %.0f%%  RAM %s GB  %s left",
         row.epoch,
         began.epochs + run.budget.n_epochs,
         row.step,
         row.train_loss,
-        score_text(row.case_dice),
+        scores_text(run.task, row.case_dice, row.case_mre),
         run.state.interim,
         " best" if better else "",
         row.learning_rate,
@@ -52,9 +52,14 @@ def report_epoch(run: Running, row: Epoch) -> bool:
     return collapsed
 
 
-def score_text(value: float | None) -> str:
-    """A Dice with three digits, or two dashes where there is none."""
-    return "--" if value is None else f"{value:.3f}"
+def scores_text(task: TrainTask, dice: float | None, mre: float | None) -> str:
+    """'case Dice 0.879  MRE 0.31 mm', as far as the dataset is about either; two dashes where there is no score."""
+    parts = []
+    if task.plan.data.labels.names:
+        parts.append(f"case Dice {'--' if dice is None else f'{dice:.3f}'}")
+    if task.plan.data.landmarks.names:
+        parts.append(f"MRE {'--' if mre is None else f'{mre:.3g} {task.unit}'}")
+    return "  ".join(parts)
 
 
 def peak_ram_gb() -> float | None:

@@ -101,7 +101,7 @@ def set_up(
     torch.manual_seed(task.seed)
     network = fresh_network(task.plan, configuration, device)
     seconds, epochs = configuration.training.time_s, configuration.training.epochs
-    state = State(seconds, epochs if seconds is None else None, task.seed, 0, 0.0, 0.0, 0, -1.0, 2.0**16, ())
+    state = State(seconds, epochs if seconds is None else None, task.seed, 0, 0.0, 0.0, 0, None, 2.0**16, ())
     last = task.run / "last.safetensors"
     remove_leftovers(task.run)
     if last.is_file():
@@ -109,7 +109,7 @@ def set_up(
         _check_plan(task)
         _check_weights(state.transfer, pretrained, task)
     elif pretrained:
-        state = replace(state, transfer=take_weights(network, pretrained, task.plan.data.labels.names))
+        state = replace(state, transfer=take_weights(network, pretrained, task.plan.data))
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = _optimizer(network, configuration.training, state.transfer)
     if last.is_file():

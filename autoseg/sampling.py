@@ -36,12 +36,12 @@ from autoseg.landmarks import NO_LANDMARKS, LandmarkSet, State
 from autoseg.plan import Configuration
 from autoseg.store import StoredCase
 
-
 OFF_CENTRE = 0.25
-"""Of the patch: so far from its centre along each axis a landmark may lie that a patch is drawn to show. Always in the centre, its
-place would be known without looking. Neighbouring windows of a prediction share half, so one shows it as central as that."""
+"""Of the patch: so far from its centre along each axis a landmark may lie that a patch is drawn to show. Always in the centre,
+its place would be known without looking. Windows of a prediction share half of each other, so one shows it as central as that."""
 
 T = TypeVar("T")
+_Showing = tuple[tuple[int, tuple[StoredCase, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Batch:
 
     def pinned(self) -> Batch:
         """In memory that a GPU can copy from while it computes."""
-        return Batch(*(x.pin_memory() for x in (self.image, self.label, self.points, self.state)), self.cases)
+        image, label, points, state = (x.pin_memory() for x in (self.image, self.label, self.points, self.state))
+        return Batch(image, label, points, state, self.cases)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class PatchSampler:
         return batch.pinned() if self.pinned else batch
 
     @cached_property
-    def _showing(self) -> tuple[tuple[tuple[int, tuple[StoredCase, ...]], ...], ...]:
+    def _showing(self) -> tuple[_Showing, _Showing]:
         """Each structure that occurs, with the cases that show it; and the same of the landmarks."""
         n, n_landmarks = self.labels.n_classes, len(self.landmarks)
         shown = [(case, {i for kind in self._shown_by(case) for i in kind}) for case in self.cases]

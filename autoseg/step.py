@@ -25,7 +25,7 @@ def step(run: Running, loader: Loader, progress: float) -> None:
         NotFinite: loss or gradient is not finite; names the cases. Nothing has changed then.
         KeyboardInterrupt: before or after, never between, the changes that make up a step.
     """
-    plan, device = run.configuration.training, run.model.device
+    device = run.model.device
     batch = loader.next()
     image = batch.image.to(device.place, non_blocking=True)
     for group in run.optimizer.param_groups:

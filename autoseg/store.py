@@ -235,7 +235,7 @@ def _record(prepared: Prepared, key: str, classes: tuple[_ClassRecord, ...], siz
         classes,
         sizes,
         tuple(p.state.tolist()),
-        tuple(tuple(at) if known == State.PRESENT else None for at, known in zip(p.points.tolist(), p.state)),  # type: ignore[misc]
+        tuple(tuple(at) if known == State.PRESENT else None for at, known in zip(p.points.tolist(), p.state)),
     )
 
 

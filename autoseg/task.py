@@ -10,6 +10,8 @@ from autoseg.claim import check_claim
 from autoseg.dataset import Case, Dataset
 from autoseg.fingerprint import load_fingerprint
 from autoseg.folds import load_folds
+from autoseg.io import has_geometry
+from autoseg.landmark_summary import Unit
 from autoseg.plan import Plan, load_plan
 from autoseg.preprocess import prepared_key
 from autoseg.progress import log
@@ -40,6 +42,12 @@ class TrainTask:
     seed: int = 0
     threads: int = 1
     deterministic: bool = False
+
+    @property
+    def unit(self) -> Unit:
+        """Of the errors of landmarks: mm, or pixels where images do not say how large these are."""
+        first = next(iter((*self.training, *self.validation)), None)
+        return "mm" if first is None or has_geometry(first.images[0]) else "px"
 
 
 def train_task(

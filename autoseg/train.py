@@ -14,13 +14,14 @@ from autoseg.device import Device, out_of_memory
 from autoseg.errors import DataError, UsageError
 from autoseg.files import write_text
 from autoseg.history import Epoch, epochs_without_gain
-from autoseg.interim import LAST_SECONDS, expected_validation, interim_score
+from autoseg.interim import LAST_SECONDS, NO_SCORES, expected_validation, interim_score
+from autoseg.landmarks import State
 from autoseg.plan import load_plan
 from autoseg.pretrained import Pretrained
 from autoseg.progress import duration, log
 from autoseg.records import to_json
 from autoseg.repeatable import repeatable
-from autoseg.reporting import peak_ram_gb, report_epoch, score_text
+from autoseg.reporting import peak_ram_gb, report_epoch, scores_text
 from autoseg.rescue import NotFinite, to_last_save
 from autoseg.room import check_room
 from autoseg.running import Running, plan_changes, set_up
@@ -65,12 +66,12 @@ def train(
         budget: None means that of the interrupted run, or the plan's time or number of epochs for a new one.
         extend: the folder's finished run goes on for another `budget`; its learning rate rises again and falls again (see
             `schedule.extension_factor`), its averaged weights and its curve go on. Until that has ended it counts as unfinished.
-        patience: end after so many scored epochs in a row without a better case Dice. A timed run's epochs are its reports.
+        patience: end after so many scored epochs in a row without a better score. A timed run's epochs are its reports.
         pretrained: weights that a new run begins with.
 
     Raises:
         DataError: no prepared case to train on; or a loss that is not finite (names the cases), or a network that predicts
-            background only, once `rescue` has done what it can.
+            background only or landmarks anywhere, once `rescue` has done what it can.
         PlanError: an interrupted run in the folder follows another plan.
         ResourceError: not enough memory for a step.
         UsageError: a run to be extended that is not finished; or one to be continued that has begun with other weights.
@@ -140,7 +141,7 @@ def _train(
         with run.stopping:
             with out_of_memory("a plan for less memory: autoseg plan_and_preprocess --replan --memory GB"):
                 stopped = _learn(run, training, validation)
-            return _finish(run, {case.name for case in validation}, stopped)
+            return _finish(run, training, validation, stopped)
     except KeyboardInterrupt:
         log.warning("stopped; the same command continues at step %d", run.state.step)
         raise
@@ -152,10 +153,10 @@ def _skipped(task: TrainTask) -> RunRecord:
     how = f" until it was stopped ({record.stopped})" if record.stopped else ""
     other = plan_changes(before, task.plan, task.configuration)
     log.warning(
-        "%s is already trained%s (case Dice %s)%s; --extend trains it further, --restart anew",
+        "%s is already trained%s (%s)%s; --extend trains it further, --restart anew",
         task.run,
         how,
-        score_text(record.case_dice),
+        scores_text(task, record.case_dice, record.mre),
         ", but with another plan than the present one" if other else "",
     )
     return record
@@ -181,8 +182,9 @@ def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase
             while run.progress() < 1:
                 stale = epochs_without_gain(run.state.history[run.state.began.epochs :])
                 if run.state.patience and stale >= run.state.patience:
-                    log.warning("no better case Dice in %d epochs: validating", stale)
-                    return f"no better case Dice in {stale} epochs"
+                    what = "better case Dice" if run.task.plan.data.labels.names else "smaller error of landmarks"
+                    log.warning("no %s in %d epochs: validating", what, stale)
+                    return f"no {what} in {stale} epochs"
                 if _epoch(run, loader, training, validation):
                     return run.stopping.reason
     except KeyboardInterrupt:
@@ -217,16 +219,18 @@ def _epoch(run: Running, loader: Loader, training: list[StoredCase], validation:
                 run.save()
             continue
         seconds = time.monotonic() - began
+        scores = NO_SCORES if stopped else interim_score(run, validation, seconds, steps)
         row = Epoch(
             epoch=len(run.state.history) + 1,
             step=run.state.step,
             seconds=run.elapsed,
             learning_rate=run.optimizer.param_groups[0]["lr"] / run.optimizer.param_groups[0]["scale"],
             train_loss=run.state.loss_total / run.state.loss_steps,
-            case_dice=None if stopped else interim_score(run, validation, seconds, steps),
+            case_dice=scores.dice,
             step_seconds=seconds / steps,
             data_wait=(loader.waited - waited) / seconds,
             peak_ram_gb=peak_ram_gb(),
+            case_mre=scores.mre,
         )
         if report_epoch(run, row):
             loader.rewind(_sampler(run, training), run.state.step)
@@ -237,18 +241,21 @@ def _epoch(run: Running, loader: Loader, training: list[StoredCase], validation:
 def _sampler(run: Running, training: list[StoredCase]) -> PatchSampler:
     """Draws other batches after each rollback: it may have been the batch."""
     seed, pinned = run.state.seed + 1000003 * run.state.rollbacks, run.model.device.place.type == "cuda"
-    return PatchSampler(training, run.configuration, run.task.plan.data.labels, seed, pinned)
+    data = run.task.plan.data
+    return PatchSampler(training, run.configuration, data.labels, seed, pinned, data.landmarks)
 
 
-def _finish(run: Running, prepared: set[str], stopped: str | None) -> RunRecord:
+def _finish(run: Running, training: list[StoredCase], validation: list[StoredCase], stopped: str | None) -> RunRecord:
     """Validates on the prepared cases and writes run.json."""
-    task = run.task
+    task, prepared = run.task, {case.name for case in validation}
+    stored = (*training, *validation)
+    lacking = [name for i, name in enumerate(task.plan.data.landmarks.names) if any(c.state[i] == State.ABSENT for c in stored)]
     each, most = expected_validation(run)
     # only where the reserve was cut: an estimate that is a little short must not cost cases
     limit = most if each > most or run.state.reserve >= most else math.inf
     cases = [c for c in task.validation if c.name in prepared]
     candidates = () if task.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
-    result = validate(run.model, cases, task.prepared, task.before, task.run, candidates, limit, each)
+    result = validate(run.model, cases, task.prepared, task.before, task.run, candidates, limit, each, lacking)
     share = "" if result.n_cases == len(cases) else f" of {len(cases)}"
     record = RunRecord(
         dataset=task.dataset,
@@ -264,6 +271,10 @@ def _finish(run: Running, prepared: set[str], stopped: str | None) -> RunRecord:
         stopped=stopped,
         pretrained=str(run.state.transfer) if run.state.transfer else None,
         step_s=run.step_s,
+        mre=result.mre,
+        unit=task.unit,
+        landmark_mre=result.landmark_mre,
+        thresholds=result.thresholds,
     )
     write_text(task.run / "run.json", to_json(record))
     return record

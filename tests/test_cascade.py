@@ -229,7 +229,7 @@ def test_training_and_prediction(tiny: Tiny, workspace: Workspace, float32_cpu: 
     image: Image = read_image(cases[0].images, ("MR",))
     labels: LabelSet = tiny.dataset.labels
     written = read_label_map(next((tmp_path / "masks").glob(f"{cases[0].name}*")), labels)
-    assert np.array_equal(written.data, model.predict_image(image, True)[0])
+    assert np.array_equal(written.data, model.predict_image(image, True).labels)
     # the second stage listens to the first: another first stage, another answer
     prepared = StoredCase.open(task.prepared, NAMES[0], task.before)
     voxels, _ = prepared.read()

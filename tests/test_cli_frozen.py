@@ -50,6 +50,7 @@ COMMANDS = {
         ("out", "-o --out", True),
         ("disable_tta", "--disable_tta", False),
         ("save_probabilities", "--save_probabilities", False),
+        ("landmarks_format", "--landmarks-format", False),
         ("overwrite", "--overwrite", False),
     },
     "evaluate": {
@@ -58,6 +59,7 @@ COMMANDS = {
         ("references", "-r --references", False),
         ("out", "-o --out", False),
         ("tolerance", "--tolerance", False),
+        ("images", "-i --images", False),
     },
     "postprocess": {MODEL, ROOT, WORKERS, QUIET, ("masks", "-i --masks", True), ("out", "-o --out", True)},
     "fingerprint": {D, ROOT, WORKERS, QUIET, JSON},

@@ -274,7 +274,7 @@ class _Broken:
         self.made.append(step)
         if step == 2:
             raise ValueError("broken patch")
-        return Batch(torch.zeros(1), torch.zeros(1), ("a",))
+        return Batch(*[torch.zeros(1)] * 4, ("a",))
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2])

@@ -354,7 +354,7 @@ def test_the_plan_chooses_the_loss(tiny: Tiny, float32_cpu: Device, tmp_path: Pa
         [StoredCase.open(task.prepared, c.name) for c in task.training], plan.configuration(None)[1], plan.data.labels, 0
     ).batch(0)
     torch.manual_seed(0)
-    outputs = fresh_network(plan, plan.configuration(None)[1], float32_cpu)(batch.image)
+    outputs = fresh_network(plan, plan.configuration(None)[1], float32_cpu)(batch.image).logits
     expected = deep_supervision(outputs, batch.label, plan.data.labels.ignore_index, LOSSES[loss], batch_dice)
     assert float(history(tmp_path)[0]["train_loss"]) == pytest.approx(expected.item(), rel=1e-4)
 

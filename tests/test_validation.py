@@ -12,7 +12,7 @@ from autoseg.device import Device
 from autoseg.errors import DataError
 from autoseg.model import load_model
 from autoseg.store import StoredCase
-from autoseg.validation import case_dice, validate
+from autoseg.validation import case_scores, validate
 
 
 def test_no_case_is_begun_after_the_time_is_up(
@@ -57,6 +57,6 @@ def test_a_prepared_case_that_cannot_be_read(
     monkeypatch.setattr(StoredCase, "open", lambda *_: stored)
     message = rf"case {name}: validate: the prepared case cannot be read; file: .*prepared; found: RuntimeError: blosc2.*; fix"
     with pytest.raises(DataError, match=message):
-        case_dice(model, [stored], task.plan.data.labels)
+        case_scores(model, [stored])
     with pytest.raises(DataError, match=message):
         validate(model, task.training[:1], prepared, None, tmp_path, ())

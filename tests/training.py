@@ -18,6 +18,7 @@ from autoseg.running import Running
 from autoseg.runs import load_run
 from autoseg.schedule import RunBudget
 from autoseg.store import StoredCase
+from autoseg.validation import CaseScores
 
 EPOCHS = RunBudget(epochs=2)
 CLOCK = ("seconds", "step_seconds", "data_wait", "peak_ram_gb")  # columns of metrics.csv that measure the machine
@@ -60,10 +61,10 @@ def own_clock(monkeypatch: pytest.MonkeyPatch, step_seconds: float, case_seconds
         now[0] += step_seconds
         counted(run)
 
-    def case_dice(model: object, cases: list[StoredCase], labels: object) -> float:
+    def case_scores(model: object, cases: list[StoredCase]) -> CaseScores:
         now[0] += case_seconds * len(cases)
-        return 0.5
+        return CaseScores(0.5, None)
 
     monkeypatch.setattr(train_module, "step", step)
-    monkeypatch.setattr(interim_module, "case_dice", case_dice)
+    monkeypatch.setattr(interim_module, "case_scores", case_scores)
     return now

@@ -53,6 +53,7 @@ def run(
     from autoseg.pretrained import asked_weights
     from autoseg.progress import log
     from autoseg.repeatable import check_repeatable
+    from autoseg.runs import record_table
     from autoseg.schedule import asked_budget
     from autoseg.stages import forget_runs, prepare_dataset, prepare_stage_before
     from autoseg.task import train_task
@@ -83,10 +84,7 @@ def run(
         if not done.skipped:  # another plan or machine may have been behind it
             note_speed(workspace, task.plan, task.configuration, place.place.type, record.step_s)
         if not json:
-            for name, dice in record.structure_dice.items():
-                typer.echo(f"{name:24} Dice {'--' if dice is None else f'{dice:.3f}'}")
-            mean = "--" if record.case_dice is None else f"{record.case_dice:.4f}"
-            typer.echo(f"{'mean':24} Dice {mean}  ({record.validated_on})")
+            typer.echo(record_table(record))
         log.info("model: %s", model)
     o.show(records if len(tasks) > 1 else records[0], json)
     log.info("next: autoseg predict -i IMAGES -o MASKS")

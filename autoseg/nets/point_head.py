@@ -30,7 +30,8 @@ class PointHead(nn.Module):
         super().__init__()
         self.local = convolution(ndim, n_features, n_landmarks, (1,) * ndim, (1,) * ndim, bias=True)
         weight, bias = self.local.weight, self.local.bias
-        assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
+        assert isinstance(weight, Tensor)
+        assert isinstance(bias, Tensor)
         nn.init.zeros_(bias)
         if loss == "mse":
             nn.init.trunc_normal_(weight, std=NARROW)

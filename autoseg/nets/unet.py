@@ -34,7 +34,7 @@ class UNet(nn.Module):
     strides.
 
     Args:
-        n_classes: structures and background; 1 for a dataset of landmarks only.
+        n_classes: structures and background; 0 without label maps.
         point_head: makes the landmarks' maps of the finest decoder features, whatever their size; None without landmarks.
     """
 
@@ -47,6 +47,7 @@ class UNet(nn.Module):
         point_head: PointHead | None = None,
     ) -> None:
         super().__init__()
+        self.segments = n_classes > 0
         self.structures = n_classes - 1 if cascaded else 0
         n_channels += self.structures
         ndim = len(plan.strides[0])
@@ -75,9 +76,8 @@ class UNet(nn.Module):
                 for i in range(plan.decoder_blocks[level])
             ]
             self.decoder.append(nn.Sequential(*rows))
-            supervised = n_classes > 1 and (level == 0 or plan.deep_supervision)
+            supervised = self.segments and (level == 0 or plan.deep_supervision)
             self.heads.append(convolution(ndim, features, n_classes, ones, ones, bias=True) if supervised else nn.Identity())
-        self.segments = n_classes > 1
         self.apply(_initialise)
         self.point_head = point_head
 
