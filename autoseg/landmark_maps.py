@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-import torch
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -48,11 +49,20 @@ def read_maps(maps: Tensor, loss: LandmarkLossName) -> Peaks:
     Args:
         maps: (N, *shape) float32.
     """
+    thick = [axis for axis, n in enumerate(maps.shape[1:]) if n > 1]  # across the others nothing can be fitted
+    peaks = _read_thick(maps.reshape(len(maps), *(maps.shape[1 + axis] for axis in thick)), loss)
+    points = np.zeros((len(maps), maps.ndim - 1))
+    points[:, thick] = peaks.points
+    return replace(peaks, points=points)
+
+
+def _read_thick(maps: Tensor, loss: LandmarkLossName) -> Peaks:
+    """Of maps with more than one voxel along each axis."""
     if loss == "spatial_ce":
         return find_peaks(maps)
     if loss == "dsnt":
         peaks = find_peaks(maps)
-        return Peaks(peaks.points, torch.ones(len(maps), dtype=torch.float64).numpy(), peaks.confidence)
+        return replace(peaks, presence=np.ones(len(maps)))
     values = maps.clamp(min=SMALLEST).log() if loss == "mse" else F.logsigmoid(maps)
     height = values.flatten(1).amax(1).double().exp().clamp(max=1).cpu().numpy()
     return Peaks(find_peaks(values).points, height, height)
@@ -64,4 +74,4 @@ def _at_first(loss: LandmarkLossName, sigma: Sequence[float], shape: Sequence[in
         return math.log(math.prod(shape))  # any voxel is as likely
     if loss == "mse":
         return math.prod(s * math.sqrt(math.pi) for s in sigma) / 2  # half the sum of squares of a Gaussian of peak 1
-    return 1.0
+    return math.log(2) if loss == "cone_bce" else 1.0  # a voxel is as likely one as the other; distance and divergence

@@ -65,10 +65,10 @@ def to_best(run: Running, row: Epoch) -> None:
     """
     best = run.state.best or 0.0
     if row.case_dice is None:
-        what = "finds landmarks no better than by chance"
+        what = "has come to find landmarks no better than by chance"
         problem = f"the error of landmarks has risen from {-best:.3g} to {row.case_mre:.3g} {run.task.unit}"
     else:
-        what, problem = "predicts background only", f"case Dice has fallen from {best:.3f} to {row.case_dice:.3f}"
+        what, problem = "has come to predict background only", f"case Dice has fallen from {best:.3f} to {row.case_dice:.3f}"
     if run.state.rollbacks >= MOST_ROLLBACKS:
         raise DataError(
             f"the network {what}",

@@ -67,7 +67,7 @@ def test_every_level_has_its_size_and_every_weight_a_gradient(name: str, bottlen
     plan = PLANS[name]
     network, size = network_of(plan), size_of(plan, bottleneck)
     image = torch.randn(1, 2, *size)
-    outputs = network(image)
+    outputs = network(image).logits
     expected, here = [], size
     for row in plan.strides[:-1]:
         here = [n // s for n, s in zip(here, row)]
@@ -76,7 +76,7 @@ def test_every_level_has_its_size_and_every_weight_a_gradient(name: str, bottlen
     sum(o.square().sum() for o in outputs).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
     network.eval()
-    full = network(image)
+    full = network(image).logits
     assert len(full) == 1
     assert torch.equal(full[0], outputs[0])
 
@@ -92,7 +92,7 @@ def test_parameters_are_those_of_the_footprint(name: str, supervised: bool) -> N
 
 def test_without_deep_supervision_there_is_one_output() -> None:
     network = network_of(replace(PLAIN_3D, deep_supervision=False))
-    assert [tuple(o.shape) for o in network(torch.zeros(2, 2, 4, 8, 4))] == [(2, 3, 4, 8, 4)]
+    assert [tuple(o.shape) for o in network(torch.zeros(2, 2, 4, 8, 4)).logits] == [(2, 3, 4, 8, 4)]
 
 
 def test_same_seed_same_weights() -> None:
@@ -104,8 +104,8 @@ def test_same_seed_same_weights() -> None:
 def test_samples_of_a_batch_do_not_see_one_another() -> None:
     network = network_of(PLANS["residual 3D"]).eval()
     batch = torch.randn(3, 2, 4, 8, 8)
-    together = network(batch)[0]
-    alone = torch.cat([network(batch[i : i + 1])[0] for i in range(3)])
+    together = network(batch).logits[0]
+    alone = torch.cat([network(batch[i : i + 1]).logits[0] for i in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -240,4 +240,4 @@ def test_a_cascaded_network_sees_one_channel_a_structure() -> None:
     alone.load_state_dict(network.state_dict())
     spread = torch.cat([image, *((indices == k).float() for k in (1, 2, 3))], dim=1)
     with torch.no_grad():
-        torch.testing.assert_close(network(torch.cat([image, indices.float()], dim=1))[0], alone(spread)[0])
+        torch.testing.assert_close(network(torch.cat([image, indices.float()], dim=1)).logits[0], alone(spread).logits[0])

@@ -37,15 +37,16 @@ def test_what_fits_is_taken(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device
     caplog.set_level("INFO")
     given = read_tensors(tiny_runs.runs[0] / "last.safetensors", AVERAGED)
     two = LabelSet(("a", "b"), (1, 2))
-    for plan, structures, missing in (
-        (tiny.plan, NAMES, set()),
-        (wider(tiny.plan, 2), NAMES, {"encoder.0.0.0.weight"}),
-        (wider(tiny.plan, 1, two), two.names, {k for k in given if k.startswith("heads.")}),
-        (tiny.plan, ("four", "other", "structures", "here"), {k for k in given if k.startswith("heads.")}),
+    four = LabelSet(("four", "other", "structures", "here"), (1, 2, 3, 4))
+    for plan, missing in (
+        (tiny.plan, set()),
+        (wider(tiny.plan, 2), {"encoder.0.0.0.weight"}),
+        (wider(tiny.plan, 1, two), {k for k in given if k.startswith("heads.")}),
+        (wider(tiny.plan, 1, four), {k for k in given if k.startswith("heads.")}),
     ):
         network = fresh_network(plan, tiny.configuration, float32_cpu)
         before = {k: v.clone() for k, v in network.state_dict().items()}
-        transfer = take_weights(network, Pretrained(tiny_runs.runs[0], False), structures)
+        transfer = take_weights(network, Pretrained(tiny_runs.runs[0], False), plan.data)
         assert set(before) - set(transfer.taken) == missing
         assert transfer.n_tensors == len(before)
         for name, weight in network.state_dict().items():
@@ -132,6 +133,6 @@ def test_what_the_options_ask_for(tiny_runs: TinyRuns, tmp_path: Path) -> None:
 def test_weights_that_cannot_be_used(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     network = fresh_network(tiny.plan, tiny.configuration, float32_cpu)
     with pytest.raises(UsageError, match=r"--freeze leaves nothing to learn; .*; fix: leave out --freeze"):
-        take_weights(network, Pretrained(tiny_runs.runs[0], True), NAMES)
+        take_weights(network, Pretrained(tiny_runs.runs[0], True), tiny.plan.data)
     with pytest.raises(UsageError, match=r"nothing of this model fits the network; .*; found: weight, bias"):
-        take_weights(torch.nn.Conv3d(1, 1, 1), Pretrained(tiny_runs.runs[0], False), NAMES)
+        take_weights(torch.nn.Conv3d(1, 1, 1), Pretrained(tiny_runs.runs[0], False), tiny.plan.data)

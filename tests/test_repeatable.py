@@ -29,6 +29,7 @@ from autoseg.runs import load_run
 from autoseg.schedule import RunBudget
 from autoseg.store import StoredCase
 from autoseg.train import train
+from autoseg.validation import CaseScores
 
 
 class Killed(BaseException):
@@ -58,9 +59,9 @@ def kill_at(event: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, fatal(getattr(module, name)))
 
 
-def score(run: Running, *_: object) -> float:
-    """Case Dice of an epoch: the third one is a collapse, after the fourth nothing gets better."""
-    return (0.3, 0.5, 0.01, 0.6, 0.5, 0.4, 0.3)[len(run.state.history)]
+def score(run: Running, *_: object) -> CaseScores:
+    """Of an epoch: the third one is a collapse, after the fourth nothing gets better."""
+    return CaseScores((0.3, 0.5, 0.01, 0.6, 0.5, 0.4, 0.3)[len(run.state.history)], None)
 
 
 def test_killed_anywhere_it_comes_to_the_same_end(
@@ -128,11 +129,11 @@ def test_no_clock_decides_how_many_cases_are_scored(
         validation = tiny.task(tmp_path).training[:2]
         run = set_up(task, RunBudget(epochs=1), float32_cpu)
         counted: list[int] = []
-        monkeypatch.setattr(interim_module, "case_dice", lambda model, cases, labels, to=counted: to.append(len(cases)))
+        monkeypatch.setattr(interim_module, "case_scores", lambda model, cases, to=counted: to.append(len(cases)))
         interim_score(run, [StoredCase.open(task.prepared, c.name) for c in validation], 1e9, 1)
         assert sum(counted) == scored, (windows, steps)
         assert run.state.interim == scored
-    assert interim_score(run, [], 1e9, 1) is None
+    assert interim_score(run, [], 1e9, 1) == CaseScores(None, None)
 
 
 def test_torch_is_told_and_told_otherwise_afterwards() -> None:

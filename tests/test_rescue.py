@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import Tiny
 from safetensors.torch import load_file
-from training import EPOCHS, history
+from training import EPOCHS, dice, history
 
 from autoseg import rescue as rescue_module
 from autoseg import step as step_module
@@ -81,7 +81,7 @@ def test_a_step_that_fails_is_taken_back_with_half_the_learning_rate(
 def test_a_network_that_sees_background_only_goes_back_to_its_best(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scores = iter([0.5, 0.04, 0.06])
+    scores = dice(0.5, 0.04, 0.06)
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     saved: list[Any] = []
     monkeypatch.setattr(
@@ -101,7 +101,7 @@ def test_a_network_that_sees_background_only_goes_back_to_its_best(
 def test_a_network_that_cannot_be_rescued(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter([0.5, 0.0, 0.0, 0.0, 0.0])
+    scores = dice(0.5, 0.0, 0.0, 0.0, 0.0)
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     message = r"come to predict background only; .*fallen from 0\.500 to 0\.000 at step 15, after 3 attempts.*; fix: a lower"
     with pytest.raises(DataError, match=message):
@@ -111,7 +111,7 @@ def test_a_network_that_cannot_be_rescued(
 def test_a_network_that_has_not_begun_to_learn_has_not_collapsed(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter([0.05, 0.0, None])
+    scores = dice(0.05, 0.0, None)
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     train(tiny.task(tmp_path), RunBudget(epochs=3), float32_cpu)
     assert load_state(tmp_path / "last.safetensors").rollbacks == 0

@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import Tiny, TinyRuns
 from safetensors.torch import load_file
-from training import EPOCHS, counted, history, same_outcome
+from training import EPOCHS, counted, dice, history, same_outcome
 
 from autoseg import checkpoint as checkpoint_module
 from autoseg import reporting as reporting_module
@@ -334,7 +334,7 @@ def test_task_that_cannot_be(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_patience(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best case Dice is that of the second epoch; in an extension the first one's is the best of it."""
-    scores = iter([0.1, 0.5, 0.4, 0.5, 0.3, 0.45, 0.1, 0.2, 0.3])
+    scores = dice(0.1, 0.5, 0.4, 0.5, 0.3, 0.45, 0.1, 0.2, 0.3)
     monkeypatch.setattr(train_module, "step", lambda run, loader, progress: counted(run))
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     record = train(tiny.task(tmp_path), RunBudget(epochs=8), float32_cpu, patience=3)

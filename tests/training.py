@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +39,11 @@ def same_outcome(a: Path, b: Path) -> None:
         assert {k: v for k, v in x.items() if k not in CLOCK} == {k: v for k, v in y.items() if k not in CLOCK}
     one, two = load_run(a), load_run(b)
     assert replace(one, seconds=0, step_s=0) == replace(two, seconds=0, step_s=0)
+
+
+def dice(*values: float | None) -> Iterator[CaseScores]:
+    """Scores of one epoch after another."""
+    return iter([CaseScores(value, None) for value in values])
 
 
 def counted(run: Running) -> None:

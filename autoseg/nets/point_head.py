@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +11,6 @@ from autoseg.heatmaps import start_undecided
 from autoseg.nets.blocks import convolution
 from autoseg.plan import LandmarkLossName
 
-RARE = 0.01  # what a voxel is taken for at first where each is judged alone (Lin et al., Focal Loss, 2017)
 NARROW = 1e-3  # spread of the first weights where maps are values and most of them 0 (Payer et al. 2019)
 
 
@@ -39,8 +37,6 @@ class PointHead(nn.Module):
             nn.init.kaiming_normal_(weight, nonlinearity="linear")
         if loss == "spatial_ce":
             start_undecided(self.local, voxels)
-        elif loss == "cone_bce":
-            nn.init.constant_(bias, -math.log(1 / RARE - 1))
 
     def forward(self, features: Tensor, landmarks: Sequence[int] | None = None) -> Tensor:
         """
