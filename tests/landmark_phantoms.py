@@ -1,4 +1,4 @@
-"""Phantoms with landmarks: blobs in noise, two of which look the same and differ by their side, and a ball around the third."""
+"""Phantoms with landmarks: blobs in noise, two of which mirror each other, and a ball around the third."""
 
 from __future__ import annotations
 
@@ -43,16 +43,18 @@ Triple = tuple[int, int, int]
 
 
 def draw(seed: int, shape: Triple, grid: Grid, absent: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray, Landmarks]:
-    """Image and ball (Z, Y, X) on a canonical grid, and the landmarks: bright ears, the left one at high x, and a dark nose."""
+    """Image and ball (Z, Y, X) on a canonical grid, and landmarks: bright ears, the left one at high x, each with a spot on its
+    outer side, and a dark nose."""
     rng = np.random.default_rng(seed)
     middle = (np.array(shape) - 1) / 2 + rng.uniform(-1, 1, 3) * [0 if n == 1 else n / 12 for n in shape]
     wide = 7 + rng.uniform(-1, 1, 3)
     points = middle + [(0, 0, wide[0]), (0, wide[1], 0), (0, 0, -wide[2])] + rng.uniform(-1, 1, (3, 3)) * (np.array(shape) > 1)
     index = np.stack(np.indices(shape), -1)
     image = rng.normal(0, 0.1, shape)
-    for name, point, height in zip(NAMES, points, (1.0, -1.0, 1.0)):
+    for name, point, height, side in zip(NAMES, points, (1.0, -1.0, 1.0), (1, 0, -1)):
         if name not in absent:
             image += height * np.exp(-((index - point) ** 2).sum(-1) / (2 * 1.5**2))
+            image += abs(side) * np.exp(-((index - point - [0, 0, 4 * side]) ** 2).sum(-1) / 2)
     there = np.array([name not in absent for name in NAMES])
     places = np.where(there[:, None], grid.index_to_world(points), np.nan)
     found = Landmarks(NAMES, places, np.where(there, State.PRESENT, State.ABSENT))

@@ -20,7 +20,10 @@ from autoseg import train as train_module
 from autoseg.checkpoint import load_state
 from autoseg.device import Device
 from autoseg.errors import DataError
+from autoseg.history import Epoch
 from autoseg.placement import Prepared
+from autoseg.rescue import has_collapsed, to_best
+from autoseg.running import set_up
 from autoseg.sampling import PatchSampler
 from autoseg.schedule import RunBudget, learning_rate_factor
 from autoseg.store import StoredCase, write_case
@@ -115,3 +118,32 @@ def test_a_network_that_has_not_begun_to_learn_has_not_collapsed(
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     train(tiny.task(tmp_path), RunBudget(epochs=3), float32_cpu)
     assert load_state(tmp_path / "last.safetensors").rollbacks == 0
+
+
+@pytest.mark.parametrize(
+    ("errors", "collapses"),
+    [
+        ([2.0, 0.5, 9.0, 0.5], 0),  # of a patch of 24×32×32 mm, the diagonal of which is 51 mm, a quarter is 12.8
+        ([2.0, 0.5, 14.0, 0.5], 1),
+        ([20.0, 40.0], 0),
+        ([8.0, 14.0], 0),
+    ],
+)
+def test_landmarks_that_are_lost_are_a_collapse(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, errors: list[float], collapses: int
+) -> None:
+    """A large error that is ten times the best one, and no smaller one."""
+    run = set_up(tiny.task(tmp_path), RunBudget(epochs=4), float32_cpu)
+    found = 0
+    for mre in errors:
+        row = Epoch(1, 1, 1.0, 1e-3, 0.5, None, 0.1, 0.0, None, mre)
+        found += has_collapsed(run, row)
+        run.state = replace(run.state, best=max(run.state.best or -1e9, -mre))
+    assert found == collapses
+
+
+def test_landmarks_that_are_lost_for_good(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    run = set_up(tiny.task(tmp_path), RunBudget(epochs=4), float32_cpu)
+    run.state = replace(run.state, best=-0.25, rollbacks=3)
+    with pytest.raises(DataError, match=r"find landmarks no better than by chance; .*has risen from 0\.25 to 30 mm at step 0"):
+        to_best(run, Epoch(1, 1, 1.0, 1e-3, 0.5, None, 0.1, 0.0, None, 30.0))
