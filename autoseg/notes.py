@@ -79,9 +79,14 @@ def _data_entries(plan: Plan) -> dict[str, Entry]:
             key = f"data.channels[{i}].{field.name}"
             entries[key] = Entry(getattr(channel, field.name), plan.why.get(key, ""))
     labels = plan.data.labels
-    entries["data.labels"] = Entry(", ".join(f"{value} {name}" for name, value in zip(labels.names, labels.values)))
+    if labels.names:
+        entries["data.labels"] = Entry(", ".join(f"{value} {name}" for name, value in zip(labels.names, labels.values)))
     if labels.ignore is not None:
         entries["data.labels.ignore"] = Entry(labels.ignore)
+    landmarks = plan.data.landmarks
+    if landmarks.names:
+        entries["data.landmarks"] = Entry(f"{len(landmarks)}: {', '.join(landmarks.names)}")
+        entries["data.landmarks.pairs"] = Entry(", ".join(map(" and ".join, landmarks.pairs)) or "none")
     return entries
 
 
@@ -91,13 +96,19 @@ def _configuration_entries(configuration: Configuration) -> dict[str, Entry]:
         value = getattr(configuration, group.name)
         if group.name == "why" or value is None:
             continue
-        if is_dataclass(value):
-            parts = {f"{group.name}.{f.name}": getattr(value, f.name) for f in fields(value)}
-        else:
-            parts = {group.name: value}
+        parts = _parts(group.name, value) if is_dataclass(value) else {group.name: value}
         known = {key: part for key, part in parts.items() if part is not None or key in configuration.why}
         entries.update({key: Entry(part, configuration.why.get(key, "")) for key, part in known.items()})
     return entries
+
+
+def _parts(name: str, record: Any) -> dict[str, Any]:
+    """The fields of a record by their dotted keys; a record among them is there, and has fields of its own."""
+    parts: dict[str, Any] = {}
+    for f in fields(record):
+        key, value = f"{name}.{f.name}", getattr(record, f.name)
+        parts |= {key: True, **_parts(key, value)} if is_dataclass(value) else {key: value}
+    return parts
 
 
 def _common(configurations: list[dict[str, Entry]]) -> dict[str, Entry]:

@@ -14,9 +14,9 @@ from autoseg.dataset import Dataset, read_description
 from autoseg.edits import apply_edits, find_edits
 from autoseg.errors import DataError, UsageError
 from autoseg.fingerprint import load_fingerprint
-from autoseg.footprint import STEP_PASSES, multiply_accumulates, plan_memory
+from autoseg.footprint import STEP_PASSES, multiply_accumulates, plan_maps, plan_memory
 from autoseg.machine import find_gpu
-from autoseg.plan import DeviceKind, Footprint, Plan, load_plan, save_plan
+from autoseg.plan import Configuration, DeviceKind, Footprint, Plan, load_plan, save_plan
 from autoseg.planner import Budget, make_plan
 from autoseg.planner.nnunet import FILE as NNUNET_FINGERPRINT
 from autoseg.planner.nnunet import from_nnunet
@@ -122,8 +122,9 @@ def note_speed(workspace: Workspace, plan: Plan, configuration: str, device: str
     Args:
         step_s: seconds that a step took; 0 where none was made.
     """
-    c, n_classes = plan.configurations[configuration], plan.data.labels.n_classes
-    macs = multiply_accumulates(c.network, c.patch.patch_size, plan.input_channels(configuration), n_classes)
+    c, n_classes = plan.configurations[configuration], plan.data.n_classes
+    about = (plan.input_channels(configuration), n_classes, plan_maps(plan, configuration))
+    macs = multiply_accumulates(c.network, c.patch.patch_size, *about)
     gmacs = STEP_PASSES * c.patch.batch_size * macs / 1e9
     if device in get_args(DeviceKind) and step_s > 0 and gmacs >= TELLING_GMACS:
         workspace.remember_speed(device, gmacs / step_s)
@@ -176,7 +177,7 @@ def describe_plan(plan: Plan, path: Path) -> str:
         lines.append(
             f"{name}{first}: spacing {_times(c.space.spacing_mm)} mm, patch {_times(c.patch.patch_size)}, "
             f"batch {c.patch.batch_size}, {len(c.network.features)} stages of {_times(c.network.features, ', ')} features"
-            f"{_costs(c.footprint)}"
+            f"{_landmarks(plan, c)}{_costs(c.footprint)}"
         )
         if c.footprint and c.footprint.training_gb > plan.origin.memory_gb:
             lines.append(
@@ -204,6 +205,14 @@ def _with_edits(planned: Plan, folder: Path) -> Plan:
     for edit in edits:
         log.warning("note: edit by hand %s: %s", "has no place in the new plan" if edit in lost else "kept", edit)
     return plan
+
+
+def _landmarks(plan: Plan, c: Configuration) -> str:
+    if c.landmarks is None:
+        return ""
+    sigma = _times(c.landmarks.sigma_mm)
+    branch = " and a spatial configuration branch" if c.landmarks.scn else ""
+    return f"; {len(plan.data.landmarks)} landmarks, sigma {sigma} mm, {c.landmarks.loss}{branch}"
 
 
 def _costs(footprint: Footprint | None) -> str:

@@ -53,7 +53,7 @@ def take(folder: Path) -> Fingerprint:
 
 def budget(seen: Fingerprint) -> Budget:
     """A GPU with 8 GB where only nnU-Net has seen the cases, since its plans are for one; else a CPU, where they are tested."""
-    return CPU if seen.structures else GPU
+    return CPU if seen.structures or seen.landmarks.names else GPU
 
 
 def plan(fingerprint: Path) -> Plan:

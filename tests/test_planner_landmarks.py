@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from math import prod
 
 import numpy as np
@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoseg.landmark_facts import CasePoints, LandmarkFacts, PointFacts, measure_landmarks
-from autoseg.planner.landmarks import Scn, plan_context, plan_scn, scn_macs, target_sigma
+from autoseg.plan import ScnPlan
+from autoseg.planner import landmarks as module
+from autoseg.planner.landmarks import plan_context, plan_scn, scn_macs, target_sigma
 
 ONE = (1.0, 1.0, 1.0)
 
@@ -38,23 +40,14 @@ def close(close_mm: float | None) -> LandmarkFacts:
 
 
 def test_targets_are_a_voxel_and_a_half() -> None:
-    found = target_sigma(close(30), (3.0, 0.7, 0.7))
+    found = target_sigma(close(3.6), (3.0, 0.7, 0.7))
     assert found.sigma_mm == pytest.approx((4.5, 1.05, 1.05))
-    assert "1.5 voxels of (3, 0.7, 0.7) mm" in found.reason
-    assert "at most a third of 30 mm" in found.reason
-    assert target_sigma(close(None), (0.1, 0.1)).sigma_mm == pytest.approx((0.15, 0.15))
-
-
-def test_targets_of_neighbours_do_not_meet() -> None:
-    found = target_sigma(close(3.6), ONE)
-    assert found.sigma_mm == pytest.approx((1.2, 1.2, 1.2))
-    assert (
-        found.reason
-        == "1.5 voxels of (1, 1, 1) mm, but at most a third of 3.6 mm, as close as one landmark in ten is to the next"
+    assert found.reason == (
+        "1.5 voxels of (3, 0.7, 0.7) mm: narrow for precision, wide enough to be seen on the grid; one landmark in ten is less "
+        "than 3.6 mm from the next, which has a map of its own"
     )
-    found = target_sigma(close(3.6), (5.0, 1.0, 0.5))  # a third of it is less than a voxel of 5 mm
-    assert found.sigma_mm == pytest.approx((5, 1.2, 0.75))
-    assert found.reason.endswith(", and at least one voxel")
+    assert target_sigma(close(None), (0.1, 0.1)).sigma_mm == pytest.approx((0.15, 0.15))
+    assert target_sigma(close(None), (0.1, 0.1)).reason.endswith("to be seen on the grid")
 
 
 def test_one_stage_where_a_patch_shows_all() -> None:
@@ -71,7 +64,9 @@ def test_a_coarser_stage_where_it_does_not() -> None:
     cases = seen(spread=60, noise=0)
     found = plan_context(facts_of(cases), cases, (36, 80, 80), ONE)
     assert (found.fits, found.coarser) == (False, pytest.approx(2))
-    assert "in 0 % of the cases: a stage at 2 times the spacing comes first, which shows them in 90 %" in found.reason
+    assert found.reason.endswith(
+        "in 0 % of the cases: windows overlap, and each sees some of them; 2 times the spacing would show them in 90 %"
+    )
     coarse = tuple(s * found.coarser for s in ONE)
     assert plan_context(facts_of(cases), cases, (36, 80, 80), coarse).fits
     # a voxel of the image is all there is, so that a patch as large needs no margin
@@ -100,12 +95,14 @@ MACS = 1e12
 def test_a_branch_where_the_others_tell_much() -> None:
     cases = seen()
     found = plan_scn(facts_of(cases), cases, PATCH, ONE, MACS)
-    assert found.scn == Scn("convolutions", (4, 4, 4), 5, 3, 64, "add")
+    assert found.scn == ScnPlan("convolutions", "maps", (4, 4, 4), 5, 3, 64, "logit_sum")
     assert "65 points of 60 needed: the others explain 9" in found.reason
     assert "more than 80 % (25); neighbours are " in found.reason
     assert "more than 2 (20); 40 cases are fewer than 150 (20)" in found.reason
-    assert "coarse maps of 24×24×24 voxels, on which the landmarks spread over 1" in found.scn_reason
-    assert "4 convolutions of 5 see 17 of them; 64 channels take " in found.scn_reason
+    assert list(found.reasons) == [f.name for f in fields(ScnPlan)]
+    assert found.reasons["factor"] == "coarse maps of 24×24×24 voxels"
+    assert found.reasons["kernel"].startswith("4 convolutions of 5 see 17 coarse voxels, landmarks spread over 1")
+    assert found.reasons["features"].startswith("64 channels take ")
 
 
 def test_what_rules_a_branch_out() -> None:
@@ -115,7 +112,7 @@ def test_what_rules_a_branch_out() -> None:
     alone = [replace(c, state=(2, *(1,) * 9), points=(c.points[0], *(None,) * 9)) for c in cases]
     assert plan_scn(facts_of(alone), alone, PATCH, ONE, MACS).reason.endswith("no case has two landmarks")
     found = plan_scn(facts_of(cases), cases, (32, 32, 32), ONE, MACS)
-    assert (found.scn, found.scn_reason) == (None, "")
+    assert (found.scn, found.reasons) == (None, {})
     assert "a patch of (32, 32, 32) mm around a landmark shows " in found.reason
     assert found.reason.endswith("of the pairs, less than 50 %: where the others are must come from a coarser stage")
     compact = seen(spread=20, noise=0.1)
@@ -130,7 +127,7 @@ def test_what_rules_a_branch_out() -> None:
 def weighed(rho: float | None, kappa: float | None, n_cases: int, swapped: float | None = None) -> tuple[bool, str]:
     cases = seen()
     facts = replace(facts_of(cases), median_rho=rho, median_kappa=kappa, n_cases=n_cases)
-    found = plan_scn(facts, cases, PATCH, ONE, MACS, swapped)
+    found = plan_scn(facts, cases, PATCH, ONE, MACS, swapped=swapped)
     return found.scn is not None, found.reason
 
 
@@ -173,20 +170,19 @@ def test_coarse_voxels_are_about_as_long_along_every_axis() -> None:
 
 def test_pictures_have_two_axes_and_wider_layers() -> None:
     cases = seen(spread=90, ndim=2)
-    found = plan_scn(facts_of(cases), cases, (1, 128, 128), ONE, MACS)
-    assert found.scn == Scn("convolutions", (4, 4), 7, 3, 128, "add")
+    found = plan_scn(facts_of(cases), cases, (1, 128, 128), ONE, MACS, slice_axis=0)
+    assert found.scn == ScnPlan("convolutions", "maps", (4, 4), 7, 3, 128, "logit_sum")
 
 
 def test_a_small_network_gets_a_small_branch() -> None:
     cases = seen()
-    features = []
-    for macs in (1e12, 2e10, 1e10, 1e6):
+    found = []
+    for macs in (1e12, 2e10, 1e10, 6e8, 1e6):
         scn = plan_scn(facts_of(cases), cases, PATCH, ONE, macs).scn
         assert scn is not None
-        features.append(scn.features)
-        assert scn.features == 16 or scn_macs(scn, 10, PATCH) <= 0.25 * macs
-    assert (features[0], features[-1]) == (64, 16)
-    assert features == sorted(features, reverse=True)
+        found.append((scn.factor[0], scn.features))
+        assert found[-1] == (8, 16) or scn_macs(scn, 10, PATCH) <= 0.25 * macs
+    assert found == [(4, 64), (4, 32), (4, 16), (8, 32), (8, 16)]
 
 
 def test_a_u_net_where_convolutions_would_be_too_large() -> None:
@@ -194,13 +190,32 @@ def test_a_u_net_where_convolutions_would_be_too_large() -> None:
     found = plan_scn(facts_of(cases), cases, (126, 126, 126), ONE, MACS)  # divisible by 2 only: 63 voxels
     assert found.scn is not None
     assert (found.scn.form, found.scn.factor, found.scn.kernel) == ("unet", (2, 2, 2), 3)
-    assert "convolutions of 7 would see 25 of them, so a small U-Net does it" in found.scn_reason
+    assert found.reasons["form"].startswith("convolutions of 7 would see 25 coarse voxels, too few for ")
+    assert found.reasons["kernel"] == "small, since the U-Net sees far"
 
 
 def test_work_by_hand() -> None:
-    scn = Scn("convolutions", (8, 8, 8), 7, 3, 64, "add")
+    scn = ScnPlan("convolutions", "maps", (8, 8, 8), 7, 3, 64, "logit_sum")
     # the published branch for spines: 26 landmarks, 96 x 96 x 192 (Payer et al. 2019)
     assert scn_macs(scn, 26, (96, 96, 192)) == 343 * (2 * 26 * 64 + 2 * 64**2) * 12 * 12 * 24
+    small = ScnPlan("unet", "maps", (8, 8, 8), 3, 2, 16, "logit_sum")  # two convolutions on each of two levels, and one out
+    assert scn_macs(small, 26, (64, 64, 64)) == 27 * (512 * (2 * 26 * 16 + 16**2) + 64 * 2 * 16**2)
+    one = ScnPlan("per_landmark", "features", (8, 8, 8), 3, 1, 16, "product")
+    assert scn_macs(replace(one, input="maps"), 26, (64, 64, 64)) == 27 * 512 * 26 * 26
+
+
+def test_a_volume_of_one_slice_has_three_axes_all_the_same() -> None:
+    cases = seen(spread=90, ndim=2)
+    found = plan_scn(facts_of(cases), cases, (1, 128, 128), ONE, MACS)
+    assert found.scn is not None
+    assert found.scn.factor == (1, 8, 8)
+
+
+def test_the_branch_can_be_off_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WITH_SCN", False)
+    cases = seen()
+    found = plan_scn(facts_of(cases), cases, PATCH, ONE, MACS)
+    assert (found.scn, found.reason) == (None, "no spatial configuration branch: off for all datasets")
 
 
 @given(st.tuples(*[st.sampled_from((16, 24, 40, 64, 80, 100, 128, 192))] * 3), st.tuples(*[st.sampled_from((0.5, 1.0, 3.0))] * 3))

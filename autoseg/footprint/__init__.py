@@ -16,6 +16,7 @@ from autoseg.footprint.network import (
     map_size,
     multiply_accumulates,
     n_parameters,
+    scn_layers,
 )
 from autoseg.footprint.training import BYTES_PER_WEIGHT, TrainingMemory, plan_maps, plan_memory, training_memory
 
@@ -34,5 +35,6 @@ __all__ = [
     "predicting_memory",
     "prepared_bytes",
     "preparing_memory",
+    "scn_layers",
     "training_memory",
 ]

@@ -99,20 +99,21 @@ def layers(
     if landmarks.n:
         yield Layer(network.features[0], landmarks.n, voxels[0], 1, 1, biases=1, norm=False)
     if landmarks.scn:
-        yield from scn_layers(landmarks.scn, network, patch_size, landmarks.n)
+        yield from scn_layers(landmarks.scn, map_size(network, patch_size), landmarks.n, network.features[0])
 
 
-def scn_layers(scn: ScnPlan, network: NetworkPlan, patch_size: Sequence[int], n_landmarks: int) -> Iterator[Layer]:
-    """The convolutions of a spatial configuration branch.
+def scn_layers(scn: ScnPlan, size: Sequence[int], n_landmarks: int, width: int) -> Iterator[Layer]:
+    """The convolutions of a spatial configuration branch, for maps of `size` and features of `width` channels.
 
-    Those over all maps: one into the features, those between, one out. For each landmark alone: one, over one map to one map.
+    Those over all maps: one into the features, those between, one out. For each landmark alone: one,
+    over all maps to its own.
     A U-Net: two at each level, with the features of the finest, whose maps are halved from level to level and added.
     """
-    voxels = prod(n // f for n, f in zip(map_size(network, patch_size), scn.factor))
+    voxels = prod(n // f for n, f in zip(size, scn.factor))
     taps = scn.kernel ** len(scn.factor)
-    inputs = n_landmarks if scn.input == "maps" else network.features[0]
+    inputs = n_landmarks if scn.input == "maps" else width
     if scn.form == "per_landmark":
-        yield Layer(inputs if scn.input == "features" else 1, n_landmarks, voxels, taps, taps, biases=1, norm=False)
+        yield Layer(inputs, n_landmarks, voxels, taps, taps, biases=1, norm=False)
         return
     halved = 2 ** len(scn.factor)
     each = 2 if scn.form == "unet" else 1

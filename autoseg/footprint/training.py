@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from autoseg.footprint.network import NO_MAPS, LandmarkMaps, layers, n_parameters, scn_layers, stage_voxels
+from autoseg.footprint.network import NO_MAPS, LandmarkMaps, layers, map_size, n_parameters, scn_layers, stage_voxels
 from autoseg.plan import Compute, DeviceKind, NetworkPlan, Plan
 
 BYTES_PER_WEIGHT = 20  # four bytes each for the weight, its average, its gradient and the two moments of AdamW
@@ -134,7 +134,7 @@ def _landmark_loss(voxels: int, batch_size: int, ndim: int, landmarks: LandmarkM
     if not landmarks.n:
         return 0.0
     copies = LANDMARK_COPIES - 1 + SCN_COPIES * (landmarks.scn is not None)
-    chunk = min(landmarks.n * voxels, max(AT_ONCE, voxels // batch_size))
+    chunk = min(landmarks.n * voxels, max(AT_ONCE, voxels // max(1, batch_size)))
     return size * copies * landmarks.n * voxels + 4 * CHUNKS * chunk + batch_size * landmarks.n * BOX_EDGE**ndim * BOX_BYTES
 
 
@@ -152,7 +152,7 @@ def _kept(
         if layer.norm:
             kept += 2 * size * layer.outputs * layer.voxels
     if landmarks.scn:
-        coarse = scn_layers(landmarks.scn, network, patch_size, landmarks.n)
+        coarse = scn_layers(landmarks.scn, map_size(network, patch_size), landmarks.n, network.features[0])
         kept += sum(size * (layer.inputs + layer.outputs) * layer.voxels for layer in coarse)
     for width, voxels in zip(network.features[:-1], stages):
         kept += size * 2 * width * voxels  # concatenated skip and upsampled map

@@ -8,27 +8,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
-from typing import cast
+from typing import Literal, cast
 
 from autoseg import __version__
 from autoseg.fingerprint import Fingerprint
-from autoseg.landmarks import NO_LANDMARKS
 from autoseg.plan import (
     SCHEMA_VERSION,
     Configuration,
     DataPlan,
     DeviceKind,
     FamilyName,
+    LandmarkPlan,
     Origin,
     PatchPlan,
     Plan,
     Recipe,
     SpacePlan,
+    Task,
 )
 from autoseg.planner.architecture import Architecture, architecture_reasons, plan_architecture
 from autoseg.planner.choice import choose_first, few_cases
 from autoseg.planner.estimate import estimate
 from autoseg.planner.family import FAMILIES
+from autoseg.planner.heads import plan_landmarks
 from autoseg.planner.lowres import plan_lowres
 from autoseg.planner.memory import TooLittleMemory
 from autoseg.planner.mirroring import mirror_axes
@@ -39,22 +41,27 @@ from autoseg.planner.sampling import plan_sampling
 from autoseg.planner.slices import flat_axis, slice_reason
 from autoseg.planner.spacing import coarsest_first, median_shape, target_spacing
 from autoseg.planner.training import (
+    UNUSED,
     n_steps,
     plan_inference,
     plan_postprocess,
     plan_training,
 )
+from autoseg.planner.view import plan_view
 
 __all__ = ["Budget", "make_plan"]
+
+LABEL_ORDER = "linear interpolation of each structure, the largest wins: smooth borders (nnU-Net)"
 
 
 def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     """Decides everything about a dataset.
 
     Configurations: `3d_fullres`; where a patch covers little of a case `3d_lowres`, and `3d_cascade`, which refines it; `2d`,
-    which is the only one where cases are single slices. On 'cuda' without a limit of time patch, batch, network, spacing and
-    normalisation are those of nnU-Net's planners. On 'cpu' the network has half the features, and patch and batch are limited
-    by the time of a step; `why` says so.
+    which is the only one where cases are single slices, and is left out where landmarks are looked for in volumes. Landmarks
+    alone have one configuration, whose grid is so coarse that a patch shows all of them. On 'cuda' without a limit of time
+    patch, batch, network, spacing and normalisation of label maps are those of nnU-Net's planners. On 'cpu' the network has half
+    the features, and patch and batch are limited by the time of a step; `why` says so.
 
     Raises:
         ResourceError: the smallest patch needs more memory than the budget has.
@@ -77,14 +84,16 @@ def _enough_for_all(fingerprint: Fingerprint, budget: Budget, error: TooLittleMe
 
 def _plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     decide = _Decisions(fingerprint, budget)
-    configurations = decide.flat() if decide.flat_axis is not None else decide.volumes()
+    configurations = decide.configurations()
     first, first_reason = choose_first(configurations, decide.shapes, len(fingerprint.cases), decide.steps)
     channels = [plan_channel(fingerprint, i) for i in range(len(fingerprint.channels))]
     return Plan(
         schema_version=SCHEMA_VERSION,
         name=fingerprint.dataset,
-        task="segmentation",
-        data=DataPlan(tuple(plan for plan, _ in channels), fingerprint.labels, NO_LANDMARKS, fingerprint.unseen_structures),
+        task=_task(fingerprint),
+        data=DataPlan(
+            tuple(plan for plan, _ in channels), fingerprint.labels, fingerprint.landmarks, fingerprint.unseen_structures
+        ),
         first=first,
         configurations=configurations,
         origin=Origin(
@@ -102,17 +111,32 @@ def _plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     )
 
 
+def _task(fingerprint: Fingerprint) -> Task:
+    if not fingerprint.landmarks.names:
+        return "segmentation"
+    return "segmentation and landmarks" if fingerprint.labels.names else "landmarks"
+
+
+def _uncropped(fingerprint: Fingerprint) -> Fingerprint:
+    """With cases that are not cropped."""
+    return replace(fingerprint, cases=tuple(replace(case, shape_after_crop=case.shape) for case in fingerprint.cases))
+
+
 class _Decisions:
     """The configurations of one dataset; remembered are the median case (voxels) of each, and the steps there is time for."""
 
     def __init__(self, fingerprint: Fingerprint, budget: Budget) -> None:
+        self.beyond_crop = sum(case.beyond_crop > 0 for case in fingerprint.cases)
+        if self.beyond_crop:
+            fingerprint = _uncropped(fingerprint)
         self.fingerprint, self.budget = fingerprint, budget
         self.spacing, self.spacing_reason = target_spacing(fingerprint.cases)
         self.shape = median_shape(fingerprint.cases, self.spacing)
         self.flat_axis = flat_axis(self.shape, self.spacing)
         self.sample = Sample(
             n_channels=len(fingerprint.channels),
-            n_classes=fingerprint.labels.n_classes,
+            n_classes=fingerprint.labels.n_classes if fingerprint.labels.names else 0,
+            n_landmarks=len(fingerprint.landmarks),
             width=WIDE,
             family=FAMILIES[budget.family],
             device=cast(DeviceKind, budget.device),
@@ -121,11 +145,28 @@ class _Decisions:
         self.shapes: dict[str, tuple[float, ...]] = {}
         self.steps = 0.0
 
-    def flat(self) -> dict[str, Configuration]:
-        assert self.flat_axis is not None
-        return {"2d": self._slices(self.flat_axis)}
+    def configurations(self) -> dict[str, Configuration]:
+        if not self.sample.n_classes:
+            return self._landmarks_alone()
+        return {"2d": self._slices(self.flat_axis)} if self.flat_axis is not None else self._volumes()
 
-    def volumes(self) -> dict[str, Configuration]:
+    def _landmarks_alone(self) -> dict[str, Configuration]:
+        """One configuration that shows all landmarks at once, if any does."""
+        facts = self.fingerprint.landmark_facts
+        assert facts is not None
+        view, reason = plan_view(
+            self.sample, self.budget, self.fingerprint.cases, facts, self.spacing, self.spacing_reason, self.flat_axis
+        )
+        self.steps = n_steps(self.budget, view.architecture.step_gmacs)
+        why = {"space.spacing_mm": reason}
+        if self.flat_axis is not None:
+            why["space.slice_axis"] = slice_reason(self.flat_axis, self.spacing, self.flat_axis)
+        name = "3d_fullres" if self.flat_axis is None else "2d"
+        made = self._configuration(name, view.architecture, view.spacing, view.shape, why, slice_axis=self.flat_axis)
+        patch = f"{made.why['patch.patch_size']}; {view.context.reason}"
+        return {name: replace(made, why=made.why | {"patch.patch_size": patch})}
+
+    def _volumes(self) -> dict[str, Configuration]:
         n_cases = len(self.fingerprint.cases)
         full = plan_architecture(self.sample, self.budget, self.spacing, self.shape, prod(self.shape) * n_cases)
         self.steps = n_steps(self.budget, full.step_gmacs)
@@ -141,7 +182,8 @@ class _Decisions:
             made["3d_cascade"] = self._configuration(
                 "3d_cascade", fine, self.spacing, self.shape, {"previous": before, **why}, previous="3d_lowres"
             )
-        made["2d"] = self._slices(coarsest_first(self.spacing)[0])
+        if not self.sample.n_landmarks:  # a slice does not show how far away a landmark is
+            made["2d"] = self._slices(coarsest_first(self.spacing)[0])
         return made
 
     def _slices(self, axis: int) -> Configuration:
@@ -165,13 +207,20 @@ class _Decisions:
         self.shapes[name] = tuple(shape)
         seen = self.fingerprint
         ndim = 3 if self.flat_axis is None else 2  # of the cases; slices of volumes are mirrored as volumes are
-        mirrored, mirror_reason = mirror_axes(seen.labels, seen.cases, ndim, self.budget.device, slice_axis)
+        labelled = self.sample.n_classes > 0
+        mirrored, mirror_reason = mirror_axes(seen.labels, seen.cases, ndim, self.budget.device, slice_axis, seen.landmarks)
+        crop: Literal["nonzero", "none"] = "none" if self.beyond_crop else "nonzero"
+        space = SpacePlan("LPS", tuple(spacing), slice_axis, crop, image_order=3, label_order=1)
+        landmarks: LandmarkPlan | None = None
+        landmark_reasons: dict[str, str] = {}
+        if seen.landmark_facts:
+            chosen, landmarks, landmark_reasons = plan_landmarks(chosen, self.budget, seen.landmark_facts, seen.cases, space)
+        covered = prod(chosen.topology.patch_size) / prod(shape)
         training, training_reasons = plan_training(
-            mirrored, self.budget, chosen.step_gmacs, prod(chosen.topology.patch_size) / prod(shape), slice_axis is not None
+            mirrored, self.budget, chosen.step_gmacs, covered, slice_axis is not None, labelled
         )
         inference, inference_reasons = plan_inference(mirrored)
-        postprocess, postprocess_reasons = plan_postprocess()
-        space = SpacePlan("LPS", tuple(spacing), slice_axis, "nonzero", image_order=3, label_order=1)
+        postprocess, postprocess_reasons = plan_postprocess(labelled)
         patch = chosen.topology.patch_size
         whole_spacing = space.in_volume(spacing, self.spacing[slice_axis or 0])  # across slices nothing is resampled
         footprint, footprint_reasons = estimate(seen, chosen, self.budget, whole_spacing)
@@ -185,7 +234,7 @@ class _Decisions:
             space=space,
             patch=PatchPlan(chosen.topology.patch_size, chosen.batch_size, places.fraction, places.sampling),
             network=chosen.network,
-            landmarks=None,
+            landmarks=landmarks,
             training=training,
             inference=inference,
             postprocess=postprocess,
@@ -193,10 +242,11 @@ class _Decisions:
             why={
                 **why,
                 "space.orientation": "canonical axes, so that left and right mean the same in every case",
-                "space.crop": f"leaves {100 * seen.median_relative_size:.0f} % of the voxels (median)",
+                "space.crop": self._crop_reason(),
                 "space.image_order": "cubic interpolation keeps edges sharp (nnU-Net)",
-                "space.label_order": "linear interpolation of each structure, the largest wins: smooth borders (nnU-Net)",
+                "space.label_order": LABEL_ORDER if labelled else UNUSED,
                 **architecture_reasons(chosen, self.budget, shape),
+                **landmark_reasons,
                 "patch.foreground_fraction": places.fraction_reason,
                 "patch.sampling": places.sampling_reason,
                 "training.mirror_axes": mirror_reason,
@@ -206,3 +256,9 @@ class _Decisions:
                 **footprint_reasons,
             },
         )
+
+    def _crop_reason(self) -> str:
+        leaves = f"leaves {100 * self.fingerprint.median_relative_size:.0f} % of the voxels (median)"
+        if not self.beyond_crop:
+            return leaves
+        return f"none: what is not 0 {leaves}, but not all landmarks: in {self.beyond_crop} cases some lie beyond it"

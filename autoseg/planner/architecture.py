@@ -103,13 +103,18 @@ def architecture_reasons(chosen: Architecture, budget: Budget, shape: Sequence[f
 
 def _network_reasons(chosen: Architecture, budget: Budget) -> dict[str, str]:
     network, topology, sample = chosen.network, chosen.topology, chosen.sample
-    parameters = n_parameters(network, sample.seen_channels, sample.n_classes) / 1e6
-    work = multiply_accumulates(network, topology.patch_size, sample.seen_channels, sample.n_classes)
+    about = (sample.seen_channels, sample.n_classes, sample.maps)
+    parameters = n_parameters(network, *about) / 1e6
+    work = multiply_accumulates(network, topology.patch_size, *about)
     narrow = ""
     if sample.width == NARROW:
         cause = "on a CPU" if budget.device == "cpu" else "in the time there is"
         narrow = f", half of nnU-Net's {WIDE.base} (a quarter of the work {cause})"
     fewer = ", but for the last halving, which would need padding" if chosen.time_fit and chosen.time_fit.tight else ""
+    halved = ""
+    if sample.halves_first(topology):
+        halved = "; no stage is at full resolution, since positions are decoded to a fraction of a voxel: half the time a step"
+    deep = "coarse levels learn from the label map too, so gradients reach them (nnU-Net)"
     widest = sample.width.most(len(topology.patch_size))
     bottleneck = tuple(n // d for n, d in zip(topology.patch_size, topology.divisors))
     return {
@@ -117,10 +122,10 @@ def _network_reasons(chosen: Architecture, budget: Budget) -> dict[str, str]:
         "network.features": f"{network.features[0]}{narrow}, doubled from stage to stage up to {widest}; "
         f"{parameters:.1f} million parameters, {billions(work)} multiply-accumulates a sample",
         "network.strides": f"an axis is halved while 4 voxels remain, fine axes before coarse ones{fewer}; "
-        f"{size(bottleneck)} at last",
+        f"{size(bottleneck)} at last{halved}",
         "network.kernel_sizes": "3 along an axis from the stage on at which its spacing is below twice the finest, 1 before",
         **_block_reasons(sample, budget),
-        "network.deep_supervision": "coarse levels learn from the label map too, so gradients reach them (nnU-Net)",
+        "network.deep_supervision": deep if sample.n_classes else "off: landmarks are learnt at the finest stage only",
     }
 
 

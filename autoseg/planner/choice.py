@@ -35,14 +35,14 @@ def choose_first(
     """
     if "3d_fullres" not in configurations:
         return "2d", "the median case is a single slice"
-    fine, axis = configurations["3d_fullres"], configurations["2d"].space.slice_axis
-    assert axis is not None
-    slices, spacing = shapes["3d_fullres"][axis], fine.space.spacing_mm
-    in_plane = max(s for a, s in enumerate(spacing) if a != axis)
-    if slices < FEW_SLICES:
-        return "2d", f"the median case has {number(slices)} slices: there is hardly a third dimension to learn from"
-    if spacing[axis] >= THICK * in_plane:
-        return "2d", f"slices are {number(spacing[axis] / in_plane)} times as thick as their pixels: neighbours tell little"
+    if list(configurations) == ["3d_fullres"]:
+        return "3d_fullres", "landmarks of volumes are found in volumes"
+    fine = configurations["3d_fullres"]
+    if "2d" in configurations:
+        axis = configurations["2d"].space.slice_axis
+        assert axis is not None
+        if thin := _thin(fine.space.spacing_mm, shapes["3d_fullres"], axis):
+            return "2d", thin
     if "3d_lowres" in configurations:
         seen = steps * fine.patch.batch_size * prod(fine.patch.patch_size) / (n_cases * prod(shapes["3d_fullres"]))
         if seen < 1:
@@ -52,3 +52,13 @@ def choose_first(
             )
         return "3d_fullres", "fine borders need the full resolution; 3d_lowres and 3d_cascade are for structures it confuses"
     return "3d_fullres", "volumes are best segmented as volumes, and a patch covers enough of a case"
+
+
+def _thin(spacing: Sequence[float], shape: Sequence[float], axis: int) -> str:
+    """Why volumes should be taken for stacks of slices across `axis`, if they should."""
+    in_plane = max(s for a, s in enumerate(spacing) if a != axis)
+    if shape[axis] < FEW_SLICES:
+        return f"the median case has {number(shape[axis])} slices: there is hardly a third dimension to learn from"
+    if spacing[axis] >= THICK * in_plane:
+        return f"slices are {number(spacing[axis] / in_plane)} times as thick as their pixels: neighbours tell little"
+    return ""

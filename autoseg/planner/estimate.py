@@ -25,7 +25,7 @@ def estimate(
     sample = chosen.sample
     shape = median_shape(seen.cases, spacing)
     source = median_shape(seen.cases, None)
-    structures = sample.n_classes - 1
+    structures = max(0, sample.n_classes - 1)
     predicting = predicting_memory(
         chosen.network,
         chosen.topology.patch_size,
@@ -36,6 +36,7 @@ def estimate(
         prod(source),
         prod(shape),
         sample.spread,
+        sample.maps,
     )
     footprint = Footprint(
         training_gb=round(sample.training_gb(chosen.topology, chosen.batch_size), 2),
@@ -49,9 +50,10 @@ def estimate(
         training += (
             f"; more than {number(budget.memory_gb)} GB: nnU-Net's presets of this family take 9 to 12 GB where they say 8"
         )
+    maps = [f"{n} {what}" for n, what in ((sample.n_classes, "classes"), (sample.n_landmarks, "landmarks")) if n]
     return footprint, {
         "footprint.training_gb": training,
-        "footprint.prediction_ram_gb": f"for the median case of {number(prod(shape))} voxels and {sample.n_classes} classes",
+        "footprint.prediction_ram_gb": f"for the median case of {number(prod(shape))} voxels and {' and '.join(maps)}",
         "footprint.prepared_gb": f"{len(seen.cases)} cases, as much as images of noise would take",
         "footprint.step_s": f"{billions(1e9 * chosen.step_gmacs)} multiply-accumulates, {billions(1e9 * budget.speed)} a second",
     }

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import ceil, log2, prod
-from typing import Literal
+from dataclasses import dataclass, field
+from itertools import product
+from math import ceil, log2
 
 import numpy as np
 
+from autoseg.footprint import scn_layers
 from autoseg.geometry import Triple
 from autoseg.landmark_facts import CasePoints, LandmarkFacts, covisibility, size_needed
+from autoseg.plan import LandmarkLossName, ScnForm, ScnPlan
 from autoseg.planner.wording import billions, number, numbers, percent, size
 
+LOSS: LandmarkLossName = "spatial_ce"
+LOSS_REASON = "cross entropy over all voxels and 'not here': one peak a landmark, and the probability that it is there"
+NO_SCN = "no spatial configuration branch: "
 SIGMA_VOXELS = 1.5
-LEAST_SIGMA_VOXELS = 1.0  # narrower, and of a peak amid eight voxels less than 0.69 is left on the grid
-NEIGHBOUR_PART = 3.0  # the target ends, at three sigma, where the nearest landmark is
 
 MARGIN = 1.2  # of the patch over the spread of the landmarks: rotation and scaling in training need room
 MOST_CASES = 0.9  # share of the cases that must fit
 
+WITH_SCN = True  # False for no spatial configuration branch, whatever the rule says
 FEWEST = 3  # landmarks: one or two have no arrangement
 LEAST_SEEN = 0.5  # share of the pairs that a patch shows
 COMPACT = 3.0  # times the spread that a patch covers, from which the network sees the surroundings of all landmarks anyway
@@ -31,7 +35,10 @@ ENOUGH = 60
 published in which only one of them varied. Without a swap rate, which takes a trained network, the other three must all hold."""
 
 HIDDEN_LAYERS = 3
-WIDEST = {2: 32, 3: 24}  # voxels along the longest axis of the coarse maps, as Payer et al. 2019
+WIDEST = {
+    2: 32,
+    3: 24,
+}  # voxels along the longest axis of the coarse maps, as Payer et al. 2019; half of it where that takes long
 LARGEST_KERNEL = {2: 11, 3: 7}  # Payer et al., Medical Image Analysis 2019
 FEATURES = {2: 128, 3: 64}  # the same
 LEAST_FEATURES = 16
@@ -61,58 +68,28 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Scn:
-    """A spatial configuration branch: from coarse maps of all landmarks to coarse maps of where each should be.
-
-    Args:
-        form: plain convolutions, or a small U-Net where they would have to be too large.
-        factor: by which maps are made coarser, for each axis of the patch.
-        kernel: edge of the convolutions.
-        layers: hidden convolutions, or levels of the U-Net.
-        features: channels between them.
-        combine: what is done with the two maps: logits added, or maps multiplied.
-    """
-
-    form: Literal["convolutions", "unet"]
-    factor: tuple[int, ...]
-    kernel: int
-    layers: int
-    features: int
-    combine: Literal["add", "multiply"]
-
-
-@dataclass(frozen=True)
 class ScnChoice:
-    """The branch, or None for none, and why; and why it is as it is, empty for none."""
+    """The branch, or None for none, and why; and why it is as it is, by the names of its fields, empty for none."""
 
-    scn: Scn | None
+    scn: ScnPlan | None
     reason: str
-    scn_reason: str
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
 def target_sigma(facts: LandmarkFacts, spacing: Sequence[float]) -> TargetSigma:
-    """1.5 voxels along each axis, fewer where landmarks are close to each other, but at least one.
+    """1.5 voxels along each axis. Each landmark has a map of its own, so that targets of neighbours may overlap.
 
     Args:
-        spacing: mm, of the network's grid.
+        spacing: mm, of the maps that the network makes.
     """
-    wanted = [SIGMA_VOXELS * s for s in spacing]
-    usual = f"{number(SIGMA_VOXELS)} voxels of {numbers(spacing)} mm: narrow for precision, wide enough to be seen on the grid"
-    if facts.close_mm is None:
-        return TargetSigma(tuple(wanted), usual)
-    most = facts.close_mm / NEIGHBOUR_PART
-    near = f"{number(facts.close_mm)} mm, as close as one landmark in ten is to the next"
-    if most >= max(wanted):
-        return TargetSigma(tuple(wanted), f"{usual}, and at most a third of {near}")
-    sigma = tuple(min(w, max(most, LEAST_SIGMA_VOXELS * s)) for w, s in zip(wanted, spacing))
-    reason = f"{number(SIGMA_VOXELS)} voxels of {numbers(spacing)} mm, but at most a third of {near}"
-    if any(x > most for x in sigma):
-        reason += ", and at least one voxel"
-    return TargetSigma(sigma, reason)
+    reason = f"{number(SIGMA_VOXELS)} voxels of {numbers(spacing)} mm: narrow for precision, wide enough to be seen on the grid"
+    if facts.close_mm is not None:
+        reason += f"; one landmark in ten is less than {number(facts.close_mm)} mm from the next, which has a map of its own"
+    return TargetSigma(tuple(SIGMA_VOXELS * s for s in spacing), reason)
 
 
 def plan_context(facts: LandmarkFacts, cases: Sequence[CasePoints], patch: Triple, spacing: Sequence[float]) -> Context:
-    """Whether the network can see all landmarks of a case together, or a coarser stage must see them first.
+    """Whether the network can see all landmarks of a case together.
 
     Args:
         patch, spacing: voxels and mm along (z, y, x); one voxel through the slices of a 2D network.
@@ -130,7 +107,8 @@ def plan_context(facts: LandmarkFacts, cases: Sequence[CasePoints], patch: Tripl
     return Context(
         False,
         coarser,
-        f"{seen}: a stage at {number(coarser)} times the spacing comes first, which shows them in {percent(MOST_CASES)}",
+        f"{seen}: windows overlap, and each sees some of them; {number(coarser)} times the spacing would show them in "
+        f"{percent(MOST_CASES)}",
     )
 
 
@@ -140,36 +118,39 @@ def plan_scn(
     patch: Triple,
     spacing: Sequence[float],
     network_macs: float,
+    slice_axis: int | None = None,
     swapped: float | None = None,
 ) -> ScnChoice:
     """Whether landmarks should be told apart by where the others are (Payer et al. 2019), and how.
 
     Args:
-        patch, spacing: as in `plan_context`.
+        patch, spacing: as in `plan_context`, but of the maps that the network makes.
+        slice_axis: the axis through the slices of a 2D network.
         network_macs: multiply-accumulates of the network on a patch.
         swapped: share of the predictions of a trained network that are nearer to another landmark, if one was evaluated.
     """
     patch_mm = [n * s for n, s in zip(patch, spacing)]
     off = _why_not(facts, cases, patch_mm)
     if off:
-        return ScnChoice(None, off, "")
+        return ScnChoice(None, off)
     points, reason = _weigh(facts, swapped)
     if points < ENOUGH:
-        return ScnChoice(None, f"no spatial configuration branch: {reason}", "")
-    scn, scn_reason = _shape(facts, patch, spacing, network_macs)
-    return ScnChoice(scn, f"a spatial configuration branch: {reason}", scn_reason)
+        return ScnChoice(None, f"{NO_SCN}{reason}")
+    axes = [axis for axis in range(3) if axis != slice_axis]
+    scn, reasons = _shape(facts, patch, spacing, axes, network_macs)
+    return ScnChoice(scn, f"a spatial configuration branch: {reason}", reasons)
 
 
-def scn_macs(scn: Scn, n_landmarks: int, patch: Sequence[int]) -> float:
-    """Multiply-accumulates of the branch on a patch with as many axes as the factor; those of a U-Net as at its finest level."""
-    per_voxel = 2 * n_landmarks * scn.features + (scn.layers - 1) * scn.features**2
-    coarse = prod(n // f for n, f in zip(patch, scn.factor))
-    return float(scn.kernel ** len(scn.factor) * per_voxel * coarse)
+def scn_macs(scn: ScnPlan, n_landmarks: int, size: Sequence[int]) -> float:
+    """Multiply-accumulates of a branch that is fed maps of `size`, one number an axis of the factor."""
+    return float(sum(c.inputs * c.outputs * c.voxels * c.taps for c in scn_layers(scn, size, n_landmarks, 0)))
 
 
 def _why_not(facts: LandmarkFacts, cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> str:
     """The reason that rules a branch out, or nothing."""
-    no, n = "no spatial configuration branch: ", len(facts.landmarks)
+    no, n = NO_SCN, len(facts.landmarks)
+    if not WITH_SCN:
+        return f"{no}off for all datasets"
     if n < FEWEST:
         return f"{no}{n} landmarks are fewer than {FEWEST} and make no arrangement"
     seen = covisibility(cases, patch_mm)
@@ -213,35 +194,44 @@ def _weigh(facts: LandmarkFacts, swapped: float | None) -> tuple[int, str]:
     return points, f"{points} points of {ENOUGH} needed: " + "; ".join(said)
 
 
-def _shape(facts: LandmarkFacts, patch: Triple, spacing: Sequence[float], network_macs: float) -> tuple[Scn, str]:
-    axes = [axis for axis in range(3) if patch[axis] > 1]
-    ndim = len(axes)
+def _shape(
+    facts: LandmarkFacts, patch: Triple, spacing: Sequence[float], axes: Sequence[int], network_macs: float
+) -> tuple[ScnPlan, dict[str, str]]:
+    """The branch for those axes of the patch, and the reasons for its fields.
+
+    What takes too much work gets fewer features first, then maps that are twice as coarse.
+    """
+    ndim, n = len(axes), len(facts.landmarks)
     sizes, steps = [patch[axis] for axis in axes], [spacing[axis] for axis in axes]
-    factor = _factors(sizes, steps, WIDEST[ndim])
-    coarse = [n // f for n, f in zip(sizes, factor)]
-    spread = [min(facts.extent_mm[a] / (s * f), n) for a, s, f, n in zip(axes, steps, factor, coarse)]
-    reach = ceil(max(spread))
-    kernel = next((k for k in range(3, LARGEST_KERNEL[ndim] + 1, 2) if _sees(k) >= reach), None)
-    form: Literal["convolutions", "unet"] = "unet" if kernel is None else "convolutions"
-    features = FEATURES[ndim]
-    n = len(facts.landmarks)
-
-    def made(width: int) -> Scn:
-        return Scn(form, factor, kernel or 3, HIDDEN_LAYERS, width, "add")
-
-    while features > LEAST_FEATURES and scn_macs(made(features), n, sizes) > MOST_WORK * network_macs:
-        features //= 2
-    scn = made(features)
+    for widest, features in product((WIDEST[ndim], WIDEST[ndim] // 2), _halves(FEATURES[ndim], LEAST_FEATURES)):
+        factor = _factors(sizes, steps, widest)
+        coarse = [size // f for size, f in zip(sizes, factor)]
+        spread = [min(facts.extent_mm[a] / (s * f), c) for a, s, f, c in zip(axes, steps, factor, coarse)]
+        reach = ceil(max(spread))
+        kernel = next((k for k in range(3, LARGEST_KERNEL[ndim] + 1, 2) if _sees(k) >= reach), None)
+        form: ScnForm = "unet" if kernel is None else "convolutions"
+        scn = ScnPlan(form, "maps", factor, kernel or 3, HIDDEN_LAYERS, features, "logit_sum")
+        if scn_macs(scn, n, sizes) <= MOST_WORK * network_macs:
+            break
     sees = (
-        f"{HIDDEN_LAYERS + 1} convolutions of {scn.kernel} see {_sees(scn.kernel)} of them"
-        if kernel
-        else f"convolutions of {LARGEST_KERNEL[ndim]} would see {_sees(LARGEST_KERNEL[ndim])} of them, so a small U-Net does it"
+        f"{HIDDEN_LAYERS + 1} convolutions of {scn.kernel} see {_sees(scn.kernel)} coarse voxels, landmarks spread over {reach}"
     )
-    reason = (
-        f"coarse maps of {size(coarse)} voxels, on which the landmarks spread over {reach}; {sees}; {features} channels take "
-        f"{billions(scn_macs(scn, n, sizes))} multiply-accumulates beside the {billions(network_macs)} of the network"
-    )
-    return scn, reason
+    large = f"convolutions of {LARGEST_KERNEL[ndim]} would see {_sees(LARGEST_KERNEL[ndim])} coarse voxels, too few for"
+    return scn, {
+        "form": "convolutions over the maps of all landmarks" if kernel else f"{large} {reach}: a small U-Net does it",
+        "input": "maps tell where a landmark may be, and the branch need not know more (Payer et al. 2019)",
+        "factor": f"coarse maps of {size(coarse)} voxels",
+        "kernel": sees if kernel else "small, since the U-Net sees far",
+        "layers": f"{HIDDEN_LAYERS} (Payer et al. 2019)",
+        "features": f"{features} channels take {billions(scn_macs(scn, n, sizes))} multiply-accumulates beside the "
+        f"{billions(network_macs)} of the network",
+        "combine": "logits are added, so that a branch that says nothing changes nothing",
+    }
+
+
+def _halves(most: int, least: int) -> list[int]:
+    """`most`, half of it, and so on down to `least`."""
+    return [most >> i for i in range((most // least).bit_length())]
 
 
 def _sees(kernel: int) -> int:
@@ -256,7 +246,7 @@ def _factors(sizes: Sequence[int], spacing: Sequence[float], widest: int) -> tup
     """
     edge_mm = max(n * s for n, s in zip(sizes, spacing)) / widest
     while True:
-        factors = tuple(2 ** max(0, ceil(log2(edge_mm / s) - 1e-9)) for s in spacing)
+        factors = tuple(2 ** max(0, ceil(log2(edge_mm / s) - 1e-9)) if n > 1 else 1 for n, s in zip(sizes, spacing))
         if all(n % f == 0 for n, f in zip(sizes, factors)):
             return factors
         edge_mm /= 2

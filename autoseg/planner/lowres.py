@@ -9,7 +9,7 @@ from math import prod
 from autoseg.planner.architecture import Architecture, plan_architecture
 from autoseg.planner.processor import Budget, most_voxels
 from autoseg.planner.sample import Sample
-from autoseg.planner.spacing import coarsest_first
+from autoseg.planner.spacing import coarser, coarsest_first
 from autoseg.planner.wording import number, numbers
 
 COVER = 0.25  # share of the median case that a patch covers, so that the network knows where in the body it is
@@ -47,7 +47,7 @@ def plan_lowres(
     places = [order.index(a) for a in range(3)]
     now = tuple(spacing[a] for a in order)
     while True:
-        now = _coarser(now)
+        now = coarser(now, STEP)
         ratios = [spacing[a] / t for a, t in zip(order, now)]
         sizes = [r * shape[a] for r, a in zip(ratios, order)]
         voxels = prod(sizes)
@@ -68,9 +68,3 @@ def plan_lowres(
         "their place in the body, and quicker to predict with; fine borders need 3d_fullres"
     )
     return LowRes(coarse, coarse_shape, chosen, reason)
-
-
-def _coarser(spacing: Sequence[float]) -> tuple[float, ...]:
-    """3 % along the axes that are more than twice as fine as the coarsest; along all of them where there is none."""
-    fine = [max(spacing) / s > 2 for s in spacing]
-    return tuple(s * STEP if f or not any(fine) else s for s, f in zip(spacing, fine))

@@ -139,7 +139,7 @@ def fits_memory(sample: Sample, reference: Reference, memory_gb: float, topology
     """Whether the smallest batch fits: by nnU-Net's measure, the weights by themselves, and all that training takes."""
     maps = sample.elements(topology) <= reference.largest_sample
     fixed = sample.fixed_gb(topology) <= FIXED_SHARE * memory_gb
-    return maps and fixed and sample.training_gb(topology, MIN_BATCH) <= _overdraft(sample) * memory_gb
+    return maps and fixed and sample.training_gb(topology, MIN_BATCH) <= overdraft(sample) * memory_gb
 
 
 def _most(sample: Sample, memory_gb: float, topology: Topology) -> int:
@@ -147,15 +147,16 @@ def _most(sample: Sample, memory_gb: float, topology: Topology) -> int:
     nnU-Net's measure leaves out what the loss takes."""
     empty = sample.training_gb(topology, 0)
     each = sample.training_gb(topology, 1) - empty
-    return max(MIN_BATCH, floor((_overdraft(sample) * memory_gb - empty) / each))
+    return max(MIN_BATCH, floor((overdraft(sample) * memory_gb - empty) / each))
 
 
-def _overdraft(sample: Sample) -> float:
+def overdraft(sample: Sample) -> float:
+    """What the smallest batch may take, as a share of the memory."""
     return sample.family.overdraft if sample.device == "cuda" else 1.0
 
 
 def _too_little(sample: Sample, memory_gb: float, topology: Topology) -> TooLittleMemory:
     maps = sample.family.memory_for(len(topology.patch_size), sample.elements(topology))
-    training = sample.training_gb(topology, MIN_BATCH) / _overdraft(sample)
+    training = sample.training_gb(topology, MIN_BATCH) / overdraft(sample)
     needed = max(maps, sample.fixed_gb(topology) / FIXED_SHARE, training)
     return TooLittleMemory(topology.patch_size, memory_gb, ceil(100 * needed) / 100)  # rounded up, so that it is enough

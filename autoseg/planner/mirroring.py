@@ -6,15 +6,22 @@ from collections.abc import Sequence
 
 from autoseg.facts import CaseFacts
 from autoseg.labels import LabelSet
+from autoseg.landmarks import NO_LANDMARKS, LandmarkSet
 from autoseg.laterality import laterality
 from autoseg.planner.spacing import AXES
 from autoseg.planner.wording import percent
 
+UPRIGHT = "landmarks know top from bottom and front from back"
 MIXED_ABOVE = 0.1  # share of the cases that lie the other way round; a header or two may be wrong in any dataset
 
 
 def mirror_axes(
-    labels: LabelSet, cases: Sequence[CaseFacts], ndim: int, device: str, slice_axis: int | None = None
+    labels: LabelSet,
+    cases: Sequence[CaseFacts],
+    ndim: int,
+    device: str,
+    slice_axis: int | None = None,
+    landmarks: LandmarkSet = NO_LANDMARKS,
 ) -> tuple[tuple[int, ...], str]:
     """Axes of the (z, y, x) array that are mirrored, and why.
 
@@ -30,12 +37,19 @@ def mirror_axes(
     is which: a mirror would make up what is not there.
     y: only in 2D images across z, which may be of anything, and only if no structure is named after a place like 'upper'.
     z: never.
+
+    With landmarks y, too, is never mirrored, and x only if landmarks swap with partners on the other side. Landmarks alone are
+    then mirrored on a CPU as well, since their datasets are small.
     """
+    if landmarks.names and not labels.names:
+        return _of_landmarks(landmarks, slice_axis)
     if device == "cpu" and ndim == 3:
         return (
             (),
             "3D cases are not mirrored on a CPU: time is short there, both for learning a second side and for predicting twice",
         )
+    if landmarks.names and not landmarks.pairs:
+        return _of_landmarks(landmarks, slice_axis)
     axes, reasons = [], []
     x_mirrored, x_reason = _across(labels, cases) if slice_axis != 2 else (False, "x is not mirrored: it runs through the slices")
     if x_mirrored:
@@ -43,16 +57,33 @@ def mirror_axes(
     reasons.append(x_reason)
     placed = [name for name in (labels.names_direction(0), labels.names_direction(1)) if name]
     others = [axis for axis in (1, 0) if axis != slice_axis and (ndim == 3 or slice_axis or axis == 1)]
-    if ndim == 2 and not slice_axis and not placed:
+    if ndim == 2 and not slice_axis and not placed and not landmarks.names:
         axes.insert(0, 1)
         reasons.append("y is mirrored: no structure of these 2D images is named after a place from top to bottom")
     else:
         causes = [f"'{name}' is named after its place" for name in dict.fromkeys(placed)]
+        if landmarks.names:
+            causes.append(UPRIGHT)
         if ndim == 3 or slice_axis:
             causes.insert(0, "in canonical orientation a body is never upside down or back to front")
         are = "are" if len(others) > 1 else "is"
         reasons.append(f"{' and '.join(AXES[a] for a in others)} {are} not mirrored: " + ", ".join(causes))
     return tuple(axes), "; ".join(reasons)
+
+
+def _of_landmarks(landmarks: LandmarkSet, slice_axis: int | None) -> tuple[tuple[int, ...], str]:
+    """What the landmarks allow."""
+    if slice_axis == 2:
+        return (), f"x is not mirrored: it runs through the slices; others are not: {UPRIGHT}"
+    if not landmarks.pairs:
+        return (), f"no axis is mirrored: no landmark is known to have a partner on the other side, and {UPRIGHT}"
+    first, second = landmarks.pairs[0]
+    n = len(landmarks.pairs)
+    several = f"{n} pairs such as " if n > 1 else ""
+    return (2,), (
+        f"x is mirrored, {several}'{first}' and '{second}' swap names: so few cases become twice as many; other axes are not: "
+        f"{UPRIGHT}"
+    )
 
 
 def _across(labels: LabelSet, cases: Sequence[CaseFacts]) -> tuple[bool, str]:

@@ -28,8 +28,15 @@ def from_nnunet(name: str, description: Description, found: dict[str, Any], sour
         source: that file, for messages.
 
     Raises:
-        DataError: a key is missing or holds something else than nnU-Net writes.
+        DataError: a key is missing or holds something else than nnU-Net writes; there are landmarks, which it knows nothing of.
     """
+    if description.landmarks.names:
+        raise DataError(
+            "nnU-Net's fingerprint does not tell where landmarks are",
+            file=source,
+            found=f"{len(description.landmarks)} landmarks in dataset.json",
+            fix="plan from the images: autoseg plan_and_preprocess -d DATASET",
+        )
     spacings = _triples(_of(found, "spacings", source), "spacings", source)
     shapes = _triples(_of(found, "shapes_after_crop", source), "shapes_after_crop", source)
     if not spacings or len(spacings) != len(shapes):

@@ -24,7 +24,7 @@ def plan_channel(fingerprint: Fingerprint, index: int) -> tuple[ChannelPlan, str
     normalization = BY_NAME.get(name.lower())
     if normalization == "ct":
         reason = (
-            "CT has absolute units: clipped to what 99 % of the structures' voxels show, "
+            f"CT has absolute units: clipped to what 99 % of {_whose(fingerprint)} show, "
             f"{number(seen.percentile_00_5)} to {number(seen.percentile_99_5)}, then scaled by their mean and standard deviation"
         )
     elif normalization:
@@ -53,6 +53,10 @@ def plan_channel(fingerprint: Fingerprint, index: int) -> tuple[ChannelPlan, str
     return plan, reason
 
 
+def _whose(fingerprint: Fingerprint) -> str:
+    return "the structures' voxels" if fingerprint.labels.names else "the voxels near landmarks"
+
+
 def _robust(fingerprint: Fingerprint, index: int, nonzero: bool) -> tuple[bool, str]:
     """Whether outliers dominate a channel, so that they must not count, and why; no reason where nothing is known."""
     tails = [case.tails[index] for case in fingerprint.cases if case.tails]
@@ -64,6 +68,7 @@ def _robust(fingerprint: Fingerprint, index: int, nonzero: bool) -> tuple[bool, 
     if spread >= ROBUST_BELOW:
         return False, f"; {found}: no outliers dominate"
     if cut >= CUT_BELOW:
-        return False, f"; {found}, but up to {percent(cut)} of a structure would be cut: it is what shines, and stays"
+        what = "a structure" if fingerprint.labels.names else "what is near landmarks"
+        return False, f"; {found}, but up to {percent(cut)} of {what} would be cut: it is what shines, and stays"
     why = f"less than {percent(ROBUST_BELOW)}, so a few voxels dominate: mean and standard deviation are taken so, outliers cut"
     return True, f"; {found}, {why}"

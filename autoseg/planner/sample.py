@@ -7,11 +7,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-from autoseg.footprint import BYTES_PER_WEIGHT, STEP_PASSES, conv_elements, multiply_accumulates, n_parameters, training_memory
-from autoseg.plan import Compute, DeviceKind, NetworkPlan
+from autoseg.footprint import (
+    BYTES_PER_WEIGHT,
+    STEP_PASSES,
+    LandmarkMaps,
+    TrainingMemory,
+    conv_elements,
+    multiply_accumulates,
+    n_parameters,
+    training_memory,
+)
+from autoseg.plan import Compute, DeviceKind, NetworkPlan, ScnPlan
 from autoseg.planner.family import Family
 from autoseg.planner.patch import MIN_BATCH
 from autoseg.planner.topology import SIMILAR, Topology
+
+HALVED_MAPS = True
+"""Whether a network for landmarks alone has no stage at full resolution. Positions are decoded to a fraction of a voxel; mouse
+skulls came out as well a step as with full maps of images twice as coarse, in half of the time."""
 
 DEEP = 2**20  # a stride after which a stage costs next to nothing
 
@@ -41,8 +54,10 @@ class Sample:
 
     Args:
         n_channels: of the images.
-        n_classes: structures and background.
+        n_classes: structures and background; 0 without label maps.
         spread: channels that the network makes of a label map in a channel more, in the second stage of a cascade.
+        n_landmarks: of which there is a map each.
+        scn: the branch that corrects these maps, once it is known.
     """
 
     n_channels: int
@@ -52,27 +67,39 @@ class Sample:
     device: DeviceKind
     compute: Compute
     spread: int = 0
+    n_landmarks: int = 0
+    scn: ScnPlan | None = None
+
+    @property
+    def maps(self) -> LandmarkMaps:
+        return LandmarkMaps(self.n_landmarks, self.scn)
+
+    def halves_first(self, topology: Topology) -> bool:
+        """Whether the network has no stage at full resolution."""
+        return HALVED_MAPS and not self.n_classes and len(topology.strides) > 2
 
     def network(self, topology: Topology) -> NetworkPlan:
         """The U-Net of this family and width: features doubled from stage to stage up to a maximum."""
-        n, most = len(topology.strides), self.width.most(len(topology.patch_size))
+        first = 1 if self.halves_first(topology) else 0
+        strides, kernel_sizes = topology.strides[first:], topology.kernel_sizes[first:]
+        n, most = len(strides), self.width.most(len(topology.patch_size))
         return NetworkPlan(
             kind=self.family.kind,
             features=tuple(min(self.width.base * 2**stage, most) for stage in range(n)),
-            strides=topology.strides,
-            kernel_sizes=topology.kernel_sizes,
+            strides=strides,
+            kernel_sizes=kernel_sizes,
             encoder_blocks=self.family.blocks(n),
             decoder_blocks=(min(self.width.decoder_blocks, self.family.decoder_blocks),) * (n - 1),
-            deep_supervision=True,
+            deep_supervision=self.n_classes > 0,
         )
 
     def elements(self, topology: Topology) -> int:
         """Convolution outputs, nnU-Net's measure of memory."""
-        return self._cost(topology).elements * _repeats(topology)
+        return self._cost(topology).elements * self._repeats(topology)
 
     def step_gmacs(self, topology: Topology, batch_size: int) -> float:
         """10⁹ multiply-accumulates of one training step."""
-        return STEP_PASSES * batch_size * self._cost(topology).multiply_accumulates * _repeats(topology) / 1e9
+        return STEP_PASSES * batch_size * self._cost(topology).multiply_accumulates * self._repeats(topology) / 1e9
 
     def fixed_gb(self, topology: Topology) -> float:
         """GB of the weights with all that the optimizer keeps of them, and of the images of the smallest batch."""
@@ -86,8 +113,10 @@ class Sample:
 
     def training_gb(self, topology: Topology, batch_size: int) -> float:
         """GB that training takes with all that belongs to it, see `footprint.training_memory`."""
+        if self.n_landmarks:
+            return _training_bytes(self, topology, batch_size) / 1e9
         cost = self._cost(topology)
-        return (cost.base_bytes + batch_size * cost.sample_bytes * _repeats(topology)) / 1e9
+        return (cost.base_bytes + batch_size * cost.sample_bytes * self._repeats(topology)) / 1e9
 
     def finest_stage(self, spacing: Sequence[float]) -> tuple[float, float]:
         """Convolution outputs, and 10⁹ multiply-accumulates of the smallest training step, for each voxel at full resolution.
@@ -102,12 +131,20 @@ class Sample:
         return self.elements(two_stages) / voxels, self.step_gmacs(two_stages, MIN_BATCH) / voxels
 
     def _cost(self, topology: Topology) -> _Cost:
-        return _smallest_cost(self, topology.strides, topology.kernel_sizes)
+        return _cost_of(self, self._part(topology), topology.strides, topology.kernel_sizes)
+
+    def _repeats(self, topology: Topology) -> int:
+        """Of how many parts that are counted a patch is made."""
+        return prod(topology.patch_size) // prod(self._part(topology))
+
+    def _part(self, topology: Topology) -> tuple[int, ...]:
+        """The smallest patch that the network can take; the whole patch if there is a branch, whose maps may be as coarse."""
+        return topology.patch_size if self.scn else topology.divisors
 
 
 @dataclass(frozen=True)
 class _Cost:
-    """Of the smallest patch that a network can take; larger ones cost in proportion, except for the weights."""
+    """Of a patch; larger ones cost in proportion, except for the weights."""
 
     elements: int
     multiply_accumulates: int
@@ -117,11 +154,10 @@ class _Cost:
 
 
 @lru_cache(maxsize=4096)  # planning tries hundreds of patches on a dozen networks
-def _smallest_cost(sample: Sample, strides: Rows, kernel_sizes: Rows) -> _Cost:
-    patch = tuple(prod(row[axis] for row in strides) for axis in range(len(strides[0])))
+def _cost_of(sample: Sample, patch: tuple[int, ...], strides: Rows, kernel_sizes: Rows) -> _Cost:
     network = sample.network(Topology(patch, strides, kernel_sizes))
-    about = (sample.seen_channels, sample.n_classes)
-    memory = training_memory(network, patch, 1, sample.n_channels, sample.n_classes, sample.compute, sample.device, sample.spread)
+    about = (sample.seen_channels, sample.n_classes, sample.maps)
+    memory = _training_memory(sample, network, patch, 1)
     base = memory.base + memory.slack * memory.weights
     return _Cost(
         elements=conv_elements(network, patch, *about),
@@ -132,6 +168,12 @@ def _smallest_cost(sample: Sample, strides: Rows, kernel_sizes: Rows) -> _Cost:
     )
 
 
-def _repeats(topology: Topology) -> int:
-    """How many smallest patches a patch is made of."""
-    return prod(topology.patch_size) // prod(topology.divisors)
+@lru_cache(maxsize=4096)
+def _training_bytes(sample: Sample, topology: Topology, batch_size: int) -> float:
+    """Of the whole batch: what the loss of landmarks takes is not in proportion to the patch."""
+    return _training_memory(sample, sample.network(topology), topology.patch_size, batch_size).total
+
+
+def _training_memory(sample: Sample, network: NetworkPlan, patch: tuple[int, ...], batch_size: int) -> TrainingMemory:
+    seen = (sample.n_channels, sample.n_classes, sample.compute, sample.device, sample.spread, sample.maps)
+    return training_memory(network, patch, batch_size, *seen)

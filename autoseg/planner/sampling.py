@@ -12,6 +12,8 @@ from autoseg.plan import SamplingKind
 from autoseg.planner.wording import percent
 
 FOREGROUND_FRACTION = 0.33  # nnU-Net
+LANDMARK_FRACTION = 0.5  # a convention, not measured
+ON_LANDMARKS = "half of the patches are placed on a landmark, the others anywhere: they teach where none is"
 MOST_FOREGROUND = 0.5  # with two thirds on structures trainings came out worse (benchmarks/results/sampling.md)
 LEAST_SHOWN = 0.05  # share of the patches that should show each structure: 25 of 500 an epoch. A convention, not measured
 RARE_BELOW = 0.5  # share of the cases: with cases drawn alike, a structure in fewer is drawn less than half as often as it could
@@ -34,6 +36,8 @@ def plan_sampling(
     Args:
         patch_size, spacing, shape: of the configuration's grid: voxels, mm, voxels of the median case.
     """
+    if not fingerprint.labels.names:
+        return Sampling("cases", "every case is as likely as any other", LANDMARK_FRACTION, ON_LANDMARKS)
     seen = [s for s in fingerprint.structures if s.n_cases]
     n_cases = len(fingerprint.cases)
     if not seen:  # nnU-Net's fingerprints do not tell

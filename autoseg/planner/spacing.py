@@ -73,3 +73,9 @@ def coarsest_first(spacing: Sequence[float]) -> tuple[int, ...]:
     """The order of axes in which nnU-Net plans: the coarsest one, then the others. It decides between equal axes only."""
     worst = int(np.argmax(spacing))
     return (worst, *(axis for axis in range(len(spacing)) if axis != worst))
+
+
+def coarser(spacing: Sequence[float], step: float) -> tuple[float, ...]:
+    """By a factor along the axes that are more than twice as fine as the coarsest; along all of them where there is none."""
+    fine = [max(spacing) / s > 2 for s in spacing]
+    return tuple(s * step if f or not any(fine) else s for s, f in zip(spacing, fine))

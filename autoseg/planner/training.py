@@ -9,12 +9,13 @@ from autoseg.planner.lowres import COVER
 from autoseg.planner.processor import Budget
 from autoseg.planner.wording import billions, percent, seconds
 
+UNUSED = "of no account: there are no label maps"
 STEPS = 50_000  # without a limit of time
 STEPS_PER_EPOCH = 250  # nnU-Net
 
 
 def plan_training(
-    mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: float, covered: float, slices: bool
+    mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: float, covered: float, slices: bool, labelled: bool = True
 ) -> tuple[TrainingPlan, dict[str, str]]:
     """How the network learns, with reasons by dotted key.
 
@@ -22,18 +23,20 @@ def plan_training(
         step_gmacs: 10⁹ multiply-accumulates of a step.
         covered: share of the median case that a patch shows.
         slices: whether patches are two-dimensional.
+        labelled: whether there are label maps.
     """
     plan, reasons = RECIPES[budget.recipe]()
     steps, step_s = plan.epochs * plan.steps_per_epoch, step_gmacs / budget.speed
-    batch_dice = slices or covered < COVER
+    batch_dice = labelled and (slices or covered < COVER)
     time = f"none was asked for; {steps} steps of about {step_s:.2g} s take about {seconds(steps * step_s)}"
     if budget.time_s is not None:
         time = f"asked for; about {budget.steps(step_s):.0f} steps of {step_s:.2g} s, and the validation"
+    loss = "cross entropy teaches every voxel, Dice makes small structures count as much as large ones (nnU-Net)"
     return replace(plan, time_s=budget.time_s, mirror_axes=mirror_axes, batch_dice=batch_dice), {
         "training.time_s": f"{time} at {billions(1e9 * budget.speed)} multiply-accumulates a second",
         **reasons,
-        "training.loss": "cross entropy teaches every voxel, Dice makes small structures count as much as large ones (nnU-Net)",
-        "training.batch_dice": _batch_dice_reason(covered, slices),
+        "training.loss": loss if labelled else UNUSED,
+        "training.batch_dice": _batch_dice_reason(covered, slices) if labelled else UNUSED,
     }
 
 
@@ -117,6 +120,8 @@ def plan_inference(mirror_axes: tuple[int, ...]) -> tuple[InferencePlan, dict[st
     }
 
 
-def plan_postprocess() -> tuple[tuple[PostprocessRule, ...], dict[str, str]]:
+def plan_postprocess(labelled: bool = True) -> tuple[tuple[PostprocessRule, ...], dict[str, str]]:
     """The rules that are tried, with their reason."""
+    if not labelled:
+        return (), {"postprocess": "there are no label maps to clean up"}
     return POSTPROCESS_RULES, {"postprocess": "tried on the validation cases, kept where the Dice rises (nnU-Net)"}
