@@ -253,9 +253,15 @@ class Model:
 
 
 def fresh_network(plan: Plan, configuration: Configuration, device: Device) -> UNet:
-    """The plan's network with new weights, on the device."""
+    """The plan's network with new weights, on the device.
+
+    Raises:
+        PlanError: the plan has a spatial configuration branch, which there is not yet.
+    """
     c, head = configuration, None
     if c.landmarks is not None:
+        if c.landmarks.scn is not None:
+            raise PlanError("networks have no spatial configuration branch yet", found="landmarks.scn", fix="set it to null")
         voxels = math.prod(map_size(c.network, c.patch.patch_size))
         head = PointHead(c.ndim, c.network.features[0], len(plan.data.landmarks), c.landmarks.loss, voxels)
     cascaded = c.previous is not None
