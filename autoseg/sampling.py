@@ -50,6 +50,8 @@ class Batch:
 class PatchSampler:
     """Draws batches from prepared cases as the plan says; `pinned` ones can be copied to a GPU while it computes.
 
+    Of `n` processes that share a batch, the one with the number `i`, for which `share` is (i, n), gets every n-th sample.
+
     The last samples of a batch, a share of `foreground_fraction`, show a structure. Where the plan's sampling is 'cases', they
     come from any case, and from one of the structures in it; where it is 'structures', a structure is drawn first, all alike,
     and then one of the cases that show it. The other samples come from anywhere in any case.
@@ -60,9 +62,10 @@ class PatchSampler:
     labels: LabelSet
     seed: int
     pinned: bool = False
+    share: tuple[int, int] = (0, 1)
 
     def batch(self, step: int) -> Batch:
-        """The batch of one step."""
+        """The batch of one step, or this process's share of it."""
         rng = np.random.default_rng([self.seed, step])
         size = self.configuration.patch.batch_size
         forced = size - round(size * (1 - self.configuration.patch.foreground_fraction))
@@ -74,7 +77,9 @@ class PatchSampler:
                 chosen[i] = showing[rng.integers(len(showing))]
             else:
                 targets[i] = _draw_structure(rng, chosen[i])
-        patches = [self._patch(rng, case, target) for case, target in zip(chosen, targets)]
+        own = range(size)[self.share[0] :: self.share[1]]
+        # a stream of its own for each sample, so that none needs to be made for the sake of the next
+        patches = [self._patch(np.random.default_rng([self.seed, step, 1 + i]), chosen[i], targets[i]) for i in own]
         image = torch.from_numpy(np.stack([p[0] for p in patches]))
         label = torch.from_numpy(np.stack([p[1] for p in patches]).astype(np.int64))
         axis = self.configuration.space.slice_axis
@@ -82,7 +87,7 @@ class PatchSampler:
             image, label = image.squeeze(2 + axis), label.squeeze(1 + axis)
         if self.pinned:
             image, label = image.pin_memory(), label.pin_memory()
-        return Batch(image, label, tuple(c.name for c in chosen))
+        return Batch(image, label, tuple(chosen[i].name for i in own))
 
     @cached_property
     def _showing(self) -> tuple[tuple[int, tuple[StoredCase, ...]], ...]:

@@ -24,7 +24,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "metrics", "nets"),
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
     ),
-    ("checkpoint", "dataset", "facts", "phantom", "postprocess", "prepare", "repeatable", "store"),
+    (
+        *("checkpoint", "compiling", "dataset", "events", "facts", "parallel", "phantom", "postprocess", "prepare"),
+        *("repeatable", "store"),
+    ),
     ("claim", "laterality", "pairs"),
     ("scan",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
@@ -39,7 +42,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 TORCH = {
-    *("checkpoint", "demo", "device", "interim", "losses", "model", "nets", "optimizers", "predict"),
+    *("checkpoint", "compiling", "demo", "device", "events", "interim", "losses", "model", "nets", "optimizers"),
+    *("parallel", "predict"),
     *("pretrained", "repeatable", "reporting", "rescue", "room", "running", "sampling", "step", "train", "validation", "windows"),
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
