@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from autoseg.checkpoint import save_weights
 from autoseg.history import Epoch, write_history
+from autoseg.parallel import is_first
 from autoseg.progress import duration, log
 from autoseg.rescue import has_collapsed, to_best
 from autoseg.running import Running
@@ -26,8 +27,11 @@ def report_epoch(run: Running, row: Epoch) -> bool:
     better = row.score is not None and (run.state.best is None or row.score > run.state.best)
     if better:
         run.state = replace(run.state, best=row.score)
-        save_weights(run.task.run / "best.safetensors", run.model.networks[0], run.state)
-    write_history(run.task.run, run.state.history)
+    if is_first():
+        if better:
+            save_weights(run.task.run / "best.safetensors", run.model.networks[0], run.state)
+        write_history(run.task.run, run.state.history)
+    run.events.add(row)
     if collapsed:
         to_best(run, row)
     else:

@@ -83,6 +83,8 @@ class _Patch:
 class PatchSampler:
     """Draws batches from prepared cases as the plan says; `pinned` ones can be copied to a GPU while it computes.
 
+    Of `n` processes that share a batch, the one with the number `i`, for which `share` is (i, n), gets every n-th sample.
+
     The last samples of a batch, a share of `foreground_fraction`, show a structure or a landmark, one as often as the other where
     there are both. Where the plan's sampling is 'cases', they come from any case, and from one of the structures in it; where it
     is 'structures', a structure is drawn first, all alike, and then one of the cases that show it. The other samples come from
@@ -96,10 +98,11 @@ class PatchSampler:
     labels: LabelSet
     seed: int
     pinned: bool = False
+    share: tuple[int, int] = (0, 1)
     landmarks: LandmarkSet = NO_LANDMARKS
 
     def batch(self, step: int) -> Batch:
-        """The batch of one step."""
+        """The batch of one step, or this process's share of it."""
         rng = np.random.default_rng([self.seed, step])
         size = self.configuration.patch.batch_size
         forced = size - round(size * (1 - self.configuration.patch.foreground_fraction))
@@ -113,17 +116,19 @@ class PatchSampler:
             else:
                 kinds = _either(rng, self._shown_by(chosen[i]))
                 targets[i] = int(rng.choice(kinds)) if kinds else None
-        patches = [self._patch(rng, case, target) for case, target in zip(chosen, targets)]
+        own = range(size)[self.share[0] :: self.share[1]]
+        # a stream of its own for each sample, so that none needs to be made for the sake of the next
+        patches = [self._patch(np.random.default_rng([self.seed, step, 1 + i]), chosen[i], targets[i]) for i in own]
         image = torch.from_numpy(np.stack([p.image for p in patches]))
         labels = [p.label for p in patches if p.label is not None]
-        label = torch.from_numpy(np.stack(labels).astype(np.int64)) if labels else torch.empty((size, 0), dtype=torch.int64)
+        label = torch.from_numpy(np.stack(labels).astype(np.int64)) if labels else torch.empty((len(own), 0), dtype=torch.int64)
         points = torch.from_numpy(np.stack([p.points for p in patches]).astype(np.float32))
         state = torch.from_numpy(np.stack([p.state for p in patches]))
         axis = self.configuration.space.slice_axis
         if axis is not None:
             image, label = image.squeeze(2 + axis), label.squeeze(1 + axis) if labels else label
             points = points[..., [a for a in range(3) if a != axis]]
-        batch = Batch(image, label, points, state, tuple(c.name for c in chosen))
+        batch = Batch(image, label, points, state, tuple(chosen[i].name for i in own))
         return batch.pinned() if self.pinned else batch
 
     @cached_property

@@ -10,6 +10,7 @@ import torch
 from autoseg.landmark_maps import landmark_loss
 from autoseg.losses import LOSSES, deep_supervision
 from autoseg.nets import Output
+from autoseg.parallel import average_gradients, gathered, mean, weighted
 from autoseg.rescue import NotFinite
 from autoseg.running import Running
 from autoseg.sampling import Batch, Loader
@@ -31,12 +32,13 @@ def step(run: Running, loader: Loader, progress: float) -> None:
     for group in run.optimizer.param_groups:
         group["lr"] = _learning_rate(run, progress) * group["scale"]
     with device.autocast():
-        outputs = run.network(image)
-    loss = total_loss(run, outputs, batch)
-    value = float(loss.detach())
+        outputs = run.forward(image)
+    loss = weighted(total_loss(run, outputs, batch), len(image), run.configuration.patch.batch_size)
+    value = mean(float(loss.detach()))
     _check_finite(value, "loss", run, batch)
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()
+    average_gradients(run.network.parameters())
     run.scaler.unscale_(run.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
     if not run.scaler.is_enabled():  # which itself leaves out steps whose gradients overflow
@@ -84,6 +86,6 @@ def _check_finite(value: float, what: str, run: Running, batch: Batch) -> None:
         raise NotFinite(
             f"the {what} is not finite",
             found=f"{value} at step {run.state.step}",
-            case=", ".join(batch.cases),
+            case=", ".join(gathered(batch.cases)),
             fix="look at the intensities of these cases; a lower training.learning_rate in the plan may help",
         )

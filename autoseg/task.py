@@ -28,6 +28,8 @@ class TrainTask:
         seed: of weights, sampling and augmentation.
         threads: that prepare batches; 0 for none. They change nothing but the time.
         deterministic: the same run gives the same numbers again, killed and continued or not (see `repeatable`).
+        tensorboard: write event files beside metrics.csv.
+        compiled: train with the network as torch compiles it, where that works.
     """
 
     dataset: str
@@ -42,6 +44,8 @@ class TrainTask:
     seed: int = 0
     threads: int = 1
     deterministic: bool = False
+    tensorboard: bool = False
+    compiled: bool = False
 
     @property
     def unit(self) -> Unit:

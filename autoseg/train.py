@@ -16,6 +16,7 @@ from autoseg.files import write_text
 from autoseg.history import Epoch, epochs_without_gain
 from autoseg.interim import LAST_SECONDS, NO_SCORES, expected_validation, interim_score
 from autoseg.landmarks import State
+from autoseg.parallel import decided, decided_score, is_first, rank, size, wait, yes
 from autoseg.plan import load_plan
 from autoseg.pretrained import Pretrained
 from autoseg.progress import duration, log
@@ -134,17 +135,22 @@ def _train(
         sum(p.numel() for p in run.network.parameters()) / 1e6,
         (duration(run.budget.seconds) if run.budget.seconds else f"{run.budget.epochs} epochs") + (" more" if extend else ""),
     )
-    if is_finished(task.run):
+    if is_first() and is_finished(task.run):
         run.save()
         write_text(task.run / "run.json", to_json(replace(load_run(task.run), finished=False)))
     try:
         with run.stopping:
             with out_of_memory("a plan for less memory: autoseg plan_and_preprocess --replan --memory GB"):
                 stopped = _learn(run, training, validation)
-            return _finish(run, training, validation, stopped)
+            if is_first():
+                _finish(run, training, validation, stopped)
+        wait()
+        return load_run(task.run)
     except KeyboardInterrupt:
         log.warning("stopped; the same command continues at step %d", run.state.step)
         raise
+    finally:
+        run.events.close()
 
 
 def _skipped(task: TrainTask) -> RunRecord:
@@ -173,20 +179,20 @@ def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase
         Why it ended before the budget was spent, if it did.
     """
     run.state = replace(run.state, reserve=max(run.state.reserve, LAST_SECONDS))
-    if run.progress() < 1:  # what is there has been predicted with other weights
+    if is_first() and run.progress() < 1:  # what is there has been predicted with other weights
         shutil.rmtree(run.task.run / "validation", ignore_errors=True)
     try:
         if run.state.step == 0:  # so that there is a way back, and a full disk is known before hours of work
             run.save()
         with Loader(_sampler(run, training), run.state.step, run.task.threads) as loader:
-            while run.progress() < 1:
+            while decided(run.progress()) < 1:
                 stale = epochs_without_gain(run.state.history[run.state.began.epochs :])
                 if run.state.patience and stale >= run.state.patience:
                     what = "better case Dice" if run.task.plan.data.labels.names else "smaller error of landmarks"
                     log.warning("no %s in %d epochs: validating", what, stale)
                     return f"no {what} in {stale} epochs"
                 if _epoch(run, loader, training, validation):
-                    return run.stopping.reason
+                    return run.stopping.reason or "the first process was told to stop"
     except KeyboardInterrupt:
         if not run.task.deterministic:
             run.save()
@@ -205,7 +211,7 @@ def _epoch(run: Running, loader: Loader, training: list[StoredCase], validation:
         Whether the user has told the run to stop.
     """
     began, waited, steps = time.monotonic(), loader.waited, 0
-    while (progress := run.progress()) < 1:
+    while (progress := decided(run.progress())) < 1:
         try:
             step(run, loader, progress)
         except NotFinite as error:
@@ -213,24 +219,24 @@ def _epoch(run: Running, loader: Loader, training: list[StoredCase], validation:
             loader.rewind(_sampler(run, training), run.state.step)
             continue
         steps += 1
-        stopped = run.stopping.asked() and run.progress() < 1
-        if not stopped and not run.epoch_is_over():
+        stopped = yes(run.stopping.asked() and run.progress() < 1)
+        if not stopped and not yes(run.epoch_is_over()):
             if time.monotonic() - run.saved > SAVE_EVERY and not run.task.deterministic:
                 run.save()
             continue
         seconds = time.monotonic() - began
-        scores = NO_SCORES if stopped else interim_score(run, validation, seconds, steps)
+        scores = interim_score(run, validation, seconds, steps) if is_first() and not stopped else NO_SCORES
         row = Epoch(
             epoch=len(run.state.history) + 1,
             step=run.state.step,
             seconds=run.elapsed,
             learning_rate=run.optimizer.param_groups[0]["lr"] / run.optimizer.param_groups[0]["scale"],
             train_loss=run.state.loss_total / run.state.loss_steps,
-            case_dice=scores.dice,
+            case_dice=decided_score(scores.dice),
             step_seconds=seconds / steps,
             data_wait=(loader.waited - waited) / seconds,
             peak_ram_gb=peak_ram_gb(),
-            case_mre=scores.mre,
+            case_mre=decided_score(scores.mre),
         )
         if report_epoch(run, row):
             loader.rewind(_sampler(run, training), run.state.step)
@@ -242,10 +248,10 @@ def _sampler(run: Running, training: list[StoredCase]) -> PatchSampler:
     """Draws other batches after each rollback: it may have been the batch."""
     seed, pinned = run.state.seed + 1000003 * run.state.rollbacks, run.model.device.place.type == "cuda"
     data = run.task.plan.data
-    return PatchSampler(training, run.configuration, data.labels, seed, pinned, data.landmarks)
+    return PatchSampler(training, run.configuration, data.labels, seed, pinned, (rank(), size()), data.landmarks)
 
 
-def _finish(run: Running, training: list[StoredCase], validation: list[StoredCase], stopped: str | None) -> RunRecord:
+def _finish(run: Running, training: list[StoredCase], validation: list[StoredCase], stopped: str | None) -> None:
     """Validates on the prepared cases and writes run.json."""
     task, prepared = run.task, {case.name for case in validation}
     stored = (*training, *validation)
@@ -277,4 +283,3 @@ def _finish(run: Running, training: list[StoredCase], validation: list[StoredCas
         thresholds=result.thresholds,
     )
     write_text(task.run / "run.json", to_json(record))
-    return record

@@ -106,7 +106,7 @@ def bench(work: Path, kills: int, epochs: int, seed: int) -> str:
     lines = ["| kill | after s | epochs done | steps | loss of the last one |", "| ---: | ---: | ---: | ---: | ---: |"]
     for i in range(kills):
         left = seconds * (1 - len(rows(parts)) / epochs)
-        after = rng.uniform(0, 2 * (START + left / (kills - i)))
+        after = rng.uniform(0, 2 * (START + left / (kills - i + 2)))
         if not kill_after(after, command(data, work / "parts", epochs)):
             lines.append("| finished before | | | | |")
             break

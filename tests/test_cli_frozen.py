@@ -43,6 +43,8 @@ COMMANDS = {
         ("restart", "--restart", False),
         ("seed", "--seed", False),
         ("deterministic", "--deterministic", False),
+        ("tensorboard", "--tensorboard", False),
+        ("compile", "--compile", False),
     },
     "predict": {
         *(MODEL, DEVICE, ROOT, WORKERS, QUIET, JSON),

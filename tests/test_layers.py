@@ -26,7 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
     ),
     (
-        *("checkpoint", "dataset", "facts", "landmark_maps", "landmark_summary", "phantom", "postprocess", "prepare"),
+        *("checkpoint", "compiling", "dataset", "events", "facts", "landmark_maps", "landmark_summary", "parallel", "phantom"),
+        *("postprocess", "prepare"),
         *("repeatable", "store"),
     ),
     ("claim", "laterality", "pairs"),
@@ -43,7 +44,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 TORCH = {
-    *("checkpoint", "demo", "device", "heatmaps", "interim", "landmark_maps", "losses", "model", "nets", "optimizers", "predict"),
+    *("checkpoint", "compiling", "demo", "device", "events", "heatmaps", "interim", "landmark_maps", "losses", "model", "nets"),
+    *("optimizers", "parallel", "predict"),
     *("pretrained", "repeatable", "reporting", "rescue", "room", "running", "sampling", "step", "train", "validation", "windows"),
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
