@@ -17,7 +17,7 @@ from autoseg.dataset import Case, case_name
 from autoseg.errors import GeometryError, UsageError, some
 from autoseg.files import sha256
 from autoseg.folds import Folds
-from autoseg.io import read_label_map
+from autoseg.io import image_ending, read_label_map
 from autoseg.lock import alone_in
 from autoseg.placement import Prepared
 from autoseg.plan import Plan
@@ -51,7 +51,7 @@ class Cascade:
             UsageError: a fold is not trained yet, or there is no label map at all.
         """
         found = {
-            fold: {case_name(p): p for p in sorted((self.runs / f"fold_{fold}" / "validation").glob("*")) if p.is_file()}
+            fold: {case_name(p): p for p in sorted((self.runs / f"fold_{fold}" / "validation").glob("*")) if image_ending(p)}
             for fold in folds.names
             if fold != "all" and is_finished(self.runs / f"fold_{fold}")
         }

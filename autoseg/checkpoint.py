@@ -64,7 +64,11 @@ class State:
         reserve: seconds kept for the final validation.
         interim: number of validation cases scored along the way, 0 before the first time.
         rollbacks: how often training went wrong and was set back; each time halves the learning rate.
-        patience: scored epochs without a better case Dice after which training ends; None for no such limit.
+        best: score of the best epoch (see `Epoch.score`); None before the first.
+        patience: scored epochs without a better score after which training ends; None for no such limit.
+        loss_total, loss_steps: sum of the losses since the last report, and how many they are.
+        scale_steps: steps since the loss scale was last changed.
+        threads: that the network has computed on; with another number the last digits would differ. 0 where it is not told.
     """
 
     budget_seconds: float | None
@@ -74,13 +78,17 @@ class State:
     elapsed: float
     reserve: float
     interim: int
-    best: float
+    best: float | None
     loss_scale: float
     history: tuple[Epoch, ...]
     began: Beginning = Beginning()
     patience: int | None = None
     rollbacks: int = 0
     transfer: Transfer | None = None
+    loss_total: float = 0.0
+    loss_steps: int = 0
+    scale_steps: int = 0
+    threads: int = 0
 
 
 def save_weights(path: Path, averaged: nn.Module, state: State) -> None:

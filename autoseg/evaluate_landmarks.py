@@ -19,7 +19,7 @@ from autoseg.records import to_json
 
 STAGE = "evaluate"
 SHOWN_RADII = (2.0, 4.0)  # of those in the report, in tables that are read; all of them if neither is
-PER_CASE, PER_LANDMARK, SUMMARY = "landmarks_per_case.csv", "landmarks.csv", "landmarks_summary.json"
+PER_CASE, PER_LANDMARK, SUMMARY = "landmarks_per_case.csv", "landmarks_summary.csv", "landmarks_summary.json"
 _CASE_COLUMNS = ("landmark", "state", "error", "error_voxels", "nearest")
 
 
@@ -38,8 +38,9 @@ def evaluate_landmarks(
 ) -> LandmarkReport:
     """Scores every pair, taking one at a time.
 
-    Writes to the folder `out`: `landmarks_per_case.csv` (one row a case and landmark, empty where undefined), `landmarks.csv`
-    (one row a landmark) and `landmarks_summary.json`. What counts when a landmark is missing stands in `landmark_metrics`.
+    Writes to the folder `out`: `landmarks_per_case.csv` (one row a case and landmark, empty where undefined),
+    `landmarks_summary.csv` (one row a landmark) and `landmarks_summary.json`. What counts when a landmark is missing stands in
+    `landmark_metrics`.
 
     Args:
         failures: gets pairs whose landmarks are not those of the first one that was scored.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,13 @@ def atomic_path(target: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # what went wrong above must not be hidden by a clean-up that fails, too
             temporary.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes the temporary files that killed processes have left anywhere in a folder which no other process writes to."""
+    for path in folder.rglob(".*"):
+        if re.match(r"\.\d+-", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -9,33 +9,37 @@ from dataclasses import replace
 from autoseg.footprint import STEP_PASSES
 from autoseg.running import Running
 from autoseg.store import StoredCase
-from autoseg.validation import case_dice
+from autoseg.validation import CaseScores, case_scores
 
-INTERIM_SHARE = 0.05  # of the training time that case Dice along the way is meant to take; at twice that it is left out
+INTERIM_SHARE = 0.05  # of the training time that scores along the way are meant to take; at twice that it is left out
 INTERIM_FREE = 3.0  # seconds of it that need no excuse
 INTERIM_CASES = 8
+NO_SCORES = CaseScores(None, None)
 LAST_SECONDS = 3.0  # for writing the results
 VALIDATION_SHARE = 0.25  # of a time budget at most for the final validation, so that large cases leave time to learn
 
 
-def interim_score(run: Running, validation: list[StoredCase], epoch_seconds: float, steps: int) -> float | None:
-    """Case Dice of a few validation cases: as many as 5 % of the first epoch pays for, at least one, the same ones ever after.
+def interim_score(run: Running, validation: list[StoredCase], epoch_seconds: float, steps: int) -> CaseScores:
+    """Scores of a few validation cases: as many as 5 % of the first epoch pays for, at least one, the same ones ever after.
 
-    None where there are no cases, or where they are so large that scoring would take a tenth of the time, or has done so
-    already. What it takes also tells how much time must be kept for the final validation.
+    No scores where there are no cases, or where they are so large that scoring would take a tenth of the time, or has done so
+    already. What it takes also tells how much time must be kept for the final validation. In a deterministic run no clock
+    decides, but the number of windows.
 
     Args:
         epoch_seconds, steps: what the epoch took, and how many steps it had.
     """
-    spent = sum(row.case_dice is not None for row in run.state.history) * run.state.interim * run.case_seconds
+    if run.task.deterministic:
+        return _score_cases(run, validation, count) if (count := _affordable_windows(run, validation)) else NO_SCORES
+    spent = sum(row.score is not None for row in run.state.history) * run.state.interim * run.case_seconds
     if not validation or spent > max(INTERIM_FREE, 2 * INTERIM_SHARE * run.elapsed):
-        return None
+        return NO_SCORES
     if not run.state.interim and run.budget.seconds is not None:
         step = epoch_seconds / steps / run.configuration.patch.batch_size
         run.case_seconds = run.model.n_windows(validation[0].shape) * step / STEP_PASSES
         if run.case_seconds > 2 * INTERIM_SHARE * run.budget.seconds:
             _keep_for_validation(run, len(validation))
-            return None
+            return NO_SCORES
     count = run.state.interim or 1
     score = _score_cases(run, validation, count)
     if not run.state.interim:
@@ -45,6 +49,17 @@ def interim_score(run: Running, validation: list[StoredCase], epoch_seconds: flo
         score = score if count == 1 else _score_cases(run, validation, count)
     _keep_for_validation(run, len(validation))
     return score
+
+
+def _affordable_windows(run: Running, validation: list[StoredCase]) -> int:
+    """Number of cases that 5 % of an epoch pays for, where a step costs as much as three passes over its batch."""
+    if not validation:
+        return 0
+    passes = STEP_PASSES * run.configuration.patch.batch_size * run.configuration.training.steps_per_epoch
+    affordable = INTERIM_SHARE * passes / run.model.n_windows(validation[0].shape)
+    count = min(len(validation), INTERIM_CASES, int(affordable)) or int(2 * affordable >= 1)
+    run.state = replace(run.state, interim=count)
+    return count
 
 
 def expected_validation(run: Running) -> tuple[float, float]:
@@ -61,10 +76,10 @@ def _keep_for_validation(run: Running, n_cases: int) -> None:
     run.state = replace(run.state, reserve=min(reserve, most))
 
 
-def _score_cases(run: Running, validation: list[StoredCase], count: int) -> float | None:
-    """Case Dice of `count` cases from all over the list; notes what one of them takes."""
+def _score_cases(run: Running, validation: list[StoredCase], count: int) -> CaseScores:
+    """Scores of `count` cases from all over the list; notes what one of them takes."""
     began = time.monotonic()
     cases = [validation[i * len(validation) // count] for i in range(count)]
-    score = case_dice(run.model, cases, run.task.plan.data.labels)
+    score = case_scores(run.model, cases)
     run.case_seconds = (time.monotonic() - began) / count
     return score

@@ -1,11 +1,12 @@
-"""A trained model: networks of one or more folds, ready to turn a prepared case into logits."""
+"""A trained model: networks of one or more folds, ready to turn a case into label maps and landmarks."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,55 +16,100 @@ from torch import Tensor
 from autoseg.checkpoint import load_weights
 from autoseg.device import Device, out_of_memory
 from autoseg.errors import PlanError, UsageError
+from autoseg.footprint import map_size
+from autoseg.heatmaps import Peaks, at_size
 from autoseg.image import Image, LabelMap
-from autoseg.nets import UNet, build_network
+from autoseg.landmark_maps import read_maps
+from autoseg.landmarks import Landmarks, State
+from autoseg.nets import PointHead, UNet, build_network
 from autoseg.placement import Placement
 from autoseg.plan import Configuration, Plan, load_plan
 from autoseg.prepare import prepare, prepare_labels, restore_labels, restore_probabilities
-from autoseg.runs import RunRecord, folds_of, load_run
+from autoseg.runs import RunRecord, common_thresholds, folds_of, load_run
 from autoseg.windows import fitted_window, predict_volume, window_starts
 
 NEVER = -1e4  # a logit whose probability is zero in every precision, and that still averages and interpolates
+MAPS_AT_ONCE = 2**31  # bytes: of landmarks that take more, some are predicted first and the others in further passes
 _one_at_a_time = threading.Lock()  # case threads share one network; torch uses every core for each forward anyway
 
 
 @dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says about an image, as far as it has learnt it.
+
+    Args:
+        labels: (Z, Y, X) class indices on the image's grid; None without structures.
+        probabilities: (K, Z, Y, X) of the classes on the image's grid; None unless wanted.
+        landmarks: world mm; None without landmarks.
+    """
+
+    labels: np.ndarray | None
+    probabilities: np.ndarray | None
+    landmarks: Landmarks | None
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """What the networks say about a prepared case.
+
+    Args:
+        logits: (K, Z, Y, X) float32 of the classes; None without structures.
+        peaks: of the landmarks' maps, in voxels (z, y, x) of the prepared case; None without landmarks.
+    """
+
+    logits: np.ndarray | None
+    peaks: Peaks | None
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
-    """Networks that are averaged, and the plan they follow; `previous` is the stage before, if there is one."""
+    """Networks that are averaged, and the plan they follow.
+
+    Args:
+        previous: the stage before, if there is one.
+        thresholds: for each landmark the probability of presence from which it counts as present; empty means that all do.
+    """
 
     networks: tuple[UNet, ...]
     plan: Plan
     configuration: Configuration
     device: Device
     previous: Model | None = None
+    thresholds: tuple[float, ...] = ()
 
-    def predict_image(self, image: Image, mirror: bool, probabilities: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
-        """(Z, Y, X) class indices of an image as it was read, and (K, Z, Y, X) `probabilities` if wanted, both on its grid."""
+    def predict_image(self, image: Image, mirror: bool, probabilities: bool = False) -> Prediction:
+        """What there is to say about an image as it was read; `probabilities` of the classes only if wanted."""
         prepared = prepare(image, None, self.plan.data, self.configuration.space)
         first = None
         if self.previous is not None:
-            coarse = LabelMap(self.previous.predict_image(image, mirror)[0], image.grid, self.plan.data.labels)
-            first = prepare_labels(coarse, prepared.placement, self.configuration.space)
-        return self.segment(prepared.image, prepared.placement, mirror, first, probabilities)
+            coarse = self.previous.predict_image(image, mirror).labels
+            assert coarse is not None
+            label_map = LabelMap(coarse, image.grid, self.plan.data.labels)
+            first = prepare_labels(label_map, prepared.placement, self.configuration.space)
+        return self.predict_prepared(prepared.image, prepared.placement, mirror, first, probabilities)
 
-    def segment(
+    def predict_prepared(
         self,
         image: np.ndarray,
         placement: Placement,
         mirror: bool,
         previous: np.ndarray | None = None,
         probabilities: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """(Z, Y, X) class indices of a prepared case, and (K, Z, Y, X) `probabilities` if wanted, both on the source grid.
+    ) -> Prediction:
+        """The same of a prepared case.
 
         The logits of one case live at a time, whatever the number of threads: they are by far the largest arrays. For the
-        arguments see `logits`.
+        arguments see `look`.
         """
         with _one_at_a_time, out_of_memory("--device cpu, or a machine with more memory"):
-            logits = self.logits(image, mirror, previous)
-            return restore_labels(logits, placement), restore_probabilities(logits, placement) if probabilities else None
+            raw = self.look(image, mirror, previous)
+            landmarks = None if raw.peaks is None else self._landmarks(raw.peaks, placement)
+            if raw.logits is None:
+                return Prediction(None, None, landmarks)
+            shares = restore_probabilities(raw.logits, placement) if probabilities else None
+            return Prediction(restore_labels(raw.logits, placement), shares, landmarks)
 
-    def logits(self, image: np.ndarray, mirror: bool, previous: np.ndarray | None = None) -> np.ndarray:
+    def look(self, image: np.ndarray, mirror: bool, previous: np.ndarray | None = None) -> Raw:
         """Sliding window over one prepared case. Not to be called from several threads at once.
 
         Args:
@@ -72,25 +118,106 @@ class Model:
             previous: (Z, Y, X) class indices of the stage before, on the same grid, where the plan has one.
 
         Returns:
-            (K, Z, Y, X) float32, the mean over networks.
+            Means over networks: of logits, and of maps before their peaks are read.
         """
-        labels = self.plan.data.labels
-        c = self.configuration
+        groups = list(self._groups(image.shape[1:]))
+        n_classes = self.plan.data.n_classes
+        if not groups:
+            return Raw(self.logits(image, mirror, previous), None)
+        logits, found = None, []
+        for i, group in enumerate(groups):
+            wanted = n_classes if i == 0 else 0
+            volume = self._volume(image, mirror, previous, wanted > 0, group)
+            if wanted:
+                logits = volume[:wanted].numpy()
+            found.append(self._peaks(volume[wanted:], image.shape[1:]))
+        order = np.argsort([i for group in groups for i in group])
+        points, presence, confidence = (
+            np.concatenate([getattr(p, part) for p in found])[order] for part in ("points", "presence", "confidence")
+        )
+        return Raw(logits, Peaks(points, presence, confidence))
+
+    def logits(self, image: np.ndarray, mirror: bool, previous: np.ndarray | None = None) -> np.ndarray:
+        """(K, Z, Y, X) float32 of the classes alone; see `look`."""
+        return self._volume(image, mirror, previous, True, ()).numpy()
+
+    def _volume(
+        self, image: np.ndarray, mirror: bool, previous: np.ndarray | None, classes: bool, landmarks: Sequence[int]
+    ) -> Tensor:
+        """Logits of the classes, if wanted, and behind them the maps of `landmarks`, among which are the partners of all."""
+        data, c = self.plan.data, self.configuration
+        n_classes = data.n_classes if classes else 0
+        partners = [n_classes + list(landmarks).index(data.landmarks.mirrored[i]) for i in landmarks]
         assert (previous is not None) == (c.previous is not None)
         seen = image if previous is None else np.concatenate([image, previous[None]], dtype=np.float32, casting="unsafe")
         volume = torch.from_numpy(seen.astype(np.float32, copy=False))
         return predict_volume(
             volume,
-            self._forward,
+            partial(self._forward, classes=classes, landmarks=landmarks),
             fitted_window(volume.shape[1:], c.window, c.divisors),
-            labels.n_classes,
+            n_classes + len(landmarks),
             c.inference.overlap,
             c.patch.batch_size,
             c.inference.mirror_axes if mirror else (),
-            labels.mirrored,
+            [*data.labels.mirrored[:n_classes], *partners],
             self.device.place,
             self._swap_sides if previous is not None else None,
-        ).numpy()
+            self._strides,
+        )
+
+    @property
+    def _strides(self) -> tuple[int, int, int]:
+        """Voxels for one of the networks' output, along (z, y, x)."""
+        return self.configuration.space.in_volume(self.configuration.network.strides[0], 1)
+
+    def _groups(self, shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """Numbers of the landmarks, in groups whose maps fit into memory at once; partners stay together.
+
+        Held are the maps of a case and, of the windows of a batch, those of one view and the sum over views.
+        """
+        c, mirrored = self.configuration, self.plan.data.landmarks.mirrored
+        window = fitted_window(shape, c.window, c.divisors)
+        windows = min(c.patch.batch_size, self.n_windows(shape)) * math.prod(window)
+        most = MAPS_AT_ONCE * math.prod(self._strides) // (4 * (max(math.prod(shape), math.prod(window)) + 2 * windows))
+        group: list[int] = []
+        for i, partner in enumerate(mirrored):
+            if partner < i:  # is there already
+                continue
+            if group and len(group) + 1 + (partner > i) > most:
+                yield tuple(group)
+                group = []
+            group += [i] if partner == i else [i, partner]
+        if group:
+            yield tuple(group)
+
+    def _peaks(self, maps: Tensor, shape: Sequence[int]) -> Peaks:
+        """Where (N, Z, Y, X) maps peak, in voxels of a prepared case of `shape`.
+
+        Slices of a 2D network know nothing of each other: of each landmark the one counts in which it is most probably present.
+        """
+        plan, axis = self.configuration.landmarks, self.configuration.space.slice_axis
+        assert plan is not None
+        if axis is None or maps.shape[1 + axis] == 1:
+            peaks = read_maps(maps, plan.loss)
+        else:
+            slices = maps.movedim(1 + axis, 1)
+            n, count = slices.shape[:2]
+            flat = read_maps(slices.flatten(0, 1), plan.loss)
+            best = flat.presence.reshape(n, count).argmax(1)
+            row = np.arange(n) * count + best
+            points = np.insert(flat.points[row], axis, best, axis=1)
+            peaks = Peaks(points, flat.presence[row], flat.confidence[row])
+        size = [n * s for n, s in zip(maps.shape[1:], self._strides)]
+        fine = at_size(torch.from_numpy(peaks.points), maps.shape[1:], size).numpy()
+        return Peaks(fine, peaks.presence, peaks.confidence)
+
+    def _landmarks(self, peaks: Peaks, placement: Placement) -> Landmarks:
+        """Peaks of a prepared case as landmarks of the case."""
+        present = peaks.presence >= np.array(self.thresholds or [0.0] * len(peaks.points))
+        points = placement.to_world(peaks.points)
+        points[~present] = np.nan
+        state = np.where(present, State.PRESENT, State.ABSENT)
+        return Landmarks(self.plan.data.landmarks.names, points, state, peaks.presence)
 
     def n_windows(self, shape: Sequence[int]) -> int:
         """Windows that one pass over a prepared case of `shape` takes, without mirroring."""
@@ -103,23 +230,42 @@ class Model:
         swapped = torch.tensor(self.plan.data.labels.mirrored, device=batch.device, dtype=batch.dtype)
         return torch.cat([batch[:, :-1], swapped[batch[:, -1:].long()]], dim=1)
 
-    def _forward(self, batch: Tensor) -> Tensor:
+    def _forward(self, batch: Tensor, classes: bool, landmarks: Sequence[int]) -> Tensor:
         axis = self.configuration.space.slice_axis
         seen = batch if axis is None else batch.squeeze(2 + axis)
         with torch.inference_mode(), self.device.autocast():
-            total = self.networks[0](seen)[0].float()
+            total = self._heads(self.networks[0], seen, classes, landmarks)
             for network in self.networks[1:]:
-                total = total + network(seen)[0].float()
+                total = total + self._heads(network, seen, classes, landmarks)
         mean = total / len(self.networks)
         names = self.plan.data.labels.names
-        mean[:, [names.index(name) + 1 for name in self.plan.data.unseen]] = NEVER
+        if classes:
+            mean[:, [names.index(name) + 1 for name in self.plan.data.unseen]] = NEVER
         return mean.contiguous() if axis is None else mean.unsqueeze(2 + axis).contiguous()
+
+    @staticmethod
+    def _heads(network: UNet, batch: Tensor, classes: bool, landmarks: Sequence[int]) -> Tensor:
+        """Logits of the classes, if wanted, and maps of landmarks, as channels of one tensor."""
+        output = network(batch, landmarks)
+        if output.maps is None:
+            return output.logits[0].float()
+        return torch.cat([output.logits[0].float(), output.maps], dim=1) if classes else output.maps
 
 
 def fresh_network(plan: Plan, configuration: Configuration, device: Device) -> UNet:
-    """The plan's network with new weights, on the device."""
-    cascaded = configuration.previous is not None
-    network = build_network(configuration.network, len(plan.data.channels), plan.data.labels.n_classes, cascaded)
+    """The plan's network with new weights, on the device.
+
+    Raises:
+        PlanError: the plan has a spatial configuration branch, which there is not yet.
+    """
+    c, head = configuration, None
+    if c.landmarks is not None:
+        if c.landmarks.scn is not None:
+            raise PlanError("networks have no spatial configuration branch yet", found="landmarks.scn", fix="set it to null")
+        voxels = math.prod(map_size(c.network, c.patch.patch_size))
+        head = PointHead(c.ndim, c.network.features[0], len(plan.data.landmarks), c.landmarks.loss, voxels)
+    cascaded = c.previous is not None
+    network = build_network(c.network, len(plan.data.channels), plan.data.n_classes, cascaded, head)
     return network.to(device.place)
 
 
@@ -151,4 +297,5 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
         network = fresh_network(plan, configuration, device)
         load_weights(run / "last.safetensors", network)
         networks.append(network.eval())
-    return Model(tuple(networks), plan, configuration, device, previous), records
+    thresholds = common_thresholds(records, plan.data.landmarks.names)
+    return Model(tuple(networks), plan, configuration, device, previous, thresholds), records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,11 +25,28 @@ class Placement:
     crop: Box
     target: Grid
 
+    def to_voxels(self, points_mm: np.ndarray) -> np.ndarray:
+        """(N, 3) world points (x, y, z) mm as fractional voxels (z, y, x) of the prepared grid, inside it or not."""
+        return self.target.world_to_index(points_mm)
+
+    def to_world(self, voxels: np.ndarray) -> np.ndarray:
+        """The inverse of `to_voxels`."""
+        return self.target.index_to_world(voxels)
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What a network sees of a case: `image` (C, Z, Y, X) float16 and `label` (Z, Y, X) class indices, or None."""
+    """What a network sees of a case.
+
+    Args:
+        image: (C, Z, Y, X) float16.
+        label: (Z, Y, X) class indices, or None.
+        points: (N, 3) of the landmarks, fractional voxels (z, y, x) of the prepared grid, also outside it; NaN unless present.
+        state: (N,) of `landmarks.State`.
+    """
 
     image: np.ndarray
     label: np.ndarray | None
     placement: Placement
+    points: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))
+    state: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoseg.errors import DataError, GeometryError
+from autoseg.errors import DataError, GeometryError, LabelError
 from autoseg.geometry import AxisMap, Box, Grid, Triple, resampled_shape
 from autoseg.image import Image, LabelMap
+from autoseg.landmarks import Landmarks, State
 from autoseg.normalize import MASKED, normalize
 from autoseg.placement import Placement, Prepared
 from autoseg.plan import DataPlan, SpacePlan
@@ -22,15 +23,24 @@ _DIRECTION_TOLERANCE = 1.0  # degrees; float32 headers differ by 1e-5 degrees, a
 _ORIGIN_TOLERANCE = 0.1  # voxels
 
 
-def prepare(image: Image, label: LabelMap | None, data: DataPlan, space: SpacePlan) -> Prepared:
+def prepare(
+    image: Image, label: LabelMap | None, data: DataPlan, space: SpacePlan, landmarks: Landmarks | None = None
+) -> Prepared:
     """Brings one case to canonical orientation, crops, normalises and resamples it.
 
     `label` must lie on the same voxels, see `check_pair`. For 2D the slices stay as they are, each is resampled in its plane.
 
+    Args:
+        landmarks: of the case, those of `data` in the same order; None if nothing is known of any. The crop leaves out none.
+
     Raises:
         DataError: another number of channels than planned; intensities that the normalisation cannot take.
         GeometryError: image and label map differ in shape.
+        LabelError: other landmarks than planned.
     """
+    names = data.landmarks.names
+    if landmarks is not None and landmarks.names != names:
+        raise LabelError("landmarks differ from the plan", found=", ".join(landmarks.names), allowed=", ".join(names))
     if len(image.data) != len(data.channels):
         raise DataError("number of channels differs from the plan", found=len(image.data), allowed=len(data.channels))
     if label is not None and label.grid.shape != image.grid.shape:
@@ -47,7 +57,11 @@ def prepare(image: Image, label: LabelMap | None, data: DataPlan, space: SpacePl
         normalised = resample_image(normalised, shape, _orders(cropped, space, space.image_order))
     placement = Placement(image.grid, axes, crop, cropped.with_shape(shape))
     indices = None if label is None else prepare_labels(label, placement, space)
-    return Prepared(normalised.astype(np.float16), indices, placement)
+    points, state = np.full((len(names), 3), np.nan), np.full(len(names), State.UNLABELLED, dtype=np.int64)
+    if landmarks is not None:
+        state[:] = landmarks.state
+        points[landmarks.present] = placement.to_voxels(landmarks.points_mm[landmarks.present])
+    return Prepared(normalised.astype(np.float16), indices, placement, points, state)
 
 
 def prepare_labels(label: LabelMap, placement: Placement, space: SpacePlan) -> np.ndarray:

@@ -52,15 +52,19 @@ def preprocess(
 
     Raises:
         UsageError: the plan has no such configuration.
-        PlanError: the plan was made for other structures than the dataset now names.
+        PlanError: the plan was made for other structures or landmarks than the dataset now names.
     """
-    if dataset.labels != plan.data.labels:
-        raise PlanError(
-            "the plan was made for other structures",
-            found=", ".join(dataset.labels.names),
-            allowed=", ".join(plan.data.labels.names),
-            fix="autoseg plan --replan, or put the labels in dataset.json back",
-        )
+    for what, found, planned in (
+        ("structures", dataset.labels, plan.data.labels),
+        ("landmarks", dataset.landmarks, plan.data.landmarks),
+    ):
+        if found != planned:
+            raise PlanError(
+                f"the plan was made for other {what}",
+                found=", ".join(found.names),
+                allowed=", ".join(planned.names),
+                fix=f"autoseg plan --replan, or put the {'labels' if what == 'structures' else what} in dataset.json back",
+            )
     with alone_in(folder):
         source = reader or PairReader(dataset)
         space = plan.configuration(configuration)[1].space
@@ -76,7 +80,8 @@ def preprocess(
         def work(case: Case) -> None:
             remove_case(folder, case.name)  # first, so that a case that fails now does not live on in its old form
             pair = source.read(case)
-            write_case(folder, case.name, prepare(pair.image, pair.label_map, plan.data, space), wanted[case.name])
+            prepared = prepare(pair.image, pair.label_map, plan.data, space, pair.landmarks)
+            write_case(folder, case.name, prepared, wanted[case.name])
 
         done = [case.name for case, _ in run_cases(work, outdated, f"preprocess {configuration}", failures, workers)]
         return PreprocessReport(tuple(sorted(done)), tuple(sorted(reused)), tuple(removed))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from autoseg.checkpoint import AVERAGED, Transfer, read_tensors
 from autoseg.errors import UsageError
-from autoseg.plan import load_plan
+from autoseg.plan import DataPlan, load_plan
 from autoseg.progress import log
 
 
@@ -46,21 +46,26 @@ def asked_weights(model: Path | None, freeze: bool) -> Pretrained | None:
     return Pretrained(model, freeze) if model else None
 
 
-def take_weights(network: nn.Module, wish: Pretrained, structures: tuple[str, ...]) -> Transfer:
+def take_weights(network: nn.Module, wish: Pretrained, data: DataPlan) -> Transfer:
     """Copies every averaged weight whose name and shape fit, and says in a line what was and what was not.
 
-    The output heads are not taken from a model that has learnt other structures, even if it has learnt as many.
+    The output heads are not taken from a model that has learnt other structures or landmarks, even if it has learnt as many.
+
+    Args:
+        data: what the network is to learn.
 
     Raises:
         UsageError: nothing fits; or everything does, and all of it is to stay as it is.
         DataError: damaged weights.
     """
     given, own = read_tensors(wish.file, AVERAGED), network.state_dict()
-    same = load_plan(wish.model / "plan.json").data.labels.names == structures
+    learnt = load_plan(wish.model / "plan.json").data
+    pairs = (("heads.", learnt.labels, data.labels), ("point_head.", learnt.landmarks, data.landmarks))
+    others = tuple(prefix for prefix, before, now in pairs if before.names != now.names)
     taken = {
         name: given[name]
         for name, weight in own.items()
-        if name in given and given[name].shape == weight.shape and (same or not name.startswith("heads."))
+        if name in given and given[name].shape == weight.shape and not name.startswith(others)
     }
     left = [
         name

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from autoseg.checkpoint import AVERAGED, load_state, load_training, load_weights
 from autoseg.errors import DataError
+from autoseg.history import Epoch
 from autoseg.progress import log
 from autoseg.running import Running
 
 MOST_ROLLBACKS = 3
 COLLAPSED = 0.1  # of the best case Dice so far; less is a collapse …
 WORTH_SAVING = 0.05  # … if the best was more than this, which networks that have not begun to learn do not reach
+LOST = 0.25
+"""Of the diagonal of a patch: landmarks that are so far off in the mean, and ten times as far as in the best epoch, are a
+collapse where there are no label maps. Places drawn at random are off by more, a few that are mistaken for each other by less."""
 
 
 class NotFinite(DataError):
@@ -29,28 +34,44 @@ def to_last_save(run: Running, error: NotFinite) -> None:
     with run.stopping.shielded():
         last = run.task.run / "last.safetensors"
         load_training(last, run.network, run.model.networks[0], run.optimizer)
-        run.state = replace(run.state, step=load_state(last).step, rollbacks=run.state.rollbacks + 1)
+        saved = load_state(last)
+        state = replace(run.state, step=saved.step, loss_total=saved.loss_total, loss_steps=saved.loss_steps)
+        run.state = replace(state, rollbacks=state.rollbacks + 1)
         run.save()
     _tell(run, f"{error.problem} ({error.found}, cases {error.case})", f"step {run.state.step}")
 
 
-def has_collapsed(run: Running, case_dice: float | None) -> bool:
-    """Whether the network has come to predict (almost) nothing but background, after it had been better."""
-    return case_dice is not None and run.state.best > WORTH_SAVING and case_dice < COLLAPSED * run.state.best
+def has_collapsed(run: Running, row: Epoch) -> bool:
+    """Whether the network has come to predict (almost) nothing but background, or landmarks anywhere, after it was better."""
+    best = run.state.best
+    if best is None:
+        return False
+    if row.case_dice is not None:
+        return best > WORTH_SAVING and row.case_dice < COLLAPSED * best
+    if row.case_mre is not None:
+        c = run.configuration
+        diagonal = math.hypot(*(n * mm for n, mm in zip(c.patch.patch_size, c.space.spacing_mm)))
+        return row.case_mre > max(-best / COLLAPSED, LOST * diagonal)
+    return False
 
 
-def to_best(run: Running, case_dice: float | None) -> None:
-    """The averaged weights of best.safetensors, and an optimizer that remembers nothing; steps and curve go on.
+def to_best(run: Running, row: Epoch) -> None:
+    """The averaged weights of best.safetensors, and an optimizer that remembers nothing; steps and curve go on. Saves.
 
     last.safetensors would not do: the collapse may have begun before it was written.
 
     Raises:
         DataError: this has been tried often enough.
     """
-    problem = f"case Dice has fallen from {run.state.best:.3f} to {case_dice:.3f}"
+    best = run.state.best or 0.0
+    if row.case_dice is None:
+        what = "has come to find landmarks no better than by chance"
+        problem = f"the error of landmarks has risen from {-best:.3g} to {row.case_mre:.3g} {run.task.unit}"
+    else:
+        what, problem = "has come to predict background only", f"case Dice has fallen from {best:.3f} to {row.case_dice:.3f}"
     if run.state.rollbacks >= MOST_ROLLBACKS:
         raise DataError(
-            "the network has come to predict background only",
+            f"the network {what}",
             file=run.task.run,
             found=f"{problem} at step {run.state.step}, after {MOST_ROLLBACKS} attempts with a lower learning rate",
             fix="a lower training.learning_rate in the plan, then --restart",

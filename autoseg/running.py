@@ -10,14 +10,19 @@ from statistics import median
 import torch
 
 from autoseg.checkpoint import Beginning, State, Transfer, load_state, load_training, save_training
+from autoseg.compiling import Forward, compiled
 from autoseg.device import Device
 from autoseg.errors import PlanError, UsageError
+from autoseg.events import Events
+from autoseg.files import remove_leftovers
 from autoseg.model import Model, fresh_network
 from autoseg.notes import plan_differences
 from autoseg.optimizers import make_optimizer
+from autoseg.parallel import check_share, is_first, rank, size, wait
 from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
 from autoseg.pretrained import Pretrained, take_weights
 from autoseg.progress import duration, log
+from autoseg.repeatable import check_repeatable
 from autoseg.runs import is_finished
 from autoseg.schedule import RunBudget
 from autoseg.stopping import Stopping
@@ -30,6 +35,7 @@ class Running:
 
     Args:
         model: the averaged weights.
+        forward: the network, or what it has been compiled to.
         case_seconds: what a case took when it was last scored along the way; 0 before the first time.
     """
 
@@ -38,10 +44,12 @@ class Running:
     budget: RunBudget
     model: Model
     network: torch.nn.Module
+    forward: Forward
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     state: State
     stopping: Stopping
+    events: Events
     began: float = field(default_factory=lambda: time.monotonic())
     saved: float = field(default_factory=lambda: time.monotonic())
     case_seconds: float = 0.0
@@ -69,7 +77,10 @@ class Running:
         return int(self.progress() * self.budget.n_epochs + 1e-9) > len(self.state.history) - self.state.began.epochs
 
     def save(self) -> None:
-        now = replace(self.state, elapsed=self.elapsed, loss_scale=float(self.scaler.get_scale()))
+        if not is_first():
+            return
+        scale, steps = float(self.scaler.get_scale()), int(self.scaler.state_dict().get("_growth_tracker", 0))
+        now = replace(self.state, elapsed=self.elapsed, loss_scale=scale, scale_steps=steps)
         save_training(self.task.run / "last.safetensors", self.network, self.model.networks[0], self.optimizer, now)
         self.saved = time.monotonic()
 
@@ -92,20 +103,23 @@ def set_up(
 
     Raises:
         PlanError: the run in the folder follows another plan.
-        UsageError: to be extended, but not finished; or begun with other weights.
+        UsageError: to be extended, but not finished; or begun with other weights; or a deterministic run that is limited by time.
     """
     _, configuration = task.plan.configuration(task.configuration)
+    check_share(configuration.patch.batch_size)
     torch.manual_seed(task.seed)
     network = fresh_network(task.plan, configuration, device)
     seconds, epochs = configuration.training.time_s, configuration.training.epochs
-    state = State(seconds, epochs if seconds is None else None, task.seed, 0, 0.0, 0.0, 0, -1.0, 2.0**16, ())
+    state = State(seconds, epochs if seconds is None else None, task.seed, 0, 0.0, 0.0, 0, None, 2.0**16, ())
     last = task.run / "last.safetensors"
+    if is_first():
+        remove_leftovers(task.run)
     if last.is_file():
         state = load_state(last)
         _check_plan(task)
         _check_weights(state.transfer, pretrained, task)
     elif pretrained:
-        state = replace(state, transfer=take_weights(network, pretrained, task.plan.data.labels.names))
+        state = replace(state, transfer=take_weights(network, pretrained, task.plan.data))
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = _optimizer(network, configuration.training, state.transfer)
     if last.is_file():
@@ -114,11 +128,29 @@ def set_up(
     if extend:
         state = _extended(state, task, budget)
     budget = budget or RunBudget(state.budget_seconds, state.budget_epochs)
+    if task.deterministic:
+        check_repeatable(budget)
+        torch.set_num_threads(state.threads or torch.get_num_threads())
     state = replace(state, budget_seconds=budget.seconds, budget_epochs=budget.epochs, patience=patience or state.patience)
+    state = replace(state, threads=torch.get_num_threads())
     scaler = torch.amp.GradScaler(device.place.type, init_scale=state.loss_scale, enabled=device.needs_scaler)
+    if scaler.is_enabled():
+        scaler.load_state_dict({**scaler.state_dict(), "_growth_tracker": state.scale_steps})
     model = Model((averaged,), task.plan, configuration, device)
-    save_plan(task.plan, task.run / "plan.json")
-    return Running(task, configuration, budget, model, network, optimizer, scaler, state, Stopping(task.run))
+    events = Events(task.run, task.tensorboard and is_first(), state.step)
+    forward = compiled(network, _example(task.plan, configuration, device), device) if task.compiled else network
+    if is_first():
+        save_plan(task.plan, task.run / "plan.json")
+    stopping = Stopping(task.run, follows=not is_first())
+    wait()  # all have read what the first will write over
+    return Running(task, configuration, budget, model, network, forward, optimizer, scaler, state, stopping, events)
+
+
+def _example(plan: Plan, configuration: Configuration, device: Device) -> torch.Tensor:
+    """Zeros of the shape that the batches of this process have."""
+    patches = len(range(configuration.patch.batch_size)[rank() :: size()])
+    channels = len(plan.data.channels) + (configuration.previous is not None)
+    return torch.zeros(patches, channels, *configuration.patch.patch_size, device=device.place)
 
 
 def _extended(state: State, task: TrainTask, budget: RunBudget | None) -> State:

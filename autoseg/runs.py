@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 from autoseg.errors import UsageError
+from autoseg.landmark_summary import Unit
 from autoseg.postprocess import Rule
 from autoseg.records import from_json
 
@@ -17,6 +19,9 @@ class RunRecord:
 
     `stopped` says why the training ended before its budget was spent, if it did; `pretrained` what it began with; `step_s` how
     many seconds a step took, in the part that was trained last if it was interrupted or extended; 0 where nothing is known.
+
+    Landmarks: mean errors in `unit`, over the cases in which a landmark is present and was found; `mre` is the mean over
+    landmarks. `thresholds` holds, of those that some cases lack, the probability from which they count as present.
     """
 
     dataset: str
@@ -32,6 +37,10 @@ class RunRecord:
     stopped: str | None = None
     pretrained: str | None = None
     step_s: float = 0.0
+    mre: float | None = None
+    unit: Unit = "mm"
+    landmark_mre: dict[str, float | None] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
 
 
 def load_run(run: Path) -> RunRecord:
@@ -70,3 +79,24 @@ def folds_of(model: Path) -> tuple[Path, ...]:
 def common_rules(records: Sequence[RunRecord]) -> tuple[Rule, ...]:
     """The component rules that every fold chose, in the first fold's order."""
     return tuple(r for r in records[0].postprocess if all(r in other.postprocess for other in records))
+
+
+def common_thresholds(records: Sequence[RunRecord], landmarks: Sequence[str]) -> tuple[float, ...]:
+    """For each landmark the probability from which it counts as present: the mean over the folds, 0 for what no case lacks."""
+    given = [[r.thresholds[name] for r in records if name in r.thresholds] for name in landmarks]
+    return tuple(fmean(values) if values else 0.0 for values in given)
+
+
+def record_table(record: RunRecord) -> str:
+    """Scores of a fold as aligned text: a line a structure, a line a landmark, and the means."""
+    lines = [f"{name:24} Dice {_number(dice, '.3f')}" for name, dice in record.structure_dice.items()]
+    if lines or not record.landmark_mre:
+        lines.append(f"{'mean':24} Dice {_number(record.case_dice, '.4f')}  ({record.validated_on})")
+    lines += [f"{name:24} MRE {_number(mre, '.3g')} {record.unit}" for name, mre in record.landmark_mre.items()]
+    if record.landmark_mre:
+        lines.append(f"{'mean':24} MRE {_number(record.mre, '.3g')} {record.unit}  ({record.validated_on})")
+    return "\n".join(lines)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "--" if value is None else f"{value:{form}}"

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from autoseg.augment import (
     apply_intensity,
     apply_previous,
     apply_spatial,
+    apply_to_points,
     draw_intensity,
     draw_previous,
     draw_spatial,
@@ -30,29 +32,65 @@ from autoseg.device import lacks_memory
 from autoseg.errors import DataError
 from autoseg.geometry import Triple
 from autoseg.labels import LabelSet
+from autoseg.landmarks import NO_LANDMARKS, LandmarkSet, State
 from autoseg.plan import Configuration
 from autoseg.store import StoredCase
+
+OFF_CENTRE = 0.25
+"""Of the patch: so far from its centre along each axis a landmark may lie that a patch is drawn to show. Always in the centre,
+its place would be known without looking. Windows of a prediction share half of each other, so one shows it as central as that."""
+
+T = TypeVar("T")
+_Showing = tuple[tuple[int, tuple[StoredCase, ...]], ...]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """image (B, C, *patch) float32, label (B, *patch) int64, and the cases they come from.
+    """What the network learns from in a step.
 
-    After an earlier stage the image has one channel more: the class indices that it predicted.
+    Args:
+        image: (B, C, *patch) float32. After an earlier stage with one channel more: the class indices that it predicted.
+        label: (B, *patch) int64, the ignore index throughout where a case has no label map; no voxels, (B, 0), in a dataset of
+            landmarks only.
+        points: (B, N, d) float32 of the landmarks in patch voxels, inside the patch or not; NaN unless present.
+        state: (B, N) int64 of `landmarks.State`. Absent is also what lies in another slice than the patch.
+        cases: names of those that the samples come from.
     """
 
     image: Tensor
     label: Tensor
+    points: Tensor
+    state: Tensor
     cases: tuple[str, ...]
+
+    def pinned(self) -> Batch:
+        """In memory that a GPU can copy from while it computes."""
+        image, label, points, state = (x.pin_memory() for x in (self.image, self.label, self.points, self.state))
+        return Batch(image, label, points, state, self.cases)
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """A sample of a batch; label None for a dataset of landmarks only."""
+
+    image: np.ndarray
+    label: np.ndarray | None
+    points: np.ndarray
+    state: np.ndarray
 
 
 @dataclass(frozen=True)
 class PatchSampler:
     """Draws batches from prepared cases as the plan says; `pinned` ones can be copied to a GPU while it computes.
 
-    The last samples of a batch, a share of `foreground_fraction`, show a structure. Where the plan's sampling is 'cases', they
-    come from any case, and from one of the structures in it; where it is 'structures', a structure is drawn first, all alike,
-    and then one of the cases that show it. The other samples come from anywhere in any case.
+    Of `n` processes that share a batch, the one with the number `i`, for which `share` is (i, n), gets every n-th sample.
+
+    The last samples of a batch, a share of `foreground_fraction`, show a structure or a landmark, one as often as the other where
+    there are both. Where the plan's sampling is 'cases', they come from any case, and from one of the structures in it; where it
+    is 'structures', a structure is drawn first, all alike, and then one of the cases that show it. The other samples come from
+    anywhere in any case.
+
+    Structures go by their class indices; landmarks follow, the first one having the number of classes.
     """
 
     cases: Sequence[StoredCase]
@@ -60,72 +98,118 @@ class PatchSampler:
     labels: LabelSet
     seed: int
     pinned: bool = False
+    share: tuple[int, int] = (0, 1)
+    landmarks: LandmarkSet = NO_LANDMARKS
 
     def batch(self, step: int) -> Batch:
-        """The batch of one step."""
+        """The batch of one step, or this process's share of it."""
         rng = np.random.default_rng([self.seed, step])
         size = self.configuration.patch.batch_size
         forced = size - round(size * (1 - self.configuration.patch.foreground_fraction))
         chosen = [self.cases[i] for i in rng.integers(len(self.cases), size=size)]
         targets: list[int | None] = [None] * size
         for i in range(size - forced, size):
-            if self.configuration.patch.sampling == "structures" and self._showing:
-                targets[i], showing = self._showing[rng.integers(len(self._showing))]
-                chosen[i] = showing[rng.integers(len(showing))]
+            if self.configuration.patch.sampling == "structures" and any(self._showing):
+                showing = _either(rng, self._showing)
+                targets[i], having = showing[rng.integers(len(showing))]
+                chosen[i] = having[rng.integers(len(having))]
             else:
-                targets[i] = _draw_structure(rng, chosen[i])
-        patches = [self._patch(rng, case, target) for case, target in zip(chosen, targets)]
-        image = torch.from_numpy(np.stack([p[0] for p in patches]))
-        label = torch.from_numpy(np.stack([p[1] for p in patches]).astype(np.int64))
+                kinds = _either(rng, self._shown_by(chosen[i]))
+                targets[i] = int(rng.choice(kinds)) if kinds else None
+        own = range(size)[self.share[0] :: self.share[1]]
+        # a stream of its own for each sample, so that none needs to be made for the sake of the next
+        patches = [self._patch(np.random.default_rng([self.seed, step, 1 + i]), chosen[i], targets[i]) for i in own]
+        image = torch.from_numpy(np.stack([p.image for p in patches]))
+        labels = [p.label for p in patches if p.label is not None]
+        label = torch.from_numpy(np.stack(labels).astype(np.int64)) if labels else torch.empty((len(own), 0), dtype=torch.int64)
+        points = torch.from_numpy(np.stack([p.points for p in patches]).astype(np.float32))
+        state = torch.from_numpy(np.stack([p.state for p in patches]))
         axis = self.configuration.space.slice_axis
         if axis is not None:
-            image, label = image.squeeze(2 + axis), label.squeeze(1 + axis)
-        if self.pinned:
-            image, label = image.pin_memory(), label.pin_memory()
-        return Batch(image, label, tuple(c.name for c in chosen))
+            image, label = image.squeeze(2 + axis), label.squeeze(1 + axis) if labels else label
+            points = points[..., [a for a in range(3) if a != axis]]
+        batch = Batch(image, label, points, state, tuple(chosen[i].name for i in own))
+        return batch.pinned() if self.pinned else batch
 
     @cached_property
-    def _showing(self) -> tuple[tuple[int, tuple[StoredCase, ...]], ...]:
-        """Each structure that occurs, with the cases that show it."""
-        pairs = ((i, tuple(c for c in self.cases if i in c.classes_present)) for i in range(1, self.labels.n_classes))
-        return tuple((i, cases) for i, cases in pairs if cases)
+    def _showing(self) -> tuple[_Showing, _Showing]:
+        """Each structure that occurs, with the cases that show it; and the same of the landmarks."""
+        n, n_landmarks = self.labels.n_classes, len(self.landmarks)
+        shown = [(case, {i for kind in self._shown_by(case) for i in kind}) for case in self.cases]
+        pairs = [(i, tuple(case for case, numbers in shown if i in numbers)) for i in range(n + n_landmarks)]
+        return tuple((i, cases) for i, cases in pairs[1:n] if cases), tuple((i, cases) for i, cases in pairs[n:] if cases)
 
-    def _patch(self, rng: np.random.Generator, case: StoredCase, target: int | None) -> tuple[np.ndarray, np.ndarray]:
-        training, window = self.configuration.training, self.configuration.window
+    def _shown_by(self, case: StoredCase) -> tuple[list[int], list[int]]:
+        """Structures and landmarks that a case shows."""
+        structures = [i for i in case.classes_present if i > 0]
+        return structures, [self.labels.n_classes + i for i in case.landmarks_present]
+
+    def _patch(self, rng: np.random.Generator, case: StoredCase, target: int | None) -> _Patch:
+        training, window, labels = self.configuration.training, self.configuration.window, self.labels
         augment = training.augmentation != "none"
-        with _reading(case):
-            voxels = None if target is None else case.foreground(target)
+        with reading(case, "train"):
+            if target is None:
+                voxels = None
+            elif target < labels.n_classes:
+                voxels = case.foreground(target)
+            else:
+                voxels = case.points[[target - labels.n_classes]]
+                voxels = voxels + rng.uniform(-OFF_CENTRE, OFF_CENTRE, 3) * [0 if n == 1 else n for n in window]
         centre = _draw_centre(rng, case.shape, window, voxels)
         spatial = draw_spatial(rng, window, centre, case.placement.target.spacing, training.mirror_axes, augment)
         box = source_box(spatial)
-        with _reading(case):
+        with reading(case, "train"):
             image, label = case.read(box)
-        if label is None:
+        if label is None and not len(self.landmarks):
             raise DataError("a case without label map cannot be trained on", case=case.name, fix="autoseg preprocess")
-        mirrored = np.arange(np.iinfo(label.dtype).max + 1, dtype=label.dtype)
-        mirrored[: self.labels.n_classes] = self.labels.mirrored
-        with _reading(case):
+        if label is None and labels.names:
+            label = np.full(box.shape, labels.ignore_index, dtype=labels.index_dtype)
+        with reading(case, "train"):
             previous = case.previous(box)
         with _augmenting(case):
-            image, labels = apply_spatial(spatial, box, image, [label] if previous is None else [label, previous], mirrored)
+            maps = [m for m in (label, previous) if m is not None]
+            image, maps = apply_spatial(spatial, box, image, maps, self._mirrored)
+            known = self._known_here(case, spatial.centre)
+            points, state = apply_to_points(spatial, case.points, known, self.landmarks.mirrored)
             if augment:
                 image = apply_intensity(image, draw_intensity(rng, len(image)))
             if previous is not None:
-                worn = apply_previous(labels[1], draw_previous(rng, self.labels.n_classes) if augment else ())
+                worn = apply_previous(maps[-1], draw_previous(rng, labels.n_classes) if augment else ())
                 image = np.concatenate([image, worn[None]], dtype=np.float32, casting="unsafe")
-        return image, labels[0]
+        return _Patch(image, None if label is None else maps[0], points, state)
+
+    def _known_here(self, case: StoredCase, centre: np.ndarray) -> np.ndarray:
+        """The states of a case's landmarks in a patch: absent are those that another slice shows. A single slice shows all."""
+        axis = self.configuration.space.slice_axis
+        if axis is None:
+            return case.state
+        shown_by = np.rint(case.points[:, axis]).clip(0, case.shape[axis] - 1)
+        elsewhere = (case.state == State.PRESENT) & (shown_by != centre[axis])
+        return np.where(elsewhere, State.ABSENT, case.state)
+
+    @cached_property
+    def _mirrored(self) -> np.ndarray:
+        """For each number that a label map may hold what takes its place when left and right swap."""
+        labels = self.labels
+        mirrored = np.arange(labels.ignore_index + 1, dtype=labels.index_dtype)
+        mirrored[: labels.n_classes] = labels.mirrored
+        return mirrored
 
 
 @contextlib.contextmanager
-def _reading(case: StoredCase) -> Iterator[None]:
-    """Whatever goes wrong while a prepared case is read is wrong with its files, unless the memory is used up."""
+def reading(case: StoredCase, stage: str) -> Iterator[None]:
+    """Whatever goes wrong inside, while a prepared case is read, is wrong with its files, unless the memory is used up.
+
+    Raises:
+        DataError: names the case and the `stage` that needs it.
+    """
     try:
         yield
     except Exception as error:
         if lacks_memory(error):
             raise
         raise DataError(
-            "the prepared case cannot be read",
+            f"{stage}: the prepared case cannot be read",
             case=case.name,
             file=case.folder,
             found=f"{type(error).__name__}: {error}",
@@ -144,25 +228,28 @@ def _augmenting(case: StoredCase) -> Iterator[None]:
         raise RuntimeError(f"augmenting a patch: case {case.name}: {type(error).__name__}: {error}") from error
 
 
-def _draw_structure(rng: np.random.Generator, case: StoredCase) -> int | None:
-    """One of the structures of a case; None where it has none."""
-    present = [c for c in case.classes_present if c > 0]
-    return int(rng.choice(present)) if present else None
+def _either(rng: np.random.Generator, kinds: tuple[T, T]) -> T:
+    """Structures or landmarks, each as often as the other; where one of them is empty, the other one."""
+    structures, landmarks = kinds
+    if structures and landmarks:
+        return kinds[rng.integers(2)]
+    return structures or landmarks
 
 
 def _draw_centre(rng: np.random.Generator, shape: Triple, window: Triple, voxels: np.ndarray | None) -> np.ndarray:
     """Centre of a patch in voxels of a case of `shape`: on a random one of the (N, 3) `voxels`, or for None anywhere.
 
-    Moved so that the patch lies inside the case, or the case inside the patch.
+    Moved so that the patch lies inside the case, or the case inside the patch. On whole slices where the patch is one.
     """
     low, high = [], []
     for size, edge in zip(shape, window):
         inside = ((edge - 1) / 2, size - 1 - (edge - 1) / 2)
         low.append(min(inside) if edge > 1 else -0.5)
         high.append(max(inside) if edge > 1 else size - 0.5)
-    if voxels is not None:
-        return np.clip(voxels[rng.integers(len(voxels))].astype(np.float64), low, high)
-    centre = rng.uniform(low, high)
+    if voxels is None:
+        centre = rng.uniform(low, high)
+    else:
+        centre = np.clip(voxels[rng.integers(len(voxels))].astype(np.float64), low, high)
     on_slice = np.rint(centre).clip(0, np.array(shape) - 1)  # each slice is as likely as any other
     return np.where(np.array(window) == 1, on_slice, centre)
 
@@ -170,7 +257,11 @@ def _draw_centre(rng: np.random.Generator, shape: Triple, window: Triple, voxels
 class Loader:
     """Prepares the next batches on threads while the network works. Use as a context manager.
 
-    A fault in a batch is raised by `next()` at once, with its traceback. `waited` sums the seconds spent waiting.
+    Threads, not processes: two of either make about as many batches a second (benchmarks/results/loader.md). There is no
+    process that the system could kill behind our back, so the one fault there can be is an exception; the next `next()` raises
+    it with its traceback, although it be a later batch's. With 0 threads `next()` makes the batch itself.
+
+    `waited` sums the seconds spent waiting.
     """
 
     def __init__(self, sampler: PatchSampler, first_step: int, threads: int, ahead: int = 4) -> None:
@@ -202,6 +293,9 @@ class Loader:
             while len(self._queue) < self._ahead:
                 self._queue.append(self._pool.submit(self._sampler.batch, self._step))
                 self._step += 1
+            for future in self._queue:
+                if future.done():
+                    future.result()
             batch = self._queue.popleft().result()
         self.waited += time.monotonic() - started
         return batch

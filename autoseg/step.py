@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import torch
 
+from autoseg.landmark_maps import landmark_loss
 from autoseg.losses import LOSSES, deep_supervision
+from autoseg.nets import Output
+from autoseg.parallel import average_gradients, gathered, mean, weighted
 from autoseg.rescue import NotFinite
 from autoseg.running import Running
 from autoseg.sampling import Batch, Loader
@@ -16,34 +19,46 @@ from autoseg.schedule import extension_factor, learning_rate_factor
 GRADIENT_NORM = 12.0  # clipping, as nnU-Net
 
 
-def step(run: Running, loader: Loader, progress: float) -> float:
-    """Learns from the loader's next batch, counts the step, and returns the loss.
+def step(run: Running, loader: Loader, progress: float) -> None:
+    """Learns from the loader's next batch, and counts the step and its loss.
 
     Raises:
         NotFinite: loss or gradient is not finite; names the cases. Nothing has changed then.
         KeyboardInterrupt: before or after, never between, the changes that make up a step.
     """
-    plan, device = run.configuration.training, run.model.device
+    device = run.model.device
     batch = loader.next()
     image = batch.image.to(device.place, non_blocking=True)
-    label = batch.label.to(device.place, non_blocking=True)
     for group in run.optimizer.param_groups:
         group["lr"] = _learning_rate(run, progress) * group["scale"]
     with device.autocast():
-        outputs = run.network(image)
-    ignore_index = run.task.plan.data.labels.ignore_index
-    loss = deep_supervision(outputs, label, ignore_index, LOSSES[plan.loss], plan.batch_dice)
-    value = float(loss.detach())
+        outputs = run.forward(image)
+    loss = weighted(total_loss(run, outputs, batch), len(image), run.configuration.patch.batch_size)
+    value = mean(float(loss.detach()))
     _check_finite(value, "loss", run, batch)
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()
+    average_gradients(run.network.parameters())
     run.scaler.unscale_(run.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
     if not run.scaler.is_enabled():  # which itself leaves out steps whose gradients overflow
         _check_finite(float(norm), "gradient", run, batch)
     with run.stopping.shielded():
-        _update(run)
-    return value
+        _update(run, value)
+
+
+def total_loss(run: Running, outputs: Output, batch: Batch) -> torch.Tensor:
+    """The loss of the label maps plus that of the landmarks, as far as the dataset has them."""
+    place, plan = run.model.device.place, run.configuration.training
+    parts = []
+    if outputs.logits:
+        label = batch.label.to(place, non_blocking=True)
+        ignore_index = run.task.plan.data.labels.ignore_index
+        parts.append(deep_supervision(outputs.logits, label, ignore_index, LOSSES[plan.loss], plan.batch_dice))
+    if outputs.maps is not None:
+        points, state = batch.points.to(place, non_blocking=True), batch.state.to(place, non_blocking=True)
+        parts.append(landmark_loss(outputs.maps, points, state, run.configuration))
+    return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
 
 
 def _learning_rate(run: Running, progress: float) -> float:
@@ -54,7 +69,7 @@ def _learning_rate(run: Running, progress: float) -> float:
     return rate * learning_rate_factor(plan.schedule, progress, plan.warmup_fraction)
 
 
-def _update(run: Running) -> None:
+def _update(run: Running, loss: float) -> None:
     run.scaler.step(run.optimizer)
     run.scaler.update()
     # The average starts short and grows, so that it forgets the random weights of the beginning.
@@ -62,7 +77,8 @@ def _update(run: Running) -> None:
     with torch.no_grad():
         averaged: list[torch.Tensor] = list(run.model.networks[0].parameters())
         torch._foreach_lerp_(averaged, list(run.network.parameters()), 1 - decay)
-    run.state = replace(run.state, step=run.state.step + 1)
+    state = run.state
+    run.state = replace(state, step=state.step + 1, loss_total=state.loss_total + loss, loss_steps=state.loss_steps + 1)
 
 
 def _check_finite(value: float, what: str, run: Running, batch: Batch) -> None:
@@ -70,6 +86,6 @@ def _check_finite(value: float, what: str, run: Running, batch: Batch) -> None:
         raise NotFinite(
             f"the {what} is not finite",
             found=f"{value} at step {run.state.step}",
-            case=", ".join(batch.cases),
+            case=", ".join(gathered(batch.cases)),
             fix="look at the intensities of these cases; a lower training.learning_rate in the plan may help",
         )

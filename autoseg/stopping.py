@@ -26,32 +26,37 @@ class Stopping:
     The first signal, or the file, sets `reason`; the work calls `asked` where it could end. A signal after that raises
     KeyboardInterrupt at once, or at the end of a `shielded` block. A file of that name that is there at the beginning was meant
     for another process and is removed, as it is at the end. Outside of Python's main thread only the file is heard.
+
+    A process that `follows` another, which decides for it, hears nothing of all this.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, follows: bool = False) -> None:
         self.reason: str | None = None
+        self._follows = follows
         self._file = folder / FILE
         self._heard = self._looked = 0.0
         self._handlers: dict[int, Any] = {}
         self._shielded = self._at_once = False
 
     def __enter__(self) -> Stopping:
-        self._file.unlink(missing_ok=True)
+        if not self._follows:
+            self._file.unlink(missing_ok=True)
         if threading.current_thread() is threading.main_thread():
             for number in NAMES:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a script
-                    self._handlers[number] = signal.signal(number, self._hear)
+                    self._handlers[number] = signal.signal(number, signal.SIG_IGN if self._follows else self._hear)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
-        self._file.unlink(missing_ok=True)
+        if not self._follows:
+            self._file.unlink(missing_ok=True)
 
     def asked(self) -> bool:
         """Whether to end now."""
         now = time.monotonic()
-        if self.reason is None and now - self._looked > LOOK_EVERY:
+        if self.reason is None and not self._follows and now - self._looked > LOOK_EVERY:
             self._looked = now
             if self._file.exists():
                 self._file.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ import numpy as np
 
 from autoseg.errors import DataError, DiskError, PlanError
 from autoseg.geometry import AxisMap, Box, Grid, Triple
+from autoseg.landmarks import State
 from autoseg.placement import Placement, Prepared
 from autoseg.records import from_json, to_json
 
@@ -53,7 +54,7 @@ class _ClassRecord:
 
 @dataclass(frozen=True)
 class _Record:
-    """The JSON of a stored case."""
+    """The JSON of a stored case. Landmarks have a place (fractional voxels of the prepared grid) where they are present."""
 
     key: str
     n_channels: int
@@ -66,6 +67,8 @@ class _Record:
     target: _GridRecord
     classes: tuple[_ClassRecord, ...]
     file_sizes: dict[str, int]
+    landmark_states: tuple[int, ...] = ()
+    landmark_points: tuple[tuple[float, float, float] | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,21 @@ class StoredCase:
     def classes_present(self) -> tuple[int, ...]:
         """Class indices of the structures that occur, ascending."""
         return tuple(c.index for c in self.record.classes)
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """(N, 3) of the landmarks, fractional voxels (z, y, x), also outside the case; NaN unless present."""
+        return np.array([p or (np.nan,) * 3 for p in self.record.landmark_points], dtype=np.float64).reshape(-1, 3)
+
+    @cached_property
+    def state(self) -> np.ndarray:
+        """(N,) of `landmarks.State`."""
+        return np.array(self.record.landmark_states, dtype=np.int64)
+
+    @property
+    def landmarks_present(self) -> tuple[int, ...]:
+        """Numbers of the landmarks whose place is known."""
+        return tuple(np.flatnonzero(self.state == State.PRESENT).tolist())
 
     def read(self, box: Box | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Image (C, z, y, x) float16 and label (z, y, x) of a box, or of the whole case; 0 where the box reaches outside."""
@@ -202,20 +220,22 @@ def _complete(folder: Path, name: str) -> _Record | None:
 
 
 def _record(prepared: Prepared, key: str, classes: tuple[_ClassRecord, ...], sizes: dict[str, int]) -> _Record:
-    p = prepared.placement
-    shape: Triple = prepared.image.shape[1:]
+    p, placement = prepared, prepared.placement
+    shape: Triple = p.image.shape[1:]
     return _Record(
         key,
-        len(prepared.image),
+        len(p.image),
         shape,
-        _grid_record(p.source),
-        p.axes.order,
-        p.axes.flip,
-        p.crop.start,
-        p.crop.stop,
-        _grid_record(p.target),
+        _grid_record(placement.source),
+        placement.axes.order,
+        placement.axes.flip,
+        placement.crop.start,
+        placement.crop.stop,
+        _grid_record(placement.target),
         classes,
         sizes,
+        tuple(p.state.tolist()),
+        tuple(tuple(at) if known == State.PRESENT else None for at, known in zip(p.points.tolist(), p.state)),
     )
 
 

@@ -10,6 +10,8 @@ from autoseg.claim import check_claim
 from autoseg.dataset import Case, Dataset
 from autoseg.fingerprint import load_fingerprint
 from autoseg.folds import load_folds
+from autoseg.io import has_geometry
+from autoseg.landmark_summary import Unit
 from autoseg.plan import Plan, load_plan
 from autoseg.preprocess import prepared_key
 from autoseg.progress import log
@@ -21,7 +23,13 @@ from autoseg.workspace import Workspace
 class TrainTask:
     """What to train: a plan's configuration on the cases of a fold, prepared in one folder, into another.
 
-    `before` is the folder of an earlier stage's label maps, if there is one.
+    Args:
+        before: the folder of an earlier stage's label maps, if there is one.
+        seed: of weights, sampling and augmentation.
+        threads: that prepare batches; 0 for none. They change nothing but the time.
+        deterministic: the same run gives the same numbers again, killed and continued or not (see `repeatable`).
+        tensorboard: write event files beside metrics.csv.
+        compiled: train with the network as torch compiles it, where that works.
     """
 
     dataset: str
@@ -35,6 +43,15 @@ class TrainTask:
     run: Path
     seed: int = 0
     threads: int = 1
+    deterministic: bool = False
+    tensorboard: bool = False
+    compiled: bool = False
+
+    @property
+    def unit(self) -> Unit:
+        """Of the errors of landmarks: mm, or pixels where images do not say how large these are."""
+        first = next(iter((*self.training, *self.validation)), None)
+        return "mm" if first is None or has_geometry(first.images[0]) else "px"
 
 
 def train_task(

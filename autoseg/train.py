@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from autoseg.allocator import keep_freed_memory
-from autoseg.checkpoint import save_weights
 from autoseg.dataset import Case
 from autoseg.device import Device, out_of_memory
 from autoseg.errors import DataError, UsageError
 from autoseg.files import write_text
-from autoseg.history import Epoch, epochs_without_gain, write_history
-from autoseg.interim import LAST_SECONDS, expected_validation, interim_score
+from autoseg.history import Epoch, epochs_without_gain
+from autoseg.interim import LAST_SECONDS, NO_SCORES, expected_validation, interim_score
+from autoseg.landmarks import State
+from autoseg.parallel import decided, decided_score, is_first, rank, size, wait, yes
 from autoseg.plan import load_plan
 from autoseg.pretrained import Pretrained
 from autoseg.progress import duration, log
 from autoseg.records import to_json
-from autoseg.rescue import NotFinite, has_collapsed, to_best, to_last_save
+from autoseg.repeatable import repeatable
+from autoseg.reporting import peak_ram_gb, report_epoch, scores_text
+from autoseg.rescue import NotFinite, to_last_save
 from autoseg.room import check_room
 from autoseg.running import Running, plan_changes, set_up
 from autoseg.runs import RunRecord, is_finished, load_run
@@ -67,50 +67,20 @@ def train(
         budget: None means that of the interrupted run, or the plan's time or number of epochs for a new one.
         extend: the folder's finished run goes on for another `budget`; its learning rate rises again and falls again (see
             `schedule.extension_factor`), its averaged weights and its curve go on. Until that has ended it counts as unfinished.
-        patience: end after so many scored epochs in a row without a better case Dice. A timed run's epochs are its reports.
+        patience: end after so many scored epochs in a row without a better score. A timed run's epochs are its reports.
         pretrained: weights that a new run begins with.
 
     Raises:
         DataError: no prepared case to train on; or a loss that is not finite (names the cases), or a network that predicts
-            background only, once `rescue` has done what it can.
+            background only or landmarks anywhere, once `rescue` has done what it can.
         PlanError: an interrupted run in the folder follows another plan.
         ResourceError: not enough memory for a step.
         UsageError: a run to be extended that is not finished; or one to be continued that has begun with other weights.
     """
     if is_finished(task.run) and not extend:
         return _skipped(task)
-    if task.plan.origin.device == "cuda" and device.place.type == "cpu":
-        log.warning(
-            "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
-        )
-    check_room(task.plan, task.configuration, device)
-    keep_freed_memory()
-    run = set_up(task, budget, device, extend, patience, pretrained)
-    training, validation = _stored(task, task.training), _stored(task, task.validation)
-    if not training:
-        raise DataError("no prepared case to train on", file=task.prepared, fix="autoseg preprocess")
-    log.info(
-        "%s, %s, fold %s: %d cases to train on, %d to validate on, %s, %.1f M weights, budget %s",
-        task.dataset,
-        task.configuration,
-        task.fold,
-        len(training),
-        len(validation),
-        device,
-        sum(p.numel() for p in run.network.parameters()) / 1e6,
-        (duration(run.budget.seconds) if run.budget.seconds else f"{run.budget.epochs} epochs") + (" more" if extend else ""),
-    )
-    if is_finished(task.run):
-        run.save()
-        write_text(task.run / "run.json", to_json(replace(load_run(task.run), finished=False)))
-    try:
-        with run.stopping:
-            with out_of_memory("a plan for less memory: autoseg plan_and_preprocess --replan --memory GB"):
-                stopped = _learn(run, training, validation)
-            return _finish(run, {case.name for case in validation}, stopped)
-    except KeyboardInterrupt:
-        log.warning("stopped; the same command continues at step %d", run.state.step)
-        raise
+    with repeatable(task.deterministic):
+        return _train(task, budget, device, extend, patience, pretrained)
 
 
 def train_folds(
@@ -141,16 +111,58 @@ def train_folds(
             return
 
 
+def _train(
+    task: TrainTask, budget: RunBudget | None, device: Device, extend: bool, patience: int | None, pretrained: Pretrained | None
+) -> RunRecord:
+    if task.plan.origin.device == "cuda" and device.place.type == "cpu":
+        log.warning(
+            "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
+        )
+    check_room(task.plan, task.configuration, device)
+    keep_freed_memory()
+    run = set_up(task, budget, device, extend, patience, pretrained)
+    training, validation = _stored(task, task.training), _stored(task, task.validation)
+    if not training:
+        raise DataError("no prepared case to train on", file=task.prepared, fix="autoseg preprocess")
+    log.info(
+        "%s, %s, fold %s: %d cases to train on, %d to validate on, %s, %.1f M weights, budget %s",
+        task.dataset,
+        task.configuration,
+        task.fold,
+        len(training),
+        len(validation),
+        device,
+        sum(p.numel() for p in run.network.parameters()) / 1e6,
+        (duration(run.budget.seconds) if run.budget.seconds else f"{run.budget.epochs} epochs") + (" more" if extend else ""),
+    )
+    if is_first() and is_finished(task.run):
+        run.save()
+        write_text(task.run / "run.json", to_json(replace(load_run(task.run), finished=False)))
+    try:
+        with run.stopping:
+            with out_of_memory("a plan for less memory: autoseg plan_and_preprocess --replan --memory GB"):
+                stopped = _learn(run, training, validation)
+            if is_first():
+                _finish(run, training, validation, stopped)
+        wait()
+        return load_run(task.run)
+    except KeyboardInterrupt:
+        log.warning("stopped; the same command continues at step %d", run.state.step)
+        raise
+    finally:
+        run.events.close()
+
+
 def _skipped(task: TrainTask) -> RunRecord:
     """The record of a finished run, with a word on why nothing happens."""
     record, before = load_run(task.run), load_plan(task.run / "plan.json")
     how = f" until it was stopped ({record.stopped})" if record.stopped else ""
     other = plan_changes(before, task.plan, task.configuration)
     log.warning(
-        "%s is already trained%s (case Dice %s)%s; --extend trains it further, --restart anew",
+        "%s is already trained%s (%s)%s; --extend trains it further, --restart anew",
         task.run,
         how,
-        _score(record.case_dice),
+        scores_text(task, record.case_dice, record.mre),
         ", but with another plan than the present one" if other else "",
     )
     return record
@@ -161,107 +173,95 @@ def _stored(task: TrainTask, cases: Sequence[Case]) -> list[StoredCase]:
 
 
 def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase]) -> str | None:
-    """Steps until the budget is spent; reports, validates and saves at the end of each epoch.
+    """Epochs until the budget is spent.
 
     Returns:
         Why it ended before the budget was spent, if it did.
     """
     run.state = replace(run.state, reserve=max(run.state.reserve, LAST_SECONDS))
-    if run.progress() < 1:  # what is there has been predicted with other weights
+    if is_first() and run.progress() < 1:  # what is there has been predicted with other weights
         shutil.rmtree(run.task.run / "validation", ignore_errors=True)
     try:
         if run.state.step == 0:  # so that there is a way back, and a full disk is known before hours of work
             run.save()
         with Loader(_sampler(run, training), run.state.step, run.task.threads) as loader:
-            losses: list[float] = []
-            epoch_began, waited = time.monotonic(), 0.0
-            while (progress := run.progress()) < 1:
-                try:
-                    losses.append(step(run, loader, progress))
-                except NotFinite as error:
-                    to_last_save(run, error)
-                    loader.rewind(_sampler(run, training), run.state.step)
-                    continue
-                stopped = run.stopping.asked() and run.progress() < 1
-                if not stopped and not run.epoch_is_over():
-                    if time.monotonic() - run.saved > SAVE_EVERY:
-                        run.save()
-                    continue
-                seconds = time.monotonic() - epoch_began
-                row = Epoch(
-                    epoch=len(run.state.history) + 1,
-                    step=run.state.step,
-                    seconds=run.elapsed,
-                    learning_rate=run.optimizer.param_groups[0]["lr"] / run.optimizer.param_groups[0]["scale"],
-                    train_loss=float(np.mean(losses)),
-                    case_dice=None if stopped else interim_score(run, validation, seconds, len(losses)),
-                    step_seconds=seconds / len(losses),
-                    data_wait=(loader.waited - waited) / seconds,
-                    peak_ram_gb=_peak_ram_gb(),
-                )
-                _report(run, row)
-                if stopped:
-                    return run.stopping.reason
-                if has_collapsed(run, row.case_dice):
-                    to_best(run, row.case_dice)
-                    loader.rewind(_sampler(run, training), run.state.step)
+            while decided(run.progress()) < 1:
                 stale = epochs_without_gain(run.state.history[run.state.began.epochs :])
-                if run.state.patience and stale >= run.state.patience and run.progress() < 1:
-                    log.warning("no better case Dice in %d epochs: validating", stale)
-                    return f"no better case Dice in {stale} epochs"
-                losses, waited = [], loader.waited
-                epoch_began = time.monotonic()
+                if run.state.patience and stale >= run.state.patience:
+                    what = "better case Dice" if run.task.plan.data.labels.names else "smaller error of landmarks"
+                    log.warning("no %s in %d epochs: validating", what, stale)
+                    return f"no {what} in {stale} epochs"
+                if _epoch(run, loader, training, validation):
+                    return run.stopping.reason or "the first process was told to stop"
     except KeyboardInterrupt:
-        run.save()
+        if not run.task.deterministic:
+            run.save()
         raise
     run.save()
     return None
 
 
+def _epoch(run: Running, loader: Loader, training: list[StoredCase], validation: list[StoredCase]) -> bool:
+    """Steps to the end of an epoch, or of the budget; reports, scores and saves.
+
+    A deterministic run is saved at the ends of epochs only: what a step that goes wrong is taken back to must not depend on when
+    the run was interrupted, or on a clock.
+
+    Returns:
+        Whether the user has told the run to stop.
+    """
+    began, waited, steps = time.monotonic(), loader.waited, 0
+    while (progress := decided(run.progress())) < 1:
+        try:
+            step(run, loader, progress)
+        except NotFinite as error:
+            to_last_save(run, error)
+            loader.rewind(_sampler(run, training), run.state.step)
+            continue
+        steps += 1
+        stopped = yes(run.stopping.asked() and run.progress() < 1)
+        if not stopped and not yes(run.epoch_is_over()):
+            if time.monotonic() - run.saved > SAVE_EVERY and not run.task.deterministic:
+                run.save()
+            continue
+        seconds = time.monotonic() - began
+        scores = interim_score(run, validation, seconds, steps) if is_first() and not stopped else NO_SCORES
+        row = Epoch(
+            epoch=len(run.state.history) + 1,
+            step=run.state.step,
+            seconds=run.elapsed,
+            learning_rate=run.optimizer.param_groups[0]["lr"] / run.optimizer.param_groups[0]["scale"],
+            train_loss=run.state.loss_total / run.state.loss_steps,
+            case_dice=decided_score(scores.dice),
+            step_seconds=seconds / steps,
+            data_wait=(loader.waited - waited) / seconds,
+            peak_ram_gb=peak_ram_gb(),
+            case_mre=decided_score(scores.mre),
+        )
+        if report_epoch(run, row):
+            loader.rewind(_sampler(run, training), run.state.step)
+        return stopped
+    return False
+
+
 def _sampler(run: Running, training: list[StoredCase]) -> PatchSampler:
     """Draws other batches after each rollback: it may have been the batch."""
     seed, pinned = run.state.seed + 1000003 * run.state.rollbacks, run.model.device.place.type == "cuda"
-    return PatchSampler(training, run.configuration, run.task.plan.data.labels, seed, pinned)
+    data = run.task.plan.data
+    return PatchSampler(training, run.configuration, data.labels, seed, pinned, (rank(), size()), data.landmarks)
 
 
-def _report(run: Running, row: Epoch) -> None:
-    """Adds an epoch to the curve, saves, and says how it went."""
-    run.state = replace(run.state, history=(*run.state.history, row))
-    better = row.case_dice is not None and row.case_dice > run.state.best
-    if better:
-        assert row.case_dice is not None
-        run.state = replace(run.state, best=row.case_dice)
-        save_weights(run.task.run / "best.safetensors", run.model.networks[0], run.state)
-    run.save()
-    write_history(run.task.run, run.state.history)
-    began = run.state.began
-    left = (row.seconds - began.seconds) * (1 / max(run.progress(), 1e-9) - 1)
-    log.info(
-        "epoch %d/%d  step %d  loss %.3f  case Dice %s (%d cases)%s  lr %.1e  %.2f s/step  data wait %.0f%%  RAM %s GB  %s left",
-        row.epoch,
-        began.epochs + run.budget.n_epochs,
-        row.step,
-        row.train_loss,
-        _score(row.case_dice),
-        run.state.interim,
-        " best" if better else "",
-        row.learning_rate,
-        row.step_seconds,
-        100 * row.data_wait,
-        "--" if row.peak_ram_gb is None else f"{row.peak_ram_gb:.1f}",
-        duration(left),
-    )
-
-
-def _finish(run: Running, prepared: set[str], stopped: str | None) -> RunRecord:
+def _finish(run: Running, training: list[StoredCase], validation: list[StoredCase], stopped: str | None) -> None:
     """Validates on the prepared cases and writes run.json."""
-    task = run.task
+    task, prepared = run.task, {case.name for case in validation}
+    stored = (*training, *validation)
+    lacking = [name for i, name in enumerate(task.plan.data.landmarks.names) if any(c.state[i] == State.ABSENT for c in stored)]
     each, most = expected_validation(run)
     # only where the reserve was cut: an estimate that is a little short must not cost cases
     limit = most if each > most or run.state.reserve >= most else math.inf
     cases = [c for c in task.validation if c.name in prepared]
     candidates = () if task.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
-    result = validate(run.model, cases, task.prepared, task.before, task.run, candidates, limit, each)
+    result = validate(run.model, cases, task.prepared, task.before, task.run, candidates, limit, each, lacking)
     share = "" if result.n_cases == len(cases) else f" of {len(cases)}"
     record = RunRecord(
         dataset=task.dataset,
@@ -277,20 +277,9 @@ def _finish(run: Running, prepared: set[str], stopped: str | None) -> RunRecord:
         stopped=stopped,
         pretrained=str(run.state.transfer) if run.state.transfer else None,
         step_s=run.step_s,
+        mre=result.mre,
+        unit=task.unit,
+        landmark_mre=result.landmark_mre,
+        thresholds=result.thresholds,
     )
     write_text(task.run / "run.json", to_json(record))
-    return record
-
-
-def _score(value: float | None) -> str:
-    return "--" if value is None else f"{value:.3f}"
-
-
-def _peak_ram_gb() -> float | None:
-    """Largest resident size of this process so far; None where the operating system does not tell (Windows)."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -5,45 +5,85 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from autoseg.dataset import Case, output_path
+from autoseg.dataset import Case, Dataset, landmarks_path, load_landmarks, output_path
 from autoseg.files import write_text
 from autoseg.image import LabelMap
-from autoseg.io import read_label_map, write_label_map
-from autoseg.labels import LabelSet
+from autoseg.io import has_geometry, read_label_map, write_label_map, write_landmarks
+from autoseg.landmarks import Landmarks, State
 from autoseg.metrics import dice_per_structure
 from autoseg.model import Model
-from autoseg.postprocess import Rule, choose_rules
+from autoseg.postprocess import Evidence, Rule, choose_rules
+from autoseg.presence import choose_threshold
 from autoseg.progress import Progress, duration, log
 from autoseg.records import to_json
+from autoseg.sampling import reading
 from autoseg.store import StoredCase
 
-Scores = tuple[float | None, ...]  # Dice of each structure, None where neither side has it
+Dice = tuple[float | None, ...]  # of each structure, None where neither side has it
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """How good a model is on a few cases: the mean Dice over structures and cases, and the mean radial error of the landmarks,
+    mm; None where nothing can be measured."""
+
+    dice: float | None
+    mre: float | None
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Mean Dice per structure over the cases, their mean, and the rules that raise it."""
+    """Mean Dice per structure over the cases, their mean, and the rules that raise it; mean radial error per landmark (mm) over
+    the cases that have it and in which it was found, their mean, and the thresholds of presence."""
 
     n_cases: int
     case_dice: float | None
     structure_dice: dict[str, float | None]
     rules: tuple[Rule, ...]
+    mre: float | None = None
+    landmark_mre: dict[str, float | None] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
 
 
-def case_dice(model: Model, cases: Sequence[StoredCase], labels: LabelSet) -> float | None:
-    """Mean Dice over structures and whole prepared cases, predicted without mirroring."""
-    scores: list[Scores] = []
+@dataclass(frozen=True, eq=False)
+class _Points:
+    """The landmarks of a case: where they are, where they were found, and the file that says so."""
+
+    path: Path
+    case: str
+    pixels: bool
+    truth: Landmarks
+    found: Landmarks
+
+    def write(self) -> None:
+        write_landmarks(self.path, self.found, self.case, self.pixels)
+
+
+def case_scores(model: Model, cases: Sequence[StoredCase]) -> CaseScores:
+    """Scores on whole prepared cases, predicted without mirroring.
+
+    The error is that of the place where a landmark's map peaks, whether or not it would count as present: saying nothing gains
+    nothing.
+    """
+    data = model.plan.data
+    dice: list[Dice] = []
+    errors: list[np.ndarray] = []
     for case in cases:
-        image, reference = case.read()
-        assert reference is not None
-        predicted = model.logits(image, False, case.previous()).argmax(0)
-        scores.append(dice_per_structure(reference, predicted, labels.n_classes, labels.ignore_index))
-    return _mean(value for row in scores for value in row)
+        with reading(case, "validate"):
+            (image, reference), previous = case.read(), case.previous()
+        raw = model.look(image, False, previous)
+        if raw.logits is not None and reference is not None:
+            predicted = raw.logits.argmax(0)
+            dice.append(dice_per_structure(reference, predicted, data.labels.n_classes, data.labels.ignore_index))
+        if raw.peaks is not None:
+            gap = case.placement.to_world(raw.peaks.points) - case.placement.to_world(case.points)
+            errors.append(np.linalg.norm(gap, axis=1))
+    return CaseScores(_mean(value for row in dice for value in row), _mean(_means(errors)))
 
 
 def validate(
@@ -55,59 +95,129 @@ def validate(
     candidates: Sequence[str],
     seconds: float = math.inf,
     each: float = 0.0,
+    lacking: Sequence[str] = (),
 ) -> Validation:
-    """Predicts cases on their own grids, with mirroring as planned, and compares with their label files.
+    """Predicts cases on their own grids, with mirroring as planned, and compares with their label files and landmarks.
 
-    Writes the label maps to `out`/validation and the evidence for each component rule to `out`/postprocess.json. The scores
-    are those before any rule is applied. An interrupted validation continues.
+    Writes label maps and landmarks to `out`/validation and the evidence for each component rule to `out`/postprocess.json. The
+    scores are those before any rule is applied. An interrupted validation continues.
 
     Args:
         prepared, before: folders of the prepared cases, and of an earlier stage's label maps if there is one.
         candidates: component rules to try, of `plan.POSTPROCESS_RULES`.
         seconds: no case is begun that would not be finished by then.
         each: what a case is expected to take.
+        lacking: landmarks that are absent in some case; the others always count as present.
     """
     labels = model.plan.data.labels
-    scores: list[Scores] = []
+    scores: list[Dice] = []
+    points: list[_Points] = []
+    n_cases = 0
     began = time.monotonic()
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        nonlocal n_cases
         with Progress("validate", len(cases)) as progress:
             for case in cases:
                 elapsed = time.monotonic() - began
-                if scores and elapsed + elapsed / len(scores) > seconds:
+                if n_cases and elapsed + elapsed / n_cases > seconds:
                     log.warning(
                         "note: time for %d of %d validation cases only; a larger --time validates on more",
-                        len(scores),
+                        n_cases,
                         len(cases),
                     )
                     return
-                predicted, reference = _predict_stored(model, case, prepared, before, out / "validation")
-                scores.append(dice_per_structure(reference, predicted, labels.n_classes, labels.ignore_index))
-                yield predicted, reference
+                predicted, reference, landmarks = _predict_stored(model, case, prepared, before, out / "validation")
+                n_cases += 1
+                points.extend([landmarks] if landmarks else [])
+                if predicted is not None and reference is not None:
+                    scores.append(dice_per_structure(reference, predicted, labels.n_classes, labels.ignore_index))
+                    yield predicted, reference
                 progress.advance(case.name)
 
     if cases and each > seconds:
         log.warning("note: no time to validate, a case would take %s; a larger --time validates", duration(each))
-    possible = cases and each <= seconds
-    rules, evidence = choose_rules(pairs(), labels, candidates) if possible else ((), ())
+    rules: tuple[Rule, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    if cases and each <= seconds:
+        if labels.names and any(case.label for case in cases):
+            rules, evidence = choose_rules(pairs(), labels, candidates)
+        else:
+            for _ in pairs():
+                pass
     write_text(out / "postprocess.json", to_json(evidence))
     means = [_mean(row[i] for row in scores) for i in range(len(labels.names))]
-    return Validation(len(scores), _mean(means), dict(zip(labels.names, means)), rules)
+    dice = dict(zip(labels.names, means))
+    names = model.plan.data.landmarks.names
+    if not names:
+        return Validation(n_cases, _mean(means), dice, rules)
+    thresholds = {name: _threshold(points, names.index(name)) for name in lacking}
+    decided = [_decide(p, thresholds) for p in points]
+    errors = _means([np.linalg.norm(p.found.points_mm - p.truth.points_mm, axis=1) for p in decided]) or [None] * len(names)
+    return Validation(n_cases, _mean(means), dice, rules, _mean(errors), dict(zip(names, errors)), thresholds)
 
 
-def _predict_stored(model: Model, case: Case, prepared: Path, before: Path | None, out: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and reference class indices; a label map that is there already is from a validation that was interrupted."""
-    labels = model.plan.data.labels
-    assert case.label is not None
-    reference = read_label_map(case.label, labels)
-    target = output_path(out, case)
-    if target.is_file():
-        return read_label_map(target, labels).data, reference.data
+def _predict_stored(
+    model: Model, case: Case, prepared: Path, before: Path | None, out: Path
+) -> tuple[np.ndarray | None, np.ndarray | None, _Points | None]:
+    """Predicted and reference class indices, and the landmarks; None where the dataset or the case has none.
+
+    Files that are there already are from a validation that was interrupted.
+    """
+    data = model.plan.data
     stored = StoredCase.open(prepared, case.name, before)
-    predicted, _ = model.segment(stored.read()[0], stored.placement, True, stored.previous())
-    write_label_map(target, LabelMap(predicted, reference.grid, labels), like=case.label)
-    return predicted, reference.data
+    reference = read_label_map(case.label, data.labels) if data.labels.names and case.label else None
+    map_file, point_file = output_path(out, case), landmarks_path(out, case)
+    predicted, found = None, None
+    if all(path.is_file() for path, names in ((map_file, data.labels.names), (point_file, data.landmarks.names)) if names):
+        if data.labels.names:
+            predicted = read_label_map(map_file, data.labels).data
+        if data.landmarks.names:
+            about = Dataset("", out, (), data.labels, (), data.landmarks)
+            found = load_landmarks(replace(case, landmarks=point_file), about, stored.placement.source)
+    else:
+        with reading(stored, "validate"):
+            image, previous = stored.read()[0], stored.previous()
+        prediction = model.predict_prepared(image, stored.placement, True, previous)
+        predicted, found = prediction.labels, prediction.landmarks
+        if predicted is not None:
+            grid = reference.grid if reference else stored.placement.source
+            write_label_map(map_file, LabelMap(predicted, grid, data.labels), like=case.label or case.images[0])
+    values = None if reference is None else reference.data
+    if found is None:
+        return predicted, values, None
+    truth = Landmarks(data.landmarks.names, stored.placement.to_world(stored.points), stored.state)
+    points = _Points(point_file, case.name, not has_geometry(case.images[0]), truth, found)
+    if not point_file.is_file():
+        points.write()
+    return predicted, values, points
+
+
+def _threshold(points: Sequence[_Points], i: int) -> float:
+    """Of presence of landmark `i`."""
+    known = [p for p in points if p.truth.state[i] != State.UNLABELLED and p.found.confidence is not None]
+    presence = np.array([p.found.confidence[i] for p in known if p.found.confidence is not None])
+    return choose_threshold(presence, np.array([bool(p.truth.present[i]) for p in known]))
+
+
+def _decide(points: _Points, thresholds: dict[str, float]) -> _Points:
+    """Landmarks that are less probable than their threshold become absent, in the file, too."""
+    found = points.found
+    assert found.confidence is not None
+    least = np.array([thresholds.get(name, 0.0) for name in found.names])
+    present = found.present & (found.confidence >= least)
+    if np.array_equal(present, found.present):
+        return points
+    places = np.where(present[:, None], found.points_mm, np.nan)
+    decided = replace(points, found=replace(found, points_mm=places, state=np.where(present, State.PRESENT, State.ABSENT)))
+    decided.write()
+    return decided
+
+
+def _means(errors: Sequence[np.ndarray]) -> list[float | None]:
+    """For each landmark the mean over the cases in which its error is known (not NaN)."""
+    columns = np.stack(errors).T if errors else ()
+    return [_mean(None if np.isnan(e) else float(e) for e in column) for column in columns]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

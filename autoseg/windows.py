@@ -60,35 +60,40 @@ def predict_volume(
     mirrored_class: Sequence[int] | None = None,
     device: torch.device | None = None,
     mirrored_input: Network | None = None,
+    strides: tuple[int, int, int] = (1, 1, 1),
 ) -> Tensor:
     """Logits of a whole volume.
 
     Args:
         volume: (C, Z, Y, X) float32.
-        network: (B, C, *window) on `device` to (B, K, *window).
+        network: (B, C, *window) on `device` to (B, K, *size), with `size` the window divided by `strides`.
         mirror_axes: spatial axes (0 z, 1 y, 2 x) to mirror; all combinations are averaged.
         mirrored_class: for each class its partner under an x mirror (left and right swap); None: no swap.
         mirrored_input: what an x mirror does to the network's input besides mirroring it, if anything.
+        strides: voxels of the volume for one of the result, along each axis.
 
     Returns:
-        (K, Z, Y, X) float32 on the CPU. Only the windows of a batch live on `device`.
+        (K, Z, Y, X) float32 on the CPU, sizes divided by `strides` and rounded up: the first edges of volume and result coincide.
+        Only the windows of a batch live on `device`.
     """
     shape = volume.shape[1:]
-    pads = [max(0, w - s) for s, w in zip(shape, window)]
-    edges = [(p // 2, p - p // 2) for p in pads]
+    pads = [max(-(-n // s) * s, w) - n for n, w, s in zip(shape, window, strides)]
+    edges = [(p // 2 // s * s, p - p // 2 // s * s) for p, s in zip(pads, strides)]
     padded = F.pad(volume, [e for pair in reversed(edges) for e in pair])
-    weight = gaussian_weight(window)
-    total = torch.zeros((n_classes, *padded.shape[1:]))
-    mass = torch.zeros(padded.shape[1:])
-    corners = list(itertools.product(*(window_starts(s, w, overlap) for s, w in zip(padded.shape[1:], window))))
+    coarse, size = ([n // s for n, s in zip(edge, strides)] for edge in (padded.shape[1:], window))
+    weight = gaussian_weight(tuple(size))
+    total = torch.zeros((n_classes, *coarse))
+    mass = torch.zeros(coarse)
+    corners = list(itertools.product(*(window_starts(n, w, overlap) for n, w in zip(coarse, size))))
     for chunk in _chunks(corners, batch_size):
-        places = [(slice(None), *(slice(c, c + w) for c, w in zip(corner, window))) for corner in chunk]
-        batch = torch.stack([padded[p] for p in places]).to(device, non_blocking=True)
+        places = [(slice(None), *(slice(c, c + w) for c, w in zip(corner, size))) for corner in chunk]
+        seen = [[slice(s * c, s * c + w) for s, c, w in zip(strides, corner, window)] for corner in chunk]
+        batch = torch.stack([padded[(slice(None), *voxels)] for voxels in seen]).to(device, non_blocking=True)
         logits = _mirrored_mean(batch, network, mirror_axes, mirrored_class, mirrored_input).float().cpu()
         for place, window_logits in zip(places, logits):
             total[place] += window_logits * weight
             mass[place[1:]] += weight
-    inner = tuple(slice(before, before + s) for (before, _), s in zip(edges, shape))
+    inner = tuple(slice(before // s, before // s - (-n // s)) for (before, _), n, s in zip(edges, shape, strides))
     total /= mass  # in place: a hundred classes of a large CT take gigabytes
     return total[(slice(None), *inner)].contiguous()
 

@@ -67,7 +67,7 @@ def ours(plan: Plan, c: Configuration, device: Device, seed: int) -> Step:
 
     def step(sample: Sample, rate: float) -> float:
         with device.autocast():
-            outputs = network(sample.batch.image)
+            outputs = network(sample.batch.image).logits
         loss = deep_supervision(
             outputs, sample.batch.label, plan.data.labels.ignore_index, LOSSES[c.training.loss], c.training.batch_dice
         )

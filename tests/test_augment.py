@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from autoseg.augment import Intensity, Spatial, apply_intensity, apply_spatial, draw_intensity, draw_spatial, source_box
+from autoseg.augment import (
+    Intensity,
+    Spatial,
+    apply_intensity,
+    apply_spatial,
+    apply_to_points,
+    draw_intensity,
+    draw_spatial,
+    source_box,
+)
 from autoseg.augment.spatial import PROBABILITY, SCALE
 from autoseg.geometry import Box
 
@@ -257,3 +266,44 @@ def test_intensity_is_drawn_as_often_as_in_nnunet() -> None:
 def test_the_same_generator_draws_the_same() -> None:
     first, second = (draw_intensity(np.random.default_rng(9), 4) for _ in range(2))
     assert first == second
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([(1.0, 1.0, 1.0), (2.0, 1.0, 0.8)]),
+    st.sets(st.sampled_from([0, 1, 2])),
+    st.tuples(*[st.floats(0.0, 1.0)] * 3),
+)
+def test_points_move_with_the_image(
+    seed: int, spacing: tuple[float, float, float], mirror: set[int], off: tuple[float, float, float]
+) -> None:
+    """A blob painted at each point is carried along as a channel of its own: its centre of mass is where the point should be."""
+    shape = (30, 34, 38)
+    points = np.array([(13.0, 15.0, 21.0), (16.0, 18.0, 16.0)]) + off
+    grid = np.stack(np.indices(shape), -1)
+    image = np.stack([np.exp(-((grid - p) ** 2).sum(-1) / (2 * 1.6**2)) for p in points]).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    spatial = draw_spatial(rng, (24, 26, 28), np.array([15.2, 16.7, 18.4]), spacing, (), True)
+    spatial = replace(spatial, mirror=tuple(sorted(mirror)))
+    data, _ = apply_spatial(spatial, source_box(spatial), read(image, source_box(spatial)), [], KEEP)
+    moved, _ = apply_to_points(spatial, points, np.array([2, 2]), (0, 1))
+    where = np.stack(np.indices(spatial.shape), -1)
+    centres = [(where * blob[..., None]).sum((0, 1, 2)) / blob.sum() for blob in data.astype(np.float64)]
+    np.testing.assert_allclose(moved, centres, atol=0.1)
+
+
+def test_a_mirror_of_x_swaps_names_and_what_is_known() -> None:
+    crop = draw_spatial(np.random.default_rng(0), (4, 6, 8), np.array([10.5, 12.5, 14.5]), (1, 1, 1), (), False)
+    points = np.array([[9.0, 10, 11], [10.25, 12, 15], [np.nan] * 3])
+    state, partner = np.array([2, 2, 1]), (2, 1, 0)
+    plain, known = apply_to_points(crop, points, state, partner)
+    assert plain.tolist()[:2] == [[0, 0, 0], [1.25, 2, 4]]
+    assert known.tolist() == [2, 2, 1]
+    mirrored, known = apply_to_points(replace(crop, mirror=(2,)), points, state, partner)
+    assert mirrored.tolist()[1:] == [[1.25, 2, 3], [0, 0, 7]]
+    assert np.isnan(mirrored[0]).all()
+    assert known.tolist() == [1, 2, 2]
+    other, known = apply_to_points(replace(crop, mirror=(0, 1)), points, state, partner)
+    assert other.tolist()[:2] == [[3, 5, 0], [1.75, 3, 4]]
+    assert known.tolist() == [2, 2, 1]

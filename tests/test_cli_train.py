@@ -10,7 +10,7 @@ import pytest
 from conftest import Tiny
 from typer.testing import CliRunner, Result
 
-from autoseg import planning
+from autoseg import batch, planning, sampling
 from autoseg.cli import app
 from autoseg.errors import UsageError
 from autoseg.workspace import Workspace
@@ -65,6 +65,7 @@ def test_only_what_is_trained_now_tells_the_speed(tiny: Tiny, tmp_path: Path, mo
     [
         (("--extend", "5", "--time", "1h"), "--extend says how much is added"),
         (("--extend", "5", "--restart"), "found: --extend 5 with --restart"),
+        (("--deterministic", "--time", "1h", "--restart"), "limited by time cannot be repeated exactly"),
         (("--freeze",), "--freeze keeps the weights of another model"),
         (("--pretrained", "nowhere"), "no weights to begin with"),
         (("-f", "0,,1"), "a fold without name"),
@@ -78,3 +79,17 @@ def test_what_cannot_be_asked_for_costs_no_run(tiny: Tiny, tmp_path: Path, words
     with pytest.raises(UsageError, match=message):
         typed(tiny, root, *words)
     assert run.is_dir()  # --restart has not moved it
+
+
+def test_no_workers_means_no_thread(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (batch, sampling):
+        monkeypatch.setattr(module, "ThreadPoolExecutor", None)
+    root = tmp_path / "work"
+    typed(tiny, root, "--epochs", "1", "--workers", "0")
+    shutil.rmtree(root / "prepared")
+    images = tiny.data / "imagesTs"
+    for words in (["preprocess", "-d", str(tiny.data)], ["predict", "-i", str(images), "-o", str(tmp_path / "masks")]):
+        command = [*words, "--root", str(root), "--workers", "0"]
+        assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    with pytest.raises(TypeError, match="not callable"):
+        typed(tiny, root, "--epochs", "1", "--restart")

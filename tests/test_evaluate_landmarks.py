@@ -49,7 +49,7 @@ def test_files_and_report(tmp_path: Path) -> None:
         "b,nose,both,1.0,0.5,nose",
         "b,chin,both,2.0,1.0,chin",
     ]
-    nose, chin = csv.DictReader((tmp_path / "out" / "landmarks.csv").read_text(encoding="utf-8").splitlines())
+    nose, chin = csv.DictReader((tmp_path / "out" / "landmarks_summary.csv").read_text(encoding="utf-8").splitlines())
     assert " ".join(nose) == (
         "landmark n_reference n_predicted missed extra unit mean low high sd median p90 p95 max mean_voxels "
         "within_1 within_2 within_2.5 within_3 within_4 "
@@ -63,8 +63,8 @@ def test_files_and_report(tmp_path: Path) -> None:
         ["1", "1", "", "0.5", "5.0", "", "0.5", "0.666667"]
     )
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "landmarks.csv",
         "landmarks_per_case.csv",
+        "landmarks_summary.csv",
         "landmarks_summary.json",
     ]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.errors import ResourceError
-from autoseg.files import atomic_path, sha256, stamp, write_text
+from autoseg.files import atomic_path, remove_leftovers, sha256, stamp, write_text
 
 
 def test_write_text_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -62,6 +62,16 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"cannot write.*No such file"), atomic_path(tmp_path / "a.txt"):
         pass
+
+
+def test_what_killed_processes_have_left_is_found_at_any_depth(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    kept = {".hidden", "12-a.txt", ".12a-x", "a/b/c.txt"}
+    for name in {".12-a.txt", "a/.345-b.nii.gz", "a/b/.6-c", *kept}:
+        (tmp_path / name).write_text("")
+    remove_leftovers(tmp_path)
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == kept
+    remove_leftovers(tmp_path / "nowhere")
 
 
 def test_sha256(tmp_path: Path) -> None:

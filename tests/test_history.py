@@ -34,6 +34,32 @@ def test_epochs_since_the_best_one_by_hand() -> None:
     assert since(0.1, 0.5, 0.4, None, 0.5, 0.3) == 3
 
 
+def test_the_score_is_dice_or_the_error_below_zero() -> None:
+    row = ROWS[1]
+    assert (row.score, ROWS[0].score) == (0.8125, None)
+    assert replace(row, case_mre=2.5).score == 0.8125
+    landmarks = [replace(row, case_dice=None, case_mre=mre) for mre in (2.5, 0.5, None, 0.75, 0.5)]
+    assert [r.score for r in landmarks] == [-2.5, -0.5, None, -0.75, -0.5]
+    assert epochs_without_gain(landmarks) == 2
+    assert epochs_without_gain(landmarks[:2]) == 0
+
+
+@pytest.mark.parametrize("dice", [None, 0.5])
+def test_the_picture_has_a_curve_of_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dice: float | None) -> None:
+    drawn: list[tuple[str, list[float]]] = []
+    original = FigureCanvasAgg.print_png
+
+    def note(self: FigureCanvasAgg, path: str) -> None:
+        drawn.extend((str(line.get_label()), list(line.get_ydata())) for axes in self.figure.axes for line in axes.lines)
+        original(self, path)
+
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", note)
+    write_history(tmp_path, [replace(ROWS[1], case_dice=dice, case_mre=mre) for mre in (3.0, 0.0)])
+    labels = ["training loss", *(["case Dice"] if dice else []), "landmark error"]
+    assert [label for label, _ in drawn] == labels
+    assert drawn[-1][1] == [3.0, 0.0]
+
+
 def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
     original = FigureCanvasAgg.print_png

@@ -27,19 +27,19 @@ def test_a_timed_run_stops_in_time_for_its_validation(
     seconds = [0.5]
     now = [0.0]
     turn_clock(monkeypatch, now)
-    predicted = interim_module.case_dice
+    predicted = interim_module.case_scores
 
-    def step(run: Running, loader: object, progress: float) -> float:
+    def step(run: Running, loader: object, progress: float) -> None:
         now[0] += 2
-        return counted(run)
+        counted(run)
 
-    def case_dice(model: object, cases: list[StoredCase], labels: object) -> object:
+    def case_scores(model: object, cases: list[StoredCase]) -> object:
         now[0] += seconds[-1] * len(cases)
         seconds.append(seconds[-1] * faster)
-        return predicted(model, cases, labels)  # type: ignore[arg-type]
+        return predicted(model, cases)  # type: ignore[arg-type]
 
     monkeypatch.setattr(train_module, "step", step)
-    monkeypatch.setattr(interim_module, "case_dice", case_dice)
+    monkeypatch.setattr(interim_module, "case_scores", case_scores)
     record = train(tiny.task(tmp_path), RunBudget(seconds=100), float32_cpu)
     reserve = 3 + 1.2 * seconds[-2] * 2 ** len(tiny.configuration.inference.mirror_axes)
     assert 100 - reserve - 2 < record.seconds < 100 - reserve + 3  # the validation takes no time on this clock

@@ -33,7 +33,7 @@ CONTROL_POINT = {
         "position": {**NUMBERS, "minItems": 3, "maxItems": 3},
         "orientation": {**NUMBERS, "minItems": 9, "maxItems": 9},
         **dict.fromkeys(("selected", "locked", "visibility"), FLAG),
-        "positionStatus": {"enum": ["undefined", "preview", "defined", "missing"]},
+        "positionStatus": {"enum": ["undefined", "preview", "defined"]},
     },
     "required": ["id", "label", "orientation", "selected", "locked", "visibility", "positionStatus"],
     "additionalProperties": False,
@@ -79,8 +79,8 @@ def test_markups_follow_slicers_schema(tmp_path: Path) -> None:
     whole = json.loads(written(tmp_path / "a.mrk.json", THREE))
     jsonschema.validate(whole, MARKUPS)
     points = whole["markups"][0]["controlPoints"]
-    assert [p["positionStatus"] for p in points] == ["defined", "missing", "undefined"]
-    assert [p["description"] for p in points] == ["confidence 0.75", "confidence 0.125", ""]
+    assert [p["positionStatus"] for p in points] == ["defined", "undefined", "undefined"]
+    assert [p["description"] for p in points] == ["confidence 0.75", "absent; confidence 0.125", "unlabelled"]
     assert points[0]["position"] == [1, -2.25, 0.001]
     assert (points[1]["label"], points[1]["id"]) == ("left ear, upper", "2")
     assert whole["markups"][0]["lastUsedControlPointNumber"] == 3

@@ -71,6 +71,10 @@ def test_micrometres(tmp_path: Path, unit: Any) -> None:
         ({"position": None, "positionStatus": "preview"}, State.UNLABELLED),
         ({"position": "", "positionStatus": "defined"}, State.UNLABELLED),  # as Slicer reads it
         ({}, State.UNLABELLED),
+        ({"positionStatus": "undefined", "description": "absent"}, State.ABSENT),  # as autoseg writes it
+        ({"positionStatus": "undefined", "description": "unlabelled; confidence 0.5"}, State.UNLABELLED),
+        ({"position": [1, 2, 3], "positionStatus": "defined", "description": "absent"}, State.PRESENT),
+        ({"positionStatus": "undefined", "description": "absentminded"}, State.UNLABELLED),
     ],
 )
 def test_status_of_control_points(tmp_path: Path, point: dict[str, Any], state: State) -> None:

@@ -18,14 +18,18 @@ ROOT = Path(autoseg.__file__).parent
 # A module imports only from layers above its own line; a package stands here as one, its files may import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("allocator", "errors", "sides"),
-    ("bootstrap", "files", "geometry", "labels", "landmarks", "predictability", "progress", "records"),
+    ("bootstrap", "files", "geometry", "labels", "landmarks", "predictability", "presence", "progress", "records"),
     ("batch", "heatmaps", "image", "lock", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "nets"),
         *("landmark_facts", "landmark_metrics", "metrics"),
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
     ),
-    ("checkpoint", "dataset", "facts", "landmark_summary", "phantom", "postprocess", "prepare", "store"),
+    (
+        *("checkpoint", "compiling", "dataset", "events", "facts", "landmark_maps", "landmark_summary", "parallel", "phantom"),
+        *("postprocess", "prepare"),
+        *("repeatable", "store"),
+    ),
     ("claim", "laterality", "pairs"),
     ("scan",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
@@ -33,15 +37,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("task", "validation"),
     ("room", "running"),
     ("interim", "rescue"),
-    ("step",),
-    ("planning", "predict", "stages", "train"),
+    ("reporting", "step"),
+    ("evaluation", "planning", "predict", "stages", "train"),
     ("demo",),
     ("cli",),
     ("__main__",),
 )
 TORCH = {
-    *("checkpoint", "demo", "device", "heatmaps", "interim", "losses", "model", "nets", "optimizers", "predict"),
-    *("pretrained", "rescue", "room", "running", "sampling", "step", "train", "validation", "windows"),
+    *("checkpoint", "compiling", "demo", "device", "events", "heatmaps", "interim", "landmark_maps", "losses", "model", "nets"),
+    *("optimizers", "parallel", "predict"),
+    *("pretrained", "repeatable", "reporting", "rescue", "room", "running", "sampling", "step", "train", "validation", "windows"),
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 

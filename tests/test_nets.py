@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.footprint import n_parameters
-from autoseg.nets import UNet, build_network
+from autoseg.footprint import LandmarkMaps, n_parameters
+from autoseg.nets import PointHead, UNet, build_network
 from autoseg.nets.blocks import SLOPE, ConvBlock, InstanceNorm, ResidualBlock, Upsample, channels_last, convolution
 from autoseg.plan import NetworkPlan
 
@@ -67,7 +67,7 @@ def test_every_level_has_its_size_and_every_weight_a_gradient(name: str, bottlen
     plan = PLANS[name]
     network, size = network_of(plan), size_of(plan, bottleneck)
     image = torch.randn(1, 2, *size)
-    outputs = network(image)
+    outputs = network(image).logits
     expected, here = [], size
     for row in plan.strides[:-1]:
         here = [n // s for n, s in zip(here, row)]
@@ -76,7 +76,7 @@ def test_every_level_has_its_size_and_every_weight_a_gradient(name: str, bottlen
     sum(o.square().sum() for o in outputs).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
     network.eval()
-    full = network(image)
+    full = network(image).logits
     assert len(full) == 1
     assert torch.equal(full[0], outputs[0])
 
@@ -92,7 +92,7 @@ def test_parameters_are_those_of_the_footprint(name: str, supervised: bool) -> N
 
 def test_without_deep_supervision_there_is_one_output() -> None:
     network = network_of(replace(PLAIN_3D, deep_supervision=False))
-    assert [tuple(o.shape) for o in network(torch.zeros(2, 2, 4, 8, 4))] == [(2, 3, 4, 8, 4)]
+    assert [tuple(o.shape) for o in network(torch.zeros(2, 2, 4, 8, 4)).logits] == [(2, 3, 4, 8, 4)]
 
 
 def test_same_seed_same_weights() -> None:
@@ -104,8 +104,8 @@ def test_same_seed_same_weights() -> None:
 def test_samples_of_a_batch_do_not_see_one_another() -> None:
     network = network_of(PLANS["residual 3D"]).eval()
     batch = torch.randn(3, 2, 4, 8, 8)
-    together = network(batch)[0]
-    alone = torch.cat([network(batch[i : i + 1])[0] for i in range(3)])
+    together = network(batch).logits[0]
+    alone = torch.cat([network(batch[i : i + 1]).logits[0] for i in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -240,4 +240,53 @@ def test_a_cascaded_network_sees_one_channel_a_structure() -> None:
     alone.load_state_dict(network.state_dict())
     spread = torch.cat([image, *((indices == k).float() for k in (1, 2, 3))], dim=1)
     with torch.no_grad():
-        torch.testing.assert_close(network(torch.cat([image, indices.float()], dim=1))[0], alone(spread)[0])
+        torch.testing.assert_close(network(torch.cat([image, indices.float()], dim=1)).logits[0], alone(spread).logits[0])
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_heads_for_both_or_either(name: str) -> None:
+    plan = PLANS[name]
+    size, n = size_of(plan, 2), 5
+    for classes, landmarks in ((3, n), (0, n), (3, 0)):
+        torch.manual_seed(0)
+        head = PointHead(len(size), plan.features[0], n, "spatial_ce", prod(size)) if landmarks else None
+        network = build_network(plan, 2, classes, point_head=head)
+        output = network(torch.randn(1, 2, *size))
+        finest = tuple(a // s for a, s in zip(size, plan.strides[0]))
+        assert bool(output.logits) == (classes > 0)
+        assert (None if output.maps is None else tuple(output.maps.shape)) == ((1, n, *finest) if landmarks else None)
+        counted = sum(p.numel() for p in network.parameters())
+        assert counted == n_parameters(plan, 2, classes, LandmarkMaps(landmarks))
+        parts = [*output.logits, *([] if output.maps is None else [output.maps])]
+        sum(p.square().sum() for p in parts).backward()
+        assert all(p.grad is not None for p in network.parameters())
+
+
+def test_a_segmentation_network_is_what_it_was_without_landmarks() -> None:
+    names = set(network_of(PLAIN_3D).state_dict())
+    assert not any(name.startswith("point_head") for name in names)
+    torch.manual_seed(3)
+    other = build_network(PLAIN_3D, 2, 3, point_head=None).state_dict()
+    torch.manual_seed(3)
+    assert all(torch.equal(value, other[name]) for name, value in build_network(PLAIN_3D, 2, 3).state_dict().items())
+
+
+def test_landmarks_are_chosen_in_the_order_asked_for() -> None:
+    network = build_network(PLAIN_2D, 2, 3, point_head=PointHead(2, PLAIN_2D.features[0], 5, "spatial_ce", 64)).eval()
+    image = torch.randn(1, 2, *size_of(PLAIN_2D, 2))
+    with torch.no_grad():
+        every = network(image).maps
+        torch.testing.assert_close(network(image, (3, 0)).maps, every[:, [3, 0]])
+        assert network(image, ()).maps is None
+        with torch.autocast("cpu", torch.bfloat16):
+            assert network(image).maps.dtype == torch.float32
+            assert network.train()(image).maps.dtype == torch.bfloat16
+
+
+def test_a_new_point_head_is_undecided() -> None:
+    """Before training "not here" is about as likely as the whole patch, for each landmark."""
+    head = PointHead(3, 32, 4, "spatial_ce", 20**3)
+    features = torch.nn.functional.leaky_relu(torch.randn(1, 32, 20, 20, 20), SLOPE)
+    here = head(features).flatten(2).logsumexp(2).sigmoid()
+    assert float(here.detach().min()) > 0.3
+    assert float(here.detach().max()) < 0.9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,16 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
-from autoseg.errors import DataError, GeometryError
+from autoseg.errors import DataError, GeometryError, LabelError
 from autoseg.geometry import Grid
 from autoseg.image import Image, LabelMap
 from autoseg.io import read_image, read_label_map
 from autoseg.labels import LabelSet
-from autoseg.landmarks import NO_LANDMARKS
+from autoseg.landmarks import NO_LANDMARKS, Landmarks, LandmarkSet, State
 from autoseg.normalize import MASKED
 from autoseg.plan import ChannelPlan, DataPlan, SpacePlan
 from autoseg.prepare import check_pair, prepare, restore_labels, restore_probabilities
@@ -249,3 +252,76 @@ def test_real_label_map_comes_home_bit_exactly(real_data: Callable[[str], Path])
         prepared = prepare(image, label, data, _space(1, 1, 1))
         assert prepared.label is not None
         np.testing.assert_array_equal(restore_labels(_one_hot(prepared.label), prepared.placement), label.data)
+
+
+NAMED = LandmarkSet(("a", "b", "c"))
+
+
+def _with_landmarks(data: DataPlan) -> DataPlan:
+    return replace(data, landmarks=NAMED)
+
+
+def _found(points: np.ndarray, state: tuple[State, ...] = (State.PRESENT,) * 3) -> Landmarks:
+    there = np.array(state)[:, None] == State.PRESENT
+    return Landmarks(NAMED.names, np.where(there, points, np.nan), np.array(state))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    turns,
+    st.tuples(*[st.floats(-0.4, 0.4)] * 3),
+    st.tuples(*[st.floats(0.2, 3)] * 3),
+    st.tuples(*[st.floats(0.3, 2)] * 3),
+    st.integers(0, 999),
+)
+def test_points_come_home(turn: tuple, tilt: tuple, spacing: tuple, target: tuple, seed: int) -> None:
+    """From world to voxels of the prepared grid and back, on oblique, flipped and cropped grids; also far outside."""
+    rng = np.random.default_rng(seed)
+    grid = _turned((5, 6, 7), tuple(turn[0]), turn[1])
+    affine = grid.affine.copy()
+    affine[:3, :3] = Rotation.from_euler("xyz", tilt).as_matrix() @ affine[:3, :3] * spacing
+    affine[:3, 3] = rng.uniform(-500, 500, 3)
+    grid = Grid(grid.shape, affine)
+    data = np.zeros((1, *grid.shape))
+    data[0, 1:4, 2:5, 1:6] = 1
+    points = grid.index_to_world(rng.uniform(-20, 27, (3, 3)))
+    prepared = prepare(_image(data, grid), None, _with_landmarks(_data("none")), _space(*target), _found(points))
+    voxels = prepared.placement.to_voxels(prepared.placement.to_world(prepared.points))
+    np.testing.assert_allclose(voxels, prepared.points, atol=1e-6)
+    np.testing.assert_allclose(prepared.placement.to_world(prepared.points), points, atol=1e-6 * min(spacing))
+    assert prepared.state.tolist() == [State.PRESENT] * 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(turns, st.tuples(*[st.sampled_from((0.75, 1.0, 1.5, 2.0))] * 3), st.integers(0, 99))
+def test_voxels_of_points_are_where_the_image_shows_them(turn: tuple, spacing: tuple, seed: int) -> None:
+    """An image whose three channels are x, y and z in the world; read at the prepared points it must say where these are."""
+    shape = (12, 14, 16)
+    grid = _turned(shape, tuple(turn[0]), turn[1])
+    world = grid.index_to_world(np.indices(shape).reshape(3, -1).T)
+    data = world.T.reshape(3, *shape)
+    points = grid.index_to_world(np.random.default_rng(seed).uniform(3, np.array(shape) - 4, (3, 3)))
+    plan = _with_landmarks(_data("none", "none", "none"))
+    prepared = prepare(_image(data, grid), None, plan, _space(*spacing, crop="none", order=1), _found(points))
+    seen = [ndimage.map_coordinates(c.astype(np.float64), prepared.points.T, order=1) for c in prepared.image]
+    np.testing.assert_allclose(np.transpose(seen), points, atol=0.02)  # float16 numbers up to 20
+
+
+def test_what_is_not_present_has_no_place_and_no_crop_drops_a_point() -> None:
+    data = np.zeros((1, 4, 4, 4))
+    data[0, 2, 2, 2] = 1
+    found = _found(np.array([[0.0, 1, 3]] * 3), (State.PRESENT, State.ABSENT, State.UNLABELLED))
+    prepared = prepare(_image(data), None, _with_landmarks(_data("none")), _space(1, 1, 1), found)
+    assert prepared.image.shape == (1, 1, 1, 1)
+    assert prepared.points[0].tolist() == [1, -1, -2]
+    assert np.isnan(prepared.points[1:]).all()
+    assert prepared.state.tolist() == [State.PRESENT, State.ABSENT, State.UNLABELLED]
+    unknown = prepare(_image(data), None, _with_landmarks(_data("none")), _space(1, 1, 1))
+    assert (unknown.state.tolist(), np.isnan(unknown.points).all()) == ([State.UNLABELLED] * 3, True)
+    without = prepare(_image(data), None, _data("none"), _space(1, 1, 1))
+    assert (without.points.shape, without.state.shape) == ((0, 3), (0,))
+
+
+def test_other_landmarks_than_planned_are_refused() -> None:
+    with pytest.raises(LabelError, match="landmarks differ from the plan; found: a, b, c; allowed: "):
+        prepare(_image(np.ones((1, 2, 2, 2))), None, _data("none"), _space(1, 1, 1), _found(np.zeros((3, 3))))

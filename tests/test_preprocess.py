@@ -14,7 +14,8 @@ import SimpleITK as sitk
 
 from autoseg.batch import Failure
 from autoseg.dataset import Dataset, open_dataset
-from autoseg.errors import UsageError
+from autoseg.errors import PlanError, UsageError
+from autoseg.landmarks import LandmarkSet
 from autoseg.plan import (
     SCHEMA_VERSION,
     ChannelPlan,
@@ -130,6 +131,16 @@ def test_bad_cases_are_listed_and_not_left_in_the_store(dataset: Dataset, tmp_pa
     assert "the case has no label file" in reasons["c"]
     assert {f.stage for f in failures} == {"preprocess 3d"}
     assert [stored_key(folder, n) is None for n in "abcd"] == [True, True, True, False]
+
+
+def test_a_plan_for_other_landmarks(dataset: Dataset, tmp_path: Path) -> None:
+    pointed = replace(dataset, landmarks=LandmarkSet(("nose",)))
+    with pytest.raises(
+        PlanError, match=r"made for other landmarks; found: nose; .*fix: autoseg plan --replan, or put the landmarks"
+    ):
+        preprocess(pointed, _plan(dataset), "3d", tmp_path, _keys(dataset), [])
+    keys = {prepared_key("x", _plan(d).data, _plan(d).configurations["3d"].space) for d in (dataset, pointed)}
+    assert len(keys) == 2
 
 
 def test_unknown_configuration(dataset: Dataset, tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ from autoseg.device import Device
 from autoseg.errors import UsageError
 from autoseg.files import write_text
 from autoseg.labels import LabelSet
+from autoseg.landmarks import LandmarkSet
 from autoseg.model import fresh_network
 from autoseg.optimizers import TAKEN_RATE, make_optimizer
-from autoseg.plan import Plan
+from autoseg.plan import LandmarkPlan, Plan
 from autoseg.pretrained import Pretrained, asked_weights, take_weights
+from autoseg.running import set_up
 from autoseg.runs import load_run
 from autoseg.schedule import RunBudget
 from autoseg.train import train
@@ -37,15 +39,16 @@ def test_what_fits_is_taken(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device
     caplog.set_level("INFO")
     given = read_tensors(tiny_runs.runs[0] / "last.safetensors", AVERAGED)
     two = LabelSet(("a", "b"), (1, 2))
-    for plan, structures, missing in (
-        (tiny.plan, NAMES, set()),
-        (wider(tiny.plan, 2), NAMES, {"encoder.0.0.0.weight"}),
-        (wider(tiny.plan, 1, two), two.names, {k for k in given if k.startswith("heads.")}),
-        (tiny.plan, ("four", "other", "structures", "here"), {k for k in given if k.startswith("heads.")}),
+    four = LabelSet(("four", "other", "structures", "here"), (1, 2, 3, 4))
+    for plan, missing in (
+        (tiny.plan, set()),
+        (wider(tiny.plan, 2), {"encoder.0.0.0.weight"}),
+        (wider(tiny.plan, 1, two), {k for k in given if k.startswith("heads.")}),
+        (wider(tiny.plan, 1, four), {k for k in given if k.startswith("heads.")}),
     ):
         network = fresh_network(plan, tiny.configuration, float32_cpu)
         before = {k: v.clone() for k, v in network.state_dict().items()}
-        transfer = take_weights(network, Pretrained(tiny_runs.runs[0], False), structures)
+        transfer = take_weights(network, Pretrained(tiny_runs.runs[0], False), plan.data)
         assert set(before) - set(transfer.taken) == missing
         assert transfer.n_tensors == len(before)
         for name, weight in network.state_dict().items():
@@ -57,6 +60,29 @@ def test_what_fits_is_taken(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device
     assert "learnt anew: heads.0.weight 5×8×1×1×1 for 3×8×1×1×1, heads.0.bias 5 for 3" in caplog.messages[2]
     assert caplog.messages[2].endswith("and 1 more")
     assert "learnt anew: heads.0.weight, heads.0.bias, heads.1.weight and 1 more" in caplog.messages[3]
+
+
+def test_a_head_for_landmarks_is_taken_from_a_model_of_the_same_landmarks(
+    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path
+) -> None:
+    """A model of label maps gives all but the head for landmarks; one of landmarks gives its head if they are the same."""
+
+    def joint(*names: str) -> Plan:
+        c = replace(tiny.configuration, landmarks=LandmarkPlan((3.0, 3.0, 3.0), "spatial_ce", None))
+        data = replace(tiny.plan.data, landmarks=LandmarkSet(names))
+        return replace(tiny.plan, data=data, configurations={"3d_fullres": c})
+
+    def taken(run: Path, plan: Plan) -> set[str]:
+        network = fresh_network(plan, plan.configuration(None)[1], float32_cpu)
+        return set(network.state_dict()) - set(take_weights(network, Pretrained(run, False), plan.data).taken)
+
+    head = {"point_head.local.weight", "point_head.local.bias"}
+    assert taken(tiny_runs.runs[0], joint("a", "b")) == head
+    run = set_up(tiny.task(tmp_path, plan=joint("a", "b")), RunBudget(epochs=1), float32_cpu)
+    run.save()
+    assert taken(tmp_path, joint("a", "b")) == set()
+    assert taken(tmp_path, joint("a", "c")) == head
+    assert taken(tmp_path, tiny.plan) == set()
 
 
 def test_what_is_taken_learns_at_a_lower_rate(tiny: Tiny, float32_cpu: Device) -> None:
@@ -132,6 +158,6 @@ def test_what_the_options_ask_for(tiny_runs: TinyRuns, tmp_path: Path) -> None:
 def test_weights_that_cannot_be_used(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     network = fresh_network(tiny.plan, tiny.configuration, float32_cpu)
     with pytest.raises(UsageError, match=r"--freeze leaves nothing to learn; .*; fix: leave out --freeze"):
-        take_weights(network, Pretrained(tiny_runs.runs[0], True), NAMES)
+        take_weights(network, Pretrained(tiny_runs.runs[0], True), tiny.plan.data)
     with pytest.raises(UsageError, match=r"nothing of this model fits the network; .*; found: weight, bias"):
-        take_weights(torch.nn.Conv3d(1, 1, 1), Pretrained(tiny_runs.runs[0], False), NAMES)
+        take_weights(torch.nn.Conv3d(1, 1, 1), Pretrained(tiny_runs.runs[0], False), tiny.plan.data)

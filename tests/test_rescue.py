@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import Tiny
 from safetensors.torch import load_file
-from training import EPOCHS, history
+from training import EPOCHS, dice, history
 
 from autoseg import rescue as rescue_module
 from autoseg import step as step_module
@@ -20,7 +20,10 @@ from autoseg import train as train_module
 from autoseg.checkpoint import load_state
 from autoseg.device import Device
 from autoseg.errors import DataError
+from autoseg.history import Epoch
 from autoseg.placement import Prepared
+from autoseg.rescue import has_collapsed, to_best
+from autoseg.running import set_up
 from autoseg.sampling import PatchSampler
 from autoseg.schedule import RunBudget, learning_rate_factor
 from autoseg.store import StoredCase, write_case
@@ -81,7 +84,7 @@ def test_a_step_that_fails_is_taken_back_with_half_the_learning_rate(
 def test_a_network_that_sees_background_only_goes_back_to_its_best(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scores = iter([0.5, 0.04, 0.06])
+    scores = dice(0.5, 0.04, 0.06)
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     saved: list[Any] = []
     monkeypatch.setattr(
@@ -101,7 +104,7 @@ def test_a_network_that_sees_background_only_goes_back_to_its_best(
 def test_a_network_that_cannot_be_rescued(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter([0.5, 0.0, 0.0, 0.0, 0.0])
+    scores = dice(0.5, 0.0, 0.0, 0.0, 0.0)
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     message = r"come to predict background only; .*fallen from 0\.500 to 0\.000 at step 15, after 3 attempts.*; fix: a lower"
     with pytest.raises(DataError, match=message):
@@ -111,7 +114,36 @@ def test_a_network_that_cannot_be_rescued(
 def test_a_network_that_has_not_begun_to_learn_has_not_collapsed(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter([0.05, 0.0, None])
+    scores = dice(0.05, 0.0, None)
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     train(tiny.task(tmp_path), RunBudget(epochs=3), float32_cpu)
     assert load_state(tmp_path / "last.safetensors").rollbacks == 0
+
+
+@pytest.mark.parametrize(
+    ("errors", "collapses"),
+    [
+        ([2.0, 0.5, 9.0, 0.5], 0),  # of a patch of 24×32×32 mm, the diagonal of which is 51 mm, a quarter is 12.8
+        ([2.0, 0.5, 14.0, 0.5], 1),
+        ([20.0, 40.0], 0),
+        ([8.0, 14.0], 0),
+    ],
+)
+def test_landmarks_that_are_lost_are_a_collapse(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, errors: list[float], collapses: int
+) -> None:
+    """A large error that is ten times the best one, and no smaller one."""
+    run = set_up(tiny.task(tmp_path), RunBudget(epochs=4), float32_cpu)
+    found = 0
+    for mre in errors:
+        row = Epoch(1, 1, 1.0, 1e-3, 0.5, None, 0.1, 0.0, None, mre)
+        found += has_collapsed(run, row)
+        run.state = replace(run.state, best=max(run.state.best or -1e9, -mre))
+    assert found == collapses
+
+
+def test_landmarks_that_are_lost_for_good(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    run = set_up(tiny.task(tmp_path), RunBudget(epochs=4), float32_cpu)
+    run.state = replace(run.state, best=-0.25, rollbacks=3)
+    with pytest.raises(DataError, match=r"find landmarks no better than by chance; .*has risen from 0\.25 to 30 mm at step 0"):
+        to_best(run, Epoch(1, 1, 1.0, 1e-3, 0.5, None, 0.1, 0.0, None, 30.0))

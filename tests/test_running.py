@@ -48,10 +48,10 @@ def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, task: TrainTask,
     own_clock(monkeypatch, 2, 0.1)
     usual = train_module.step
 
-    def interrupted(run: Running, loader: object, progress: float) -> float:
+    def interrupted(run: Running, loader: object, progress: float) -> None:
         if run.state.step == 25:
             raise KeyboardInterrupt
-        return usual(run, loader, progress)  # type: ignore[arg-type]
+        usual(run, loader, progress)  # type: ignore[arg-type]
 
     monkeypatch.setattr(train_module, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -98,10 +98,10 @@ def test_an_interrupted_extension_continues(
     """With the same call, or without saying again that it is one; as what it is, not as a second extension."""
     original = train_module.step
 
-    def interrupted(run: Running, loader: object, progress: float) -> float:
+    def interrupted(run: Running, loader: object, progress: float) -> None:
         if run.state.step == 9:
             raise KeyboardInterrupt
-        return original(run, loader, progress)  # type: ignore[arg-type]
+        original(run, loader, progress)  # type: ignore[arg-type]
 
     for name in ("whole", "same", "plain"):
         shutil.copytree(tiny_runs.runs[0], tmp_path / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from autoseg.errors import UsageError
 from autoseg.files import write_text
 from autoseg.postprocess import Rule
 from autoseg.records import to_json
-from autoseg.runs import RunRecord, common_rules, folds_of, load_run
+from autoseg.runs import RunRecord, common_rules, common_thresholds, folds_of, load_run, record_table
 
 RULES = (Rule("largest_foreground"), Rule("largest_per_structure", "liver"))
 RECORD = RunRecord(
@@ -67,3 +68,30 @@ def test_rules_are_those_that_every_fold_chose() -> None:
     assert common_rules([RECORD]) == RULES
     assert common_rules([RECORD, other]) == (RULES[1],)
     assert common_rules([RECORD, replace(RECORD, postprocess=())]) == ()
+
+
+def test_thresholds_are_the_mean_of_the_folds_that_have_one() -> None:
+    folds = [replace(RECORD, thresholds=t) for t in ({"a": 0.5, "b": 0.25}, {"a": 0.75}, {})]
+    assert common_thresholds(folds, ("b", "c", "a")) == (0.25, 0.0, 0.625)
+    assert common_thresholds(folds, ()) == ()
+
+
+def test_scores_as_text() -> None:
+    assert record_table(RECORD).splitlines() == [
+        "liver                    Dice 0.900",
+        "cyst                     Dice --",
+        "mean                     Dice 0.9000  (4 cases not trained on)",
+    ]
+    points = replace(RECORD, structure_dice={}, case_dice=None, mre=1.25, landmark_mre={"nose": 1.25, "chin": None}, unit="px")
+    lines = ["nose                     MRE 1.25 px", "chin                     MRE -- px"]
+    assert record_table(points).splitlines() == [*lines, "mean                     MRE 1.25 px  (4 cases not trained on)"]
+    both = replace(points, structure_dice=RECORD.structure_dice, case_dice=0.9)
+    assert record_table(both).splitlines()[2:5] == ["mean                     Dice 0.9000  (4 cases not trained on)", *lines]
+
+
+def test_a_record_of_before_there_were_landmarks(tmp_path: Path) -> None:
+    old = json.loads(to_json(RECORD))
+    for key in ("mre", "unit", "landmark_mre", "thresholds"):
+        del old[key]
+    write_text(tmp_path / "run.json", json.dumps(old))
+    assert load_run(tmp_path) == RECORD

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from autoseg.errors import DataError, ResourceError
 from autoseg.geometry import AxisMap, Box, Grid
+from autoseg.landmarks import State
 from autoseg.placement import Placement, Prepared
 from autoseg.store import StoredCase, remove_case, stored_key, stored_names, write_case
 
@@ -45,6 +47,26 @@ def test_round_trip(tmp_path: Path) -> None:
     assert (case.shape, case.n_channels, case.has_label) == (SHAPE, 2, True)
     assert case.placement == prepared.placement  # bit for bit, through JSON
     assert stored_key(tmp_path / "new", "a.b") == "key 1"
+
+
+def test_landmarks_are_stored(tmp_path: Path) -> None:
+    points = np.array([[0.125, -3.5, 1e3 / 3], [np.nan] * 3, [np.nan] * 3])
+    state = np.array([State.PRESENT, State.ABSENT, State.UNLABELLED])
+    write_case(tmp_path, "a", replace(_prepared((3, 4, 5)), points=points, state=state), "k")
+    case = StoredCase.open(tmp_path, "a")
+    np.testing.assert_array_equal(case.points, points)  # bit for bit
+    np.testing.assert_array_equal(case.state, state)
+    assert case.landmarks_present == (0,)
+    assert "NaN" not in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_a_record_of_before_there_were_landmarks(tmp_path: Path) -> None:
+    write_case(tmp_path, "a", _prepared((3, 4, 5)), "k")
+    content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert (content.pop("landmark_states"), content.pop("landmark_points")) == ([], [])
+    (tmp_path / "a.json").write_text(json.dumps(content), encoding="utf-8")
+    case = StoredCase.open(tmp_path, "a")
+    assert (case.points.shape, case.state.shape, case.landmarks_present) == ((0, 3), (0,), ())
 
 
 def test_case_without_label(tmp_path: Path) -> None:

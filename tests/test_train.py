@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -15,9 +17,10 @@ import pytest
 import torch
 from conftest import Tiny, TinyRuns
 from safetensors.torch import load_file
-from training import EPOCHS, counted, history, same_outcome
+from training import EPOCHS, counted, dice, history, same_outcome
 
 from autoseg import checkpoint as checkpoint_module
+from autoseg import reporting as reporting_module
 from autoseg import running as running_module
 from autoseg import train as train_module
 from autoseg.checkpoint import load_state
@@ -164,6 +167,36 @@ def test_a_killed_run_continues_to_the_same_end(tiny: Tiny, tiny_runs: TinyRuns,
     assert not [p for p in run.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+def test_killed_three_times_in_a_row(tiny: Tiny, tmp_path: Path) -> None:
+    """The same command each time, killed somewhere after the first, second and fourth epoch (see benchmarks/bench_kill.py)."""
+    for name in ("whole", "parts"):
+        shutil.copytree(tiny.workspace.root, tmp_path / name, ignore=shutil.ignore_patterns("runs"))
+
+    def command(name: str) -> list[str]:
+        words = ("-d", str(tiny.data), "--root", str(tmp_path / name), "--epochs", "6", "--deterministic", "--device", "cpu")
+        return [sys.executable, "-m", "autoseg", "train", *words]
+
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command("whole"), env=environment, capture_output=True, timeout=120, check=True)
+    run = tmp_path / "parts" / "runs" / "Dataset001_Phantom" / "3d_fullres" / "fold_0"
+    rng = np.random.default_rng(0)
+    for epochs in (1, 2, 4):
+        with subprocess.Popen(command("parts"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while not (run / "metrics.csv").is_file() or len(history(run)) < epochs:
+                assert process.poll() is None
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.1))
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        steps = [int(row["step"]) for row in history(run)]
+        assert steps == [3 * (i + 1) for i in range(len(steps))]
+    subprocess.run(command("parts"), env=environment, capture_output=True, timeout=120, check=True)
+    same_outcome(tmp_path / "whole" / run.relative_to(tmp_path / "parts"), run)
+    assert not list(run.rglob(".*"))
+
+
 @pytest.mark.parametrize(("what", "reason"), [("SIGTERM", "SIGTERM"), ("SIGINT", "Ctrl-C"), ("STOP file", "STOP file")])
 def test_a_run_that_is_told_to_stop_leaves_a_model(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str, reason: str
@@ -210,10 +243,10 @@ def test_an_interrupted_run_continues_to_the_same_weights(
     train(tiny.task(tmp_path / "whole", plan=plan), EPOCHS, float32_cpu)
     original = train_module.step
 
-    def interrupted(run: Running, loader: object, progress: float) -> float:
+    def interrupted(run: Running, loader: object, progress: float) -> None:
         if run.state.step == 4:
             raise KeyboardInterrupt
-        return original(run, loader, progress)  # type: ignore[arg-type]
+        original(run, loader, progress)  # type: ignore[arg-type]
 
     monkeypatch.setattr(train_module, "step", interrupted)
     task = tiny.task(tmp_path / "parts", plan=plan)
@@ -232,12 +265,12 @@ def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
 ) -> None:
     """200 epochs of one step: an epoch ends at every step, whatever floating point makes of k/200 × 200."""
 
-    def no_work(run: Running, loader: object, progress: float) -> float:
-        return counted(run)
+    def no_work(run: Running, loader: object, progress: float) -> None:
+        counted(run)
 
     monkeypatch.setattr(train_module, "step", no_work)
     rows: list[Epoch] = []
-    monkeypatch.setattr(train_module, "write_history", lambda _, seen: rows.append(seen[-1]))
+    monkeypatch.setattr(reporting_module, "write_history", lambda _, seen: rows.append(seen[-1]))
     monkeypatch.setattr(running_module, "save_training", lambda *_: None)
     configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, steps_per_epoch=1))
     task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": configuration}), validation=())
@@ -301,7 +334,7 @@ def test_task_that_cannot_be(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_patience(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best case Dice is that of the second epoch; in an extension the first one's is the best of it."""
-    scores = iter([0.1, 0.5, 0.4, 0.5, 0.3, 0.45, 0.1, 0.2, 0.3])
+    scores = dice(0.1, 0.5, 0.4, 0.5, 0.3, 0.45, 0.1, 0.2, 0.3)
     monkeypatch.setattr(train_module, "step", lambda run, loader, progress: counted(run))
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     record = train(tiny.task(tmp_path), RunBudget(epochs=8), float32_cpu, patience=3)
@@ -321,7 +354,7 @@ def test_the_plan_chooses_the_loss(tiny: Tiny, float32_cpu: Device, tmp_path: Pa
         [StoredCase.open(task.prepared, c.name) for c in task.training], plan.configuration(None)[1], plan.data.labels, 0
     ).batch(0)
     torch.manual_seed(0)
-    outputs = fresh_network(plan, plan.configuration(None)[1], float32_cpu)(batch.image)
+    outputs = fresh_network(plan, plan.configuration(None)[1], float32_cpu)(batch.image).logits
     expected = deep_supervision(outputs, batch.label, plan.data.labels.ignore_index, LOSSES[loss], batch_dice)
     assert float(history(tmp_path)[0]["train_loss"]) == pytest.approx(expected.item(), rel=1e-4)
 
@@ -346,9 +379,9 @@ def test_a_fold_that_was_stopped_is_the_last_one(
 ) -> None:
     original = train_module.step
 
-    def stop(run: Running, loader: Any, progress: float) -> float:
+    def stop(run: Running, loader: Any, progress: float) -> None:
         run.stopping.reason = "Ctrl-C"
-        return original(run, loader, progress)
+        original(run, loader, progress)
 
     tasks = folds(tiny, tmp_path, "0", "1", "2")
     monkeypatch.setattr(train_module, "step", stop)

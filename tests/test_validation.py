@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from conftest import Tiny, TinyRuns
 
 from autoseg.device import Device
+from autoseg.errors import DataError
 from autoseg.model import load_model
-from autoseg.validation import validate
+from autoseg.store import StoredCase
+from autoseg.validation import case_scores, validate
 
 
 def test_no_case_is_begun_after_the_time_is_up(
@@ -37,3 +40,23 @@ def test_an_interrupted_validation_continues(tiny: Tiny, tiny_runs: TinyRuns, fl
     assert len(before) == 2
     assert len(after) == 4
     assert before.items() <= after.items()  # not predicted again
+
+
+def test_a_prepared_case_that_cannot_be_read(
+    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that loses its end after it was found complete."""
+    model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
+    task = tiny.task(tmp_path)
+    prepared = tmp_path / "prepared"
+    shutil.copytree(task.prepared, prepared)
+    name = task.training[0].name
+    stored = StoredCase.open(prepared, name)
+    image = prepared / f"{name}.image.b2nd"
+    image.write_bytes(image.read_bytes()[:-100])
+    monkeypatch.setattr(StoredCase, "open", lambda *_: stored)
+    message = rf"case {name}: validate: the prepared case cannot be read; file: .*prepared; found: RuntimeError: blosc2.*; fix"
+    with pytest.raises(DataError, match=message):
+        case_scores(model, [stored])
+    with pytest.raises(DataError, match=message):
+        validate(model, task.training[:1], prepared, None, tmp_path, ())

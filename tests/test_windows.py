@@ -169,3 +169,27 @@ def test_a_fitted_window_suits_the_network_and_the_memory(
     assert all(f % d == 0 and f >= w for f, w, d in zip(fitted, window, divisors))
     assert math.prod(fitted) <= WHOLE * math.prod(window)
     assert fitted == window or all(f >= n for f, n in zip(fitted, shape))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 13)] * 3),
+    st.tuples(*[st.integers(1, 3)] * 3),
+    st.tuples(*[st.sampled_from([1, 2, 3])] * 3),
+    st.floats(0, 0.9),
+    st.sets(st.sampled_from([0, 1, 2])),
+)
+def test_a_coarse_output_lies_on_the_volume_edge_to_edge(
+    shape: tuple[int, int, int], sizes: tuple[int, int, int], strides: tuple[int, int, int], overlap: float, mirror: set[int]
+) -> None:
+    """A network that averages blocks of voxels, of a volume padded with zeros behind."""
+    window = tuple(n * s for n, s in zip(sizes, strides))
+    volume = torch.randn(1, *shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+    def network(batch: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool3d(batch, strides)
+
+    result = predict_volume(volume, network, window, 1, overlap, 3, sorted(mirror), strides=strides)  # type: ignore[arg-type]
+    behind = [(-n) % s for n, s in zip(shape, strides)]
+    padded = torch.nn.functional.pad(volume, [e for b in reversed(behind) for e in (0, b)])
+    torch.testing.assert_close(result, network(padded), rtol=1e-5, atol=1e-5)

@@ -2,7 +2,7 @@
 
 from autoseg.augment.intensity import Intensity, apply_intensity, draw_intensity
 from autoseg.augment.previous import apply_previous, draw_previous
-from autoseg.augment.spatial import Spatial, apply_spatial, draw_spatial, source_box
+from autoseg.augment.spatial import Spatial, apply_spatial, apply_to_points, draw_spatial, source_box
 
 __all__ = [
     "Intensity",
@@ -10,6 +10,7 @@ __all__ = [
     "apply_intensity",
     "apply_previous",
     "apply_spatial",
+    "apply_to_points",
     "draw_intensity",
     "draw_previous",
     "draw_spatial",

@@ -116,6 +116,28 @@ def apply_spatial(
     return np.ascontiguousarray(data), [np.ascontiguousarray(c) for c in classes]
 
 
+def apply_to_points(
+    spatial: Spatial, points: np.ndarray, state: np.ndarray, mirrored: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Carries landmarks to where `apply_spatial` carries what they lie on.
+
+    Args:
+        points: (N, 3) fractional case voxels (z, y, x); NaN stays NaN.
+        state: (N,) what is known of each, which moves along where x is mirrored.
+        mirrored: for each landmark the one that takes its place when left and right swap.
+
+    Returns:
+        (N, 3) fractional patch voxels, inside the patch or not, and (N,).
+    """
+    half = (np.array(spatial.shape) - 1) / 2
+    moved = (points - spatial.centre) @ np.linalg.inv(spatial.matrix).T + half
+    for axis in spatial.mirror:
+        moved[:, axis] = spatial.shape[axis] - 1 - moved[:, axis]
+    if 2 in spatial.mirror:
+        moved, state = moved[list(mirrored)], state[list(mirrored)]
+    return moved, state
+
+
 def _plane_rotation(a: int, b: int, angle: float) -> np.ndarray:
     matrix = np.eye(3)
     matrix[a, a] = matrix[b, b] = np.cos(angle)

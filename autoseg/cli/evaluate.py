@@ -11,9 +11,14 @@ from autoseg.cli import options as o
 
 
 def run(
-    predictions: Annotated[Path, typer.Option("-p", "--predictions", help="Folder of predicted label maps.")],
+    predictions: Annotated[
+        Path, typer.Option("-p", "--predictions", help="Folder of predicted label maps or landmarks, or both.")
+    ],
     references: Annotated[
-        Path | None, typer.Option("-r", "--references", help="Folder of reference label maps. Default: the dataset's own.")
+        Path | None, typer.Option("-r", "--references", help="Folder of the references. Default: the dataset's own.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("-i", "--images", help="Folder of the landmarks' images. Default: the dataset's own.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder of the report. Default: the predictions' folder.")
@@ -25,9 +30,11 @@ def run(
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Compare predictions with references: Dice, IoU, HD95, ASSD, NSD and volumes, per structure and case."""
+    """Compare predictions with references, per structure and landmark: Dice, surface distances, volumes; errors of landmarks."""
     from autoseg.batch import Failure
-    from autoseg.evaluate import evaluate, report_table
+    from autoseg.evaluate import report_table
+    from autoseg.evaluate_landmarks import landmark_table
+    from autoseg.evaluation import evaluate_folder
     from autoseg.progress import log
     from autoseg.workspace import Workspace
 
@@ -35,11 +42,12 @@ def run(
     about = o.open_named(dataset, Workspace(root))
     failures: list[Failure] = []
     target = out or predictions
-    only_predicted = references is None
-    known = references or {c.name: c.label for c in about.cases if c.label is not None}
-    report = evaluate(known, predictions, about.labels, target, tolerance, failures, workers, only_predicted)
-    o.show(report, json)
-    if not json:
-        typer.echo(report_table(report))
-    log.info("per case: %s", target / "per_case.csv")
-    o.finish(failures, target, report.n_cases, "evaluate")
+    found = evaluate_folder(about, predictions, target, tolerance, failures, references, images, workers)
+    maps, points = found.label_maps, found.landmarks
+    o.show(found if maps and points else maps or points, json)
+    if maps and not json:
+        typer.echo(report_table(maps))
+    if points and not json:
+        typer.echo(landmark_table(points))
+    log.info("per case: %s", target / ("per_case.csv" if maps else "landmarks_per_case.csv"))
+    o.finish(failures, target, found.n_cases, "evaluate")

@@ -12,35 +12,44 @@ from autoseg.cli import options as o
 
 def run(
     images: Annotated[Path, typer.Option("-i", "--images", help="Folder of images, or one image.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the label maps.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for label maps and landmarks.")],
     model: Annotated[
         Path | None, typer.Option("-m", "--model", help="A run's folder, or the one above (all folds). Default: the last model.")
     ] = None,
     disable_tta: Annotated[bool, typer.Option("--disable_tta", help="No mirroring.")] = False,
     save_probabilities: Annotated[bool, typer.Option("--save_probabilities", help="Also write class probabilities.")] = False,
+    landmarks_format: Annotated[
+        str | None,
+        typer.Option(
+            "--landmarks-format", help="mrk.json, fcsv, json or csv. Default: mrk.json, which 3D Slicer opens; csv for pictures."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there already.")] = False,
     device: o.DeviceOption = "auto",
     root: o.RootOption = o.ROOT,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that read and write cases; 0 for none.")] = 2,
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Predict label maps for a folder of images."""
+    """Predict label maps or landmarks, or both, for a folder of images."""
     from autoseg.batch import Failure
     from autoseg.dataset import images_in
     from autoseg.device import choose_device
     from autoseg.model import load_model
-    from autoseg.predict import predict
+    from autoseg.predict import ending_of, outcome, predict
     from autoseg.progress import log
     from autoseg.runs import common_rules, folds_of
     from autoseg.workspace import Workspace
 
     o.be_quiet(quiet)
+    ending = ending_of(landmarks_format) if landmarks_format else ""
     runs = folds_of(model or Workspace(root).last_model())
     loaded, records = load_model(runs, choose_device(device))
     log.info("model: %s", ", ".join(str(r) for r in runs))
     failures: list[Failure] = []
     cases = images_in(images, len(loaded.plan.data.channels))
-    report = predict(loaded, common_rules(records), cases, out, failures, not disable_tta, save_probabilities, overwrite)
-    log.info("%d label maps in %s", report.done + report.skipped, out)
+    rules, mirror = common_rules(records), not disable_tta
+    report = predict(loaded, rules, cases, out, failures, mirror, save_probabilities, overwrite, workers, ending)
+    log.info("%s in %s", outcome(loaded.plan.data, report.done + report.skipped), out)
     o.show(report, json)
     o.finish(failures, out, report.done + report.skipped, "predict")

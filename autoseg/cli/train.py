@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,13 @@ def run(
     freeze: Annotated[bool, typer.Option("--freeze", help="Leave the weights of --pretrained as they are.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was trained before.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, sampling and augmentation.")] = 0,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same run gives the same numbers, interrupted or not. With --epochs.")
+    ] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the curve for TensorBoard.")] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Let torch compile the network: minutes at first, then shorter steps on a GPU.")
+    ] = False,
     device: o.DeviceOption = "auto",
     root: o.RootOption = o.ROOT,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that prepare batches; 0 for none.")] = 1,
@@ -41,13 +49,19 @@ def run(
     """Train a fold, or several in turn, and validate each on whole cases. Continues an interrupted run by itself.
 
     Ctrl-C, SIGTERM or a file named STOP in the run's folder end it early, validated and ready to use; a second Ctrl-C at once.
+
+    On several GPUs: torchrun --nproc-per-node 2 -m autoseg train; each takes its share of the plan's batch.
     """
     from autoseg.batch import Failure
     from autoseg.device import choose_device
+    from autoseg.events import check_tensorboard
     from autoseg.folds import parse_folds
+    from autoseg.parallel import is_first, place_here, together, wait
     from autoseg.planning import note_speed
     from autoseg.pretrained import asked_weights
     from autoseg.progress import log
+    from autoseg.repeatable import check_repeatable
+    from autoseg.runs import record_table
     from autoseg.schedule import asked_budget
     from autoseg.stages import forget_runs, prepare_dataset, prepare_stage_before
     from autoseg.task import train_task
@@ -56,31 +70,39 @@ def run(
 
     o.be_quiet(quiet)
     budget, weights = asked_budget(time, epochs, extend, restart), asked_weights(pretrained, freeze)
+    if budget and deterministic:
+        check_repeatable(budget)
+    if tensorboard:
+        check_tensorboard()
     workspace = Workspace(root)
     about = o.open_named(dataset, workspace)
     failures: list[Failure] = []
     threads = 0 if workers == 0 else None
-    prepare_dataset(about, workspace, configuration, failures, threads)  # at once if nothing has changed or been deleted
-    prepare_stage_before(about, workspace, configuration, failures, threads)
-    tasks = [train_task(about, workspace, configuration, name, seed, workers) for name in parse_folds(fold)]
-    place = choose_device(device)
-    if restart:  # nothing that is wrong above costs a run
-        forget_runs([task.run for task in tasks], weights.model if weights else None)
-    records = []
-    for done in train_folds(tasks, budget, place, extend is not None, patience, weights):
-        task, record = done.task, done.record
-        records.append(record)
-        model = task.run if len(tasks) == 1 else task.run.parent  # all folds together
-        workspace.remember_model(model)
-        if not done.skipped:  # another plan or machine may have been behind it
-            note_speed(workspace, task.plan, task.configuration, place.place.type, record.step_s)
-        if not json:
-            for name, dice in record.structure_dice.items():
-                typer.echo(f"{name:24} Dice {'--' if dice is None else f'{dice:.3f}'}")
-            mean = "--" if record.case_dice is None else f"{record.case_dice:.4f}"
-            typer.echo(f"{'mean':24} Dice {mean}  ({record.validated_on})")
-        log.info("model: %s", model)
-    o.show(records if len(tasks) > 1 else records[0], json)
-    log.info("next: autoseg predict -i IMAGES -o MASKS")
-    stages = ("preprocess", "prepare") if tasks[0].before else ("preprocess",)  # what a stage before said is prepared, too
-    o.finish(failures, workspace.about(about.name), len(tasks[0].training), *stages)
+    place = choose_device(place_here(device))
+    with together(place):
+        prepare_dataset(about, workspace, configuration, failures, threads)  # at once if nothing has changed or been deleted
+        prepare_stage_before(about, workspace, configuration, failures, threads)
+        found = [train_task(about, workspace, configuration, name, seed, workers) for name in parse_folds(fold)]
+        tasks = [replace(t, deterministic=deterministic, tensorboard=tensorboard, compiled=compile) for t in found]
+        if restart and is_first():  # nothing that is wrong above costs a run
+            forget_runs([task.run for task in tasks], weights.model if weights else None)
+        wait()
+        records = []
+        for done in train_folds(tasks, budget, place, extend is not None, patience, weights):
+            task, record = done.task, done.record
+            records.append(record)
+            if not is_first():
+                continue
+            model = task.run if len(tasks) == 1 else task.run.parent  # all folds together
+            workspace.remember_model(model)
+            if not done.skipped:  # another plan or machine may have been behind it
+                note_speed(workspace, task.plan, task.configuration, place.place.type, record.step_s)
+            if not json:
+                typer.echo(record_table(record))
+            log.info("model: %s", model)
+        if not is_first():
+            return
+        o.show(records if len(tasks) > 1 else records[0], json)
+        log.info("next: autoseg predict -i IMAGES -o MASKS")
+        stages = ("preprocess", "prepare") if tasks[0].before else ("preprocess",)  # what a stage before said is prepared, too
+        o.finish(failures, workspace.about(about.name), len(tasks[0].training), *stages)

@@ -11,7 +11,7 @@ file are unlabelled.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +51,21 @@ def landmark_cases(source: Path) -> set[str]:
         DataError: two files of one name; the table cannot be read.
     """
     return set(_by_case(source)) if source.is_dir() else {_plain(name) for name in read_points(source).cases}
+
+
+def case_landmarks(folder: Path, names: Collection[str]) -> dict[str, Path]:
+    """The file with the landmarks of each case in a folder: one of its own, else the table landmarks.csv that lists it.
+
+    Args:
+        names: of the cases that are looked for; a folder of results holds other tables, too.
+
+    Raises:
+        DataError: two files of one case; the table cannot be read.
+    """
+    table = folder / LANDMARK_TABLE
+    listed = dict.fromkeys(landmark_cases(table), table) if table.is_file() else {}
+    found = {name: path for name, path in (listed | _by_case(folder, names)).items() if name in names}
+    return dict(sorted(found.items()))
 
 
 def with_landmark_files(cases: Sequence[Case], root: Path) -> list[Case]:
@@ -207,10 +222,13 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if landmark_ending(p) and p.name != LANDMARK_TABLE)
 
 
-def _by_case(folder: Path) -> dict[str, Path]:
+def _by_case(folder: Path, names: Collection[str] | None = None) -> dict[str, Path]:
+    """Files of single cases, of `names` if they are given."""
     found: dict[str, Path] = {}
     for path in _files(folder):
         name = path.name[: -len(landmark_ending(path) or "")]
+        if names is not None and name not in names:
+            continue
         if name in found:
             raise DataError(
                 "two files of landmarks have the same name", file=folder, found=f"{found[name].name}, {path.name}", fix="keep one"

@@ -8,7 +8,7 @@ from pathlib import Path
 from autoseg.dataset.case import Case, case_name
 from autoseg.dataset.folders import channel_number, group_by_channel
 from autoseg.errors import UsageError
-from autoseg.io import IMAGE_ENDINGS, label_ending, probabilities_ending
+from autoseg.io import IMAGE_ENDINGS, has_geometry, label_ending, probabilities_ending
 
 PROBABILITIES = "_probabilities"  # behind the case name, in the file name of class probabilities
 
@@ -37,6 +37,15 @@ def output_path(out: Path, case: Case) -> Path:
 def probabilities_path(out: Path, case: Case) -> Path:
     """Name of a case's class probabilities, in the format of its first image; .npy for natural images."""
     return out / f"{case.name}{PROBABILITIES}{probabilities_ending(case.images[0])}"
+
+
+def landmarks_path(out: Path, case: Case, ending: str = "") -> Path:
+    """Name of a case's landmarks.
+
+    Args:
+        ending: of `io.LANDMARK_ENDINGS`; by default what 3D Slicer opens, or a table where the image is a natural one.
+    """
+    return out / f"{case.name}{ending or ('.mrk.json' if has_geometry(case.images[0]) else '.csv')}"
 
 
 def check_apart(cases: Sequence[Case], out: Path) -> None:

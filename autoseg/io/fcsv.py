@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from autoseg.errors import DataError, nearest
-from autoseg.io.markups import confidence_text, split_description
+from autoseg.io.markups import description_text, split_description
 from autoseg.io.points import PointFile, confidence_of, coordinates, make_point, read_text, space_named
 from autoseg.landmarks import Landmarks
 
@@ -41,7 +41,7 @@ def read_fcsv(path: Path) -> PointFile:
     points = []
     for row in csv.reader(line for line in lines if not line.startswith("#")):
         cells = dict(zip(columns, (c.strip() for c in row)))
-        description, confidence = split_description(cells.get("desc", ""))
+        description, _, confidence = split_description(cells.get("desc", ""))
         at = [cells.get(axis, "") for axis in "xyz"]
         if "" in at:
             found = ",".join(row)[:80]
@@ -63,6 +63,6 @@ def fcsv_text(landmarks: Landmarks) -> str:
     table = csv.writer(out, lineterminator="\n")
     for i, name in enumerate(landmarks.names):
         if at := coordinates(landmarks, i):
-            description = confidence_text(confidence_of(landmarks, i))
+            description = description_text(landmarks.state[i], confidence_of(landmarks, i))
             table.writerow([i + 1, *at, 0, 0, 0, 1, 1, 1, 0, name, description, ""])
     return out.getvalue()

@@ -1,7 +1,9 @@
 """Markup files of 3D Slicer, `.mrk.json`: any schema 1.x is read, 1.0.3 is written (what Slicer 5 itself writes).
 
 Of each control point the label, the position and its status count: 'defined' is present, 'missing' absent, anything else
-('undefined', 'preview') unlabelled. Slicer writes "position": "" where there is none; without a status a position is defined.
+('undefined', 'preview') unlabelled. The schema has no word for absent ('missing' is not in it, though Slicer writes it), so we
+write 'undefined' and say 'absent' in the description, and read that. Slicer writes "position": "" where there is none; without
+a status a position is defined.
 """
 
 from __future__ import annotations
@@ -12,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import DataError
-from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, read_object, space_named
+from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, read_object, space_named, state_word
 from autoseg.landmarks import Landmarks, State
 
 _SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
 )
 _UNITS = {"mm": 1.0, "um": 0.001}
-_STATUS = {State.PRESENT: "defined", State.ABSENT: "missing", State.UNLABELLED: "undefined"}
 _UPRIGHT = [-1, 0, 0, 0, -1, 0, 0, 0, 1]  # no rotation in RAS, as Slicer writes it in LPS
-_CONFIDENCE = re.compile(r"confidence ([0-9.eE+-]+)")
+_OWN_TEXT = re.compile(r"(absent|unlabelled)?(?:(?:^|; )confidence ([0-9.eE+-]+))?")
 
 
 def read_markups(path: Path) -> PointFile:
@@ -41,27 +42,32 @@ def read_markups(path: Path) -> PointFile:
     return PointFile({"": points})
 
 
-def confidence_text(value: float | None) -> str:
-    """How a confidence stands in the description of a point, where the format has no other place for it."""
-    return "" if value is None else f"confidence {value!r}"
+def description_text(state: int, confidence: float | None) -> str:
+    """How a confidence, and a state other than present, stand in the description of a point, there being no other place."""
+    parts = [] if state == State.PRESENT else [state_word(state)]
+    return "; ".join(parts + ([] if confidence is None else [f"confidence {confidence!r}"]))
 
 
-def split_description(text: str) -> tuple[str, str]:
-    """A description and the confidence that stands in it, each empty if there is none."""
-    match = _CONFIDENCE.fullmatch(text)
-    return ("", match[1]) if match else (text, "")
+def split_description(text: str) -> tuple[str, str, str]:
+    """A description and the state and confidence that stand in it, each empty if there is none."""
+    match = _OWN_TEXT.fullmatch(text)
+    return ("", match[1] or "", match[2] or "") if match else (text, "", "")
 
 
 def markups_text(landmarks: Landmarks) -> str:
     """One point list in LPS mm, with every landmark in its order; those that are not present have no position."""
     points = []
     for i, (name, state) in enumerate(zip(landmarks.names, landmarks.state)):
-        entry: dict[str, Any] = {"id": str(i + 1), "label": name, "description": confidence_text(confidence_of(landmarks, i))}
+        entry: dict[str, Any] = {
+            "id": str(i + 1),
+            "label": name,
+            "description": description_text(state, confidence_of(landmarks, i)),
+        }
         entry["associatedNodeID"] = ""
         if at := coordinates(landmarks, i):
             entry["position"] = at
         entry |= {"orientation": _UPRIGHT, "selected": True, "locked": False, "visibility": True}
-        points.append(entry | {"positionStatus": _STATUS[State(state)]})
+        points.append(entry | {"positionStatus": "defined" if state == State.PRESENT else "undefined"})
     markup = {
         "type": "Fiducial",
         "coordinateSystem": "LPS",
@@ -97,13 +103,15 @@ def _points(path: Path, markup: dict[str, Any]) -> list[Point]:
                 allowed="[x, y, z]",
             )
         status = str(entry.get("positionStatus") or ("undefined" if position is None else "defined"))
-        description, confidence = split_description(str(entry.get("description", "")))
+        description, word, confidence = split_description(str(entry.get("description", "")))
+        if position is None and status in ("defined", "undefined"):
+            status = word or "undefined"
         points.append(
             make_point(
                 path,
                 label,
                 position,
-                state="undefined" if position is None and status == "defined" else status,
+                state=status,
                 space=space,
                 description=description,
                 confidence=confidence,

@@ -1,5 +1,6 @@
 """Networks, built from the plan and from nothing else."""
 
-from autoseg.nets.unet import UNet, build_network
+from autoseg.nets.point_head import PointHead
+from autoseg.nets.unet import Output, UNet, build_network
 
-__all__ = ["UNet", "build_network"]
+__all__ = ["Output", "PointHead", "UNet", "build_network"]

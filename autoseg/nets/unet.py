@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from autoseg.nets.blocks import SLOPE, ConvBlock, ResidualBlock, Upsample, channels_last, convolution
+from autoseg.nets.point_head import PointHead
 from autoseg.plan import NetworkPlan
 
 
-class UNet(nn.Module):
-    """Encoder, decoder, and one 1×1 head per decoder level.
+class Output(NamedTuple):
+    """What a network says about a batch.
 
-    Input (B, C, *patch), and (B, C + 1, *patch) if `cascaded`: the last channel then holds the class indices of an earlier
-    stage, of which the encoder sees one channel a structure. Output a list of logits (B, K, *size), full resolution first;
-    one entry only in eval mode or without deep supervision. Every axis of the input must be a multiple of the product of its
-    strides.
+    Args:
+        logits: of the classes, (B, K, *size) each, full resolution first; one entry only in eval mode or without deep
+            supervision, none without structures.
+        maps: (B, N, *size) of the landmarks, at the resolution of the finest stage; None without landmarks.
     """
 
-    def __init__(self, plan: NetworkPlan, n_channels: int, n_classes: int, cascaded: bool = False) -> None:
+    logits: list[Tensor]
+    maps: Tensor | None
+
+
+class UNet(nn.Module):
+    """Encoder, decoder, one 1×1 head per decoder level for structures, and one at the finest for landmarks.
+
+    Input (B, C, *patch), and (B, C + 1, *patch) if `cascaded`: the last channel then holds the class indices of an earlier
+    stage, of which the encoder sees one channel a structure. Every axis of the input must be a multiple of the product of its
+    strides.
+
+    Args:
+        n_classes: structures and background; 0 without label maps.
+        point_head: makes the landmarks' maps of the finest decoder features, whatever their size; None without landmarks.
+    """
+
+    def __init__(
+        self,
+        plan: NetworkPlan,
+        n_channels: int,
+        n_classes: int,
+        cascaded: bool = False,
+        point_head: PointHead | None = None,
+    ) -> None:
         super().__init__()
+        self.segments = n_classes > 0
         self.structures = n_classes - 1 if cascaded else 0
         n_channels += self.structures
         ndim = len(plan.strides[0])
@@ -48,11 +76,16 @@ class UNet(nn.Module):
                 for i in range(plan.decoder_blocks[level])
             ]
             self.decoder.append(nn.Sequential(*rows))
-            supervised = level == 0 or plan.deep_supervision
+            supervised = self.segments and (level == 0 or plan.deep_supervision)
             self.heads.append(convolution(ndim, features, n_classes, ones, ones, bias=True) if supervised else nn.Identity())
         self.apply(_initialise)
+        self.point_head = point_head
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, landmarks: Sequence[int] | None = None) -> Output:
+        """
+        Args:
+            landmarks: numbers of those whose maps are wanted, in the order that they are wanted in; None means all.
+        """
         x = self._with_structures(x) if self.structures else x
         x = self.stem(x if x.is_cuda else channels_last(x))
         skips = []
@@ -63,9 +96,10 @@ class UNet(nn.Module):
         finest = len(self.decoder) - 1
         for i, (up, stage, head) in enumerate(zip(self.up, self.decoder, self.heads)):
             x = stage(torch.cat([up(x), skips[-2 - i]], dim=1))
-            if i == finest or (self.training and self.deep_supervision):
+            if self.segments and (i == finest or (self.training and self.deep_supervision)):
                 outputs.append(head(x))
-        return outputs[::-1]
+        none_wanted = landmarks is not None and not len(landmarks)
+        return Output(outputs[::-1], None if self.point_head is None or none_wanted else self.point_head(x, landmarks))
 
     def _with_structures(self, x: Tensor) -> Tensor:
         """The last channel, class indices, as one channel of zeros and ones a structure."""
@@ -73,9 +107,11 @@ class UNet(nn.Module):
         return torch.cat([x[:, :-1], (x[:, -1:] == indices).to(x.dtype)], dim=1)
 
 
-def build_network(plan: NetworkPlan, n_channels: int, n_classes: int, cascaded: bool = False) -> UNet:
+def build_network(
+    plan: NetworkPlan, n_channels: int, n_classes: int, cascaded: bool = False, point_head: PointHead | None = None
+) -> UNet:
     """The network of a plan with freshly initialised weights (from torch's global generator)."""
-    return UNet(plan, n_channels, n_classes, cascaded)
+    return UNet(plan, n_channels, n_classes, cascaded, point_head)
 
 
 def _initialise(module: nn.Module) -> None:

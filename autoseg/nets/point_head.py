@@ -1,0 +1,57 @@
+"""From the finest features of a decoder to a map for each landmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.heatmaps import start_undecided
+from autoseg.nets.blocks import convolution
+from autoseg.plan import LandmarkLossName
+
+NARROW = 1e-3  # spread of the first weights where maps are values and most of them 0 (Payer et al. 2019)
+
+
+class PointHead(nn.Module):
+    """A 1×1 convolution, (B, C, *size) to (B, N, *size).
+
+    In eval mode it computes in float32: peaks are read to a fraction of a voxel from differences between neighbours.
+
+    Args:
+        loss: that the maps will be trained with; they start as it likes best.
+        voxels: of a map in training.
+    """
+
+    def __init__(self, ndim: int, n_features: int, n_landmarks: int, loss: LandmarkLossName, voxels: int) -> None:
+        super().__init__()
+        self.local = convolution(ndim, n_features, n_landmarks, (1,) * ndim, (1,) * ndim, bias=True)
+        weight, bias = self.local.weight, self.local.bias
+        assert isinstance(weight, Tensor)
+        assert isinstance(bias, Tensor)
+        nn.init.zeros_(bias)
+        if loss == "mse":
+            nn.init.trunc_normal_(weight, std=NARROW)
+        else:
+            nn.init.kaiming_normal_(weight, nonlinearity="linear")
+        if loss == "spatial_ce":
+            start_undecided(self.local, voxels)
+
+    def forward(self, features: Tensor, landmarks: Sequence[int] | None = None) -> Tensor:
+        """
+        Args:
+            landmarks: numbers of those whose maps are wanted; None means all.
+        """
+        if self.training:
+            return self._maps(features, landmarks)
+        with torch.autocast(features.device.type, enabled=False):
+            return self._maps(features.float(), landmarks)
+
+    def _maps(self, features: Tensor, landmarks: Sequence[int] | None) -> Tensor:
+        if landmarks is None:
+            maps: Tensor = self.local(features)
+            return maps
+        chosen = list(landmarks)
+        some = {"weight": self.local.weight[chosen], "bias": self.local.bias[chosen]}  # type: ignore[index]
+        return torch.func.functional_call(self.local, some, (features,))

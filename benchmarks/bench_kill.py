@@ -1,0 +1,149 @@
+"""A training that is killed twenty times in a row comes to the same end as one that is left alone.
+
+    python benchmarks/bench_kill.py [--kills 20] [--epochs 20] [--seed 0] [--out benchmarks/results/kill.md]
+
+The demo's phantoms, planned as the demo plans them, but with epochs of ten steps, so that there are many moments to hit: `autoseg
+train --deterministic`, once to its end, then in a second workspace with the same command over and over, each time killed with
+SIGKILL after a random time, of which the first seconds go to imports. Then both are compared: all columns of
+metrics.csv that do not measure the machine, run.json, and every tensor of last.safetensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+from autoseg.batch import Failure
+from autoseg.dataset import open_dataset
+from autoseg.phantom import make_phantoms
+from autoseg.plan import save_plan
+from autoseg.planning import Wish, plan_dataset
+from autoseg.runs import load_run
+from autoseg.stages import fingerprint_dataset, prepare_dataset
+from autoseg.workspace import Workspace
+
+STEPS = 10
+START = 4.0  # seconds until the first step, about
+CLOCK = ("seconds", "step_seconds", "data_wait", "peak_ram_gb")
+
+
+def make_workspace(data: Path, root: Path) -> None:
+    failures: list[Failure] = []
+    dataset, workspace = open_dataset(data), Workspace(root)
+    fingerprint_dataset(dataset, workspace, failures, None)
+    plan = plan_dataset(dataset, workspace, Wish("cpu"))
+    name, chosen = plan.configuration(None)
+    chosen = replace(chosen, training=replace(chosen.training, steps_per_epoch=STEPS))
+    save_plan(replace(plan, configurations={name: chosen}), workspace.about(dataset.name) / "plan.json")
+    prepare_dataset(dataset, workspace, None, failures, None)
+    assert not failures, failures
+
+
+def command(data: Path, root: Path, epochs: int) -> list[str]:
+    words = ["train", "-d", str(data), "--root", str(root), "--epochs", str(epochs), "--deterministic", "--device", "cpu", "-q"]
+    return [sys.executable, "-m", "autoseg", *words]
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    """metrics.csv; nothing where there is no such file yet."""
+    if not (run / "metrics.csv").is_file():
+        return []
+    with open(run / "metrics.csv", newline="", encoding="utf-8") as table:
+        return list(csv.DictReader(table))
+
+
+def kill_after(seconds: float, typed: list[str]) -> bool:
+    """Whether the command was still running then."""
+    process = subprocess.Popen(typed, stdout=subprocess.DEVNULL)
+    try:
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    assert code == 0, f"left with {code}"
+    return False
+
+
+def differences(whole: Path, parts: Path) -> list[str]:
+    """What the two runs differ in, but for the time they took."""
+    found = []
+    first, second = ([{k: v for k, v in row.items() if k not in CLOCK} for row in rows(run)] for run in (whole, parts))
+    if first != second:
+        found.append("metrics.csv")
+    if replace(load_run(whole), seconds=0, step_s=0) != replace(load_run(parts), seconds=0, step_s=0):
+        found.append("run.json")
+    one, two = load_file(whole / "last.safetensors"), load_file(parts / "last.safetensors")
+    return found + [
+        name for name in one.keys() | two.keys() if name not in one or name not in two or (one[name] != two[name]).any()
+    ]
+
+
+def bench(work: Path, kills: int, epochs: int, seed: int) -> str:
+    data = make_phantoms(work / "Dataset001_Phantom", 20, 4)
+    make_workspace(data, work / "whole")
+    shutil.copytree(work / "whole", work / "parts")
+    began = time.monotonic()
+    subprocess.run(command(data, work / "whole", epochs), check=True, stdout=subprocess.DEVNULL)
+    seconds = time.monotonic() - began
+    whole = next((work / "whole" / "runs").glob("*/*/fold_0"))
+    parts = work / "parts" / whole.relative_to(work / "whole")
+    rng = random.Random(seed)
+    lines = ["| kill | after s | epochs done | steps | loss of the last one |", "| ---: | ---: | ---: | ---: | ---: |"]
+    for i in range(kills):
+        left = seconds * (1 - len(rows(parts)) / epochs)
+        after = rng.uniform(0, 2 * (START + left / (kills - i + 2)))
+        if not kill_after(after, command(data, work / "parts", epochs)):
+            lines.append("| finished before | | | | |")
+            break
+        now = rows(parts)
+        steps = [int(row["step"]) for row in now]
+        assert steps == sorted(set(steps)), f"the curve is broken: {steps}"
+        assert [int(row["epoch"]) for row in now] == list(range(1, len(now) + 1)), now
+        loss = now[-1]["train_loss"] if now else ""
+        lines.append(f"| {i + 1} | {after:.1f} | {len(now)} | {steps[-1] if steps else 0} | {loss} |")
+        print(lines[-1], flush=True)
+    subprocess.run(command(data, work / "parts", epochs), check=True, stdout=subprocess.DEVNULL)
+    differ = differences(whole, parts)
+    record, leftovers = load_run(parts), [p.name for p in parts.rglob(".*")]
+    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {version('torch')}"
+    about = [
+        f"`python benchmarks/bench_kill.py --kills {kills} --epochs {epochs} --seed {seed}` on {machine}; {epochs} epochs",
+        f"of {STEPS} steps, {seconds:.0f} s without a kill. Steps rise strictly, no epoch is missing or there twice.",
+        "",
+        f"Differences to the run without a kill in metrics.csv, run.json and all tensors: {', '.join(differ) or 'none'}.",
+        f"Case Dice {record.case_dice:.6f}, {record.steps} steps. Files left over: {', '.join(leftovers) or 'none'}.",
+    ]
+    return "\n".join(["# Killed again and again", "", *about, "", *lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        table = bench(Path(folder), options.kills, options.epochs, options.seed)
+    print(table)
+    if options.out:
+        options.out.write_text(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Batches a second: threads against processes.
+
+    python benchmarks/bench_loader.py DATASET... [--seconds 10] [--out benchmarks/results/loader.md]
+
+For each dataset, prepared as planned for a CPU: how many training batches (patches read, deformed, their intensities changed)
+come out while nothing else is done. Threads are autoseg's own loader. Processes make the same batches with the same code, started
+with spawn, and hand them over in shared memory (torch's DataLoader); batchgenerators' MultiThreadedAugmenter, which forks, is
+there for reference. The time to start is not counted. Kinds take turns; a figure is the median of three rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from torch.utils.data import DataLoader, Dataset
+
+from autoseg.batch import Failure
+from autoseg.dataset import open_dataset
+from autoseg.planning import Wish, plan_dataset
+from autoseg.sampling import Loader, PatchSampler
+from autoseg.stages import fingerprint_dataset, prepare_dataset
+from autoseg.store import StoredCase
+from autoseg.task import train_task
+from autoseg.workspace import Workspace
+
+ROUNDS, WARM_UP = 3, 4
+KINDS = (
+    "no thread",
+    "1 thread",
+    "2 threads",
+    "1 process",
+    "2 processes",
+    "batchgenerators, 1 process",
+    "batchgenerators, 2 processes",
+)
+
+
+@dataclass
+class Steps(Dataset):
+    """The batches of a sampler as torch's DataLoader wants them."""
+
+    sampler: PatchSampler
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = self.sampler.batch(step)
+        return batch.image, batch.label
+
+
+@dataclass
+class Endless:
+    """The batches of a sampler as batchgenerators wants them."""
+
+    sampler: PatchSampler
+    thread_id: int = 0
+    step: int = field(default=0)
+
+    def set_thread_id(self, thread_id: int) -> None:
+        self.thread_id = thread_id
+
+    def __iter__(self) -> Endless:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        self.step += 1
+        batch = self.sampler.batch(1000 * self.thread_id + self.step)
+        return {"data": batch.image.numpy(), "seg": batch.label.numpy()}
+
+
+def sampler_of(data: Path, root: Path) -> PatchSampler:
+    failures: list[Failure] = []
+    dataset, workspace = open_dataset(data), Workspace(root)
+    fingerprint_dataset(dataset, workspace, failures, None)
+    plan = plan_dataset(dataset, workspace, Wish("cpu"))
+    prepare_dataset(dataset, workspace, None, failures, None)
+    task = train_task(dataset, workspace, None, "0")
+    cases = [StoredCase.open(task.prepared, c.name) for c in task.training]
+    return PatchSampler(cases, plan.configuration(None)[1], plan.data.labels, 0)
+
+
+def rate(kind: str, sampler: PatchSampler, seconds: float) -> float:
+    """Batches a second."""
+    count = int(kind.split(", ")[-1].split()[0].replace("no", "0"))
+    if "thread" in kind:
+        with Loader(sampler, 0, count) as loader:
+            return _rate(loader.next, seconds)
+    if kind.startswith("batchgenerators"):
+        augmenter = MultiThreadedAugmenter(Endless(sampler), None, count, 2)
+        try:
+            return _rate(augmenter.__next__, seconds)
+        finally:
+            augmenter._finish()
+    batches: Any = iter(
+        DataLoader(Steps(sampler), batch_size=None, num_workers=count, multiprocessing_context="spawn", prefetch_factor=4)
+    )
+    try:
+        return _rate(batches.__next__, seconds)
+    finally:
+        batches._shutdown_workers()
+
+
+def _rate(following: Callable[[], object], seconds: float) -> float:
+    for _ in range(WARM_UP):
+        following()
+    began, n = time.perf_counter(), 0
+    while (now := time.perf_counter()) - began < seconds:
+        following()
+        n += 1
+    return n / (now - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", type=Path, nargs="+")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = ["| dataset | patches | " + " | ".join(KINDS) + " |", "| --- | --- |" + " ---: |" * len(KINDS)]
+    with tempfile.TemporaryDirectory() as folder:
+        for data in options.datasets:
+            sampler = sampler_of(data.resolve(), Path(folder))
+            patch = sampler.configuration.patch
+            rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+            for _ in range(ROUNDS):
+                for kind in KINDS:
+                    rates[kind].append(rate(kind, sampler, options.seconds))
+            what = f"{patch.batch_size} of {'×'.join(map(str, patch.patch_size))}"
+            lines.append(f"| {data.name} | {what} | " + " | ".join(f"{statistics.median(r):.1f}" for r in rates.values()) + " |")
+            print(lines[-1], flush=True)
+    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "numpy", "batchgenerators"))
+    names = " ".join(d.name for d in options.datasets)
+    about = f"`python benchmarks/bench_loader.py {names} --seconds {options.seconds:g}` on {machine}; {packages}."
+    table = "\n".join(["# Batches a second", "", about, "", *lines, ""])
+    print(table)
+    if options.out:
+        options.out.write_text(table)
+
+
+if __name__ == "__main__":
+    main()

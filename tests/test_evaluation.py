@@ -1,0 +1,135 @@
+"""Folders of predictions against references: label maps, landmarks, or both, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from landmark_phantoms import make_dataset
+
+from autoseg.batch import Failure
+from autoseg.dataset import Dataset, load_landmarks
+from autoseg.errors import DataError, UsageError
+from autoseg.evaluation import Evaluation, evaluate_folder
+from autoseg.io import read_grid, write_landmark_table, write_landmarks
+from autoseg.landmarks import Landmarks
+
+
+def moved(dataset: Dataset, by: float) -> dict[str, Landmarks]:
+    """The landmarks of each case, all of them `by` mm away."""
+    found = {}
+    for case in dataset.cases:
+        truth = load_landmarks(case, dataset, read_grid(case.images[0]))
+        found[case.name] = replace(truth, points_mm=truth.points_mm + [by, 0, 0])
+    return found
+
+
+def score(dataset: Dataset, out: Path, failures: list[Failure] | None = None, **how: Path) -> Evaluation:
+    return evaluate_folder(dataset, out, out, 1.0, [] if failures is None else failures, workers=0, **how)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Dataset:
+    return make_dataset(tmp_path / "data", 3)
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Dataset:
+    return make_dataset(tmp_path / "data", 3, maps=True)
+
+
+@pytest.mark.parametrize("ending", [".mrk.json", ".fcsv", ".json", ".csv", "table"])
+def test_files_of_every_format(alone: Dataset, tmp_path: Path, ending: str) -> None:
+    out, found = tmp_path / "out", moved(alone, 2)
+    if ending == "table":
+        write_landmark_table(out / "landmarks.csv", found)
+    for name, landmarks in found.items() if ending != "table" else ():
+        write_landmarks(out / f"{name}{ending}", landmarks, name)
+    for _ in range(2):  # the second time beside the first one's reports
+        result = score(alone, out)
+        assert result.label_maps is None
+        assert result.landmarks is not None
+        assert (result.n_cases, result.landmarks.summary.unit) == (3, "mm")
+        assert result.landmarks.summary.mean_micro.value == pytest.approx(2)
+        assert result.landmarks.summary.missed == 0
+    assert json.loads((out / "landmarks_summary.json").read_text())["n_cases"] == 3
+
+
+def test_either_or_both_as_far_as_they_are_there(both: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(both.root / "labelsTr", out)
+    only_maps = score(both, out)
+    assert only_maps.label_maps is not None
+    assert (only_maps.label_maps.summary.mean_dice, only_maps.landmarks) == (1, None)
+    write_landmarks(out / "c1.mrk.json", moved(both, 1)["c1"])
+    found = score(both, out)
+    assert found.label_maps is not None
+    assert found.landmarks is not None
+    assert (found.n_cases, found.label_maps.n_cases, found.landmarks.n_cases) == (3, 3, 1)
+    for path in out.glob("*.nii.gz"):
+        path.unlink()
+    assert score(both, out).label_maps is None
+
+
+def test_references_in_a_folder_of_their_own(both: Dataset, tmp_path: Path) -> None:
+    """Images beside the dataset's, which are those of test cases; one of them was not predicted."""
+    tests, given, out = both.root / "imagesTs", tmp_path / "given", tmp_path / "out"
+    (both.root / "imagesTr").rename(tests)
+    shutil.copytree(both.root / "landmarksTr", given)
+    shutil.copytree(both.root / "landmarksTr", out)
+    (out / "c2.mrk.json").unlink()
+    (out / "c0.nii.gz").touch()  # a label map; there is none among the references
+    trained = replace(both, cases=())
+    failures: list[Failure] = []
+    found = score(trained, out, failures, references=given)
+    assert found.label_maps is None
+    assert found.landmarks is not None
+    assert (found.landmarks.n_cases, found.landmarks.summary.mean_micro.value) == (2, 0)
+    assert [f.reason for f in failures] == ["case c2: no predicted landmarks; fix: predict this case"]
+    tests.rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="no label map"):  # without images nothing is known of landmarks
+        score(trained, out, references=given)
+    other = score(trained, out, [], references=given, images=tmp_path / "elsewhere")
+    assert other.landmarks == found.landmarks
+
+
+def test_faulty_files_are_listed(alone: Dataset, tmp_path: Path) -> None:
+    out, failures = tmp_path / "out", list[Failure]()
+    for name, landmarks in moved(alone, 1).items():
+        write_landmarks(out / f"{name}.mrk.json", landmarks)
+    (out / "c1.mrk.json").write_text("{}")
+    assert score(alone, out, failures).n_cases == 2
+    assert [f.case for f in failures] == ["c1"]
+    assert "not a markup file" in failures[0].reason
+    write_landmarks(out / "c0.fcsv", moved(alone, 1)["c0"])
+    with pytest.raises(DataError, match="two files of landmarks have the same name"):
+        score(alone, out)
+
+
+def test_what_cannot_be_compared(alone: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        score(alone, tmp_path / "nowhere")
+    out = tmp_path / "out"
+    write_landmarks(out / "other.mrk.json", moved(alone, 1)["c0"])
+    with pytest.raises(UsageError, match=r"no landmarks of a known case in the folder; .*found: other\.mrk\.json; allowed: .*c0"):
+        score(alone, out)
+    write_landmarks(out / "c0.mrk.json", moved(alone, 1)["c0"])
+    empty = tmp_path / "empty"
+    write_landmarks(empty / "c1.mrk.json", moved(alone, 1)["c1"])
+    with pytest.raises(UsageError, match="no file of predicted landmarks has the name of a reference; found: c0; allowed: c1"):
+        score(alone, out, references=empty)
+
+
+def test_pictures_are_measured_in_pixels(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data", 2, pictures=True)
+    out = tmp_path / "out"
+    write_landmark_table(out / "landmarks.csv", moved(dataset, 3), pixels=True)
+    result = score(dataset, out).landmarks
+    assert result is not None
+    assert result.summary.unit == "px"
+    assert result.summary.mean_macro.value == pytest.approx(3)
+    assert np.isfinite(result.summary.errors_voxels.mean or np.nan)

@@ -1,0 +1,267 @@
+"""Landmarks from a dataset to files and scores: alone, beside label maps, in pictures. Plans are made by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from landmark_phantoms import NAMES, Phantoms, make_dataset, make_plan, prepared
+from safetensors.torch import load_file
+from training import history
+from typer.testing import CliRunner
+
+from autoseg import train as train_module
+from autoseg.batch import Failure
+from autoseg.checkpoint import load_state
+from autoseg.cli import app
+from autoseg.dataset import images_in, load_landmarks
+from autoseg.device import Device
+from autoseg.errors import UsageError
+from autoseg.io import read_grid, read_points
+from autoseg.landmarks import Landmarks, State
+from autoseg.model import load_model
+from autoseg.predict import PredictReport, predict
+from autoseg.running import Running
+from autoseg.runs import RunRecord, load_run
+from autoseg.sampling import Loader
+from autoseg.schedule import RunBudget
+from autoseg.train import train
+from autoseg.validation import validate
+
+LACKING = {0: ("nose",), 3: ("nose",), 5: ("nose",), 9: ("nose",)}  # the last two cases are those to validate on
+
+
+@dataclass(frozen=True)
+class Trained:
+    phantoms: Phantoms
+    record: RunRecord
+
+    @property
+    def run(self) -> Path:
+        return self.phantoms.task.run
+
+    @property
+    def images(self) -> Path:
+        return self.phantoms.dataset.root / "imagesTr"
+
+
+def truth(trained: Trained, case: str) -> Landmarks:
+    dataset = trained.phantoms.dataset
+    found = next(c for c in dataset.cases if c.name == case)
+    return load_landmarks(found, dataset, read_grid(found.images[0]))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Trained:
+    """Ten volumes, half of them oblique, of which four lack the nose."""
+    root = tmp_path_factory.mktemp("alone")
+    dataset = make_dataset(root / "data", 10, lacking=LACKING)
+    phantoms = prepared(root, dataset, make_plan(dataset, epochs=5))
+    return Trained(phantoms, train(phantoms.task, None, float32_cpu))
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Trained:
+    root = tmp_path_factory.mktemp("both")
+    dataset = make_dataset(root / "data", 8, maps=True)
+    phantoms = prepared(root, dataset, make_plan(dataset, epochs=6))
+    return Trained(phantoms, train(phantoms.task, None, float32_cpu))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Trained:
+    root = tmp_path_factory.mktemp("pictures")
+    dataset = make_dataset(root / "data", 8, pictures=True)
+    phantoms = prepared(root, dataset, make_plan(dataset, pictures=True, epochs=6))
+    return Trained(phantoms, train(phantoms.task, None, float32_cpu))
+
+
+def test_landmarks_alone_are_learnt(alone: Trained) -> None:
+    record = alone.record
+    assert (record.case_dice, record.structure_dice, record.postprocess, record.unit) == (None, {}, (), "mm")
+    assert list(record.landmark_mre) == list(NAMES)
+    assert record.mre is not None
+    assert record.mre < 0.6  # of voxels of 1.5×1×1 mm
+    assert record.mre == pytest.approx(np.mean([m for m in record.landmark_mre.values() if m is not None]))
+    assert load_run(alone.run) == record
+    rows = history(alone.run)
+    assert [row["case_dice"] for row in rows] == [""] * 5
+    errors = [float(row["case_mre"]) for row in rows]
+    assert errors[-1] < 0.6
+    assert load_state(alone.run / "last.safetensors").best == pytest.approx(-min(errors), rel=1e-5)
+    assert (alone.run / "best.safetensors").is_file()
+
+
+def test_what_some_cases_lack_has_a_threshold_and_is_found_absent(alone: Trained) -> None:
+    assert set(alone.record.thresholds) == {"nose"}
+    for case in alone.phantoms.validation:
+        points = read_points(alone.run / "validation" / f"{case.name}.mrk.json").cases[""]
+        assert [p.state for p in points] == truth(alone, case.name).state.tolist()
+        assert all(p.confidence is not None for p in points)
+    assert {tuple(truth(alone, c.name).state) for c in alone.phantoms.validation} == {(2, 2, 2), (2, 1, 2)}
+
+
+def test_errors_are_those_of_the_files(alone: Trained) -> None:
+    errors = []
+    for case in alone.phantoms.validation:
+        file = alone.run / "validation" / f"{case.name}.mrk.json"
+        found = load_landmarks(replace(case, landmarks=file), alone.phantoms.dataset, read_grid(case.images[0]))
+        errors.append(np.linalg.norm(found.points_mm - truth(alone, case.name).points_mm, axis=1))
+    means = [np.nanmean(column) for column in np.transpose(errors)]
+    assert list(alone.record.landmark_mre.values()) == pytest.approx(means, abs=1e-6)
+
+
+def test_an_interrupted_validation_goes_on_with_its_files(alone: Trained, float32_cpu: Device, tmp_path: Path) -> None:
+    model, _ = load_model([alone.run], float32_cpu)
+    task = alone.phantoms.task
+    about = (replace(model, thresholds=()), task.validation, task.prepared, None, tmp_path, ())
+    first = validate(*about, lacking=("nose",))
+    assert (first.mre, first.thresholds) == (alone.record.mre, alone.record.thresholds)
+    file = tmp_path / "validation" / f"{task.validation[0].name}.mrk.json"
+    moved = json.loads(file.read_text())
+    moved["markups"][0]["controlPoints"][0]["position"][0] += 8
+    file.write_text(json.dumps(moved))
+    again = validate(*about, lacking=("nose",))
+    assert again.landmark_mre["left ear"] == pytest.approx((first.landmark_mre["left ear"] or 0) + 4, abs=1.5)
+    assert again.landmark_mre["right ear"] == pytest.approx(first.landmark_mre["right ear"], abs=1e-6)
+
+
+def test_both_are_learnt_at_once(both: Trained) -> None:
+    record = both.record
+    assert record.case_dice is not None
+    assert record.mre is not None
+    assert record.case_dice > 0.9
+    assert record.mre < 0.8
+    assert record.thresholds == {}
+    assert {p.name for p in (both.run / "validation").iterdir()} == {
+        f"{c.name}{e}" for c in both.phantoms.validation for e in (".nii.gz", ".mrk.json")
+    }
+    rows = history(both.run)
+    best = max(float(row["case_dice"]) for row in rows)  # Dice decides what is best
+    assert load_state(both.run / "last.safetensors").best == pytest.approx(best, rel=1e-5)
+    assert all(row["case_mre"] for row in rows)
+
+
+def test_landmarks_of_pictures(pictures: Trained) -> None:
+    record = pictures.record
+    assert record.unit == "px"
+    assert record.mre is not None
+    assert record.mre < 1.5
+    file = pictures.run / "validation" / f"{pictures.phantoms.validation[0].name}.csv"
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert list(rows[0]) == ["case", "landmark", "x", "y", "space", "state", "confidence"]
+    assert {row["space"] for row in rows} == {"pixel"}
+
+
+def test_a_run_of_landmarks_that_is_interrupted_comes_to_the_same_weights(
+    pictures: Trained, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = train_module.step
+
+    def interrupted(run: Running, loader: Loader, progress: float) -> None:
+        if run.state.step == 100:
+            raise KeyboardInterrupt
+        original(run, loader, progress)
+
+    task = replace(pictures.phantoms.task, run=tmp_path / "run")
+    monkeypatch.setattr(train_module, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(task, None, float32_cpu)
+    monkeypatch.undo()
+    assert train(task, None, float32_cpu).landmark_mre == pictures.record.landmark_mre
+    first, second = (load_file(run / "last.safetensors") for run in (task.run, pictures.run))
+    assert all(torch.equal(first[name], second[name]) for name in first | second)
+
+
+def test_prediction_writes_files_and_a_table_and_skips_what_is_there(
+    alone: Trained, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, _ = load_model([alone.run], float32_cpu)
+    assert model.thresholds == (0.0, alone.record.thresholds["nose"], 0.0)
+    failures: list[Failure] = []
+    cases = images_in(alone.images, 1)
+    assert predict(model, (), cases, tmp_path, failures) == PredictReport(10, 0)
+    assert {p.name for p in tmp_path.iterdir()} == {"landmarks.csv", *(f"c{i}.mrk.json" for i in range(10))}
+    table = read_points(tmp_path / "landmarks.csv").cases
+    assert list(table) == [c.name for c in cases]
+    errors, right = [], 0
+    for case in cases:
+        reference = truth(alone, case.name)
+        for point, place, state in zip(table[case.name], reference.points_mm, reference.state):
+            right += point.state == state
+            if point.position is not None and state == State.PRESENT:
+                errors.append(np.linalg.norm(np.array(point.position) - place))
+    assert np.mean(errors) < 0.6
+    assert right >= 29
+    before = (tmp_path / "landmarks.csv").read_text()
+    (tmp_path / "c3.mrk.json").unlink()
+    assert predict(model, (), cases, tmp_path, failures) == PredictReport(1, 9)
+    assert "9 of 10 cases are there already" in caplog.text
+    assert (tmp_path / "landmarks.csv").read_text() == before
+    (tmp_path / "c4.mrk.json").write_text("{")
+    assert predict(model, (), cases, tmp_path, failures) == PredictReport(0, 10)
+    assert [f.case for f in failures] == ["c4"]
+    assert list(read_points(tmp_path / "landmarks.csv").cases) == [c.name for c in cases if c.name != "c4"]
+
+
+def test_both_are_predicted_into_one_folder(both: Trained, float32_cpu: Device, tmp_path: Path) -> None:
+    model, _ = load_model([both.run], float32_cpu)
+    cases = images_in(both.images, 1)[:2]
+    predict(model, (), cases, tmp_path, [])
+    assert {p.name for p in tmp_path.iterdir()} == {"landmarks.csv", "c0.mrk.json", "c0.nii.gz", "c1.mrk.json", "c1.nii.gz"}
+    stamps = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    (tmp_path / "c1.mrk.json").unlink()
+    assert predict(model, (), cases, tmp_path, []) == PredictReport(1, 1)
+    assert (tmp_path / "c1.mrk.json").is_file()
+    assert (tmp_path / "c1.nii.gz").stat().st_mtime_ns == stamps["c1.nii.gz"]  # it may have been corrected by hand
+
+
+def test_predictions_that_cannot_be(alone: Trained, pictures: Trained, float32_cpu: Device, tmp_path: Path) -> None:
+    model, _ = load_model([alone.run], float32_cpu)
+    with pytest.raises(UsageError, match="landmarks only, so there are no class probabilities; fix: no --save_probabilities"):
+        predict(model, (), images_in(alone.images, 1), tmp_path, [], save_probabilities=True)
+    flat, _ = load_model([pictures.run], float32_cpu)
+    case = replace(images_in(pictures.images, 1)[0], name="landmarks")
+    with pytest.raises(UsageError, match=r"would be named landmarks\.csv, as those of all cases"):
+        predict(flat, (), [case], tmp_path, [])
+
+
+def autoseg(*words: str) -> str:
+    result = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_from_the_command_line(alone: Trained, both: Trained, pictures: Trained, tmp_path: Path) -> None:
+    for trained, form in ((alone, "json"), (both, "fcsv"), (pictures, "mrk.json")):
+        out = tmp_path / form
+        usual = ("--device", "cpu", "--root", str(tmp_path / "work"), "-q")
+        autoseg("predict", "-m", str(trained.run), "-i", str(trained.images), "-o", str(out), "--landmarks-format", form, *usual)
+        assert (out / f"c1.{form}").is_file()
+        data = str(trained.phantoms.dataset.root)
+        table = autoseg("evaluate", "-p", str(out), "-d", data, "--root", str(tmp_path / "work"), "-q")
+        assert "mean error " + ("px" if trained is pictures else "mm") in table
+        assert ("Dice" in table) == (trained is both)
+        report = json.loads(autoseg("evaluate", "-p", str(out), "-d", data, "--root", str(tmp_path / "work"), "-q", "--json"))
+        points = report["landmarks"] if trained is both else report
+        assert points["summary"]["unit"] == ("px" if trained is pictures else "mm")
+        assert points["summary"]["mean_macro"]["value"] < 1.5
+        assert (trained is both) == ("label_maps" in report)
+        assert (out / "landmarks_summary.json").is_file()
+    result = CliRunner().invoke(app, ["predict", "-i", "x", "-o", "y", "--landmarks-format", "mrk"])
+    assert isinstance(result.exception, UsageError)
+    assert "unknown format of landmarks; found: mrk; allowed: mrk.json, fcsv, json, csv" in str(result.exception)
+
+
+def test_a_finished_run_says_its_error(
+    alone: Trained, both: Trained, float32_cpu: Device, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(alone.phantoms.task, RunBudget(epochs=1), float32_cpu)
+    assert f"already trained (MRE {alone.record.mre:.3g} mm); --extend" in caplog.text
+    train(both.phantoms.task, RunBudget(epochs=1), float32_cpu)
+    assert f"already trained (case Dice {both.record.case_dice:.3f}  MRE {both.record.mre:.3g} mm); --extend" in caplog.text

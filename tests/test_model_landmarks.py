@@ -1,0 +1,207 @@
+"""Landmarks of a model: found where they are whatever the memory, the view and the slices; on networks with random weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from landmark_phantoms import NAMES, make_plan
+from torch import Tensor, nn
+
+from autoseg import model as model_module
+from autoseg.dataset import Dataset
+from autoseg.device import Device
+from autoseg.geometry import AxisMap, Box, Grid
+from autoseg.image import Image
+from autoseg.labels import LabelSet
+from autoseg.landmarks import LandmarkSet, State
+from autoseg.model import Model, fresh_network
+from autoseg.nets import Output
+from autoseg.placement import Placement
+from autoseg.plan import Plan
+
+SIDES = LandmarkSet(NAMES, (("left ear", "right ear"),))
+BALL, NOTHING = LabelSet(("ball",), (1,)), LabelSet((), ())
+
+
+def plan_of(landmarks: LandmarkSet, labels: LabelSet = NOTHING, **how: Any) -> Plan:
+    return make_plan(Dataset("x", None, ("MR",), labels, (), landmarks), **how)  # type: ignore[arg-type]
+
+
+def model_of(plan: Plan, device: Device, n: int = 1, **changes: Any) -> Model:
+    torch.manual_seed(0)
+    configuration = plan.configuration(None)[1]
+    networks = tuple(fresh_network(plan, configuration, device).eval() for _ in range(n))
+    return Model(networks, plan, configuration, device, **changes)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+
+
+def plain_placement(shape: tuple[int, int, int]) -> Placement:
+    grid = Grid.from_spacing(shape, (1.5, 1, 1), (4, 5, 6))
+    return Placement(grid, AxisMap((0, 1, 2), (False,) * 3), Box((0, 0, 0), shape), grid)
+
+
+@pytest.mark.parametrize(("coarse", "maps"), [(False, False), (True, False), (False, True)])
+def test_a_mirrored_case_has_mirrored_landmarks(float32_cpu: Device, coarse: bool, maps: bool) -> None:
+    """Names swap with the sides; the midline keeps its name."""
+    model = model_of(plan_of(SIDES, BALL if maps else NOTHING, coarse=coarse), float32_cpu)
+    image = noise(1, 12, 24, 28)
+    peaks = model.look(image, True).peaks
+    other = model.look(np.ascontiguousarray(image[..., ::-1]), True).peaks
+    plain = model.look(image, False).peaks
+    assert peaks is not None
+    assert other is not None
+    assert plain is not None
+    expected = peaks.points[[2, 1, 0]]
+    expected[:, 2] = 27 - expected[:, 2]
+    np.testing.assert_allclose(other.points, expected, atol=1e-3)
+    np.testing.assert_allclose(other.presence, peaks.presence[[2, 1, 0]], atol=1e-5)
+    assert np.abs(plain.points - peaks.points).max() > 0.1
+
+
+@pytest.mark.parametrize("n", [1, 2, 200])
+@pytest.mark.parametrize("maps", [False, True])
+def test_what_does_not_fit_into_memory_is_predicted_in_parts(
+    float32_cpu: Device, monkeypatch: pytest.MonkeyPatch, n: int, maps: bool
+) -> None:
+    """With pairs that lie far apart in the list."""
+    names = tuple(f"p{i}" for i in range(n))
+    pairs = tuple((f"p{i}", f"p{n - 1 - i}") for i in range(n // 3))
+    model = model_of(plan_of(LandmarkSet(names, pairs), BALL if maps else NOTHING), float32_cpu)
+    image = noise(1, 12, 24, 60)  # more than one window
+    whole = model.look(image, True)
+    assert whole.peaks is not None
+    assert whole.peaks.points.shape == (n, 3)
+    assert len(list(model._groups(image.shape[1:]))) == 1
+    sizes: list[int] = []
+    volume = Model._volume
+
+    def counted(self: Model, *what: Any) -> Tensor:
+        found = volume(self, *what)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(Model, "_volume", counted)
+    monkeypatch.setattr(model_module, "MAPS_AT_ONCE", 7 * 4 * (12 * 24 * 60 + 2 * 2 * 12 * 24 * 28))  # seven landmarks
+    parts = model.look(image, True)
+    assert parts.peaks is not None
+    for part in ("points", "presence", "confidence"):
+        np.testing.assert_allclose(getattr(parts.peaks, part), getattr(whole.peaks, part), atol=1e-4)
+    assert max(sizes) <= 7 + 2 * maps
+    assert sum(sizes) == n + 2 * maps
+    assert len(sizes) >= n / 7
+    if maps:
+        np.testing.assert_allclose(parts.logits, whole.logits, atol=1e-5)
+    else:
+        assert parts.logits is None
+
+
+def test_memory_for_two_hundred_landmarks_is_bounded(float32_cpu: Device) -> None:
+    """On 200³ voxels whole maps would take 6.4 GB."""
+    plan = plan_of(LandmarkSet(tuple(f"p{i}" for i in range(200))))
+    for patch in ((64, 64, 64), (160, 168, 168)):
+        configuration = plan.configuration(None)[1]
+        model = replace(
+            model_of(plan, float32_cpu),
+            configuration=replace(configuration, patch=replace(configuration.patch, patch_size=patch)),
+        )
+        groups = list(model._groups((200, 200, 200)))
+        assert [i for group in groups for i in group] == list(range(200))
+        assert max(map(len, groups)) * 4 * 200**3 < 2.2e9
+
+
+class Painted(nn.Module):
+    """Stands in for a network: its maps are channels of the image."""
+
+    def forward(self, x: Tensor, landmarks: tuple[int, ...]) -> Any:
+        return Output([], x[:, list(landmarks)])
+
+
+def painted(points: np.ndarray, shape: tuple[int, int, int], width: float = 1.5) -> np.ndarray:
+    """Logits of a Gaussian around each point, far below 0 elsewhere."""
+    grid = np.stack(np.indices(shape), -1)
+    squared = ((grid - points[:, None, None, None]) ** 2).sum(-1)
+    return (6 - squared / (2 * width**2)).astype(np.float32)
+
+
+def test_windows_are_put_together_where_they_overlap(float32_cpu: Device) -> None:
+    """Each window sees the same map, so the mean of the logits is the map itself; from there to the world."""
+    plan = plan_of(LandmarkSet(("a", "b")))
+    model = replace(model_of(plan, float32_cpu), networks=(Painted(),))
+    shape = (12, 40, 60)
+    points = np.array([[5.25, 20.5, 30.125], [8.0, 3.5, 55.25]])
+    placement = plain_placement(shape)
+    found = model.predict_prepared(painted(points, shape), placement, False).landmarks
+    assert found is not None
+    np.testing.assert_allclose(placement.to_voxels(found.points_mm), points, atol=1e-3)
+    assert found.state.tolist() == [State.PRESENT] * 2
+    assert found.confidence is not None
+    assert (found.confidence > 0.999).all()
+
+
+def test_a_threshold_decides_what_is_absent(float32_cpu: Device) -> None:
+    plan = plan_of(LandmarkSet(("a", "b", "c")))
+    image = painted(np.array([[6.0, 12, 14]] * 3), (12, 24, 28)) - np.array([0, 9, 9], dtype=np.float32)[:, None, None, None]
+    model = replace(model_of(plan, float32_cpu), networks=(Painted(),), thresholds=(0.5, 0.9, 0.0))
+    found = model.predict_prepared(image, plain_placement((12, 24, 28)), False).landmarks
+    assert found is not None
+    assert found.state.tolist() == [State.PRESENT, State.ABSENT, State.PRESENT]
+    assert np.isnan(found.points_mm[1]).all()
+    assert found.confidence is not None
+    assert found.confidence[1] == pytest.approx(found.confidence[2])
+    assert found.confidence[1] < 0.9 < found.confidence[0]
+    undecided = replace(model, thresholds=()).predict_prepared(image, plain_placement((12, 24, 28)), False).landmarks
+    assert undecided is not None
+    assert undecided.present.all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_of_a_2d_network_choose_the_one_that_shows_it(float32_cpu: Device, axis: int) -> None:
+    plan = plan_of(LandmarkSet(("a", "b")), pictures=True)
+    configuration = plan.configuration(None)[1]
+    space = replace(configuration.space, slice_axis=axis, spacing_mm=(1.0, 1.0))
+    model = Model((Painted(),), plan, replace(configuration, space=space), float32_cpu)  # type: ignore[arg-type]
+    shape = tuple(np.insert([32, 40], axis, 5).tolist())
+    points = np.array([np.insert([10.25, 20.5], axis, 3.0), np.insert([20.75, 8.0], axis, 0.0)])
+    peaks = model.look(painted(points, shape), False).peaks  # type: ignore[arg-type]
+    assert peaks is not None
+    np.testing.assert_allclose(peaks.points, points, atol=1e-3)
+
+
+def test_folds_are_averaged_and_bfloat16_hardly_matters(float32_cpu: Device) -> None:
+    plan = plan_of(SIDES)
+    both = model_of(plan, float32_cpu, 2)
+    image = noise(1, 12, 24, 28)
+    maps = [
+        m._volume(image, False, None, False, (0, 1, 2)) for m in (both, *(replace(both, networks=(n,)) for n in both.networks))
+    ]
+    torch.testing.assert_close(maps[0], (maps[1] + maps[2]) / 2, atol=1e-5, rtol=1e-5)
+    half = replace(both, device=Device(torch.device("cpu"), torch.bfloat16))._volume(image, False, None, False, (0, 1, 2))
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, half.bfloat16().float())  # the head itself has computed in float32
+
+
+def test_an_image_is_predicted_in_the_world(float32_cpu: Device) -> None:
+    """Whatever the orientation of the file, the same points of the world come out."""
+    model = model_of(plan_of(SIDES, BALL), float32_cpu)
+    grid = Grid.from_spacing((12, 24, 28), (1.5, 1, 1), (-3, 4, 5))
+    image = noise(1, 12, 24, 28)
+    plain = model.predict_image(Image(image, grid, ("MR",)), True)
+    axes = AxisMap((2, 0, 1), (True, False, True))
+    turned = Image(np.ascontiguousarray(axes.apply(image)), grid.reoriented(axes), ("MR",))
+    other = model.predict_image(turned, True, probabilities=True)
+    assert plain.landmarks is not None
+    assert other.landmarks is not None
+    assert plain.labels is not None
+    assert other.labels is not None
+    np.testing.assert_allclose(other.landmarks.points_mm, plain.landmarks.points_mm, atol=1e-4)
+    assert np.array_equal(other.labels, axes.apply(plain.labels))
+    assert plain.probabilities is None
+    assert other.probabilities is not None
+    assert other.probabilities.shape == (2, *turned.grid.shape)
