@@ -106,7 +106,7 @@ def measure_training(name: str, compute: Compute) -> dict[str, float]:
             plan=plan,
             configuration="made_up",
             fold="0",
-            training=(Case("case", (), None),),
+            training=(Case("case", (Path("case.nii.gz"),), None),),
             validation=(),
             prepared=Path(folder),
             before=None,
