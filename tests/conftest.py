@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,3 +173,12 @@ def shrink_plan(plan: Plan) -> Plan:
         inference=replace(whole.inference, mirror_axes=(2,)),
     )
     return replace(plan, configurations={name: small})
+
+
+@pytest.fixture(autouse=True)
+def _level_of_the_log() -> Iterator[None]:
+    """A command that was told to be quiet, or to speak, must not do so to later tests."""
+    log = logging.getLogger("autoseg")
+    before = log.level
+    yield
+    log.setLevel(before)
