@@ -7,7 +7,6 @@ copied between workers, a fault keeps its traceback, and it behaves alike on eve
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -18,6 +17,7 @@ from typing import Protocol, TypeVar
 from autoseg.errors import AutosegError, DiskError
 from autoseg.files import write_text
 from autoseg.progress import Progress
+from autoseg.tables import csv_text
 
 
 class Named(Protocol):
@@ -95,11 +95,7 @@ def write_failures(path: Path, failures: Sequence[Failure], stages: Sequence[str
     if not rows:
         path.unlink(missing_ok=True)
         return
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["case", "stage", "reason"])
-    table.writerows([f.case, f.stage, f.reason] for f in rows)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text([("case", "stage", "reason"), *((f.case, f.stage, f.reason) for f in rows)]))
 
 
 def read_failures(path: Path) -> list[Failure]:

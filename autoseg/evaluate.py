@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from autoseg.io import IMAGE_ENDINGS, image_ending, read_label_map
 from autoseg.labels import LabelSet
 from autoseg.metrics import STATES, StructureScore, score_case
 from autoseg.records import to_json
+from autoseg.tables import aligned, csv_text, rounded
 
 STAGE = "evaluate"
 METRICS = ("dice", "iou", "hd95_mm", "assd_mm", "nsd", "volume_error")
@@ -169,15 +168,8 @@ def report_table(report: Report) -> str:
         interval = "--" if s.dice.low is None else f"{s.dice.low:.3f}–{s.dice.high:.3f}"
         values = (_number(s.iou.mean), _number(s.hd95_mm.mean, "{:.2f}"), _number(s.assd_mm.mean, "{:.2f}"), _number(s.nsd.mean))
         rows.append((s.structure, *counts, _number(s.dice.mean), interval, *values, _number(s.volume_error.mean, "{:+.1%}")))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [
-        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip() for row in rows
-    ]
-    lines.insert(1, "-" * len(lines[0]))
-    lines.append(
-        f"mean Dice {_number(summary.mean_dice, '{:.4f}')} over {summary.n_cases} cases; NSD at {summary.tolerance_mm:g} mm"
-    )
-    return "\n".join(lines)
+    mean = f"mean Dice {_number(summary.mean_dice, '{:.4f}')} over {summary.n_cases} cases; NSD at {summary.tolerance_mm:g} mm"
+    return "\n".join((*aligned(rows), mean))
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
@@ -227,14 +219,8 @@ def _spread(defined: Sequence[float]) -> Spread:
 
 
 def _csv(cases: Sequence[CaseScore]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("case", *_COLUMNS))
-    for case in cases:
-        for score in case.structures:
-            cells = (getattr(score, column) for column in _COLUMNS)
-            table.writerow((case.case, *(round(c, 6) if isinstance(c, float) else c for c in cells)))
-    return text.getvalue()
+    rows = [rounded((case.case, *(getattr(s, column) for column in _COLUMNS))) for case in cases for s in case.structures]
+    return csv_text([("case", *_COLUMNS), *rows])
 
 
 def _number(value: float | None, form: str = "{:.3f}") -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from autoseg.landmark_metrics import CasePointScores, score_points
 from autoseg.landmark_summary import RADII, Estimate, LandmarkReport, LandmarkSummary, PointSummary, Unit, summarize_points
 from autoseg.landmarks import Landmarks
 from autoseg.records import to_json
+from autoseg.tables import aligned, csv_text, rounded
 
 STAGE = "evaluate"
 SHOWN_RADII = (2.0, 4.0)  # of those in the report, in tables that are read; all of them if neither is
@@ -107,12 +106,7 @@ def landmark_table(report: LandmarkReport) -> str:
         counts = map(str, (p.n_reference, p.n_predicted, p.missed, p.extra))
         rates = (_number(p.detected[i], "{:.1%}") for i in shown)
         rows.append((p.landmark, *counts, _number(p.mean.value), _interval(p.mean), *numbers, *rates, _swapped(p)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [
-        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip() for row in rows
-    ]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join((*lines, *_overall(summary)))
+    return "\n".join((*aligned(rows), *_overall(summary)))
 
 
 def _overall(summary: LandmarkSummary) -> list[str]:
@@ -144,8 +138,8 @@ def _overall(summary: LandmarkSummary) -> list[str]:
 
 
 def _per_case(cases: Sequence[CasePointScores]) -> str:
-    rows = [(case.case, *(getattr(p, column) for column in _CASE_COLUMNS)) for case in cases for p in case.points]
-    return _csv(("case", *_CASE_COLUMNS), rows)
+    rows = [rounded((case.case, *(getattr(p, column) for column in _CASE_COLUMNS))) for case in cases for p in case.points]
+    return csv_text([("case", *_CASE_COLUMNS), *rows])
 
 
 def _per_landmark(summary: LandmarkSummary) -> str:
@@ -172,16 +166,8 @@ def _per_landmark(summary: LandmarkSummary) -> str:
         counts = (p.landmark, p.n_reference, p.n_predicted, p.missed, p.extra, summary.unit)
         errors = (p.mean.value, p.mean.low, p.mean.high, e.sd, e.median, e.p90, e.p95, e.max, p.errors_voxels.mean)
         rates = (*p.detected, p.identified, p.identified_near, p.near, p.swapped, p.swap_partner)
-        rows.append((*counts, *errors, *rates, p.presence.precision, p.presence.recall, p.presence.f1))
-    return _csv((*head, "max", "mean_voxels", *radii, *tail), rows)
-
-
-def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(head)
-    table.writerows([round(cell, 6) if isinstance(cell, float) else cell for cell in row] for row in rows)
-    return text.getvalue()
+        rows.append(rounded((*counts, *errors, *rates, p.presence.precision, p.presence.recall, p.presence.f1)))
+    return csv_text([(*head, "max", "mean_voxels", *radii, *tail), *rows])
 
 
 def _swapped(point: PointSummary) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.batch import Failure
-from autoseg.dataset import Case, Dataset, LandmarkRules, case_landmarks, images_in, load_landmarks
+from autoseg.dataset import Case, Dataset, case_landmarks, images_in, load_landmarks, load_predicted
 from autoseg.errors import AutosegError, UsageError, some
 from autoseg.evaluate import STAGE, Report, evaluate
 from autoseg.evaluate_landmarks import LandmarkPair, evaluate_landmarks
@@ -103,14 +103,13 @@ def _evaluate_points(
     if not only_predicted:
         missing = sorted(set(given) - set(found))
         failures += [Failure(name, STAGE, f"case {name}: no predicted landmarks; fix: predict this case") for name in missing]
-    plain = replace(dataset, landmark_rules=LandmarkRules())  # in our own files what is not listed is absent
 
     def pairs() -> Iterator[LandmarkPair]:
         for name in sorted(names):
             try:
                 grid = read_grid(cases[name].images[0])
                 reference = load_landmarks(replace(cases[name], landmarks=given[name]), dataset, grid)
-                prediction = load_landmarks(replace(cases[name], landmarks=found[name]), plain, grid)
+                prediction = load_predicted(cases[name], found[name], dataset.landmarks, grid)
             except AutosegError as error:
                 error.case = error.case or name
                 failures.append(Failure(name, STAGE, str(error)))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from autoseg.files import atomic_path, write_text
+from autoseg.tables import csv_text
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,8 @@ def epochs_without_gain(rows: Sequence[Epoch]) -> int:
 
 def write_history(folder: Path, rows: Sequence[Epoch]) -> None:
     """Writes metrics.csv and progress.png, each atomically."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([f.name for f in fields(Epoch)])
-    for row in rows:
-        table.writerow(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in asdict(row).values()])
-    write_text(folder / "metrics.csv", text.getvalue())
+    cells = [[f"{v:.6g}" if isinstance(v, float) else v for v in asdict(row).values()] for row in rows]
+    write_text(folder / "metrics.csv", csv_text([[f.name for f in fields(Epoch)], *cells]))
     if rows:
         _draw(folder / "progress.png", rows)
 

@@ -204,9 +204,15 @@ def size_needed(cases: Sequence[CasePoints], patch_mm: Sequence[float], margin: 
         patch_mm: along (z, y, x).
         margin: 1.2 for a patch 1.2 times as large as the landmarks spread.
     """
+    needed: np.ndarray = (room_needed(cases, margin) / np.array(patch_mm)).max(1)
+    return needed
+
+
+def room_needed(cases: Sequence[CasePoints], margin: float) -> np.ndarray:
+    """(C, 3) mm along (z, y, x) that a patch needs for all landmarks of a case, with that margin; never more than the image."""
     spread = np.array([np.ptp(c.present, axis=0) if len(c.present) else np.zeros(3) for c in cases]).reshape(-1, 3)
     extent = np.array([c.extent for c in cases]).reshape(-1, 3)
-    needed: np.ndarray = (np.minimum(margin * spread, extent) / np.array(patch_mm)).max(1)
+    needed: np.ndarray = np.minimum(margin * spread, extent)
     return needed
 
 

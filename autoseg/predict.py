@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.allocator import keep_freed_memory
@@ -11,10 +11,9 @@ from autoseg.batch import Failure, run_cases
 from autoseg.dataset import (
     LANDMARK_TABLE,
     Case,
-    Dataset,
     check_apart,
     landmarks_path,
-    load_landmarks,
+    load_predicted,
     output_path,
     probabilities_path,
 )
@@ -30,7 +29,7 @@ from autoseg.io import (
     write_landmarks,
     write_probabilities,
 )
-from autoseg.landmarks import Landmarks
+from autoseg.landmarks import Landmarks, LandmarkSet
 from autoseg.model import Model
 from autoseg.plan import DataPlan
 from autoseg.postprocess import Rule, apply_rules
@@ -119,7 +118,7 @@ def predict(
 
     done = sum(1 for _ in run_cases(work, todo, "predict", failures, workers))
     if data.landmarks.names:
-        _write_table(found, cases, out, landmarks_ending, Dataset("", out, channels, labels, (), data.landmarks), failures)
+        _write_table(found, cases, out, landmarks_ending, data.landmarks, failures)
     return PredictReport(done, len(cases) - len(todo))
 
 
@@ -143,7 +142,7 @@ def ending_of(word: str) -> str:
 
 
 def _write_table(
-    found: Mapping[str, Landmarks], cases: Sequence[Case], out: Path, ending: str, about: Dataset, failures: list[Failure]
+    found: Mapping[str, Landmarks], cases: Sequence[Case], out: Path, ending: str, landmarks: LandmarkSet, failures: list[Failure]
 ) -> None:
     """Landmarks of all cases that have some: those `found` now, and those in files that were there already."""
     table: dict[str, Landmarks] = {}
@@ -153,7 +152,7 @@ def _write_table(
             table[case.name] = found[case.name]
         elif path.exists():
             try:
-                table[case.name] = load_landmarks(replace(case, landmarks=path), about, read_grid(case.images[0]))
+                table[case.name] = load_predicted(case, path, landmarks, read_grid(case.images[0]))
             except AutosegError as error:
                 failures.append(Failure(case.name, "predict", str(error)))
     if table:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.dataset import Case, Dataset, landmarks_path, load_landmarks, output_path
+from autoseg.dataset import Case, landmarks_path, load_predicted, output_path
 from autoseg.files import write_text
 from autoseg.image import LabelMap
 from autoseg.io import has_geometry, read_label_map, write_label_map, write_landmarks
@@ -173,8 +173,7 @@ def _predict_stored(
         if data.labels.names:
             predicted = read_label_map(map_file, data.labels).data
         if data.landmarks.names:
-            about = Dataset("", out, (), data.labels, (), data.landmarks)
-            found = load_landmarks(replace(case, landmarks=point_file), about, stored.placement.source)
+            found = load_predicted(case, point_file, data.landmarks, stored.placement.source)
     else:
         with reading(stored, "validate"):
             image, previous = stored.read()[0], stored.previous()

@@ -12,10 +12,9 @@ import pytest
 import torch
 from landmark_phantoms import NAMES, Phantoms, make_dataset, make_plan, prepared
 from safetensors.torch import load_file
-from training import history
+from training import history, interrupt_at
 from typer.testing import CliRunner
 
-from autoseg import train as train_module
 from autoseg.batch import Failure
 from autoseg.checkpoint import load_state
 from autoseg.cli import app
@@ -26,9 +25,7 @@ from autoseg.io import read_grid, read_points
 from autoseg.landmarks import Landmarks, State
 from autoseg.model import load_model
 from autoseg.predict import PredictReport, predict
-from autoseg.running import Running
 from autoseg.runs import RunRecord, load_run
-from autoseg.sampling import Loader
 from autoseg.schedule import RunBudget
 from autoseg.train import train
 from autoseg.validation import validate
@@ -161,15 +158,8 @@ def test_landmarks_of_pictures(pictures: Trained) -> None:
 def test_a_run_of_landmarks_that_is_interrupted_comes_to_the_same_weights(
     pictures: Trained, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = train_module.step
-
-    def interrupted(run: Running, loader: Loader, progress: float) -> None:
-        if run.state.step == 100:
-            raise KeyboardInterrupt
-        original(run, loader, progress)
-
     task = replace(pictures.phantoms.task, run=tmp_path / "run")
-    monkeypatch.setattr(train_module, "step", interrupted)
+    interrupt_at(monkeypatch, 100)
     with pytest.raises(KeyboardInterrupt):
         train(task, None, float32_cpu)
     monkeypatch.undo()

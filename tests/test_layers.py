@@ -18,7 +18,7 @@ ROOT = Path(autoseg.__file__).parent
 # A module imports only from layers above its own line; a package stands here as one, its files may import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("allocator", "errors", "sides"),
-    ("bootstrap", "files", "geometry", "labels", "landmarks", "predictability", "presence", "progress", "records"),
+    ("bootstrap", "files", "geometry", "labels", "landmarks", "predictability", "presence", "progress", "records", "tables"),
     ("batch", "heatmaps", "image", "lock", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "nets"),

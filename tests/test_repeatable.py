@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Tiny
-from training import EPOCHS, history, same_outcome, turn_clock
+from training import EPOCHS, history, interrupt_at, same_outcome, turn_clock
 
 from autoseg import interim as interim_module
 from autoseg import reporting as reporting_module
@@ -99,14 +99,7 @@ def test_killed_anywhere_it_comes_to_the_same_end(
 def test_a_second_interrupt_does_not_change_what_a_step_is_taken_back_to(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = train_module.step
-
-    def interrupted(run: Running, loader: Any, progress: float) -> None:
-        if run.state.step == 4:
-            raise KeyboardInterrupt
-        step(run, loader, progress)
-
-    monkeypatch.setattr(train_module, "step", interrupted)
+    interrupt_at(monkeypatch, 4)
     monkeypatch.setattr(train_module, "SAVE_EVERY", 0.0)
     for deterministic, saved in ((False, 4), (True, 3)):
         task = tiny.task(tmp_path / str(deterministic), deterministic=deterministic)
@@ -213,15 +206,8 @@ def test_the_loss_of_an_epoch_is_that_of_all_its_steps(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of those before an interruption."""
-    step = train_module.step
-
-    def interrupted(run: Running, loader: Any, progress: float) -> None:
-        if run.state.step == 4:
-            raise KeyboardInterrupt
-        step(run, loader, progress)
-
     train(tiny.task(tmp_path / "whole"), EPOCHS, float32_cpu)
-    monkeypatch.setattr(train_module, "step", interrupted)
+    interrupt_at(monkeypatch, 4)
     with pytest.raises(KeyboardInterrupt):
         train(tiny.task(tmp_path / "parts"), EPOCHS, float32_cpu)
     monkeypatch.undo()

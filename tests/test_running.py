@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 from conftest import Tiny, TinyRuns
-from training import EPOCHS, history, own_clock, same_outcome
+from training import EPOCHS, history, interrupt_at, own_clock, same_outcome
 
-from autoseg import train as train_module
 from autoseg.checkpoint import Beginning, load_state
 from autoseg.device import Device
 from autoseg.errors import PlanError, UsageError
 from autoseg.model import load_model
 from autoseg.plan import load_plan
-from autoseg.running import Running
 from autoseg.runs import load_run
 from autoseg.schedule import RunBudget, extension_factor
 from autoseg.task import TrainTask
@@ -46,14 +44,7 @@ def test_another_plan_does_not_continue_the_run(tiny: Tiny, float32_cpu: Device,
 def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, task: TrainTask, device: Device) -> None:
     """Half of a hundred seconds on a clock of our own; afterwards that clock goes on, without interruption."""
     own_clock(monkeypatch, 2, 0.1)
-    usual = train_module.step
-
-    def interrupted(run: Running, loader: object, progress: float) -> None:
-        if run.state.step == 25:
-            raise KeyboardInterrupt
-        usual(run, loader, progress)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train_module, "step", interrupted)
+    interrupt_at(monkeypatch, 25)
     with pytest.raises(KeyboardInterrupt):
         train(task, RunBudget(seconds=100), device)
     monkeypatch.undo()
@@ -96,19 +87,12 @@ def test_an_interrupted_extension_continues(
     tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the same call, or without saying again that it is one; as what it is, not as a second extension."""
-    original = train_module.step
-
-    def interrupted(run: Running, loader: object, progress: float) -> None:
-        if run.state.step == 9:
-            raise KeyboardInterrupt
-        original(run, loader, progress)  # type: ignore[arg-type]
-
     for name in ("whole", "same", "plain"):
         shutil.copytree(tiny_runs.runs[0], tmp_path / name)
     train(tiny.task(tmp_path / "whole"), EPOCHS, float32_cpu, extend=True)
     for name in ("same", "plain"):
         task = tiny.task(tmp_path / name)
-        monkeypatch.setattr(train_module, "step", interrupted)
+        interrupt_at(monkeypatch, 9)
         with pytest.raises(KeyboardInterrupt):
             train(task, EPOCHS, float32_cpu, extend=True)
         monkeypatch.undo()

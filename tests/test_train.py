@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import Tiny, TinyRuns
 from safetensors.torch import load_file
-from training import EPOCHS, counted, dice, history, same_outcome
+from training import EPOCHS, counted, dice, history, interrupt_at, same_outcome
 
 from autoseg import checkpoint as checkpoint_module
 from autoseg import reporting as reporting_module
@@ -241,14 +241,7 @@ def test_an_interrupted_run_continues_to_the_same_weights(
     configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, optimizer=optimizer))
     plan = replace(tiny.plan, configurations={"3d_fullres": configuration})
     train(tiny.task(tmp_path / "whole", plan=plan), EPOCHS, float32_cpu)
-    original = train_module.step
-
-    def interrupted(run: Running, loader: object, progress: float) -> None:
-        if run.state.step == 4:
-            raise KeyboardInterrupt
-        original(run, loader, progress)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train_module, "step", interrupted)
+    interrupt_at(monkeypatch, 4)
     task = tiny.task(tmp_path / "parts", plan=plan)
     with pytest.raises(KeyboardInterrupt):
         train(task, EPOCHS, float32_cpu)

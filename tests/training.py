@@ -17,6 +17,7 @@ from autoseg import running as running_module
 from autoseg import train as train_module
 from autoseg.running import Running
 from autoseg.runs import load_run
+from autoseg.sampling import Loader
 from autoseg.schedule import RunBudget
 from autoseg.store import StoredCase
 from autoseg.validation import CaseScores
@@ -50,6 +51,18 @@ def counted(run: Running) -> None:
     """A step without work, whose loss is a half."""
     state = run.state
     run.state = replace(state, step=state.step + 1, loss_total=state.loss_total + 0.5, loss_steps=state.loss_steps + 1)
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Training is interrupted in place of the step that follows `number` steps."""
+    usual = train_module.step
+
+    def interrupted(run: Running, loader: Loader, progress: float) -> None:
+        if run.state.step == number:
+            raise KeyboardInterrupt
+        usual(run, loader, progress)
+
+    monkeypatch.setattr(train_module, "step", interrupted)
 
 
 def turn_clock(monkeypatch: pytest.MonkeyPatch, now: list[float]) -> None:

@@ -8,7 +8,7 @@ of label maps, see `landmark_sources`.
 from autoseg.dataset.case import Case, Dataset, Description, LandmarkRules, case_name
 from autoseg.dataset.finding import find_dataset, is_dataset, search_places
 from autoseg.dataset.landmark_sources import LANDMARK_TABLE, case_landmarks
-from autoseg.dataset.loading import landmark_digest, load_landmarks, outside_remark
+from autoseg.dataset.loading import landmark_digest, load_landmarks, load_predicted, outside_remark
 from autoseg.dataset.opening import open_dataset, read_description
 from autoseg.dataset.results import PROBABILITIES, check_apart, images_in, landmarks_path, output_path, probabilities_path
 
@@ -28,6 +28,7 @@ __all__ = [
     "landmark_digest",
     "landmarks_path",
     "load_landmarks",
+    "load_predicted",
     "open_dataset",
     "output_path",
     "outside_remark",

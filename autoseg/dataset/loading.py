@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from autoseg.errors import GeometryError, LabelError, nearest, some
 from autoseg.files import sha256
 from autoseg.geometry import Grid
 from autoseg.io import Point, has_geometry, read_grid, read_label_values
-from autoseg.landmarks import Landmarks, State
+from autoseg.labels import LabelSet
+from autoseg.landmarks import Landmarks, LandmarkSet, State
 from autoseg.progress import log
 
 _TO_LPS = {"LPS": np.ones(3), "RAS": np.array([-1.0, -1.0, 1.0])}
@@ -53,6 +55,20 @@ def load_landmarks(case: Case, dataset: Dataset, grid: Grid) -> Landmarks:
             if point.position is not None:
                 points[i] = _world(case, point, grid)
     return Landmarks(names, points, state, None if np.isnan(confidence).all() else confidence)
+
+
+def load_predicted(case: Case, path: Path, landmarks: LandmarkSet, grid: Grid) -> Landmarks:
+    """Predicted landmarks of a case, from a file in which absent is what it does not list.
+
+    Args:
+        landmarks: that were predicted.
+        grid: of the case's image.
+
+    Raises:
+        DataError, GeometryError, LabelError: as `load_landmarks`.
+    """
+    about = Dataset("", path.parent, (), LabelSet((), ()), (), landmarks)
+    return load_landmarks(replace(case, landmarks=path), about, grid)
 
 
 def landmark_digest(case: Case, dataset: Dataset) -> str:

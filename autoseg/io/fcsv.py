@@ -7,7 +7,6 @@ does not say its coordinate system; it is RAS.
 from __future__ import annotations
 
 import csv
-import io
 import re
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from autoseg.errors import DataError, nearest
 from autoseg.io.markups import description_text, split_description
 from autoseg.io.points import PointFile, confidence_of, coordinates, make_point, read_text, space_named
 from autoseg.landmarks import Landmarks
+from autoseg.tables import csv_text
 
 _COLUMNS = ("id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc", "associatedNodeID")
 _SYSTEM = re.compile(r"#\s*CoordinateSystem\s*=\s*([^,\s]+)", re.IGNORECASE)
@@ -57,12 +57,10 @@ def read_fcsv(path: Path) -> PointFile:
 
 def fcsv_text(landmarks: Landmarks) -> str:
     """A point list in LPS. It has no word for landmarks that are not present: they are left out."""
-    out = io.StringIO()
-    out.write("# Markups fiducial file version = 5.0\n# CoordinateSystem = LPS\n")
-    out.write(f"# columns = {','.join(_COLUMNS)}\n")
-    table = csv.writer(out, lineterminator="\n")
+    head = f"# Markups fiducial file version = 5.0\n# CoordinateSystem = LPS\n# columns = {','.join(_COLUMNS)}\n"
+    rows: list[tuple[object, ...]] = []
     for i, name in enumerate(landmarks.names):
         if at := coordinates(landmarks, i):
             description = description_text(landmarks.state[i], confidence_of(landmarks, i))
-            table.writerow([i + 1, *at, 0, 0, 0, 1, 1, 1, 0, name, description, ""])
-    return out.getvalue()
+            rows.append((i + 1, *at, 0, 0, 0, 1, 1, 1, 0, name, description, ""))
+    return head + csv_text(rows)

@@ -9,7 +9,7 @@ from math import ceil, prod
 import numpy as np
 
 from autoseg.facts import CaseFacts
-from autoseg.landmark_facts import LandmarkFacts
+from autoseg.landmark_facts import LandmarkFacts, room_needed
 from autoseg.planner.architecture import Architecture, plan_architecture
 from autoseg.planner.landmarks import MARGIN, MOST_CASES, Context, plan_context
 from autoseg.planner.processor import Budget
@@ -130,9 +130,7 @@ def _view(
 
 def _needed(cases: Sequence[CaseFacts], median: Sequence[float], spacing: Sequence[float]) -> tuple[float, ...]:
     """The median case, larger where the landmarks of the nine in ten cases that ask for least do not fit into it."""
-    points = [case.landmarks for case in cases]
-    spread = np.array([np.ptp(p.present, axis=0) if len(p.present) else np.zeros(3) for p in points])
-    needed = np.minimum(MARGIN * spread, [p.extent for p in points]) / np.array(spacing)
+    needed = room_needed([case.landmarks for case in cases], MARGIN) / np.array(spacing)
     order = np.argsort((needed / np.array(median)).max(1), kind="stable")
     least = needed[order[: ceil(MOST_CASES * len(cases) - 1e-9)]].max(0)
     return tuple(max(m, float(ceil(n - 1e-9))) for m, n in zip(median, least))
