@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -285,14 +286,15 @@ def test_a_loader_can_be_set_back(tiny: Tiny, tmp_path: Path) -> None:
 
 
 class _Broken:
-    """Stands in for a sampler whose third batch cannot be made."""
+    """Stands in for a sampler whose third batch cannot be made, which shows once `breaks` is set."""
 
     def __init__(self) -> None:
         self.made: list[int] = []
+        self.breaks = threading.Event()
 
     def batch(self, step: int) -> Batch:
         self.made.append(step)
-        if step == 2:
+        if step == 2 and self.breaks.wait(10):
             raise ValueError("broken patch")
         return Batch(*[torch.zeros(1)] * 4, ("a",))
 
@@ -302,6 +304,7 @@ def test_a_fault_is_raised_at_once(threads: int) -> None:
     broken = _Broken()
     with Loader(broken, 0, threads) as loader:  # type: ignore[arg-type]
         loader.next()
+        broken.breaks.set()
         if threads == 0:
             loader.next()
         while threads and len(broken.made) < 4:  # the queue; its last one is the fourth
