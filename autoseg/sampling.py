@@ -257,9 +257,9 @@ def _draw_centre(rng: np.random.Generator, shape: Triple, window: Triple, voxels
 class Loader:
     """Prepares the next batches on threads while the network works. Use as a context manager.
 
-    Threads, not processes: two of either make about as many batches a second (benchmarks/results/loader.md). There is no
-    process that the system could kill behind our back, so the one fault there can be is an exception; the next `next()` raises
-    it with its traceback, although it be a later batch's. With 0 threads `next()` makes the batch itself.
+    Threads, not processes: there is no process that the system could kill behind our back, so the one fault there can be is an
+    exception; the next `next()` raises it with its traceback, although it be a later batch's. With 0 threads `next()` makes the
+    batch itself.
 
     `waited` sums the seconds spent waiting.
     """

@@ -307,7 +307,7 @@ def test_a_fault_is_raised_at_once(threads: int) -> None:
         broken.breaks.set()
         if threads == 0:
             loader.next()
-        while threads and len(broken.made) < 4:  # the queue; its last one is the fourth
+        while threads and (len(broken.made) < 4 or not all(future.done() for future in loader._queue)):  # the last is the fourth
             time.sleep(0.001)
         with pytest.raises(ValueError, match="broken patch"):
             loader.next()
