@@ -63,6 +63,12 @@ def gaussian_maps(points: Tensor, sigma: Sequence[float], shape: Sequence[int]) 
     return flat.scatter_(2, boxes.index, boxes.mass).unflatten(2, tuple(shape))
 
 
+def a_few(maps: Tensor | np.ndarray) -> list[slice]:
+    """Slices over (N, *shape) maps that are small enough to be computed with at a time."""
+    n = max(1, AT_ONCE // math.prod(maps.shape[1:]))
+    return [slice(i, i + n) for i in range(0, len(maps), n)]
+
+
 def at_size(points: Tensor, shape: Sequence[int], size: Sequence[int]) -> Tensor:
     """Coordinates in a patch of `shape` as those in the same patch sampled with `size` voxels (edges coincide)."""
     factor = torch.tensor([b / a for a, b in zip(shape, size)], dtype=points.dtype, device=points.device)
@@ -134,8 +140,7 @@ def find_peaks(logits: Tensor | np.ndarray, radius: int = RADIUS) -> Peaks:
         logits: (N, *shape); a memory map is read a few maps at a time.
     """
     shape = tuple(logits.shape[1:])
-    rows = max(1, AT_ONCE // math.prod(shape))
-    parts = [_peaks(torch.as_tensor(logits[i : i + rows]), shape, radius) for i in range(0, len(logits), rows)]
+    parts = [_peaks(torch.as_tensor(logits[some]), shape, radius) for some in a_few(logits)]
     points, presence, confidence = (torch.cat(column).cpu().numpy() for column in zip(*parts))
     return Peaks(points, presence, confidence)
 

@@ -21,12 +21,12 @@ from autoseg.heatmaps import Peaks, at_size
 from autoseg.image import Image, LabelMap
 from autoseg.landmark_maps import read_maps
 from autoseg.landmarks import Landmarks, State
-from autoseg.nets import PointHead, UNet, build_network
+from autoseg.nets import PointHead, SpatialConfiguration, UNet, build_network
 from autoseg.placement import Placement
 from autoseg.plan import Configuration, Plan, load_plan
 from autoseg.prepare import prepare, prepare_labels, restore_labels, restore_probabilities
 from autoseg.runs import RunRecord, common_thresholds, folds_of, load_run
-from autoseg.windows import fitted_window, predict_volume, window_starts
+from autoseg.windows import fitted_window, mirrored_mean, predict_volume, window_starts
 
 NEVER = -1e4  # a logit whose probability is zero in every precision, and that still averages and interpolates
 MAPS_AT_ONCE = 2**31  # bytes: of landmarks that take more, some are predicted first and the others in further passes
@@ -120,20 +120,37 @@ class Model:
         Returns:
             Means over networks: of logits, and of maps before their peaks are read.
         """
-        groups = list(self._groups(image.shape[1:]))
-        n_classes = self.plan.data.n_classes
+        shape, n_classes = image.shape[1:], self.plan.data.n_classes
+        groups = list(self._groups(shape))
         if not groups:
             return Raw(self.logits(image, mirror, previous), None)
-        logits, found = None, []
-        for i, group in enumerate(groups):
-            wanted = n_classes if i == 0 else 0
-            volume = self._volume(image, mirror, previous, wanted > 0, group)
-            if wanted:
-                logits = volume[:wanted].numpy()
-            found.append(self._peaks(volume[wanted:], image.shape[1:]))
-        order = np.argsort([i for group in groups for i in group])
+        volume = self._volume(image, mirror, previous, n_classes > 0, groups[0])
+        logits = volume[:n_classes].numpy() if n_classes else None
+        held = groups[0], volume[n_classes:]
+        del volume
+
+        def maps_of(group: tuple[int, ...]) -> Tensor:
+            nonlocal held
+            if held[0] != group:
+                held = (), torch.empty(0)  # these are let go before others are made
+                held = group, self._volume(image, mirror, previous, False, group)
+            return held[1]
+
+        spatial = None
+        if self._branches:  # wants to have seen all landmarks before it says where one should be
+            coarse = [self._branches[0].look_at(self._as_batch(maps_of(group))) for group in groups]
+            spatial = self._spatial(torch.cat(coarse, dim=1)[:, _order(groups)], mirror)
+            groups = groups[::-1]  # beginning with the one whose maps are still there
+        found = []
+        for group in groups:
+            maps = self._as_batch(maps_of(group))
+            if spatial is not None:
+                for i, landmark in enumerate(group):
+                    one = slice(i, i + 1), slice(landmark, landmark + 1)
+                    maps[:, one[0]] = self._branches[0].combine(maps[:, one[0]], spatial[:, one[1]])
+            found.append(self._peaks(maps, shape))
         points, presence, confidence = (
-            np.concatenate([getattr(p, part) for p in found])[order] for part in ("points", "presence", "confidence")
+            np.concatenate([getattr(p, part) for p in found])[_order(groups)] for part in ("points", "presence", "confidence")
         )
         return Raw(logits, Peaks(points, presence, confidence))
 
@@ -190,25 +207,56 @@ class Model:
         if group:
             yield tuple(group)
 
+    @property
+    def _branches(self) -> list[SpatialConfiguration]:
+        """Of the networks; all or none of them have one."""
+        heads = [network.point_head for network in self.networks]
+        return [head.scn for head in heads if head is not None and head.scn is not None]
+
+    def _as_batch(self, volume: Tensor) -> Tensor:
+        """(1, N, Z, Y, X) maps as a batch of one, or (B, N, …) of a batch of slices for a 2D network, from (N, Z, Y, X)."""
+        axis = self.configuration.space.slice_axis
+        return volume.unsqueeze(0) if axis is None else volume.movedim(1 + axis, 0)
+
+    def _spatial(self, coarse: Tensor, mirror: bool) -> Tensor:
+        """Mean over networks and mirrored views of what the branches say to (B, N, …) coarse maps of all landmarks.
+
+        They are shown what windows, views and networks say together.
+        """
+        space, partners = self.configuration.space, list(self.plan.data.landmarks.mirrored)
+        thin = 2 + (space.slice_axis or 0)
+
+        def ask(batch: Tensor) -> Tensor:
+            seen = batch if space.slice_axis is None else batch.squeeze(thin)
+            said = torch.stack([branch(seen) for branch in self._branches]).mean(0)
+            return said if space.slice_axis is None else said.unsqueeze(thin)
+
+        with torch.inference_mode():
+            seen = coarse.to(self.device.place) if space.slice_axis is None else coarse.to(self.device.place).unsqueeze(thin)
+            axes = self.configuration.inference.mirror_axes if mirror else ()
+            said = mirrored_mean(seen, ask, axes, partners, lambda batch: batch[:, partners]).cpu()
+        return said if space.slice_axis is None else said.squeeze(thin)
+
     def _peaks(self, maps: Tensor, shape: Sequence[int]) -> Peaks:
-        """Where (N, Z, Y, X) maps peak, in voxels of a prepared case of `shape`.
+        """Where maps peak, in voxels of a prepared case of `shape`.
 
         Slices of a 2D network know nothing of each other: of each landmark the one counts in which it is most probably present.
+
+        Args:
+            maps: as from `_as_batch`.
         """
         plan, axis = self.configuration.landmarks, self.configuration.space.slice_axis
         assert plan is not None
-        if axis is None or maps.shape[1 + axis] == 1:
-            peaks = read_maps(maps, plan.loss)
+        if axis is None:
+            peaks, size = read_maps(maps[0], plan.loss), maps.shape[2:]
         else:
-            slices = maps.movedim(1 + axis, 1)
-            n, count = slices.shape[:2]
-            flat = read_maps(slices.flatten(0, 1), plan.loss)
-            best = flat.presence.reshape(n, count).argmax(1)
-            row = np.arange(n) * count + best
-            points = np.insert(flat.points[row], axis, best, axis=1)
-            peaks = Peaks(points, flat.presence[row], flat.confidence[row])
-        size = [n * s for n, s in zip(maps.shape[1:], self._strides)]
-        fine = at_size(torch.from_numpy(peaks.points), maps.shape[1:], size).numpy()
+            count, n = maps.shape[:2]
+            flat = read_maps(maps.flatten(0, 1), plan.loss)
+            best = flat.presence.reshape(count, n).argmax(0)
+            row = best * n + np.arange(n)
+            peaks = Peaks(np.insert(flat.points[row], axis, best, axis=1), flat.presence[row], flat.confidence[row])
+            size = torch.Size(np.insert(maps.shape[2:], axis, count).tolist())
+        fine = at_size(torch.from_numpy(peaks.points), size, [n * s for n, s in zip(size, self._strides)]).numpy()
         return Peaks(fine, peaks.presence, peaks.confidence)
 
     def _landmarks(self, peaks: Peaks, placement: Placement) -> Landmarks:
@@ -252,18 +300,17 @@ class Model:
         return torch.cat([output.logits[0].float(), output.maps], dim=1) if classes else output.maps
 
 
-def fresh_network(plan: Plan, configuration: Configuration, device: Device) -> UNet:
-    """The plan's network with new weights, on the device.
+def _order(groups: Sequence[Sequence[int]]) -> np.ndarray:
+    """Where the first landmark is in groups that follow each other, then the second, and so on."""
+    return np.argsort([i for group in groups for i in group])
 
-    Raises:
-        PlanError: the plan has a spatial configuration branch, which there is not yet.
-    """
+
+def fresh_network(plan: Plan, configuration: Configuration, device: Device) -> UNet:
+    """The plan's network with new weights, on the device."""
     c, head = configuration, None
     if c.landmarks is not None:
-        if c.landmarks.scn is not None:
-            raise PlanError("networks have no spatial configuration branch yet", found="landmarks.scn", fix="set it to null")
         voxels = math.prod(map_size(c.network, c.patch.patch_size))
-        head = PointHead(c.ndim, c.network.features[0], len(plan.data.landmarks), c.landmarks.loss, voxels)
+        head = PointHead(c.ndim, c.network.features[0], len(plan.data.landmarks), c.landmarks.loss, voxels, c.landmarks.scn)
     cascaded = c.previous is not None
     network = build_network(c.network, len(plan.data.channels), plan.data.n_classes, cascaded, head)
     return network.to(device.place)

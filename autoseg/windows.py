@@ -89,7 +89,7 @@ def predict_volume(
         places = [(slice(None), *(slice(c, c + w) for c, w in zip(corner, size))) for corner in chunk]
         seen = [[slice(s * c, s * c + w) for s, c, w in zip(strides, corner, window)] for corner in chunk]
         batch = torch.stack([padded[(slice(None), *voxels)] for voxels in seen]).to(device, non_blocking=True)
-        logits = _mirrored_mean(batch, network, mirror_axes, mirrored_class, mirrored_input).float().cpu()
+        logits = mirrored_mean(batch, network, mirror_axes, mirrored_class, mirrored_input).float().cpu()
         for place, window_logits in zip(places, logits):
             total[place] += window_logits * weight
             mass[place[1:]] += weight
@@ -98,13 +98,14 @@ def predict_volume(
     return total[(slice(None), *inner)].contiguous()
 
 
-def _mirrored_mean(
+def mirrored_mean(
     batch: Tensor,
     network: Network,
     axes: Sequence[int],
     mirrored_class: Sequence[int] | None,
     mirrored_input: Network | None,
 ) -> Tensor:
+    """Mean of a network's outputs for a batch and all its mirror images, each mirrored back; see `predict_volume`."""
     total: Tensor | None = None
     combinations = [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
     for combination in combinations:

@@ -119,6 +119,8 @@ def test_memory_for_two_hundred_landmarks_is_bounded(float32_cpu: Device) -> Non
 class Painted(nn.Module):
     """Stands in for a network: its maps are channels of the image."""
 
+    point_head = None
+
     def forward(self, x: Tensor, landmarks: tuple[int, ...]) -> Any:
         return Output([], x[:, list(landmarks)])
 

@@ -312,7 +312,7 @@ POINTS = replace(
         "3d_fullres": replace(FINE, landmarks=LandmarkPlan((1.5, 0.75, 0.75), "spatial_ce", None)),
         "2d": replace(
             FLAT,
-            landmarks=LandmarkPlan((0.75, 0.75), "mse", ScnPlan("convolutions", "maps", (8, 8), 5, 3, 64, "logit_sum")),
+            landmarks=LandmarkPlan((0.75, 0.75), "mse", ScnPlan("convolutions", (8, 8), 5, 3, 64, "logit_sum")),
         ),
     },
 )

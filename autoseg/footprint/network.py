@@ -99,11 +99,11 @@ def layers(
     if landmarks.n:
         yield Layer(network.features[0], landmarks.n, voxels[0], 1, 1, biases=1, norm=False)
     if landmarks.scn:
-        yield from scn_layers(landmarks.scn, map_size(network, patch_size), landmarks.n, network.features[0])
+        yield from scn_layers(landmarks.scn, map_size(network, patch_size), landmarks.n)
 
 
-def scn_layers(scn: ScnPlan, size: Sequence[int], n_landmarks: int, width: int) -> Iterator[Layer]:
-    """The convolutions of a spatial configuration branch, for maps of `size` and features of `width` channels.
+def scn_layers(scn: ScnPlan, size: Sequence[int], n_landmarks: int) -> Iterator[Layer]:
+    """The convolutions of a spatial configuration branch, for maps of `size`.
 
     Those over all maps: one into the features, those between, one out. For each landmark alone: one,
     over all maps to its own.
@@ -111,13 +111,12 @@ def scn_layers(scn: ScnPlan, size: Sequence[int], n_landmarks: int, width: int) 
     """
     voxels = prod(n // f for n, f in zip(size, scn.factor))
     taps = scn.kernel ** len(scn.factor)
-    inputs = n_landmarks if scn.input == "maps" else width
     if scn.form == "per_landmark":
-        yield Layer(inputs, n_landmarks, voxels, taps, taps, biases=1, norm=False)
+        yield Layer(n_landmarks, n_landmarks, voxels, taps, taps, biases=1, norm=False)
         return
     halved = 2 ** len(scn.factor)
     each = 2 if scn.form == "unet" else 1
-    yield Layer(inputs, scn.features, voxels, taps, taps, biases=1, norm=False)
+    yield Layer(n_landmarks, scn.features, voxels, taps, taps, biases=1, norm=False)
     for level in range(1, scn.layers * each):
         there = max(1, voxels // halved ** (level // each)) if scn.form == "unet" else voxels
         yield Layer(scn.features, scn.features, there, taps, taps, biases=1, norm=False)

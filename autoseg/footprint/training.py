@@ -152,7 +152,7 @@ def _kept(
         if layer.norm:
             kept += 2 * size * layer.outputs * layer.voxels
     if landmarks.scn:
-        coarse = scn_layers(landmarks.scn, map_size(network, patch_size), landmarks.n, network.features[0])
+        coarse = scn_layers(landmarks.scn, map_size(network, patch_size), landmarks.n)
         kept += sum(size * (layer.inputs + layer.outputs) * layer.voxels for layer in coarse)
     for width, voxels in zip(network.features[:-1], stages):
         kept += size * 2 * width * voxels  # concatenated skip and upsampled map

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoseg.heatmaps import AT_ONCE, Boxes, expected_points, gaussian_boxes, gaussian_maps
+from autoseg.heatmaps import Boxes, a_few, expected_points, gaussian_boxes, gaussian_maps
 from autoseg.landmarks import State
 
 CONE_RADIUS = 15  # voxels, as nnLandmark
@@ -41,7 +41,7 @@ class _SpatialCe(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, index: Tensor, mass: Tensor, weight: Tensor) -> Tensor:
         rows = logits.detach().flatten(2).flatten(0, 1)
         index, mass, weight = index.flatten(0, 1), mass.flatten(0, 1), weight.flatten()
-        log_z = torch.cat([F.softplus(rows[some].to(mass.dtype).logsumexp(1)) for some in _some(rows)])
+        log_z = torch.cat([F.softplus(rows[some].to(mass.dtype).logsumexp(1)) for some in a_few(rows)])
         loss = log_z - (rows.gather(1, index) * mass).sum(1)
         ctx.save_for_backward(logits, index, mass, log_z, weight)
         return (weight * loss).sum()
@@ -54,11 +54,12 @@ class _SpatialCe(torch.autograd.Function):
         scale = (above * weight).unsqueeze(1)
         log_z = log_z.unsqueeze(1)
         gradient = torch.empty_like(rows)
-        for some in _some(rows):
+        for some in a_few(rows):
             gradient[some] = (rows[some].to(mass.dtype) - log_z[some]).exp_().mul_(scale[some])
         # whole, since sums of the parts would round in half precision
         target = ((rows.gather(1, index) - log_z).exp() - mass) * scale
-        gradient.scatter_(1, index, target.to(gradient.dtype))
+        # no scatter_: on a CPU it makes float32 copies of whole maps of two bytes
+        gradient[torch.arange(len(rows), device=rows.device).unsqueeze(1), index] = target.to(gradient.dtype)
         return gradient.view(logits.shape), None, None, None
 
 
@@ -147,9 +148,3 @@ def _boxes(logits: Tensor, points: Tensor, state: Tensor, sigma: Sequence[float]
     """The Gaussians, none for a landmark that is not present."""
     boxes = gaussian_boxes(_where_present(points, state), sigma, logits.shape[2:])
     return Boxes(boxes.index, boxes.mass * _is(state, State.PRESENT, points.dtype).unsqueeze(-1))
-
-
-def _some(rows: Tensor) -> list[slice]:
-    """A few maps at a time."""
-    n = max(1, AT_ONCE // rows.shape[1])
-    return [slice(i, i + n) for i in range(0, len(rows), n)]

@@ -1,6 +1,7 @@
 """Networks, built from the plan and from nothing else."""
 
 from autoseg.nets.point_head import PointHead
+from autoseg.nets.scn import SpatialConfiguration
 from autoseg.nets.unet import Output, UNet, build_network
 
-__all__ = ["Output", "PointHead", "UNet", "build_network"]
+__all__ = ["Output", "PointHead", "SpatialConfiguration", "UNet", "build_network"]

@@ -9,29 +9,33 @@ from torch import Tensor, nn
 
 from autoseg.heatmaps import start_undecided
 from autoseg.nets.blocks import convolution
-from autoseg.plan import LandmarkLossName
-
-NARROW = 1e-3  # spread of the first weights where maps are values and most of them 0 (Payer et al. 2019)
+from autoseg.nets.scn import NARROW, SpatialConfiguration
+from autoseg.plan import LandmarkLossName, ScnPlan
 
 
 class PointHead(nn.Module):
-    """A 1×1 convolution, (B, C, *size) to (B, N, *size).
+    """A 1×1 convolution, (B, C, *size) to (B, N, *size), and a spatial configuration branch if there is one.
 
-    In eval mode it computes in float32: peaks are read to a fraction of a voxel from differences between neighbours.
+    In eval mode it computes in float32: peaks are read to a fraction of a voxel from differences between neighbours. The branch
+    then is for the caller to ask, when the maps of all windows of an image have been put together.
 
     Args:
         loss: that the maps will be trained with; they start as it likes best.
         voxels: of a map in training.
+        scn: null for no branch.
     """
 
-    def __init__(self, ndim: int, n_features: int, n_landmarks: int, loss: LandmarkLossName, voxels: int) -> None:
+    def __init__(
+        self, ndim: int, n_features: int, n_landmarks: int, loss: LandmarkLossName, voxels: int, scn: ScnPlan | None = None
+    ) -> None:
         super().__init__()
+        self.scn = None if scn is None else SpatialConfiguration(scn, n_landmarks, loss)
         self.local = convolution(ndim, n_features, n_landmarks, (1,) * ndim, (1,) * ndim, bias=True)
         weight, bias = self.local.weight, self.local.bias
         assert isinstance(weight, Tensor)
         assert isinstance(bias, Tensor)
         nn.init.zeros_(bias)
-        if loss == "mse":
+        if loss == "mse":  # most of the values are 0 (Payer et al. 2019)
             nn.init.trunc_normal_(weight, std=NARROW)
         else:
             nn.init.kaiming_normal_(weight, nonlinearity="linear")
@@ -44,7 +48,8 @@ class PointHead(nn.Module):
             landmarks: numbers of those whose maps are wanted; None means all.
         """
         if self.training:
-            return self._maps(features, landmarks)
+            maps = self._maps(features, landmarks)
+            return maps if self.scn is None else self.scn.combine(maps, self.scn(self.scn.look_at(maps)))
         with torch.autocast(features.device.type, enabled=False):
             return self._maps(features.float(), landmarks)
 

@@ -32,7 +32,6 @@ Recipe = Literal["adamw_cosine", "sgd_poly"]
 Task = Literal["segmentation", "landmarks", "segmentation and landmarks"]
 LandmarkLossName = Literal["spatial_ce", "mse", "cone_bce", "dsnt"]
 ScnForm = Literal["per_landmark", "convolutions", "unet"]
-ScnInput = Literal["maps", "features"]
 ScnCombination = Literal["logit_sum", "product"]
 NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 POSTPROCESS_RULES: tuple[PostprocessRule, ...] = get_args(PostprocessRule)
@@ -127,7 +126,6 @@ class ScnPlan:
 
     Args:
         form: for each landmark one convolution over the maps of the others, convolutions over all of them, or a small U-Net.
-        input: what it is fed, the landmarks' maps or the features that these are made of.
         factor: by which maps are made coarser, along the axes of the patch.
         kernel: edge of the convolutions, voxels.
         layers: hidden convolutions, or levels of the U-Net.
@@ -136,7 +134,6 @@ class ScnPlan:
     """
 
     form: ScnForm
-    input: ScnInput
     factor: tuple[int, ...]
     kernel: int
     layers: int

@@ -143,7 +143,7 @@ def plan_scn(
 
 def scn_macs(scn: ScnPlan, n_landmarks: int, size: Sequence[int]) -> float:
     """Multiply-accumulates of a branch that is fed maps of `size`, one number an axis of the factor."""
-    return float(sum(c.inputs * c.outputs * c.voxels * c.taps for c in scn_layers(scn, size, n_landmarks, 0)))
+    return float(sum(c.inputs * c.outputs * c.voxels * c.taps for c in scn_layers(scn, size, n_landmarks)))
 
 
 def _why_not(facts: LandmarkFacts, cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> str:
@@ -210,7 +210,7 @@ def _shape(
         reach = ceil(max(spread))
         kernel = next((k for k in range(3, LARGEST_KERNEL[ndim] + 1, 2) if _sees(k) >= reach), None)
         form: ScnForm = "unet" if kernel is None else "convolutions"
-        scn = ScnPlan(form, "maps", factor, kernel or 3, HIDDEN_LAYERS, features, "logit_sum")
+        scn = ScnPlan(form, factor, kernel or 3, HIDDEN_LAYERS, features, "logit_sum")
         if scn_macs(scn, n, sizes) <= MOST_WORK * network_macs:
             break
     sees = (
@@ -219,7 +219,6 @@ def _shape(
     large = f"convolutions of {LARGEST_KERNEL[ndim]} would see {_sees(LARGEST_KERNEL[ndim])} coarse voxels, too few for"
     return scn, {
         "form": "convolutions over the maps of all landmarks" if kernel else f"{large} {reach}: a small U-Net does it",
-        "input": "maps tell where a landmark may be, and the branch need not know more (Payer et al. 2019)",
         "factor": f"coarse maps of {size(coarse)} voxels",
         "kernel": sees if kernel else "small, since the U-Net sees far",
         "layers": f"{HIDDEN_LAYERS} (Payer et al. 2019)",
