@@ -15,13 +15,14 @@ from autoseg import model as model_module
 from autoseg.dataset import Dataset
 from autoseg.device import Device
 from autoseg.geometry import AxisMap, Box, Grid
+from autoseg.heatmaps import Peaks, find_peaks
 from autoseg.image import Image
 from autoseg.labels import LabelSet
 from autoseg.landmarks import LandmarkSet, State
 from autoseg.model import Model, fresh_network
 from autoseg.nets import Output
 from autoseg.placement import Placement
-from autoseg.plan import Plan
+from autoseg.plan import Plan, ScnPlan
 
 SIDES = LandmarkSet(NAMES, (("left ear", "right ear"),))
 BALL, NOTHING = LabelSet(("ball",), (1,)), LabelSet((), ())
@@ -207,3 +208,108 @@ def test_an_image_is_predicted_in_the_world(float32_cpu: Device) -> None:
     assert plain.probabilities is None
     assert other.probabilities is not None
     assert other.probabilities.shape == (2, *turned.grid.shape)
+
+
+SCN = ScnPlan("convolutions", (2, 4, 4), 3, 1, 4, "logit_sum")
+
+
+def with_branch(model: Model, factor: tuple[int, ...] = SCN.factor) -> Model:
+    """The same networks, each with a branch that says something, and a plan that has it."""
+    torch.manual_seed(1)
+    plan = model.configuration.landmarks
+    assert plan is not None
+    scn = replace(SCN, factor=factor)
+    configuration = replace(model.configuration, landmarks=replace(plan, scn=scn))
+    networks = []
+    for old in model.networks:
+        network = fresh_network(model.plan, configuration, model.device).eval()
+        network.load_state_dict(old.state_dict(), strict=False)
+        assert network.point_head is not None
+        assert network.point_head.scn is not None
+        for p in network.point_head.scn.parameters():
+            nn.init.normal_(p)
+        networks.append(network)
+    return replace(model, networks=tuple(networks), configuration=configuration)
+
+
+def peaks_of(model: Model, image: np.ndarray, mirror: bool = False) -> Peaks:
+    found = model.look(image, mirror).peaks
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_a_branch_keeps_the_mirror(float32_cpu: Device, coarse: bool) -> None:
+    """It is shown what all views say, and is itself asked in every view."""
+    model = with_branch(model_of(plan_of(SIDES, coarse=coarse), float32_cpu))
+    image = noise(1, 12, 24, 32)
+    peaks = peaks_of(model, image, True)
+    other = peaks_of(model, np.ascontiguousarray(image[..., ::-1]), True)
+    expected = peaks.points[[2, 1, 0]]
+    expected[:, 2] = 31 - expected[:, 2]
+    np.testing.assert_allclose(other.points, expected, atol=1e-3)
+    np.testing.assert_allclose(other.presence, peaks.presence[[2, 1, 0]], atol=1e-5)
+
+
+@pytest.mark.parametrize("maps", [False, True])
+def test_a_branch_sees_all_landmarks_even_where_their_maps_do_not_fit(
+    float32_cpu: Device, monkeypatch: pytest.MonkeyPatch, maps: bool
+) -> None:
+    names = tuple(f"p{i}" for i in range(20))
+    pairs = tuple((f"p{i}", f"p{19 - i}") for i in range(6))
+    model = model_of(plan_of(LandmarkSet(names, pairs), BALL if maps else NOTHING), float32_cpu)
+    branched = with_branch(model)
+    image = noise(1, 12, 24, 60)  # more than one window
+    whole = branched.look(image, True)
+    assert whole.peaks is not None
+    assert np.abs(whole.peaks.points - peaks_of(model, image, True).points).max() > 1
+    monkeypatch.setattr(model_module, "MAPS_AT_ONCE", 7 * 4 * (12 * 24 * 60 + 2 * 2 * 12 * 24 * 28))  # seven landmarks
+    assert len(list(branched._groups(image.shape[1:]))) == 3
+    parts = branched.look(image, True)
+    assert parts.peaks is not None
+    for part in ("points", "presence", "confidence"):
+        np.testing.assert_allclose(getattr(parts.peaks, part), getattr(whole.peaks, part), atol=1e-4)
+    if maps:
+        np.testing.assert_allclose(parts.logits, whole.logits, atol=1e-5)
+
+
+def test_a_branch_is_asked_once_for_all_windows(float32_cpu: Device) -> None:
+    """As training does it for a patch that shows everything: maps, then the branch on all of them."""
+    model = with_branch(model_of(plan_of(SIDES), float32_cpu))
+    image = noise(1, 12, 24, 60)
+    local = model._volume(image, False, None, False, (0, 1, 2)).unsqueeze(0)
+    head = model.networks[0].point_head
+    assert head is not None
+    assert head.scn is not None
+    with torch.inference_mode():
+        final = head.scn.combine(local, head.scn(head.scn.look_at(local)))
+    np.testing.assert_allclose(peaks_of(model, image).points, find_peaks(final[0]).points, atol=1e-4)
+
+
+def test_branches_of_folds_are_averaged_on_common_maps(float32_cpu: Device) -> None:
+    model = with_branch(model_of(plan_of(SIDES), float32_cpu, 2))
+    image = noise(1, 12, 24, 28)
+    local = model._volume(image, False, None, False, (0, 1, 2)).unsqueeze(0)
+    branches = model._branches
+    assert len(branches) == 2
+    with torch.inference_mode():
+        said = sum(branch(branch.look_at(local)) for branch in branches) / 2
+        final = branches[0].combine(local, said)
+    np.testing.assert_allclose(peaks_of(model, image).points, find_peaks(final[0]).points, atol=1e-4)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_branch_sees_each_slice_of_a_2d_network_alone(float32_cpu: Device, axis: int) -> None:
+    model = with_branch(model_of(plan_of(SIDES, pictures=True), float32_cpu), (4, 4))
+    space = replace(model.configuration.space, slice_axis=axis, spacing_mm=(1.0, 1.0))
+    inference = replace(model.configuration.inference, mirror_axes=(1,) if axis == 0 else (0,) if axis == 1 else (1,))
+    model = replace(model, configuration=replace(model.configuration, space=space, inference=inference))
+    shape = np.insert([32, 40], axis, 2).tolist()
+    stack = noise(1, *shape)
+    both = peaks_of(model, stack, True)
+    alone = [peaks_of(model, np.take(stack, [i], axis + 1), True) for i in range(2)]
+    for n in range(3):
+        best = int(alone[1].presence[n] > alone[0].presence[n])
+        expected = alone[best].points[n].copy()
+        expected[axis] = best
+        np.testing.assert_allclose(both.points[n], expected, atol=1e-3)
