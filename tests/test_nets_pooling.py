@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoseg import heatmaps
-from autoseg.nets.pooling import pooled, repeated, shares
+from autoseg.nets.pooling import pooled, refined, shares
 
 
 def plain_shares(logits: Tensor, factor: Sequence[int]) -> Tensor:
@@ -24,22 +24,20 @@ def plain_shares(logits: Tensor, factor: Sequence[int]) -> Tensor:
     return padded
 
 
-@pytest.mark.parametrize(
-    ("size", "factor"), [((8, 12), (4, 2)), ((7, 9), (4, 2)), ((4, 6, 8), (2, 2, 4)), ((5, 6, 9), (2, 1, 4))]
-)
+SIZES = [((8, 12), (4, 2)), ((7, 9), (4, 2)), ((4, 6, 8), (2, 2, 4)), ((5, 6, 9), (2, 1, 4))]
+
+
+@pytest.mark.parametrize(("size", "factor"), SIZES)
 @pytest.mark.parametrize("at_once", [10, 2**22])
 def test_shares_are_sums_of_a_softmax(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, ...], factor: tuple[int, ...], at_once: int
 ) -> None:
     monkeypatch.setattr(heatmaps, "AT_ONCE", at_once)
     torch.manual_seed(0)
-    logits = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    logits = 3 * torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
     found = shares(logits, factor)
-    torch.testing.assert_close(found, plain_shares(logits, factor))
-    weight = torch.randn_like(found)
-    (wanted,) = torch.autograd.grad((plain_shares(logits, factor) * weight).sum(), logits)
-    (given,) = torch.autograd.grad((found * weight).sum(), logits)
-    torch.testing.assert_close(given, wanted)
+    torch.testing.assert_close(found, plain_shares(logits.detach(), factor))
+    assert not found.requires_grad
 
 
 def test_shares_of_far_logits_are_finite_and_float32_of_halves() -> None:
@@ -55,4 +53,15 @@ def test_the_last_cell_may_be_smaller() -> None:
     maps = torch.arange(5.0).view(1, 1, 1, 5)
     assert pooled(maps, (1, 2)).flatten().tolist() == [0.5, 2.5, 4]
     assert pooled(maps, (1, 2), summed=True).flatten().tolist() == [1, 5, 4]
-    assert repeated(pooled(maps, (1, 2))[0], (1, 2), (1, 5)).flatten().tolist() == [0.5, 0.5, 2.5, 2.5, 4]
+
+
+@pytest.mark.parametrize(("size", "factor"), SIZES)
+def test_between_cells_it_is_linear(size: tuple[int, ...], factor: tuple[int, ...]) -> None:
+    """As torch's interpolation, of which the part that fits is taken."""
+    torch.manual_seed(0)
+    coarse = torch.randn(2, 3, *(-(-n // f) for n, f in zip(size, factor)), dtype=torch.float64, requires_grad=True)
+    found = refined(coarse, factor, size)
+    whole = [n * f for n, f in zip(coarse.shape[2:], factor)]
+    expected = F.interpolate(coarse, whole, mode="bilinear" if len(size) == 2 else "trilinear")[(..., *map(slice, size))]
+    torch.testing.assert_close(found, expected)
+    assert torch.autograd.gradcheck(lambda x: refined(x, factor, size), coarse)

@@ -334,6 +334,7 @@ def _landmark_edits() -> list[tuple[str, LandmarkPlan | None]]:
         ("landmarks.scn.kernel", replace(flat, scn=replace(flat.scn, kernel=4))),
         ("landmarks.scn.layers", replace(flat, scn=replace(flat.scn, layers=0))),
         ("landmarks.scn.features", replace(flat, scn=replace(flat.scn, features=0))),
+        ("landmarks.scn.combine", replace(flat, loss="spatial_ce", scn=replace(flat.scn, combine="product"))),
     ]
 
 

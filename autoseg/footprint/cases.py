@@ -74,7 +74,7 @@ def predicting_memory(
     finest = stages[0] / patch  # 1 where the maps are as fine as the images
     skips = sum(w * v for w, v in zip(network.features, stages)) / patch  # channels, as if all fine
     maps = window * size * (skips + finest * WINDOW_MAPS * network.features[0]) + 4 * window * spread
-    n_maps = n_classes + finest * landmarks.n * (2 if landmarks.scn else 1)  # the branch reads maps and makes as many
+    n_maps = n_classes + finest * landmarks.n
     logits = window * n_maps * (3 * 4 + size)  # from the network, in float32, summed over mirrored views, and their mean
     stored = n_channels + (spread > 0)
     case = 4 * n_channels * source_voxels + 2 * n_channels * target_voxels + (source_voxels + target_voxels) * (spread > 0)

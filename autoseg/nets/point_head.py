@@ -49,7 +49,10 @@ class PointHead(nn.Module):
         """
         if self.training:
             maps = self._maps(features, landmarks)
-            return maps if self.scn is None else self.scn.combine(maps, self.scn(self.scn.look_at(maps)))
+            if self.scn is None:
+                return maps
+            maps = maps.contiguous()  # several steps want each map in one piece
+            return self.scn.combine(maps, self.scn(self.scn.look_at(maps)))
         with torch.autocast(features.device.type, enabled=False):
             return self._maps(features.float(), landmarks)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoseg.nets.blocks import convolution
-from autoseg.nets.pooling import pooled, shares
+from autoseg.nets.pooling import pooled, refined, shares
 from autoseg.plan import LandmarkLossName, ScnPlan
 
 SLOPE = 0.1  # of the leaky ReLU (Payer et al. 2019)
@@ -40,6 +40,7 @@ class SpatialConfiguration(nn.Module):
         nn.init.zeros_(bias)
         if plan.combine == "logit_sum":
             nn.init.zeros_(weight)
+            nn.init.constant_(bias, 2.0)
         else:
             nn.init.trunc_normal_(weight, std=NARROW)
 
@@ -53,15 +54,11 @@ class SpatialConfiguration(nn.Module):
 
     def forward(self, coarse: Tensor) -> Tensor:
         found: Tensor = self.body(coarse)
-        return found if self.plan.combine == "logit_sum" else found.tanh()
+        return F.logsigmoid(found) if self.plan.combine == "logit_sum" else found.tanh()
 
     def combine(self, maps: Tensor, spatial: Tensor) -> Tensor:
         """Final maps from (B, N, *size) maps and the coarse ones of `forward`, which are interpolated linearly."""
-        fine = [n * f for n, f in zip(spatial.shape[2:], self.plan.factor)]
-        mode = "bilinear" if len(fine) == 2 else "trilinear"
-        wide = F.interpolate(spatial.to(maps.dtype), fine, mode=mode, align_corners=False)
-        for axis, n in enumerate(maps.shape[2:], 2):
-            wide = wide.narrow(axis, 0, n)
+        wide = refined(spatial.to(maps.dtype), self.plan.factor, maps.shape[2:])
         return maps + wide if self.plan.combine == "logit_sum" else maps * wide
 
 

@@ -119,3 +119,5 @@ def _validate_landmarks(c: Configuration, plan: Plan, where: str, source: str | 
         check(scn.kernel % 2 == 1 and scn.kernel > 0, "landmarks.scn.kernel", scn.kernel, "an odd number")
         check(scn.layers >= 1, "landmarks.scn.layers", scn.layers, "1 or more")
         check(scn.features >= 1, "landmarks.scn.features", scn.features, "1 or more")
+        values = c.landmarks.loss == "mse"
+        check(values or scn.combine == "logit_sum", "landmarks.scn.combine", scn.combine, "logit_sum; product with the loss mse")
