@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
-import platform
 import random
 import shutil
 import signal
@@ -22,35 +20,25 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
+from learning import machine, plan_and_prepare
 from safetensors.numpy import load_file
 
-from autoseg.batch import Failure
-from autoseg.dataset import open_dataset
 from autoseg.phantom import make_phantoms
-from autoseg.plan import save_plan
-from autoseg.planning import Wish, plan_dataset
+from autoseg.plan import Plan
+from autoseg.planning import Wish
 from autoseg.runs import load_run
-from autoseg.stages import fingerprint_dataset, prepare_dataset
-from autoseg.workspace import Workspace
 
 STEPS = 10
 START = 4.0  # seconds until the first step, about
 CLOCK = ("seconds", "step_seconds", "data_wait", "peak_ram_gb")
 
 
-def make_workspace(data: Path, root: Path) -> None:
-    failures: list[Failure] = []
-    dataset, workspace = open_dataset(data), Workspace(root)
-    fingerprint_dataset(dataset, workspace, failures, None)
-    plan = plan_dataset(dataset, workspace, Wish("cpu"))
+def short_epochs(plan: Plan) -> Plan:
     name, chosen = plan.configuration(None)
-    chosen = replace(chosen, training=replace(chosen.training, steps_per_epoch=STEPS))
-    save_plan(replace(plan, configurations={name: chosen}), workspace.about(dataset.name) / "plan.json")
-    prepare_dataset(dataset, workspace, None, failures, None)
-    assert not failures, failures
+    training = replace(chosen.training, steps_per_epoch=STEPS)
+    return replace(plan, configurations={name: replace(chosen, training=training)})
 
 
 def command(data: Path, root: Path, epochs: int) -> list[str]:
@@ -95,7 +83,7 @@ def differences(whole: Path, parts: Path) -> list[str]:
 
 def bench(work: Path, kills: int, epochs: int, seed: int) -> str:
     data = make_phantoms(work / "Dataset001_Phantom", 20, 4)
-    make_workspace(data, work / "whole")
+    plan_and_prepare(data, work / "whole", Wish("cpu"), short_epochs)
     shutil.copytree(work / "whole", work / "parts")
     began = time.monotonic()
     subprocess.run(command(data, work / "whole", epochs), check=True, stdout=subprocess.DEVNULL)
@@ -120,9 +108,9 @@ def bench(work: Path, kills: int, epochs: int, seed: int) -> str:
     subprocess.run(command(data, work / "parts", epochs), check=True, stdout=subprocess.DEVNULL)
     differ = differences(whole, parts)
     record, leftovers = load_run(parts), [p.name for p in parts.rglob(".*")]
-    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {version('torch')}"
+    typed = f"python benchmarks/bench_kill.py --kills {kills} --epochs {epochs} --seed {seed}"
     about = [
-        f"`python benchmarks/bench_kill.py --kills {kills} --epochs {epochs} --seed {seed}` on {machine}; {epochs} epochs",
+        f"`{typed}` on {machine('torch')}; {epochs} epochs",
         f"of {STEPS} steps, {seconds:.0f} s without a kill. Steps rise strictly, no epoch is missing or there twice.",
         "",
         f"Differences to the run without a kill in metrics.csv, run.json and all tensors: {', '.join(differ) or 'none'}.",

@@ -11,29 +11,22 @@ there for reference. The time to start is not counted. Kinds take turns; a figur
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from learning import machine, plan_and_prepare
 from torch.utils.data import DataLoader, Dataset
 
-from autoseg.batch import Failure
-from autoseg.dataset import open_dataset
-from autoseg.planning import Wish, plan_dataset
+from autoseg.planning import Wish
 from autoseg.sampling import Loader, PatchSampler
-from autoseg.stages import fingerprint_dataset, prepare_dataset
 from autoseg.store import StoredCase
-from autoseg.task import train_task
-from autoseg.workspace import Workspace
 
 ROUNDS, WARM_UP = 3, 4
 KINDS = (
@@ -82,14 +75,10 @@ class Endless:
 
 
 def sampler_of(data: Path, root: Path) -> PatchSampler:
-    failures: list[Failure] = []
-    dataset, workspace = open_dataset(data), Workspace(root)
-    fingerprint_dataset(dataset, workspace, failures, None)
-    plan = plan_dataset(dataset, workspace, Wish("cpu"))
-    prepare_dataset(dataset, workspace, None, failures, None)
-    task = train_task(dataset, workspace, None, "0")
+    planned = plan_and_prepare(data, root, Wish("cpu"))
+    task = planned.task("0")
     cases = [StoredCase.open(task.prepared, c.name) for c in task.training]
-    return PatchSampler(cases, plan.configuration(None)[1], plan.data.labels, 0)
+    return PatchSampler(cases, planned.plan.configuration(None)[1], planned.plan.data.labels, 0)
 
 
 def rate(kind: str, sampler: PatchSampler, seconds: float) -> float:
@@ -142,10 +131,9 @@ def main() -> None:
             what = f"{patch.batch_size} of {'×'.join(map(str, patch.patch_size))}"
             lines.append(f"| {data.name} | {what} | " + " | ".join(f"{statistics.median(r):.1f}" for r in rates.values()) + " |")
             print(lines[-1], flush=True)
-    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
-    packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "numpy", "batchgenerators"))
+    where = machine("torch", "numpy", "batchgenerators")
     names = " ".join(d.name for d in options.datasets)
-    about = f"`python benchmarks/bench_loader.py {names} --seconds {options.seconds:g}` on {machine}; {packages}."
+    about = f"`python benchmarks/bench_loader.py {names} --seconds {options.seconds:g}` on {where}."
     table = "\n".join(["# Batches a second", "", about, "", *lines, ""])
     print(table)
     if options.out:

@@ -14,34 +14,21 @@ half of the planned features and batches of 2, from 20 cases for the same number
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import tempfile
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
+from learning import learn_and_test, machine
 
-from autoseg.batch import Failure
-from autoseg.dataset import images_in, open_dataset
-from autoseg.device import choose_device
-from autoseg.evaluate import evaluate
 from autoseg.geometry import Box
 from autoseg.io import read_image, write_image
-from autoseg.model import load_model
 from autoseg.normalize import clip_levels
-from autoseg.phantom import LABELS, make_phantoms
-from autoseg.plan import save_plan
-from autoseg.predict import predict
-from autoseg.schedule import RunBudget
-from autoseg.stages import fingerprint_dataset, plan_dataset, prepare_dataset
-from autoseg.task import train_task
-from autoseg.train import train
-from autoseg.workspace import Workspace
+from autoseg.phantom import make_phantoms
+from autoseg.plan import Normalization, Plan
 
-ARMS = (
+ARMS: tuple[tuple[str, Normalization], ...] = (
     ("with blobs", "zscore"),
     ("with blobs", "zscore_robust"),
     ("with blobs, all clipped", "zscore"),
@@ -116,27 +103,18 @@ def spike_spreads() -> list[str]:
     return lines
 
 
-def dice(data: Path, work: Path, scheme: str, epochs: int, seed: int) -> tuple[float, ...]:
+def dice(data: Path, work: Path, scheme: Normalization, epochs: int, seed: int) -> tuple[float, ...]:
     """Mean Dice of each structure in the test cases."""
-    dataset, workspace = open_dataset(data), Workspace(work)
-    failures: list[Failure] = []
-    fingerprint_dataset(dataset, workspace, failures, None)
-    plan = plan_dataset(dataset, workspace, "cpu")
-    name, chosen = plan.configuration(None)
-    channels = tuple(replace(c, normalization=scheme) for c in plan.data.channels)
-    network = replace(chosen.network, features=tuple(f // 2 for f in chosen.network.features))
-    chosen = replace(chosen, network=network, patch=replace(chosen.patch, batch_size=2))
-    chosen = replace(chosen, training=replace(chosen.training, epochs=epochs, steps_per_epoch=STEPS))
-    plan = replace(plan, data=replace(plan.data, channels=channels), configurations={name: chosen})
-    save_plan(plan, workspace.about(dataset.name) / "plan.json")
-    prepare_dataset(dataset, workspace, None, failures, None)
-    task = train_task(dataset, workspace, None, "all", seed, threads=1)
-    train(task, RunBudget(epochs=epochs), choose_device("cpu"))
-    model, _ = load_model([task.run], choose_device("cpu"))
-    predict(model, (), images_in(data / "imagesTs", 1), work / "masks", failures)
-    report = evaluate(data / "labelsTs", work / "masks", LABELS, work / "masks", 1.0, failures)
-    assert not failures, failures
-    return tuple(s.dice.mean or 0.0 for s in report.summary.structures)
+
+    def change(plan: Plan) -> Plan:
+        name, chosen = plan.configuration(None)
+        channels = tuple(replace(c, normalization=scheme) for c in plan.data.channels)
+        network = replace(chosen.network, features=tuple(f // 2 for f in chosen.network.features))
+        training = replace(chosen.training, epochs=epochs, steps_per_epoch=STEPS)
+        chosen = replace(chosen, network=network, patch=replace(chosen.patch, batch_size=2), training=training)
+        return replace(plan, data=replace(plan.data, channels=channels), configurations={name: chosen})
+
+    return tuple(s.dice.mean or 0.0 for s in learn_and_test(data, work, change, epochs, seed))
 
 
 def main() -> None:
@@ -166,13 +144,12 @@ def main() -> None:
                 kidneys, stones = np.mean(each[:2]), np.mean(each[2:])
                 lines.append(f"| {kind} | {seed} | {left:.2f} | {scheme} | {np.mean(each):.3f} | {kidneys:.3f} | {stones:.3f} |")
                 print(lines[-1], flush=True)
-    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {version('torch')}"
     command = f"python benchmarks/bench_normalization.py --epochs {options.epochs} --seeds {options.seeds}"
     means = [
         f"- {kind}, {scheme}: mean {np.mean(v):.3f} ({min(v):.3f}–{max(v):.3f}) of {len(v)}"
         for (kind, scheme), v in total.items()
     ]
-    head = ["# Robust normalisation", "", f"`{command}` on {machine}; {options.epochs * STEPS} steps each.", ""]
+    head = ["# Robust normalisation", "", f"`{command}` on {machine('torch')}; {options.epochs * STEPS} steps each.", ""]
     if options.data:
         head += [*real_spreads(options.data), ""]
     head += [*spike_spreads(), ""]

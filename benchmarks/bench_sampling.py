@@ -12,41 +12,29 @@ seen where it is not.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import tempfile
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
+from learning import learn_and_test, machine
 
-from autoseg.batch import Failure
-from autoseg.dataset import images_in, open_dataset
-from autoseg.device import choose_device
-from autoseg.evaluate import StructureSummary, evaluate
+from autoseg.evaluate import StructureSummary
 from autoseg.files import write_text
 from autoseg.image import LabelMap
 from autoseg.io import write_image, write_label_map
 from autoseg.labels import LabelSet
-from autoseg.model import load_model
 from autoseg.phantom import LABELS, make_phantom
-from autoseg.plan import save_plan
-from autoseg.predict import predict
+from autoseg.plan import Plan, SamplingKind
 from autoseg.records import to_json
-from autoseg.schedule import RunBudget
-from autoseg.stages import fingerprint_dataset, plan_dataset, prepare_dataset
-from autoseg.task import train_task
-from autoseg.train import train
-from autoseg.workspace import Workspace
 
 WITH_NODULE = LabelSet((*LABELS.names[:2], "nodule"), (1, 2, 3))
 N_RARE, N_TRAINING, N_EACH = 3, 20, 10
 SHAPE, PATCH = (24, 56, 64), (16, 32, 32)
 BRIGHTNESS = 500.0  # above the body
 STEPS = 50
-ARMS = (("cases", 0.33), ("structures", 0.33), ("cases", 0.67), ("structures", 0.67))
+ARMS: tuple[tuple[SamplingKind, float], ...] = (("cases", 0.33), ("structures", 0.33), ("cases", 0.67), ("structures", 0.67))
 
 
 def make_dataset(folder: Path, seed: int) -> Path:
@@ -76,29 +64,21 @@ def make_dataset(folder: Path, seed: int) -> Path:
     return folder
 
 
-def scores(data: Path, work: Path, sampling: str, fraction: float, epochs: int, seed: int) -> tuple[StructureSummary, ...]:
+def scores(
+    data: Path, work: Path, sampling: SamplingKind, fraction: float, epochs: int, seed: int
+) -> tuple[StructureSummary, ...]:
     """Trains in one way and scores each structure in the test cases."""
-    dataset, workspace = open_dataset(data), Workspace(work)
-    failures: list[Failure] = []
-    fingerprint_dataset(dataset, workspace, failures, None)
-    plan = plan_dataset(dataset, workspace, "cpu")
-    name, chosen = plan.configuration(None)
-    if seed == 0:
-        print(chosen.patch, chosen.why["patch.sampling"], chosen.why["patch.foreground_fraction"], sep="\n", flush=True)
-    patch = replace(chosen.patch, patch_size=PATCH, batch_size=4, foreground_fraction=fraction, sampling=sampling)
-    network = replace(chosen.network, features=tuple(f // 2 for f in chosen.network.features))
-    chosen = replace(
-        chosen, network=network, patch=patch, training=replace(chosen.training, epochs=epochs, steps_per_epoch=STEPS)
-    )
-    save_plan(replace(plan, configurations={name: chosen}), workspace.about(dataset.name) / "plan.json")
-    prepare_dataset(dataset, workspace, None, failures, None)
-    task = train_task(dataset, workspace, None, "all", seed, threads=1)
-    train(task, RunBudget(epochs=epochs), choose_device("cpu"))
-    model, _ = load_model([task.run], choose_device("cpu"))
-    predict(model, (), images_in(data / "imagesTs", 1), work / "masks", failures)
-    report = evaluate(data / "labelsTs", work / "masks", WITH_NODULE, work / "masks", 1.0, failures)
-    assert not failures, failures
-    return report.summary.structures
+
+    def change(plan: Plan) -> Plan:
+        name, chosen = plan.configuration(None)
+        if seed == 0:
+            print(chosen.patch, chosen.why["patch.sampling"], chosen.why["patch.foreground_fraction"], sep="\n", flush=True)
+        patch = replace(chosen.patch, patch_size=PATCH, batch_size=4, foreground_fraction=fraction, sampling=sampling)
+        network = replace(chosen.network, features=tuple(f // 2 for f in chosen.network.features))
+        training = replace(chosen.training, epochs=epochs, steps_per_epoch=STEPS)
+        return replace(plan, configurations={name: replace(chosen, network=network, patch=patch, training=training)})
+
+    return learn_and_test(data, work, change, epochs, seed)
 
 
 def main() -> None:
@@ -123,10 +103,9 @@ def main() -> None:
                 row = (sampling, fraction, seed, f"{dice:.3f}", f"{nodule.n_missed}/{N_EACH}", f"{nodule.n_extra}/{N_EACH}")
                 lines.append("| " + " | ".join(map(str, row)) + f" | {rest:.3f} |")
                 print(lines[-1], flush=True)
-    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {version('torch')}"
     command = f"python benchmarks/bench_sampling.py --epochs {options.epochs} --seeds {options.seeds}"
     means = [f"- {key[0]}, {key[1]}: mean {np.mean(v):.3f}, {min(v):.3f} to {max(v):.3f}" for key, v in rare.items()]
-    about = f"`{command}` on {machine}; {options.epochs * STEPS} steps of 4 patches of {'×'.join(map(str, PATCH))} each."
+    about = f"`{command}` on {machine('torch')}; {options.epochs * STEPS} steps of 4 patches of {'×'.join(map(str, PATCH))} each."
     table = "\n".join(["# Rare structures", "", about, "", *lines, "", "Dice of the nodule:", "", *means, ""])
     print(table)
     if options.out:

@@ -27,23 +27,20 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
 
 import torch
+from learning import plan_and_prepare
 from torch import Tensor
 
 from autoseg.allocator import keep_freed_memory
-from autoseg.dataset import open_dataset
 from autoseg.device import Device, choose_device
 from autoseg.losses import LOSSES, deep_supervision, nearest_resize
 from autoseg.nets import build_network
 from autoseg.optimizers import make_optimizer
 from autoseg.plan import Configuration, Plan
-from autoseg.planning import Wish, plan_dataset
+from autoseg.planning import Wish
 from autoseg.sampling import Batch, PatchSampler
 from autoseg.schedule import learning_rate_factor
-from autoseg.stages import fingerprint_dataset, prepare_dataset
 from autoseg.step import GRADIENT_NORM
 from autoseg.store import StoredCase
-from autoseg.task import train_task
-from autoseg.workspace import Workspace
 
 BATCH = 9
 
@@ -128,11 +125,8 @@ def finish(loss: Tensor, network: torch.nn.Module, optimizer: torch.optim.Optimi
 
 
 def prepared(dataset: Path, root: Path, steps: int) -> tuple[Plan, Configuration, list[Sample]]:
-    about, workspace = open_dataset(dataset), Workspace(root)
-    fingerprint_dataset(about, workspace, [], None)
-    plan = plan_dataset(about, workspace, Wish("cuda", 8, recipe="sgd_poly"))
-    prepare_dataset(about, workspace, None, [], None)
-    task = train_task(about, workspace, None, "0")
+    planned = plan_and_prepare(dataset, root, Wish("cuda", 8, recipe="sgd_poly"))
+    plan, task = planned.plan, planned.task("0")
     c = plan.configuration(None)[1]
     c = replace(c, training=replace(c.training, mirror_axes=()), patch=replace(c.patch, batch_size=BATCH))
     sampler = PatchSampler([StoredCase.open(task.prepared, x.name) for x in task.training], c, plan.data.labels, 0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from autoseg.landmark_facts import CasePoints, LandmarkFacts, PointFacts, measure_landmarks
 from autoseg.plan import ScnPlan
 from autoseg.planner import landmarks as module
-from autoseg.planner.landmarks import plan_context, plan_scn, scn_macs, target_sigma
+from autoseg.planner.landmarks import plan_context, plan_scn, scn_macs, shape_scn, target_sigma
 
 ONE = (1.0, 1.0, 1.0)
 
@@ -151,6 +151,19 @@ def test_points(rho: float, kappa: float, n_cases: int, swapped: float, used: bo
     assert f"{points} points of 60 needed" in reason
     assert reason.startswith("a spatial" if used else "no spatial")
     assert ("of the predictions are nearer to another landmark" in reason) is (swapped is not None)
+
+
+@pytest.mark.parametrize(("ndim", "slice_axis"), [(3, None), (2, 0)])
+def test_the_branch_that_there_would_be(ndim: int, slice_axis: int | None) -> None:
+    """Its shape does not depend on whether the rule wants it."""
+    cases, patch = seen(ndim=ndim), (96, 96, 96) if ndim == 3 else (1, 96, 96)
+    facts = facts_of(cases)
+    wanted = plan_scn(facts, cases, patch, ONE, MACS, slice_axis)
+    assert wanted.scn is not None
+    assert len(wanted.scn.factor) == ndim
+    unwanted = replace(facts, median_rho=0.1)
+    assert plan_scn(unwanted, cases, patch, ONE, MACS, slice_axis).scn is None
+    assert shape_scn(unwanted, patch, ONE, MACS, slice_axis) == (wanted.scn, wanted.reasons)
 
 
 def test_unknown_shares_are_said_to_be_unknown() -> None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from autoseg.facts import CaseFacts
 from autoseg.footprint import map_size, multiply_accumulates
+from autoseg.geometry import Triple
 from autoseg.landmark_facts import LandmarkFacts
-from autoseg.plan import LandmarkPlan, SpacePlan
+from autoseg.plan import LandmarkPlan, NetworkPlan, SpacePlan
 from autoseg.planner.architecture import Architecture
 from autoseg.planner.landmarks import LOSS, LOSS_REASON, MOST_WORK, NO_SCN, ScnChoice, plan_scn, scn_macs, target_sigma
 from autoseg.planner.memory import overdraft
@@ -20,14 +21,12 @@ def plan_landmarks(
     chosen: Architecture, budget: Budget, facts: LandmarkFacts, cases: Sequence[CaseFacts], space: SpacePlan
 ) -> tuple[Architecture, LandmarkPlan, dict[str, str]]:
     """The architecture with the branch if there is one, the plan's `landmarks`, and reasons by dotted key."""
-    stride = chosen.network.strides[0]
-    spacing = tuple(s * step for s, step in zip(space.spacing_mm, stride))
     size = map_size(chosen.network, chosen.topology.patch_size)
-    sigma = target_sigma(facts, spacing)
+    patch, spacing = map_grid(chosen.network, chosen.topology.patch_size, space, cases)
+    sigma = target_sigma(facts, [s for axis, s in enumerate(spacing) if axis != space.slice_axis])
     work = multiply_accumulates(chosen.network, chosen.topology.patch_size, chosen.sample.seen_channels, chosen.sample.n_classes)
-    thickest = max(case.spacing[space.slice_axis or 0] for case in cases)
     points = [case.landmarks for case in cases]
-    scn = plan_scn(facts, points, space.in_volume(size, 1), space.in_volume(spacing, thickest), work, slice_axis=space.slice_axis)
+    scn = plan_scn(facts, points, patch, spacing, work, slice_axis=space.slice_axis)
     with_scn = replace(chosen, sample=replace(chosen.sample, scn=scn.scn))
     if scn.scn:
         off = _too_much(with_scn, budget, scn_macs(scn.scn, len(facts.landmarks), size) / work)
@@ -42,6 +41,15 @@ def plan_landmarks(
             **{f"landmarks.scn.{key}": reason for key, reason in scn.reasons.items()},
         },
     )
+
+
+def map_grid(
+    network: NetworkPlan, patch_size: Sequence[int], space: SpacePlan, cases: Sequence[CaseFacts]
+) -> tuple[Triple, tuple[float, float, float]]:
+    """Voxels and mm, along (z, y, x), of the maps that a network makes of a patch; through slices one voxel of the thickest."""
+    thickest = max(case.spacing[space.slice_axis or 0] for case in cases)
+    spacing = [s * step for s, step in zip(space.spacing_mm, network.strides[0])]
+    return space.in_volume(map_size(network, patch_size), 1), space.in_volume(spacing, thickest)
 
 
 def _too_much(chosen: Architecture, budget: Budget, share: float) -> str:

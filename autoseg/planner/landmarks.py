@@ -136,9 +136,15 @@ def plan_scn(
     points, reason = _weigh(facts, swapped)
     if points < ENOUGH:
         return ScnChoice(None, f"{NO_SCN}{reason}")
-    axes = [axis for axis in range(3) if axis != slice_axis]
-    scn, reasons = _shape(facts, patch, spacing, axes, network_macs)
+    scn, reasons = shape_scn(facts, patch, spacing, network_macs, slice_axis)
     return ScnChoice(scn, f"a spatial configuration branch: {reason}", reasons)
+
+
+def shape_scn(
+    facts: LandmarkFacts, patch: Triple, spacing: Sequence[float], network_macs: float, slice_axis: int | None = None
+) -> tuple[ScnPlan, dict[str, str]]:
+    """The branch that a network gets if it gets one, and the reasons for its fields; arguments as in `plan_scn`."""
+    return _shape(facts, patch, spacing, [axis for axis in range(3) if axis != slice_axis], network_macs)
 
 
 def scn_macs(scn: ScnPlan, n_landmarks: int, size: Sequence[int]) -> float:
