@@ -22,6 +22,7 @@ from autoseg.laterality import laterality
 from autoseg.pairs import PairReader
 from autoseg.records import from_json, to_json
 from autoseg.scan import Scan, scan_cases, text_digest
+from autoseg.symmetry import check_sides
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,7 @@ def _notices(fingerprint: Fingerprint) -> list[str]:
         lines.append(f"structure '{name}' occurs in no case where the image is not 0: it cannot be learnt")
     found = laterality(fingerprint.labels, cases)
     lines += map(str, found.odd)
+    lines += map(str, check_sides(fingerprint.landmarks, [case.landmarks for case in cases])[1])
     if 2 * found.n_reversed > found.n_cases:
         lines.append(
             f"in {found.n_reversed} of {found.n_cases} cases the structures named left lie to the right: "

@@ -26,13 +26,16 @@ class LandmarkSet:
     Args:
         names: one per landmark.
         pairs: names that take each other's place when left and right swap.
+        one_sided: names that have no partner and do not lie in the middle: in a mirrored image their place is not known.
 
     Raises:
-        LabelError: an empty name or one that appears twice; a pair of unknown, equal or already paired names.
+        LabelError: an empty name or one that appears twice; a pair of unknown, equal or already paired names; a one-sided name
+            that is unknown or paired.
     """
 
     names: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...] = ()
+    one_sided: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         twice = sorted({n for n in self.names if self.names.count(n) > 1})
@@ -45,6 +48,9 @@ class LandmarkSet:
         if len(set(paired)) < len(paired):
             again = sorted({n for n in paired if paired.count(n) > 1})
             raise LabelError("a landmark can have one partner, not itself", found=", ".join(again), fix="correct the pairs")
+        wrong = sorted(set(self.one_sided) - (set(self.names) - set(paired)))
+        if wrong:
+            raise LabelError("a one-sided landmark is unknown, or has a partner", found=", ".join(wrong))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -54,6 +60,11 @@ class LandmarkSet:
         """For each landmark the number of the one that takes its place when left and right swap; its own without a partner."""
         partner = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
         return tuple(self.names.index(partner.get(name, name)) for name in self.names)
+
+    @cached_property
+    def known_mirrored(self) -> np.ndarray:
+        """(N,) false for those whose place in a mirrored image is not known."""
+        return ~np.isin(self.names, self.one_sided)
 
 
 NO_LANDMARKS = LandmarkSet(())

@@ -87,6 +87,8 @@ def _data_entries(plan: Plan) -> dict[str, Entry]:
     if landmarks.names:
         entries["data.landmarks"] = Entry(f"{len(landmarks)}: {', '.join(landmarks.names)}")
         entries["data.landmarks.pairs"] = Entry(", ".join(map(" and ".join, landmarks.pairs)) or "none")
+        if landmarks.one_sided:
+            entries["data.landmarks.one_sided"] = Entry(", ".join(landmarks.one_sided), plan.why["data.landmarks.one_sided"])
     return entries
 
 

@@ -54,15 +54,16 @@ def preprocess(
         UsageError: the plan has no such configuration.
         PlanError: the plan was made for other structures or landmarks than the dataset now names.
     """
-    for what, found, planned in (
-        ("structures", dataset.labels, plan.data.labels),
-        ("landmarks", dataset.landmarks, plan.data.landmarks),
+    for what, same, found, planned in (
+        ("structures", dataset.labels == plan.data.labels, dataset.labels.names, plan.data.labels.names),
+        # which of them are pairs the plan may know better
+        ("landmarks", dataset.landmarks.names == plan.data.landmarks.names, dataset.landmarks.names, plan.data.landmarks.names),
     ):
-        if found != planned:
+        if not same:
             raise PlanError(
                 f"the plan was made for other {what}",
-                found=", ".join(found.names),
-                allowed=", ".join(planned.names),
+                found=", ".join(found),
+                allowed=", ".join(planned),
                 fix=f"autoseg plan --replan, or put the {'labels' if what == 'structures' else what} in dataset.json back",
             )
     with alone_in(folder):

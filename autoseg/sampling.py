@@ -170,7 +170,7 @@ class PatchSampler:
             maps = [m for m in (label, previous) if m is not None]
             image, maps = apply_spatial(spatial, box, image, maps, self._mirrored)
             known = self._known_here(case, spatial.centre)
-            points, state = apply_to_points(spatial, case.points, known, self.landmarks.mirrored)
+            points, state = apply_to_points(spatial, case.points, known, self.landmarks)
             if augment:
                 image = apply_intensity(image, draw_intensity(rng, len(image)))
             if previous is not None:

@@ -22,6 +22,7 @@ from autoseg.augment import (
 )
 from autoseg.augment.spatial import PROBABILITY, SCALE
 from autoseg.geometry import Box
+from autoseg.landmarks import LandmarkSet
 
 KEEP = np.arange(256, dtype=np.uint8)
 SHAPE = (14, 18, 22)
@@ -287,7 +288,7 @@ def test_points_move_with_the_image(
     spatial = draw_spatial(rng, (24, 26, 28), np.array([15.2, 16.7, 18.4]), spacing, (), True)
     spatial = replace(spatial, mirror=tuple(sorted(mirror)))
     data, _ = apply_spatial(spatial, source_box(spatial), read(image, source_box(spatial)), [], KEEP)
-    moved, _ = apply_to_points(spatial, points, np.array([2, 2]), (0, 1))
+    moved, _ = apply_to_points(spatial, points, np.array([2, 2]), LandmarkSet(("a", "b")))
     where = np.stack(np.indices(spatial.shape), -1)
     centres = [(where * blob[..., None]).sum((0, 1, 2)) / blob.sum() for blob in data.astype(np.float64)]
     np.testing.assert_allclose(moved, centres, atol=0.1)
@@ -296,7 +297,8 @@ def test_points_move_with_the_image(
 def test_a_mirror_of_x_swaps_names_and_what_is_known() -> None:
     crop = draw_spatial(np.random.default_rng(0), (4, 6, 8), np.array([10.5, 12.5, 14.5]), (1, 1, 1), (), False)
     points = np.array([[9.0, 10, 11], [10.25, 12, 15], [np.nan] * 3])
-    state, partner = np.array([2, 2, 1]), (2, 1, 0)
+    state, names = np.array([2, 2, 1]), ("left", "middle", "right")
+    partner = LandmarkSet(names, (("left", "right"),))
     plain, known = apply_to_points(crop, points, state, partner)
     assert plain.tolist()[:2] == [[0, 0, 0], [1.25, 2, 4]]
     assert known.tolist() == [2, 2, 1]
@@ -306,4 +308,9 @@ def test_a_mirror_of_x_swaps_names_and_what_is_known() -> None:
     assert known.tolist() == [1, 2, 2]
     other, known = apply_to_points(replace(crop, mirror=(0, 1)), points, state, partner)
     assert other.tolist()[:2] == [[3, 5, 0], [1.75, 3, 4]]
+    assert known.tolist() == [2, 2, 1]
+    one_sided = LandmarkSet(names, (), ("left",))
+    _, known = apply_to_points(replace(crop, mirror=(2,)), points, state, one_sided)
+    assert known.tolist() == [0, 2, 1]
+    _, known = apply_to_points(replace(crop, mirror=(1,)), points, state, one_sided)
     assert known.tolist() == [2, 2, 1]

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("checkpoint", "compiling", "dataset", "events", "facts", "landmark_maps", "landmark_summary", "parallel", "phantom"),
         *("postprocess", "prepare"),
-        *("repeatable", "store"),
+        *("repeatable", "store", "symmetry"),
     ),
     ("claim", "laterality", "pairs"),
     ("scan",),

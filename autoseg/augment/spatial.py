@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from autoseg.geometry import Box, Triple
+from autoseg.landmarks import LandmarkSet, State
 
 ROTATION_DEGREES = 20.0  # how far heads and bodies tilt in a scanner; nnU-Net turns by up to 30
 SCALE = (0.8, 1.25)  # nnU-Net: 0.7 to 1.4
@@ -117,14 +118,13 @@ def apply_spatial(
 
 
 def apply_to_points(
-    spatial: Spatial, points: np.ndarray, state: np.ndarray, mirrored: Sequence[int]
+    spatial: Spatial, points: np.ndarray, state: np.ndarray, landmarks: LandmarkSet
 ) -> tuple[np.ndarray, np.ndarray]:
     """Carries landmarks to where `apply_spatial` carries what they lie on.
 
     Args:
         points: (N, 3) fractional case voxels (z, y, x); NaN stays NaN.
-        state: (N,) what is known of each, which moves along where x is mirrored.
-        mirrored: for each landmark the one that takes its place when left and right swap.
+        state: (N,) what is known of each, which moves along where x is mirrored; nothing is, then, of one-sided ones.
 
     Returns:
         (N, 3) fractional patch voxels, inside the patch or not, and (N,).
@@ -134,7 +134,8 @@ def apply_to_points(
     for axis in spatial.mirror:
         moved[:, axis] = spatial.shape[axis] - 1 - moved[:, axis]
     if 2 in spatial.mirror:
-        moved, state = moved[list(mirrored)], state[list(mirrored)]
+        swapped = list(landmarks.mirrored)
+        moved, state = moved[swapped], np.where(landmarks.known_mirrored, state[swapped], State.UNLABELLED)
     return moved, state
 
 

@@ -48,6 +48,7 @@ from autoseg.planner.training import (
     plan_training,
 )
 from autoseg.planner.view import plan_view
+from autoseg.symmetry import check_sides
 
 __all__ = ["Budget", "make_plan"]
 
@@ -91,9 +92,7 @@ def _plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
         schema_version=SCHEMA_VERSION,
         name=fingerprint.dataset,
         task=_task(fingerprint),
-        data=DataPlan(
-            tuple(plan for plan, _ in channels), fingerprint.labels, fingerprint.landmarks, fingerprint.unseen_structures
-        ),
+        data=DataPlan(tuple(plan for plan, _ in channels), fingerprint.labels, decide.landmarks, fingerprint.unseen_structures),
         first=first,
         configurations=configurations,
         origin=Origin(
@@ -107,6 +106,7 @@ def _plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
             recipe=cast(Recipe, budget.recipe),
         ),
         why={"first": first_reason + few_cases(len(fingerprint.cases))}
+        | ({"data.landmarks.one_sided": "; ".join(map(str, decide.oddities))} if decide.oddities else {})
         | {f"data.channels[{i}].normalization": reason for i, (_, reason) in enumerate(channels)},
     )
 
@@ -142,6 +142,7 @@ class _Decisions:
             device=cast(DeviceKind, budget.device),
             compute=budget.number_type,
         )
+        self.landmarks, self.oddities = check_sides(fingerprint.landmarks, [c.landmarks for c in fingerprint.cases])
         self.shapes: dict[str, tuple[float, ...]] = {}
         self.steps = 0.0
 
@@ -208,7 +209,7 @@ class _Decisions:
         seen = self.fingerprint
         ndim = 3 if self.flat_axis is None else 2  # of the cases; slices of volumes are mirrored as volumes are
         labelled = self.sample.n_classes > 0
-        mirrored, mirror_reason = mirror_axes(seen.labels, seen.cases, ndim, self.budget.device, slice_axis, seen.landmarks)
+        mirrored, mirror_reason = mirror_axes(seen.labels, seen.cases, ndim, self.budget.device, slice_axis, self.landmarks)
         crop: Literal["nonzero", "none"] = "none" if self.beyond_crop else "nonzero"
         space = SpacePlan("LPS", tuple(spacing), slice_axis, crop, image_order=3, label_order=1)
         landmarks: LandmarkPlan | None = None
@@ -219,7 +220,7 @@ class _Decisions:
         training, training_reasons = plan_training(
             mirrored, self.budget, chosen.step_gmacs, covered, slice_axis is not None, labelled
         )
-        inference, inference_reasons = plan_inference(mirrored)
+        inference, inference_reasons = plan_inference(mirrored, self.landmarks.one_sided)
         postprocess, postprocess_reasons = plan_postprocess(labelled)
         patch = chosen.topology.patch_size
         whole_spacing = space.in_volume(spacing, self.spacing[slice_axis or 0])  # across slices nothing is resampled

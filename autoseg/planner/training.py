@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from autoseg.plan import POSTPROCESS_RULES, InferencePlan, PostprocessRule, TrainingPlan
@@ -112,11 +113,19 @@ def _sgd_poly() -> tuple[TrainingPlan, dict[str, str]]:
 RECIPES = {"adamw_cosine": _adamw_cosine, "sgd_poly": _sgd_poly}
 
 
-def plan_inference(mirror_axes: tuple[int, ...]) -> tuple[InferencePlan, dict[str, str]]:
-    """The sliding window, with reasons by dotted key."""
+def plan_inference(mirror_axes: tuple[int, ...], one_sided: Sequence[str] = ()) -> tuple[InferencePlan, dict[str, str]]:
+    """The sliding window, with reasons by dotted key.
+
+    Args:
+        mirror_axes: of training.
+        one_sided: landmarks that a mirrored image does not tell.
+    """
+    reason = "those that training has mirrored"
+    if one_sided and mirror_axes:
+        mirror_axes, reason = (), f"none: a mirrored image does not tell where '{one_sided[0]}' is"
     return InferencePlan(overlap=0.5, mirror_axes=mirror_axes), {
         "inference.overlap": "half a window, so that every voxel is near the middle of one (nnU-Net)",
-        "inference.mirror_axes": "those that training has mirrored",
+        "inference.mirror_axes": reason,
     }
 
 
