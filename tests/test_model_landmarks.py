@@ -210,7 +210,7 @@ def test_an_image_is_predicted_in_the_world(float32_cpu: Device) -> None:
     assert other.probabilities.shape == (2, *turned.grid.shape)
 
 
-SCN = ScnPlan("convolutions", (2, 4, 4), 3, 1, 4, "logit_sum")
+SCN = ScnPlan("convolutions", (2, 4, 4), 3, 1, 4, "gate")
 
 
 def with_branch(model: Model, factor: tuple[int, ...] = SCN.factor) -> Model:

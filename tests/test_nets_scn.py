@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 import torch
@@ -13,8 +13,8 @@ from autoseg.nets import PointHead
 from autoseg.nets.scn import SpatialConfiguration
 from autoseg.plan import LandmarkLossName, ScnForm, ScnPlan
 
-SUM = ScnPlan("convolutions", (4, 4, 2), 3, 3, 8, "logit_sum")
-PRODUCT = replace(SUM, combine="product")
+GATE = ScnPlan("convolutions", (4, 4, 2), 3, 3, 8, "gate")
+SUM, PRODUCT = replace(GATE, combine="logit_sum"), replace(GATE, combine="product")
 FORMS = get_args(ScnForm)
 
 
@@ -42,11 +42,24 @@ def test_its_layers_are_those_of_the_footprint(form: ScnForm, ndim: int) -> None
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("size", [(16, 16, 12), (13, 7, 9), (1, 1, 1)])
-def test_an_untrained_sum_changes_nothing(form: ScnForm, size: tuple[int, ...]) -> None:
+def test_an_untrained_branch_favours_no_place(form: ScnForm, size: tuple[int, ...]) -> None:
     """Whatever the size; maps of one cell, too."""
-    branch = SpatialConfiguration(replace(SUM, form=form), 5, "spatial_ce")
     maps = torch.randn(2, 5, *size)
-    torch.testing.assert_close(branch.combine(maps, branch(branch.look_at(maps))), maps)
+    for plan, less in ((SUM, 0.0), (GATE, 0.126928)):
+        branch = SpatialConfiguration(replace(plan, form=form), 5, "spatial_ce")
+        torch.testing.assert_close(branch.combine(maps, branch(branch.look_at(maps))), maps - less)
+
+
+def test_a_gate_only_takes_away() -> None:
+    torch.manual_seed(0)
+    branch = SpatialConfiguration(GATE, 5, "spatial_ce")
+    for p in branch.parameters():
+        torch.nn.init.normal_(p)
+    maps = torch.randn(2, 5, 16, 16, 12)
+    final = branch.combine(maps, branch(branch.look_at(maps)))
+    assert (final <= maps).all()
+    assert (final < maps - 1).any()
+    assert (final > maps - 0.01).any()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -77,7 +90,7 @@ def test_one_landmark_has_no_say_in_its_own_place() -> None:
 @pytest.mark.parametrize("loss", get_args(LandmarkLossName))
 def test_it_sees_what_maps_mean(loss: LandmarkLossName) -> None:
     """A certain landmark is 1 in its cell, the mean over voxels where maps are values."""
-    branch = SpatialConfiguration(SUM, 1, loss)
+    branch = SpatialConfiguration(PRODUCT if loss == "mse" else GATE, 1, loss)
     nothing = 0.0 if loss == "mse" else -40.0
     maps = torch.full((1, 1, 8, 8, 4), nothing)
     maps[0, 0, 5, 2, 3] = 1.0 if loss == "mse" else 40.0
@@ -97,7 +110,7 @@ def test_cells_lie_where_their_voxels_are() -> None:
 
 def test_a_head_with_a_branch_asks_it_in_training_only() -> None:
     torch.manual_seed(0)
-    head = PointHead(3, 4, 5, "spatial_ce", 1000, SUM)
+    head = PointHead(3, 4, 5, "spatial_ce", 1000, GATE)
     assert head.scn is not None
     for p in head.scn.parameters():
         torch.nn.init.normal_(p)
@@ -107,10 +120,11 @@ def test_a_head_with_a_branch_asks_it_in_training_only() -> None:
     assert not torch.allclose(head(features), local)
 
 
-def test_it_tells_landmarks_that_look_alike_apart() -> None:
+@pytest.mark.parametrize("combine", ["gate", "logit_sum"])
+def test_it_tells_landmarks_that_look_alike_apart(combine: Literal["gate", "logit_sum"]) -> None:
     """Two places look the same; only where a third landmark is tells which is which."""
     torch.manual_seed(0)
-    plan = ScnPlan("convolutions", (4, 4), 5, 2, 16, "logit_sum")
+    plan = ScnPlan("convolutions", (4, 4), 5, 2, 16, combine)
     branch = SpatialConfiguration(plan, 3, "spatial_ce")
     rng = torch.Generator().manual_seed(1)
     optimizer = torch.optim.Adam(branch.parameters(), 0.01)

@@ -312,7 +312,7 @@ POINTS = replace(
         "3d_fullres": replace(FINE, landmarks=LandmarkPlan((1.5, 0.75, 0.75), "spatial_ce", None)),
         "2d": replace(
             FLAT,
-            landmarks=LandmarkPlan((0.75, 0.75), "mse", ScnPlan("convolutions", (8, 8), 5, 3, 64, "logit_sum")),
+            landmarks=LandmarkPlan((0.75, 0.75), "mse", ScnPlan("convolutions", (8, 8), 5, 3, 64, "product")),
         ),
     },
 )
@@ -334,7 +334,8 @@ def _landmark_edits() -> list[tuple[str, LandmarkPlan | None]]:
         ("landmarks.scn.kernel", replace(flat, scn=replace(flat.scn, kernel=4))),
         ("landmarks.scn.layers", replace(flat, scn=replace(flat.scn, layers=0))),
         ("landmarks.scn.features", replace(flat, scn=replace(flat.scn, features=0))),
-        ("landmarks.scn.combine", replace(flat, loss="spatial_ce", scn=replace(flat.scn, combine="product"))),
+        ("landmarks.scn.combine", replace(flat, loss="spatial_ce")),
+        ("landmarks.scn.combine", replace(flat, scn=replace(flat.scn, combine="gate"))),
     ]
 
 

@@ -95,7 +95,7 @@ MACS = 1e12
 def test_a_branch_where_the_others_tell_much() -> None:
     cases = seen()
     found = plan_scn(facts_of(cases), cases, PATCH, ONE, MACS)
-    assert found.scn == ScnPlan("convolutions", (4, 4, 4), 5, 3, 64, "logit_sum")
+    assert found.scn == ScnPlan("convolutions", (4, 4, 4), 5, 3, 64, "gate")
     assert "65 points of 60 needed: the others explain 9" in found.reason
     assert "more than 80 % (25); neighbours are " in found.reason
     assert "more than 2 (20); 40 cases are fewer than 150 (20)" in found.reason
@@ -184,7 +184,7 @@ def test_coarse_voxels_are_about_as_long_along_every_axis() -> None:
 def test_pictures_have_two_axes_and_wider_layers() -> None:
     cases = seen(spread=90, ndim=2)
     found = plan_scn(facts_of(cases), cases, (1, 128, 128), ONE, MACS, slice_axis=0)
-    assert found.scn == ScnPlan("convolutions", (4, 4), 7, 3, 128, "logit_sum")
+    assert found.scn == ScnPlan("convolutions", (4, 4), 7, 3, 128, "gate")
 
 
 def test_a_small_network_gets_a_small_branch() -> None:
@@ -208,10 +208,10 @@ def test_a_u_net_where_convolutions_would_be_too_large() -> None:
 
 
 def test_work_by_hand() -> None:
-    scn = ScnPlan("convolutions", (8, 8, 8), 7, 3, 64, "logit_sum")
+    scn = ScnPlan("convolutions", (8, 8, 8), 7, 3, 64, "gate")
     # the published branch for spines: 26 landmarks, 96 x 96 x 192 (Payer et al. 2019)
     assert scn_macs(scn, 26, (96, 96, 192)) == 343 * (2 * 26 * 64 + 2 * 64**2) * 12 * 12 * 24
-    small = ScnPlan("unet", (8, 8, 8), 3, 2, 16, "logit_sum")  # two convolutions on each of two levels, and one out
+    small = ScnPlan("unet", (8, 8, 8), 3, 2, 16, "gate")  # two convolutions on each of two levels, and one out
     assert scn_macs(small, 26, (64, 64, 64)) == 27 * (512 * (2 * 26 * 16 + 16**2) + 64 * 2 * 16**2)
     one = ScnPlan("per_landmark", (8, 8, 8), 3, 1, 16, "product")
     assert scn_macs(one, 26, (64, 64, 64)) == 27 * 512 * 26 * 26

@@ -88,7 +88,7 @@ def test_landmarks_alone_by_hand() -> None:
     assert c.landmarks is not None
     assert (c.landmarks.sigma_mm, c.landmarks.loss) == ((3.0, 3.0, 3.0), "spatial_ce")
     assert "1.5 voxels of (2, 2, 2) mm" in c.why["landmarks.sigma_mm"]
-    assert c.landmarks.scn == ScnPlan("convolutions", (4, 4, 4), 3, 3, 64, "logit_sum")  # maps of 40 x 48 x 48
+    assert c.landmarks.scn == ScnPlan("convolutions", (4, 4, 4), 3, 3, 64, "gate")  # maps of 40 x 48 x 48
     assert c.training.mirror_axes == c.inference.mirror_axes == (2,)
     assert (c.training.batch_dice, c.postprocess, c.patch.sampling, c.patch.foreground_fraction) == (False, (), "cases", 0.5)
     assert c.why["space.label_order"] == c.why["training.loss"] == "of no account: there are no label maps"

@@ -11,15 +11,18 @@ from autoseg.nets.pooling import pooled, refined, shares
 from autoseg.plan import LandmarkLossName, ScnPlan
 
 SLOPE = 0.1  # of the leaky ReLU (Payer et al. 2019)
+OPEN = 2.0  # logit of a new gate: it lets 0.88 through
 NARROW = 1e-3  # spread of the first weights of layers whose output is a map (the same, 3D)
 
 
 class SpatialConfiguration(nn.Module):
     """Coarse maps of all landmarks, (B, N, *coarse), to coarse maps of where each should be, of the same shape.
 
-    What it is fed comes from `look_at`, and what it says is brought together with the maps by `combine`. The product of both maps
-    is that of the papers; there what it says is bounded by tanh. With the sum of logits the last layer starts at zero: before
-    training the branch changes nothing.
+    What it is fed comes from `look_at`, and what it says is brought together with the maps by `combine`. The papers multiply both
+    maps (`product`), and bound what the branch says by tanh. For maps that are logits the same is a `gate`: the probability that
+    the landmark may be there, which multiplies that of each voxel, so that its logarithm is added. It tells places apart without
+    moving the peaks in them, since an open gate is flat. A `logit_sum` is free to slope, and moves them. Both start with a last
+    layer of zeros: before training they favour no place.
 
     Args:
         loss: that the maps are trained with; tells what they mean.
@@ -37,12 +40,11 @@ class SpatialConfiguration(nn.Module):
         weight, bias = last.weight, last.bias
         assert isinstance(weight, Tensor)
         assert isinstance(bias, Tensor)
-        nn.init.zeros_(bias)
-        if plan.combine == "logit_sum":
-            nn.init.zeros_(weight)
-            nn.init.constant_(bias, 2.0)
-        else:
+        nn.init.constant_(bias, OPEN if plan.combine == "gate" else 0.0)
+        if plan.combine == "product":
             nn.init.trunc_normal_(weight, std=NARROW)
+        else:
+            nn.init.zeros_(weight)
 
     def look_at(self, maps: Tensor) -> Tensor:
         """Coarse views of (B, N, *size) maps: probabilities of cells where maps are logits, means where they are values."""
@@ -54,12 +56,14 @@ class SpatialConfiguration(nn.Module):
 
     def forward(self, coarse: Tensor) -> Tensor:
         found: Tensor = self.body(coarse)
-        return F.logsigmoid(found) if self.plan.combine == "logit_sum" else found.tanh()
+        if self.plan.combine == "gate":
+            return F.logsigmoid(found)
+        return found if self.plan.combine == "logit_sum" else found.tanh()
 
     def combine(self, maps: Tensor, spatial: Tensor) -> Tensor:
         """Final maps from (B, N, *size) maps and the coarse ones of `forward`, which are interpolated linearly."""
         wide = refined(spatial.to(maps.dtype), self.plan.factor, maps.shape[2:])
-        return maps + wide if self.plan.combine == "logit_sum" else maps * wide
+        return maps * wide if self.plan.combine == "product" else maps + wide
 
 
 def _body(plan: ScnPlan, n_landmarks: int) -> tuple[nn.Module, nn.Module]:

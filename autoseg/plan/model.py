@@ -32,7 +32,7 @@ Recipe = Literal["adamw_cosine", "sgd_poly"]
 Task = Literal["segmentation", "landmarks", "segmentation and landmarks"]
 LandmarkLossName = Literal["spatial_ce", "mse", "cone_bce", "dsnt"]
 ScnForm = Literal["per_landmark", "convolutions", "unet"]
-ScnCombination = Literal["logit_sum", "product"]
+ScnCombination = Literal["gate", "logit_sum", "product"]
 NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 POSTPROCESS_RULES: tuple[PostprocessRule, ...] = get_args(PostprocessRule)
 
@@ -130,7 +130,8 @@ class ScnPlan:
         kernel: edge of the convolutions, voxels.
         layers: hidden convolutions, or levels of the U-Net.
         features: channels between them.
-        combine: logits are added, or maps multiplied.
+        combine: the branch tells the probability that a landmark may be in a cell, whose logarithm is added to the logits; or
+            logits of its own, which are added; or factors, which maps are multiplied by.
     """
 
     form: ScnForm

@@ -216,7 +216,7 @@ def _shape(
         reach = ceil(max(spread))
         kernel = next((k for k in range(3, LARGEST_KERNEL[ndim] + 1, 2) if _sees(k) >= reach), None)
         form: ScnForm = "unet" if kernel is None else "convolutions"
-        scn = ScnPlan(form, factor, kernel or 3, HIDDEN_LAYERS, features, "logit_sum")
+        scn = ScnPlan(form, factor, kernel or 3, HIDDEN_LAYERS, features, "gate")
         if scn_macs(scn, n, sizes) <= MOST_WORK * network_macs:
             break
     sees = (
@@ -230,7 +230,7 @@ def _shape(
         "layers": f"{HIDDEN_LAYERS} (Payer et al. 2019)",
         "features": f"{features} channels take {billions(scn_macs(scn, n, sizes))} multiply-accumulates beside the "
         f"{billions(network_macs)} of the network",
-        "combine": "logits are added, so that a branch that says nothing changes nothing",
+        "combine": "a gate is open or shut and has no slope, so that it rules places out and does not shift what it lets through",
     }
 
 
