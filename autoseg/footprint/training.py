@@ -34,9 +34,7 @@ LANDMARK_COPIES = 2  # of the maps of all landmarks, in the compute type: logits
 AT_ONCE = 2**22  # elements that the landmark loss computes with at a time, as float32 (heatmaps.AT_ONCE)
 CHUNKS = 2  # of these at once
 BOX_EDGE, BOX_BYTES = 13, 40  # voxels around a landmark that have a target, and bytes of each: index, mass, logit, gradient
-SCN_COPIES = 2
-"""Maps of all landmarks that a spatial configuration branch adds at full resolution: those it starts from are kept, and what it
-says is brought back to their size."""
+SCN_COPIES = 1  # maps of all landmarks that a spatial configuration branch adds: what it says, brought to their size
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class SpatialConfiguration(nn.Module):
     def combine(self, maps: Tensor, spatial: Tensor) -> Tensor:
         """Final maps from (B, N, *size) maps and the coarse ones of `forward`, which are interpolated linearly."""
         wide = refined(spatial.to(maps.dtype), self.plan.factor, maps.shape[2:])
-        return maps * wide if self.plan.combine == "product" else maps + wide
+        return maps * wide if self.plan.combine == "product" else wide.add_(maps)
 
 
 def _body(plan: ScnPlan, n_landmarks: int) -> tuple[nn.Module, nn.Module]:
