@@ -20,8 +20,8 @@ def compiled(network: torch.nn.Module, example: Tensor, device: Device) -> Forwa
     Whatever goes wrong then (no C++ compiler, no Triton, an operation that it does not know), training can go on without, so it
     is said once and no more.
     """
-    faster: Forward = torch.compile(network)
     try:
+        faster: Forward = torch.compile(network)
         with device.autocast():
             outputs = faster(example)
         parts = [*outputs.logits, *([] if outputs.maps is None else [outputs.maps])]
