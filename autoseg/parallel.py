@@ -100,7 +100,7 @@ def share_out(batch_size: int) -> None:
     log.info("%d processes share each batch of %d patches", n, batch_size)
     if batch_size % n:
         log.warning(
-            "note: %d patches are not the same number for each of %d processes: those with %d wait for those with %d",
+            "note: %d patches do not divide evenly among %d processes: those with %d wait for those with %d",
             *(batch_size, n, batch_size // n, batch_size // n + 1),
         )
 
@@ -191,7 +191,7 @@ def _all_there() -> Iterator[None]:
     except RuntimeError as error:
         raise ResourceError(
             f"process {rank()} of {size()} that train together has lost another one",
-            found=str(error).strip().splitlines()[0],
+            found=str(error).strip().splitlines()[0].split(". ")[0],
             fix="see what that one has said; the same command continues",
         ) from error
 

@@ -50,7 +50,8 @@ def run(
 
     Ctrl-C, SIGTERM or a file named STOP in the run's folder end it early, validated and ready to use; a second Ctrl-C at once.
 
-    On several GPUs: torchrun --nproc-per-node 2 -m autoseg train; each takes its share of the plan's batch.
+    On several GPUs: torchrun --nproc-per-node 2 -m autoseg train; each takes its share of the plan's batch. To end that early,
+    use the file: after a signal torchrun gives the processes 30 s, and then kills them.
     """
     from autoseg.batch import Failure
     from autoseg.device import choose_device
