@@ -122,7 +122,7 @@ def write_a_row(folder: Path) -> None:
 @pytest.mark.parametrize("where", ["open", "add", "close"])
 def test_a_full_disk(writers: list[Writer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     monkeypatch.setattr(Writer, "failing", where)
-    with pytest.raises(DiskError, match="cannot write; file: .*; found: No space left on device"):
+    with pytest.raises(DiskError, match=r"cannot write; file: .*; found: No space left on device"):
         write_a_row(tmp_path)
 
 
