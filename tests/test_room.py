@@ -39,12 +39,12 @@ def test_where_the_system_does_not_tell(tiny: Tiny, float32_cpu: Device, monkeyp
 
 def test_each_of_several_gpus_holds_its_share_of_a_batch(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """The memory of a CPU they share."""
-    large = replace(tiny.configuration, patch=replace(tiny.configuration.patch, batch_size=1000))
+    large = replace(tiny.configuration, patch=replace(tiny.configuration.patch, batch_size=100_000))
     plan, gpu = replace(tiny.plan, configurations={"3d_fullres": large}), Device(torch.device("cuda"), torch.bfloat16)
     monkeypatch.setattr(Device, "free_gb", lambda _: 1.0)
-    with pytest.raises(ResourceError, match=r"batch 1000; allowed: 1\.0 GB"):
+    with pytest.raises(ResourceError, match=r"batch 100000; allowed: 1\.0 GB"):
         check_room(plan, "3d_fullres", gpu)
-    monkeypatch.setattr(parallel, "size", lambda: 10)
+    monkeypatch.setattr(parallel, "size", lambda: 10_000)
     check_room(plan, "3d_fullres", gpu)
-    with pytest.raises(ResourceError, match="batch 1000"):
+    with pytest.raises(ResourceError, match="batch 100000"):
         check_room(plan, "3d_fullres", replace(gpu, place=torch.device("cpu")))
