@@ -20,8 +20,8 @@ def compiled(network: torch.nn.Module, example: Tensor, device: Device) -> Forwa
     Whatever goes wrong then (no C++ compiler, no Triton, an operation that it does not know), training can go on without, so it
     is said once and no more.
     """
-    faster: Forward = torch.compile(network)
     try:
+        faster: Forward = torch.compile(network)
         with device.autocast():
             outputs = faster(example)
         parts = [*outputs.logits, *([] if outputs.maps is None else [outputs.maps])]
@@ -29,7 +29,6 @@ def compiled(network: torch.nn.Module, example: Tensor, device: Device) -> Forwa
     except Exception as error:
         reason = (str(error).strip() or "no reason given").splitlines()[0]
         log.warning("note: the network cannot be compiled here (%s: %s); training goes on without", type(error).__name__, reason)
-        torch._dynamo.reset()
         return network
     finally:
         network.zero_grad(set_to_none=True)

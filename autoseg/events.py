@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import UsageError
+from autoseg.files import disk_errors
 from autoseg.history import Epoch
 
 FIX = 'pip install "autoseg[tensorboard]", or leave out --tensorboard; metrics.csv and progress.png show the same curve'
@@ -19,22 +20,29 @@ class Events:
 
     Raises:
         UsageError: TensorBoard is not installed.
+        DiskError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, wanted: bool, step: int) -> None:
-        self._writer: Any = _writer_class()(str(folder), purge_step=step + 1) if wanted else None
+        self._folder = folder
+        self._writer: Any = None
+        if wanted:
+            with disk_errors(folder):
+                self._writer = _writer_class()(str(folder), purge_step=step + 1)
 
     def add(self, row: Epoch) -> None:
         if self._writer is None:
             return
-        for name, value in asdict(row).items():
-            if name != "step" and value is not None:
-                self._writer.add_scalar(name, value, row.step)
-        self._writer.flush()
+        with disk_errors(self._folder):
+            for name, value in asdict(row).items():
+                if name != "step" and value is not None:
+                    self._writer.add_scalar(name, value, row.step)
+            self._writer.flush()
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with disk_errors(self._folder):
+                self._writer.close()
 
 
 def check_tensorboard() -> None:

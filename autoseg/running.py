@@ -18,7 +18,7 @@ from autoseg.files import remove_leftovers
 from autoseg.model import Model, fresh_network
 from autoseg.notes import plan_differences
 from autoseg.optimizers import make_optimizer
-from autoseg.parallel import check_share, is_first, rank, size, wait
+from autoseg.parallel import is_first, patches_here, share_out, wait
 from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
 from autoseg.pretrained import Pretrained, take_weights
 from autoseg.progress import duration, log
@@ -103,10 +103,11 @@ def set_up(
 
     Raises:
         PlanError: the run in the folder follows another plan.
-        UsageError: to be extended, but not finished; or begun with other weights; or a deterministic run that is limited by time.
+        UsageError: to be extended, but not finished; or begun with other weights; or a deterministic run that is limited by time;
+            or more processes than patches in a batch.
     """
     _, configuration = task.plan.configuration(task.configuration)
-    check_share(configuration.patch.batch_size)
+    share_out(configuration.patch.batch_size)
     torch.manual_seed(task.seed)
     network = fresh_network(task.plan, configuration, device)
     seconds, epochs = configuration.training.time_s, configuration.training.epochs
@@ -148,9 +149,8 @@ def set_up(
 
 def _example(plan: Plan, configuration: Configuration, device: Device) -> torch.Tensor:
     """Zeros of the shape that the batches of this process have."""
-    patches = len(range(configuration.patch.batch_size)[rank() :: size()])
-    channels = len(plan.data.channels) + (configuration.previous is not None)
-    return torch.zeros(patches, channels, *configuration.patch.patch_size, device=device.place)
+    patch, channels = configuration.patch, len(plan.data.channels) + (configuration.previous is not None)
+    return torch.zeros(patches_here(patch.batch_size), channels, *patch.patch_size, device=device.place)
 
 
 def _extended(state: State, task: TrainTask, budget: RunBudget | None) -> State:

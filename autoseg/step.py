@@ -10,7 +10,7 @@ import torch
 from autoseg.landmark_maps import landmark_loss
 from autoseg.losses import LOSSES, deep_supervision
 from autoseg.nets import Output
-from autoseg.parallel import average_gradients, gathered, mean, weighted
+from autoseg.parallel import add_gradients, gathered, total
 from autoseg.rescue import NotFinite
 from autoseg.running import Running
 from autoseg.sampling import Batch, Loader
@@ -33,12 +33,12 @@ def step(run: Running, loader: Loader, progress: float) -> None:
         group["lr"] = _learning_rate(run, progress) * group["scale"]
     with device.autocast():
         outputs = run.forward(image)
-    loss = weighted(total_loss(run, outputs, batch), len(image), run.configuration.patch.batch_size)
-    value = mean(float(loss.detach()))
+    loss = total_loss(run, outputs, batch)
+    value = total(float(loss.detach()))
     _check_finite(value, "loss", run, batch)
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()
-    average_gradients(run.network.parameters())
+    add_gradients(run.network.parameters())
     run.scaler.unscale_(run.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
     if not run.scaler.is_enabled():  # which itself leaves out steps whose gradients overflow
@@ -48,7 +48,8 @@ def step(run: Running, loader: Loader, progress: float) -> None:
 
 
 def total_loss(run: Running, outputs: Output, batch: Batch) -> torch.Tensor:
-    """The loss of the label maps plus that of the landmarks, as far as the dataset has them."""
+    """The loss of the label maps plus that of the landmarks, as far as the dataset has them; of several processes that share
+    the batch, this one's part of it."""
     place, plan = run.model.device.place, run.configuration.training
     parts = []
     if outputs.logits:

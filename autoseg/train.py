@@ -144,7 +144,7 @@ def _train(
                 stopped = _learn(run, training, validation)
             if is_first():
                 _finish(run, training, validation, stopped)
-        wait()
+            wait()  # here, where being told to stop ends no process before the first one is done
         return load_run(task.run)
     except KeyboardInterrupt:
         log.warning("stopped; the same command continues at step %d", run.state.step)

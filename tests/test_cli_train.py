@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Tiny
+from conftest import Tiny, TinyRuns
 from typer.testing import CliRunner, Result
 
-from autoseg import batch, planning, sampling
+from autoseg import batch, events, parallel, planning, sampling
+from autoseg import train as train_module
 from autoseg.cli import app
 from autoseg.errors import UsageError
+from autoseg.task import TrainTask
+from autoseg.train import Trained
 from autoseg.workspace import Workspace
 
 
@@ -93,3 +98,42 @@ def test_no_workers_means_no_thread(tiny: Tiny, tmp_path: Path, monkeypatch: pyt
         assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
     with pytest.raises(TypeError, match="not callable"):
         typed(tiny, root, "--epochs", "1", "--restart")
+
+
+def test_tensorboard_that_is_missing_costs_no_run(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    run = tmp_path / "work" / "runs" / "Dataset001_Phantom" / "3d_fullres" / "fold_0"
+    run.mkdir(parents=True)
+    with pytest.raises(UsageError, match=r'not installed; .*pip install "autoseg\[tensorboard\]"'):
+        typed(tiny, tmp_path / "work", "--tensorboard", "--restart")
+    assert run.is_dir()
+
+
+@pytest.mark.parametrize(("processes", "told"), [(1, ["cpu"]), (2, [])])
+def test_the_speed_of_several_is_not_that_of_one(
+    tiny: Tiny, tiny_runs: TinyRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, told: list[str]
+) -> None:
+    speeds: list[str] = []
+    record = tiny_runs.records[0]
+    monkeypatch.setattr(train_module, "train_folds", lambda tasks, *_: iter([Trained(tasks[0], record, False)]))
+    monkeypatch.setattr(parallel, "size", lambda: processes)
+    monkeypatch.setattr(parallel, "wait", lambda: None)
+    monkeypatch.setattr(planning, "note_speed", lambda *given: speeds.append(given[3]))
+    assert typed(tiny, tmp_path / "work").exit_code == 0
+    assert speeds == told
+
+
+def test_the_command_compiles_and_tells_tensorboard(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TrainTask] = []
+
+    def train_folds(tasks: list[TrainTask], *_: object) -> Iterator[Trained]:
+        asked.extend(tasks)
+        return iter(())
+
+    monkeypatch.setattr(train_module, "train_folds", train_folds)
+    monkeypatch.setattr(events, "check_tensorboard", lambda: None)
+    for words, wanted in (((), (False, False)), (("--compile",), (True, False)), (("--tensorboard",), (False, True))):
+        with pytest.raises(IndexError):  # there is no record to show
+            typed(tiny, tmp_path / "work", *words)
+        assert (asked[-1].compiled, asked[-1].tensorboard) == wanted

@@ -19,14 +19,14 @@ ROOT = Path(autoseg.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("allocator", "errors", "sides"),
     ("bootstrap", "files", "geometry", "labels", "landmarks", "predictability", "presence", "progress", "records", "tables"),
-    ("batch", "heatmaps", "image", "lock", "placement", "plan", "workspace"),
+    ("batch", "heatmaps", "image", "lock", "parallel", "placement", "plan", "workspace"),
     (
         *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "nets"),
         *("landmark_facts", "landmark_metrics", "metrics"),
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
     ),
     (
-        *("checkpoint", "compiling", "dataset", "events", "facts", "landmark_maps", "landmark_summary", "parallel", "phantom"),
+        *("checkpoint", "compiling", "dataset", "events", "facts", "landmark_maps", "landmark_summary", "phantom"),
         *("postprocess", "prepare"),
         *("repeatable", "store", "symmetry"),
     ),

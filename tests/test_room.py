@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Tiny
 
+from autoseg import parallel
 from autoseg.device import Device
 from autoseg.errors import ResourceError
 from autoseg.room import check_room
@@ -33,3 +35,16 @@ def test_where_the_system_does_not_tell(tiny: Tiny, float32_cpu: Device, monkeyp
     monkeypatch.setattr(Device, "free_gb", lambda _: 1e-6)
     with pytest.raises(ResourceError, match=r"allowed: 0\.0 GB; fix: autoseg plan_and_preprocess --replan --memory 1"):
         check_room(tiny.plan, "3d_fullres", float32_cpu)
+
+
+def test_each_of_several_gpus_holds_its_share_of_a_batch(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of a CPU they share."""
+    large = replace(tiny.configuration, patch=replace(tiny.configuration.patch, batch_size=100_000))
+    plan, gpu = replace(tiny.plan, configurations={"3d_fullres": large}), Device(torch.device("cuda"), torch.bfloat16)
+    monkeypatch.setattr(Device, "free_gb", lambda _: 1.0)
+    with pytest.raises(ResourceError, match=r"batch 100000; allowed: 1\.0 GB"):
+        check_room(plan, "3d_fullres", gpu)
+    monkeypatch.setattr(parallel, "size", lambda: 10_000)
+    check_room(plan, "3d_fullres", gpu)
+    with pytest.raises(ResourceError, match="batch 100000"):
+        check_room(plan, "3d_fullres", replace(gpu, place=torch.device("cpu")))

@@ -50,13 +50,14 @@ def run(
 
     Ctrl-C, SIGTERM or a file named STOP in the run's folder end it early, validated and ready to use; a second Ctrl-C at once.
 
-    On several GPUs: torchrun --nproc-per-node 2 -m autoseg train; each takes its share of the plan's batch.
+    On several GPUs: torchrun --nproc-per-node 2 -m autoseg train; each takes its share of the plan's batch. To end that early,
+    use the file: after a signal torchrun gives the processes 30 s, and then kills them.
     """
     from autoseg.batch import Failure
     from autoseg.device import choose_device
     from autoseg.events import check_tensorboard
     from autoseg.folds import parse_folds
-    from autoseg.parallel import is_first, place_here, together, wait
+    from autoseg.parallel import is_first, place_here, size, together, wait
     from autoseg.planning import note_speed
     from autoseg.pretrained import asked_weights
     from autoseg.progress import log
@@ -79,9 +80,11 @@ def run(
     failures: list[Failure] = []
     threads = 0 if workers == 0 else None
     place = choose_device(place_here(device))
-    with together(place):
-        prepare_dataset(about, workspace, configuration, failures, threads)  # at once if nothing has changed or been deleted
-        prepare_stage_before(about, workspace, configuration, failures, threads)
+    with together(place.place):
+        if is_first():
+            prepare_dataset(about, workspace, configuration, failures, threads)  # at once if nothing has changed or been deleted
+            prepare_stage_before(about, workspace, configuration, failures, threads)
+        wait()
         found = [train_task(about, workspace, configuration, name, seed, workers) for name in parse_folds(fold)]
         tasks = [replace(t, deterministic=deterministic, tensorboard=tensorboard, compiled=compile) for t in found]
         if restart and is_first():  # nothing that is wrong above costs a run
@@ -95,7 +98,7 @@ def run(
                 continue
             model = task.run if len(tasks) == 1 else task.run.parent  # all folds together
             workspace.remember_model(model)
-            if not done.skipped:  # another plan or machine may have been behind it
+            if not done.skipped and size() == 1:  # else another plan or machine may be behind it, or several GPUs
                 note_speed(workspace, task.plan, task.configuration, place.place.type, record.step_s)
             if not json:
                 typer.echo(record_table(record))

@@ -4,6 +4,8 @@ With p the softmax, y the true class of a voxel, w 1 where it is known and n the
 the voxels of a sample: of p at the true class, of voxels of a class, of p of a class. Then D = (2 I + s) / (S + P + s), so that
 dD/dI = 2 / (S + P + s) and dD/dP = -D / (S + P + s): each voxel's gradient is p times a number a class plus a number a voxel, but
 for the true class. Only p is kept in float32; the gradient is written once, in the type of the logits.
+
+Of several processes that share a batch each gives its part of the loss (see `parallel`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from autoseg.parallel import added_up
 
 SMOOTH = 1e-5  # in numerator and denominator of the soft Dice, as nnU-Net
 CLASSES_AT_ONCE = 8  # that the gradient is computed for, so that what lies between stays in the cache
@@ -38,20 +42,22 @@ class _DiceCe(torch.autograd.Function):
         weight = known.to(kind)
         p = F.softmax(logits.flatten(2), 1, dtype=kind)
         picked = p.gather(1, index).squeeze(1)
-        count = weight.sum().clamp(min=1)
+        count = added_up(weight.sum()).clamp(min=1)
         cross_entropy = -(picked.clamp(min=torch.finfo(kind).tiny).log() * weight).sum() / count
 
         predicted = torch.bmm(p, weight.unsqueeze(2)).squeeze(2)
         overlap, size = (_by_class(index, values, p.shape[1]) for values in (picked * weight, weight))
         annotated = weight.amax(1)
         if batch_dice:
-            overlap, size, predicted = (x.sum(0, keepdim=True) for x in (overlap, size, predicted))
+            overlap, size, predicted = added_up(torch.stack([overlap, size, predicted]).sum(1, keepdim=True))
             annotated = annotated.amax(0, keepdim=True)
         whole = size + predicted + SMOOTH
         dice = (2 * overlap + SMOOTH) / whole
-        share = (annotated / annotated.sum().clamp(min=1) / (p.shape[1] - 1)).unsqueeze(1).repeat(1, p.shape[1])
+        n = added_up(annotated.sum()).clamp(min=1)
+        share = (annotated / n / (p.shape[1] - 1)).unsqueeze(1).repeat(1, p.shape[1])
         share[:, 0] = 0  # background
-        of_overlap, of_predicted = ((x / whole).expand(len(p), -1) for x in (-2 * share, share * dice))
+        moved = share * n if batch_dice else share  # by the samples of a process the whole of a Dice that it gives a share of
+        of_overlap, of_predicted = ((x / whole).expand(len(p), -1) for x in (-2 * moved, moved * dice))
         ctx.save_for_backward(p, index, weight, picked, of_overlap, of_predicted, count)
         ctx.logits = logits.dtype, logits.shape
         return cross_entropy - (dice * share).sum()
