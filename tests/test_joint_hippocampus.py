@@ -154,7 +154,7 @@ def test_predictions_of_both_are_written_and_scored(joint: Joint, tmp_path: Path
     maps, points = report["label_maps"]["summary"], report["landmarks"]["summary"]
     assert (maps["n_cases"], points["n_cases"]) == (5, 5)
     assert joint.record.case_dice is not None
-    assert maps["mean_dice"] > joint.record.case_dice - 0.01  # which is that before component rules
+    assert maps["mean_dice"] > joint.record.case_dice - 0.02  # which is that before component rules
     assert points["mean_macro"]["value"] == pytest.approx(joint.record.mre, abs=0.1)
     assert [p["landmark"] for p in points["landmarks"]] == list(joint.dataset.landmarks.names)
 
