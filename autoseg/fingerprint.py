@@ -74,7 +74,7 @@ class Fingerprint:
     def hash(self) -> str:
         """sha256 of what was seen: names and contents of all cases, channels, labels and landmarks, if there are any."""
         seen = sorted((case.name, case.digest) for case in self.cases)
-        landmarks = [asdict(self.landmarks)] if self.landmarks.names else []
+        landmarks = [{"names": self.landmarks.names, "pairs": self.landmarks.pairs}] if self.landmarks.names else []
         return text_digest(json.dumps([self.channels, asdict(self.labels), seen, *landmarks]))
 
     @property

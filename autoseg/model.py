@@ -125,7 +125,7 @@ class Model:
         if not groups:
             return Raw(self.logits(image, mirror, previous), None)
         volume = self._volume(image, mirror, previous, n_classes > 0, groups[0])
-        logits = volume[:n_classes].numpy() if n_classes else None
+        logits = volume[:n_classes].clone().numpy() if n_classes else None  # no view: the maps behind it will be let go
         held = groups[0], volume[n_classes:]
         del volume
 
@@ -149,6 +149,7 @@ class Model:
                     one = slice(i, i + 1), slice(landmark, landmark + 1)
                     maps[:, one[0]] = self._branches[0].combine(maps[:, one[0]], spatial[:, one[1]])
             found.append(self._peaks(maps, shape))
+            del maps
         points, presence, confidence = (
             np.concatenate([getattr(p, part) for p in found])[_order(groups)] for part in ("points", "presence", "confidence")
         )

@@ -86,9 +86,10 @@ def _data_entries(plan: Plan) -> dict[str, Entry]:
     landmarks = plan.data.landmarks
     if landmarks.names:
         entries["data.landmarks"] = Entry(f"{len(landmarks)}: {', '.join(landmarks.names)}")
-        entries["data.landmarks.pairs"] = Entry(", ".join(map(" and ".join, landmarks.pairs)) or "none")
+        why = plan.why.get("data.landmarks.pairs", "")
+        entries["data.landmarks.pairs"] = Entry(", ".join(map(" and ".join, landmarks.pairs)) or "none", why)
         if landmarks.one_sided:
-            entries["data.landmarks.one_sided"] = Entry(", ".join(landmarks.one_sided), plan.why["data.landmarks.one_sided"])
+            entries["data.landmarks.one_sided"] = Entry(", ".join(landmarks.one_sided))
     return entries
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from autoseg.checkpoint import AVERAGED, Transfer, read_tensors
 from autoseg.errors import UsageError
-from autoseg.plan import DataPlan, load_plan
+from autoseg.plan import DataPlan, LandmarkPlan, load_plan
 from autoseg.progress import log
 
 
@@ -46,22 +46,29 @@ def asked_weights(model: Path | None, freeze: bool) -> Pretrained | None:
     return Pretrained(model, freeze) if model else None
 
 
-def take_weights(network: nn.Module, wish: Pretrained, data: DataPlan) -> Transfer:
+def take_weights(network: nn.Module, wish: Pretrained, data: DataPlan, landmarks: LandmarkPlan | None) -> Transfer:
     """Copies every averaged weight whose name and shape fit, and says in a line what was and what was not.
 
-    The output heads are not taken from a model that has learnt other structures or landmarks, even if it has learnt as many.
+    The output heads are not taken from a model that has learnt other structures or landmarks, even if it has learnt as many, nor
+    that of landmarks if its maps mean something else.
 
     Args:
-        data: what the network is to learn.
+        data, landmarks: what the network is to learn, and how.
 
     Raises:
         UsageError: nothing fits; or everything does, and all of it is to stay as it is.
         DataError: damaged weights.
     """
     given, own = read_tensors(wish.file, AVERAGED), network.state_dict()
-    learnt = load_plan(wish.model / "plan.json").data
-    pairs = (("heads.", learnt.labels, data.labels), ("point_head.", learnt.landmarks, data.landmarks))
-    others = tuple(prefix for prefix, before, now in pairs if before.names != now.names)
+    plan = load_plan(wish.model / "plan.json")
+    learnt, before = plan.data, [c.landmarks for c in plan.configurations.values() if c.landmarks]
+    same = {
+        "heads.": learnt.labels.names == data.labels.names,
+        "point_head.": learnt.landmarks.names == data.landmarks.names
+        and (landmarks is None or landmarks.loss in [b.loss for b in before]),
+        "point_head.scn.": landmarks is None or landmarks.scn in [b.scn for b in before],
+    }
+    others = tuple(prefix for prefix, alike in same.items() if not alike)
     taken = {
         name: given[name]
         for name, weight in own.items()

@@ -120,7 +120,7 @@ def set_up(
         _check_plan(task)
         _check_weights(state.transfer, pretrained, task)
     elif pretrained:
-        state = replace(state, transfer=take_weights(network, pretrained, task.plan.data))
+        state = replace(state, transfer=take_weights(network, pretrained, task.plan.data, configuration.landmarks))
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = _optimizer(network, configuration.training, state.transfer)
     if last.is_file():

@@ -121,7 +121,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             study = open_study(data, Path(folder), options.limit)
             rule = Rule(study)
-            numbers = [len(study.order) if n == ALL else int(n) for n in options.cases]
+            numbers = list(dict.fromkeys(len(study.order) if n == ALL else int(n) for n in options.cases))
             assert max(numbers) <= len(study.order), f"{study.dataset} has {len(study.order)} cases to learn from"
             outcomes: list[Outcome] = []
             for seed in range(options.seeds):

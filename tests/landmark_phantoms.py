@@ -28,6 +28,7 @@ from autoseg.plan import (
     Origin,
     PatchPlan,
     Plan,
+    ScnPlan,
     SpacePlan,
     TrainingPlan,
 )
@@ -98,7 +99,9 @@ def make_dataset(
     return open_dataset(root)
 
 
-def make_plan(dataset: Dataset, pictures: bool = False, coarse: bool = False, **training: Any) -> Plan:
+def make_plan(
+    dataset: Dataset, pictures: bool = False, coarse: bool = False, scn: ScnPlan | None = None, **training: Any
+) -> Plan:
     """Of one small network that sees a whole case. `coarse` maps have half the resolution."""
     n = 2 if pictures else 3
     configuration = Configuration(
@@ -108,7 +111,7 @@ def make_plan(dataset: Dataset, pictures: bool = False, coarse: bool = False, **
         network=NetworkPlan(
             "plain_unet", (8, 16, 16), ((2 if coarse else 1,) * n, (2,) * n, (1 if coarse else 2,) * n), ((3,) * n,) * 3, *BLOCKS
         ),
-        landmarks=LandmarkPlan((1.5,) * n if pictures else (1.5, 1.5, 1.5), "spatial_ce", None)
+        landmarks=LandmarkPlan((1.5,) * n if pictures else (1.5, 1.5, 1.5), "spatial_ce", scn)
         if len(dataset.landmarks)
         else None,
         training=replace(TRAINING, **training),

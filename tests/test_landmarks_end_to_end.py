@@ -1,4 +1,5 @@
-"""Landmarks from a dataset to files and scores: alone, beside label maps, in pictures. Plans are made by hand."""
+"""Landmarks from a dataset to files and scores: alone, beside label maps, in pictures. Plans are made by hand, the latter
+two with a spatial configuration branch."""
 
 from __future__ import annotations
 
@@ -24,12 +25,15 @@ from autoseg.errors import UsageError
 from autoseg.io import read_grid, read_points
 from autoseg.landmarks import Landmarks, State
 from autoseg.model import load_model
+from autoseg.plan import ScnPlan
 from autoseg.predict import PredictReport, predict
 from autoseg.runs import RunRecord, load_run
 from autoseg.schedule import RunBudget
 from autoseg.train import train
 from autoseg.validation import validate
 
+CONVOLUTIONS = ScnPlan("convolutions", (4, 4), 3, 2, 8, "gate")
+UNET = ScnPlan("unet", (2, 4, 4), 3, 2, 8, "gate")  # maps of 6, 6 and 7 cells, which do not halve
 LACKING = {0: ("nose",), 3: ("nose",), 5: ("nose",), 9: ("nose",)}  # the last two cases are those to validate on
 
 
@@ -66,7 +70,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Trai
 def both(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Trained:
     root = tmp_path_factory.mktemp("both")
     dataset = make_dataset(root / "data", 8, maps=True)
-    phantoms = prepared(root, dataset, make_plan(dataset, epochs=6))
+    phantoms = prepared(root, dataset, make_plan(dataset, scn=UNET, epochs=6))
     return Trained(phantoms, train(phantoms.task, None, float32_cpu))
 
 
@@ -74,7 +78,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Train
 def pictures(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Trained:
     root = tmp_path_factory.mktemp("pictures")
     dataset = make_dataset(root / "data", 8, pictures=True)
-    phantoms = prepared(root, dataset, make_plan(dataset, pictures=True, epochs=6))
+    phantoms = prepared(root, dataset, make_plan(dataset, pictures=True, scn=CONVOLUTIONS, epochs=6))
     return Trained(phantoms, train(phantoms.task, None, float32_cpu))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ import torch
 from autoseg.footprint import scn_layers
 from autoseg.nets import PointHead
 from autoseg.nets.scn import SpatialConfiguration
-from autoseg.plan import LandmarkLossName, ScnForm, ScnPlan
+from autoseg.plan import LandmarkLossName, ScnCombination, ScnForm, ScnPlan
 
 GATE = ScnPlan("convolutions", (4, 4, 2), 3, 3, 8, "gate")
 SUM, PRODUCT = replace(GATE, combine="logit_sum"), replace(GATE, combine="product")
@@ -120,11 +120,11 @@ def test_a_head_with_a_branch_asks_it_in_training_only() -> None:
     assert not torch.allclose(head(features), local)
 
 
-@pytest.mark.parametrize("combine", ["gate", "logit_sum"])
-def test_it_tells_landmarks_that_look_alike_apart(combine: Literal["gate", "logit_sum"]) -> None:
+@pytest.mark.parametrize(("form", "combine"), [(form, "gate") for form in FORMS] + [("convolutions", "logit_sum")])
+def test_it_tells_landmarks_that_look_alike_apart(form: ScnForm, combine: ScnCombination) -> None:
     """Two places look the same; only where a third landmark is tells which is which."""
     torch.manual_seed(0)
-    plan = ScnPlan("convolutions", (4, 4), 5, 2, 16, combine)
+    plan = ScnPlan(form, (4, 4), 5, 2, 16, combine)
     branch = SpatialConfiguration(plan, 3, "spatial_ce")
     rng = torch.Generator().manual_seed(1)
     optimizer = torch.optim.Adam(branch.parameters(), 0.01)
@@ -145,3 +145,14 @@ def test_it_tells_landmarks_that_look_alike_apart(combine: Literal["gate", "logi
         right.append((final.argmax(2) == truth).float().mean().item())
     assert right[0] < 0.8
     assert sum(right[-10:]) / 10 > 0.99
+
+
+@pytest.mark.parametrize("n", [16, 37, 25])
+def test_levels_of_a_u_net_lie_over_each_other(n: int) -> None:
+    """Whether their sizes halve or not: a network that hands its input on gives a ramp back, away from the border."""
+    branch = SpatialConfiguration(ScnPlan("unet", (2, 2), 1, 3, 1, "logit_sum"), 1, "spatial_ce")
+    for p in branch.parameters():
+        torch.nn.init.constant_(p, float(p.ndim > 1))
+    ramp = torch.arange(float(n)).expand(1, 1, n, n).contiguous()
+    found = branch(ramp) / 3  # the sum of three levels
+    torch.testing.assert_close(found[..., 6:-9], ramp[..., 6:-9])

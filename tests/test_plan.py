@@ -87,7 +87,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert load_plan(path) == PLAN
     assert path.read_text(encoding="utf-8") == to_json(PLAN)
     text = path.read_text(encoding="utf-8")
-    assert text.startswith('{\n  "schema_version": 3,\n  "name": "Task01_X",')
+    assert text.startswith('{\n  "schema_version": 4,\n  "name": "Task01_X",')
     assert '      "patch": {\n        "patch_size": [16, 32, 32],' in text
 
 
@@ -123,8 +123,8 @@ def test_no_plan(tmp_path: Path) -> None:
 
 
 def test_another_schema_version() -> None:
-    with pytest.raises(PlanError, match=r"another schema version; file: plan\.json; found: 4; allowed: 1 to 3; fix: plan again"):
-        parse_plan(to_json(replace(PLAN, schema_version=4)), "plan.json")
+    with pytest.raises(PlanError, match=r"another schema version; file: plan\.json; found: 5; allowed: 1 to 4; fix: plan again"):
+        parse_plan(to_json(replace(PLAN, schema_version=5)), "plan.json")
 
 
 def test_plans_of_the_first_schema_are_upgraded() -> None:
@@ -361,3 +361,28 @@ def test_only_landmarks_may_have_maps_coarser_than_the_patch() -> None:
         parse_plan(to_json(plan), "plan.json")
     alone = replace(plan, data=replace(plan.data, labels=LabelSet((), ())))
     assert parse_plan(to_json(alone), "plan.json") == alone
+
+
+@pytest.mark.parametrize(("loss", "combine"), [("spatial_ce", "gate"), ("mse", "product")])
+def test_a_branch_of_version_3_is_brought_up_to_date(loss: str, combine: str) -> None:
+    """It said what it was fed, and how its maps were combined whatever they mean; one-sided landmarks were not known."""
+    document = json.loads(to_json(POINTS)) | {"schema_version": 3}
+    del document["data"]["landmarks"]["one_sided"]
+    landmarks = document["configurations"]["2d"]["landmarks"]
+    landmarks["loss"] = loss
+    landmarks["scn"] |= {"input": "maps", "combine": "logit_sum"}
+    plan = parse_plan(json.dumps(document), "plan.json")
+    found = plan.configurations["2d"].landmarks
+    assert found is not None
+    assert found.scn is not None
+    assert (found.loss, found.scn.combine) == (loss, combine)
+    assert plan.data == POINTS.data
+    assert plan.configurations["3d_fullres"] == POINTS.configurations["3d_fullres"]
+
+
+def test_dsnt_has_no_branch() -> None:
+    flat = POINTS.configurations["2d"].landmarks
+    assert flat is not None
+    wrong = replace(POINTS.configurations["2d"], landmarks=replace(flat, loss="dsnt"))
+    with pytest.raises(PlanError, match=r"landmarks\.scn' cannot be used.*null with dsnt"):
+        parse_plan(to_json(replace(POINTS, configurations={**POINTS.configurations, "2d": wrong})), "plan.json")

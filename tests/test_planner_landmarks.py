@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from autoseg.landmark_facts import CasePoints, LandmarkFacts, PointFacts, measure_landmarks
 from autoseg.plan import ScnPlan
-from autoseg.planner import landmarks as module
 from autoseg.planner.landmarks import plan_context, plan_scn, scn_macs, shape_scn, target_sigma
 
 ONE = (1.0, 1.0, 1.0)
@@ -222,13 +221,6 @@ def test_a_volume_of_one_slice_has_three_axes_all_the_same() -> None:
     found = plan_scn(facts_of(cases), cases, (1, 128, 128), ONE, MACS)
     assert found.scn is not None
     assert found.scn.factor == (1, 8, 8)
-
-
-def test_the_branch_can_be_off_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WITH_SCN", False)
-    cases = seen()
-    found = plan_scn(facts_of(cases), cases, PATCH, ONE, MACS)
-    assert (found.scn, found.reason) == (None, "no spatial configuration branch: off for all datasets")
 
 
 @given(st.tuples(*[st.sampled_from((16, 24, 40, 64, 80, 100, 128, 192))] * 3), st.tuples(*[st.sampled_from((0.5, 1.0, 3.0))] * 3))

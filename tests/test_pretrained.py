@@ -18,7 +18,7 @@ from autoseg.labels import LabelSet
 from autoseg.landmarks import LandmarkSet
 from autoseg.model import fresh_network
 from autoseg.optimizers import TAKEN_RATE, make_optimizer
-from autoseg.plan import LandmarkPlan, Plan
+from autoseg.plan import LandmarkLossName, LandmarkPlan, Plan, ScnPlan
 from autoseg.pretrained import Pretrained, asked_weights, take_weights
 from autoseg.running import set_up
 from autoseg.runs import load_run
@@ -48,7 +48,7 @@ def test_what_fits_is_taken(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device
     ):
         network = fresh_network(plan, tiny.configuration, float32_cpu)
         before = {k: v.clone() for k, v in network.state_dict().items()}
-        transfer = take_weights(network, Pretrained(tiny_runs.runs[0], False), plan.data)
+        transfer = take_weights(network, Pretrained(tiny_runs.runs[0], False), plan.data, None)
         assert set(before) - set(transfer.taken) == missing
         assert transfer.n_tensors == len(before)
         for name, weight in network.state_dict().items():
@@ -67,14 +67,16 @@ def test_a_head_for_landmarks_is_taken_from_a_model_of_the_same_landmarks(
 ) -> None:
     """A model of label maps gives all but the head for landmarks; one of landmarks gives its head if they are the same."""
 
-    def joint(*names: str) -> Plan:
-        c = replace(tiny.configuration, landmarks=LandmarkPlan((3.0, 3.0, 3.0), "spatial_ce", None))
+    def joint(*names: str, loss: LandmarkLossName = "spatial_ce", scn: ScnPlan | None = None) -> Plan:
+        c = replace(tiny.configuration, landmarks=LandmarkPlan((3.0, 3.0, 3.0), loss, scn))
         data = replace(tiny.plan.data, landmarks=LandmarkSet(names))
         return replace(tiny.plan, data=data, configurations={"3d_fullres": c})
 
     def taken(run: Path, plan: Plan) -> set[str]:
         network = fresh_network(plan, plan.configuration(None)[1], float32_cpu)
-        return set(network.state_dict()) - set(take_weights(network, Pretrained(run, False), plan.data).taken)
+        return set(network.state_dict()) - set(
+            take_weights(network, Pretrained(run, False), plan.data, plan.configuration(None)[1].landmarks).taken
+        )
 
     head = {"point_head.local.weight", "point_head.local.bias"}
     assert taken(tiny_runs.runs[0], joint("a", "b")) == head
@@ -83,6 +85,14 @@ def test_a_head_for_landmarks_is_taken_from_a_model_of_the_same_landmarks(
     assert taken(tmp_path, joint("a", "b")) == set()
     assert taken(tmp_path, joint("a", "c")) == head
     assert taken(tmp_path, tiny.plan) == set()
+    assert taken(tmp_path, joint("a", "b", loss="mse")) == head  # as many numbers, which mean something else
+    branch = ScnPlan("convolutions", (2, 2, 2), 3, 1, 4, "gate")
+    body = {f"point_head.scn.body.{layer}.{part}" for layer in ("0.0", "1") for part in ("weight", "bias")}
+    assert taken(tmp_path, joint("a", "b", scn=branch)) == body
+    run = set_up(tiny.task(tmp_path / "branch", plan=joint("a", "b", scn=branch)), RunBudget(epochs=1), float32_cpu)
+    run.save()
+    assert taken(tmp_path / "branch", joint("a", "b", scn=branch)) == set()
+    assert taken(tmp_path / "branch", joint("a", "b", scn=replace(branch, combine="logit_sum"))) == body
 
 
 def test_what_is_taken_learns_at_a_lower_rate(tiny: Tiny, float32_cpu: Device) -> None:
@@ -158,6 +168,6 @@ def test_what_the_options_ask_for(tiny_runs: TinyRuns, tmp_path: Path) -> None:
 def test_weights_that_cannot_be_used(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     network = fresh_network(tiny.plan, tiny.configuration, float32_cpu)
     with pytest.raises(UsageError, match=r"--freeze leaves nothing to learn; .*; fix: leave out --freeze"):
-        take_weights(network, Pretrained(tiny_runs.runs[0], True), tiny.plan.data)
+        take_weights(network, Pretrained(tiny_runs.runs[0], True), tiny.plan.data, None)
     with pytest.raises(UsageError, match=r"nothing of this model fits the network; .*; found: weight, bias"):
-        take_weights(torch.nn.Conv3d(1, 1, 1), Pretrained(tiny_runs.runs[0], False), tiny.plan.data)
+        take_weights(torch.nn.Conv3d(1, 1, 1), Pretrained(tiny_runs.runs[0], False), tiny.plan.data, None)

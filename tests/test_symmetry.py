@@ -57,6 +57,12 @@ def test_a_pair_of_a_side_and_the_middle_is_none() -> None:
     assert "'nose' lies in the middle; 'mark' will not be learnt from mirrored cases" in str(odd[0])
 
 
+def test_two_in_the_middle_are_no_pair() -> None:
+    found, odd = check_sides(LandmarkSet(NAMES, (*PAIRS, ("nose", "chin"))), cases())
+    assert found == LandmarkSet(NAMES, PAIRS, ("mark",))
+    assert str(odd[0]).endswith("'nose' and 'chin' lie in the middle")
+
+
 def test_two_that_were_paired_crosswise_are_both_one_sided() -> None:
     wrong = (("a L", "b R"), PAIRS[2])
     names = (*NAMES, "d L", "d R", "e L", "e R")

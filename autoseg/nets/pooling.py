@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +61,7 @@ def refined(coarse: Tensor, factor: Sequence[int], size: Sequence[int]) -> Tenso
     """
     last = coarse.ndim - 1
     for axis in reversed(range(2, coarse.ndim)):
-        weights = _interpolation(coarse.shape[axis], factor[axis - 2], size[axis - 2]).to(coarse)
+        weights = _interpolation(coarse.shape[axis], factor[axis - 2], size[axis - 2], coarse)
         if axis == last:
             coarse = coarse @ weights.T
         else:
@@ -70,11 +69,10 @@ def refined(coarse: Tensor, factor: Sequence[int], size: Sequence[int]) -> Tenso
     return coarse
 
 
-@lru_cache(maxsize=32)
-def _interpolation(cells: int, factor: int, size: int) -> Tensor:
+def _interpolation(cells: int, factor: int, size: int, like: Tensor) -> Tensor:
     """(size, cells): what each cell counts for in each voxel."""
-    place = ((torch.arange(size) + 0.5) / factor - 0.5).clamp(0, cells - 1)
-    return (1 - (place.unsqueeze(1) - torch.arange(cells)).abs()).clamp(min=0)
+    place = ((torch.arange(size, device=like.device) + 0.5) / factor - 0.5).clamp(0, cells - 1)
+    return (1 - (place.unsqueeze(1) - torch.arange(cells, device=like.device)).abs()).clamp(min=0).to(like.dtype)
 
 
 def _over(values: Tensor, like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from autoseg.nets.pooling import pooled, refined, shares
 from autoseg.plan import LandmarkLossName, ScnPlan
 
 SLOPE = 0.1  # of the leaky ReLU (Payer et al. 2019)
-OPEN = 2.0  # logit of a new gate: it lets 0.88 through
+OPEN = 2.0  # logit of a new gate, which lets 0.88 through and can still learn to shut; a convention
 NARROW = 1e-3  # spread of the first weights of layers whose output is a map (the same, 3D)
 
 
@@ -47,11 +47,14 @@ class SpatialConfiguration(nn.Module):
             nn.init.zeros_(weight)
 
     def look_at(self, maps: Tensor) -> Tensor:
-        """Coarse views of (B, N, *size) maps: probabilities of cells where maps are logits, means where they are values."""
+        """Coarse views of (B, N, *size) maps: probabilities of cells where maps are logits, means where they are values.
+
+        Through the means the maps learn what the branch would like to see, as in the papers; through probabilities they do not.
+        """
         if self.loss == "mse":
             return pooled(maps, self.plan.factor)
         if self.loss == "cone_bce":
-            return pooled(maps.sigmoid(), self.plan.factor)
+            return torch.cat([pooled(one.sigmoid(), self.plan.factor) for one in maps.detach().split(1, dim=1)], dim=1)
         return shares(maps, self.plan.factor)
 
     def forward(self, coarse: Tensor) -> Tensor:
@@ -107,15 +110,14 @@ class _CoarseUNet(nn.Module):
         self.up = nn.ModuleList(_hidden(ndim, n, n, kernel) for _ in range(plan.layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        ndim, kept = x.ndim - 2, []
+        half, kept = (2,) * (x.ndim - 2), []
         for level, block in enumerate(self.down):
-            x = block(x if level == 0 else pooled(x, (2,) * ndim))
+            x = block(x if level == 0 else pooled(x, half))
             kept.append(x)
         for block in self.up:
             there = kept.pop()
             if x is not there:
-                mode = "bilinear" if ndim == 2 else "trilinear"
-                x = there + F.interpolate(x, there.shape[2:], mode=mode, align_corners=False)
+                x = there + refined(x, half, there.shape[2:])
             x = block(x)
         return x
 

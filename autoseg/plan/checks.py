@@ -120,5 +120,6 @@ def _validate_landmarks(c: Configuration, plan: Plan, where: str, source: str | 
         check(scn.layers >= 1, "landmarks.scn.layers", scn.layers, "1 or more")
         check(scn.features >= 1, "landmarks.scn.features", scn.features, "1 or more")
         values = c.landmarks.loss == "mse"
+        check(c.landmarks.loss != "dsnt", "landmarks.scn", "a branch", "null with dsnt, whose maps cannot say 'not here'")
         allowed = "product with the loss mse, gate or logit_sum with the others"
         check((scn.combine == "product") == values, "landmarks.scn.combine", scn.combine, allowed)

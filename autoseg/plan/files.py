@@ -93,4 +93,18 @@ def _from_version_2(document: dict[str, Any]) -> dict[str, Any]:
     return document | {"schema_version": 3}
 
 
-_UPGRADES = (_from_version_1, _from_version_2)  # from version 1, 2, …
+def _from_version_3(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 4 knows one-sided landmarks, and no longer says what a spatial configuration branch is fed.
+
+    Before, no network could be trained with such a branch, so that of how its maps are combined nothing has to be kept.
+    """
+    configurations = document.get("configurations")
+    for c in configurations.values() if isinstance(configurations, dict) else ():
+        landmarks = c.get("landmarks") if isinstance(c, dict) else None
+        if isinstance(landmarks, dict) and isinstance(scn := landmarks.get("scn"), dict):
+            scn.pop("input", None)
+            scn["combine"] = "product" if landmarks.get("loss") == "mse" else "gate"
+    return document | {"schema_version": 4}
+
+
+_UPGRADES = (_from_version_1, _from_version_2, _from_version_3)  # from version 1, 2, …

@@ -11,7 +11,7 @@ from autoseg.errors import UsageError, nearest
 from autoseg.labels import LabelSet
 from autoseg.landmarks import LandmarkSet
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 AUTO = "auto"
 LEAST_TIME_S = 20.0  # that a training can be given
 

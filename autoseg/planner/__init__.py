@@ -106,7 +106,7 @@ def _plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
             recipe=cast(Recipe, budget.recipe),
         ),
         why={"first": first_reason + few_cases(len(fingerprint.cases))}
-        | ({"data.landmarks.one_sided": "; ".join(map(str, decide.oddities))} if decide.oddities else {})
+        | ({"data.landmarks.pairs": "; ".join(map(str, decide.oddities))} if decide.oddities else {})
         | {f"data.channels[{i}].normalization": reason for i, (_, reason) in enumerate(channels)},
     )
 

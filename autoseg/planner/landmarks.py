@@ -23,7 +23,6 @@ SIGMA_VOXELS = 1.5
 MARGIN = 1.2  # of the patch over the spread of the landmarks: rotation and scaling in training need room
 MOST_CASES = 0.9  # share of the cases that must fit
 
-WITH_SCN = True  # False for no spatial configuration branch, whatever the rule says
 FEWEST = 3  # landmarks: one or two have no arrangement
 LEAST_SEEN = 0.5  # share of the pairs that a patch shows
 COMPACT = 3.0  # times the spread that a patch covers, from which the network sees the surroundings of all landmarks anyway
@@ -140,13 +139,6 @@ def plan_scn(
     return ScnChoice(scn, f"a spatial configuration branch: {reason}", reasons)
 
 
-def shape_scn(
-    facts: LandmarkFacts, patch: Triple, spacing: Sequence[float], network_macs: float, slice_axis: int | None = None
-) -> tuple[ScnPlan, dict[str, str]]:
-    """The branch that a network gets if it gets one, and the reasons for its fields; arguments as in `plan_scn`."""
-    return _shape(facts, patch, spacing, [axis for axis in range(3) if axis != slice_axis], network_macs)
-
-
 def scn_macs(scn: ScnPlan, n_landmarks: int, size: Sequence[int]) -> float:
     """Multiply-accumulates of a branch that is fed maps of `size`, one number an axis of the factor."""
     return float(sum(c.inputs * c.outputs * c.voxels * c.taps for c in scn_layers(scn, size, n_landmarks)))
@@ -155,8 +147,6 @@ def scn_macs(scn: ScnPlan, n_landmarks: int, size: Sequence[int]) -> float:
 def _why_not(facts: LandmarkFacts, cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> str:
     """The reason that rules a branch out, or nothing."""
     no, n = NO_SCN, len(facts.landmarks)
-    if not WITH_SCN:
-        return f"{no}off for all datasets"
     if n < FEWEST:
         return f"{no}{n} landmarks are fewer than {FEWEST} and make no arrangement"
     seen = covisibility(cases, patch_mm)
@@ -200,13 +190,14 @@ def _weigh(facts: LandmarkFacts, swapped: float | None) -> tuple[int, str]:
     return points, f"{points} points of {ENOUGH} needed: " + "; ".join(said)
 
 
-def _shape(
-    facts: LandmarkFacts, patch: Triple, spacing: Sequence[float], axes: Sequence[int], network_macs: float
+def shape_scn(
+    facts: LandmarkFacts, patch: Triple, spacing: Sequence[float], network_macs: float, slice_axis: int | None = None
 ) -> tuple[ScnPlan, dict[str, str]]:
-    """The branch for those axes of the patch, and the reasons for its fields.
+    """The branch that landmarks would have, whether the rule asks for one or not, and the reasons for its fields.
 
-    What takes too much work gets fewer features first, then maps that are twice as coarse.
+    What takes too much work gets fewer features first, then maps that are twice as coarse. For the arguments see `plan_scn`.
     """
+    axes = [axis for axis in range(3) if axis != slice_axis]
     ndim, n = len(axes), len(facts.landmarks)
     sizes, steps = [patch[axis] for axis in axes], [spacing[axis] for axis in axes]
     for widest, features in product((WIDEST[ndim], WIDEST[ndim] // 2), _halves(FEATURES[ndim], LEAST_FEATURES)):
