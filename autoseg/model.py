@@ -232,11 +232,15 @@ class Model:
             said = torch.stack([branch(seen) for branch in self._branches]).mean(0)
             return said if space.slice_axis is None else said.unsqueeze(thin)
 
+        axes = self.configuration.inference.mirror_axes if mirror else ()
+        said = []
         with torch.inference_mode():
-            seen = coarse.to(self.device.place) if space.slice_axis is None else coarse.to(self.device.place).unsqueeze(thin)
-            axes = self.configuration.inference.mirror_axes if mirror else ()
-            said = mirrored_mean(seen, ask, axes, partners, lambda batch: batch[:, partners]).cpu()
-        return said if space.slice_axis is None else said.squeeze(thin)
+            for part in coarse.split(self.configuration.patch.batch_size):  # of slices there may be hundreds
+                seen = part.to(self.device.place)
+                seen = seen if space.slice_axis is None else seen.unsqueeze(thin)
+                said.append(mirrored_mean(seen, ask, axes, partners, lambda batch: batch[:, partners]).cpu())
+        whole = torch.cat(said)
+        return whole if space.slice_axis is None else whole.squeeze(thin)
 
     def _peaks(self, maps: Tensor, shape: Sequence[int]) -> Peaks:
         """Where maps peak, in voxels of a prepared case of `shape`.
