@@ -38,15 +38,15 @@ def close(close_mm: float | None) -> LandmarkFacts:
     return LandmarkFacts(1, 0, 0, (0, 0, 0), 0, close_mm, None, None, ())
 
 
-def test_targets_are_a_voxel_and_a_half() -> None:
+def test_targets_are_a_voxel_wide() -> None:
     found = target_sigma(close(3.6), (3.0, 0.7, 0.7))
-    assert found.sigma_mm == pytest.approx((4.5, 1.05, 1.05))
+    assert found.sigma_mm == pytest.approx((3, 0.7, 0.7))
     assert found.reason == (
-        "1.5 voxels of (3, 0.7, 0.7) mm: narrow for precision, wide enough to be seen on the grid; one landmark in ten is less "
+        "a voxel of (3, 0.7, 0.7) mm: narrow for precision, wide enough to be read between voxels; one landmark in ten is less "
         "than 3.6 mm from the next, which has a map of its own"
     )
-    assert target_sigma(close(None), (0.1, 0.1)).sigma_mm == pytest.approx((0.15, 0.15))
-    assert target_sigma(close(None), (0.1, 0.1)).reason.endswith("to be seen on the grid")
+    assert target_sigma(close(None), (0.1, 0.1)).sigma_mm == pytest.approx((0.1, 0.1))
+    assert target_sigma(close(None), (0.1, 0.1)).reason.endswith("to be read between voxels")
 
 
 def test_one_stage_where_a_patch_shows_all() -> None:

@@ -86,8 +86,8 @@ def test_landmarks_alone_by_hand() -> None:
     assert "of its own" not in c.why["patch.patch_size"]
     assert c.why["patch.patch_size"].endswith("in 100 % of the cases: one stage is enough")
     assert c.landmarks is not None
-    assert (c.landmarks.sigma_mm, c.landmarks.loss) == ((3.0, 3.0, 3.0), "spatial_ce")
-    assert "1.5 voxels of (2, 2, 2) mm" in c.why["landmarks.sigma_mm"]
+    assert (c.landmarks.sigma_mm, c.landmarks.loss) == ((2.0, 2.0, 2.0), "spatial_ce")
+    assert "a voxel of (2, 2, 2) mm" in c.why["landmarks.sigma_mm"]
     assert c.landmarks.scn == ScnPlan("convolutions", (4, 4, 4), 3, 3, 64, "gate")  # maps of 40 x 48 x 48
     assert c.training.mirror_axes == c.inference.mirror_axes == (2,)
     assert (c.training.batch_dice, c.postprocess, c.patch.sampling, c.patch.foreground_fraction) == (False, (), "cases", 0.5)
@@ -120,14 +120,14 @@ def test_full_maps_if_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> Non
     sample_module._cost_of.cache_clear()
     assert c.network.strides[0] == (1, 1, 1)
     assert c.landmarks is not None
-    assert c.landmarks.sigma_mm == (1.5, 1.5, 1.5)
+    assert c.landmarks.sigma_mm == (1.0, 1.0, 1.0)
 
 
 def test_thick_slices_are_not_halved_first() -> None:
     c = only(make_plan(fingerprint((24, 128, 128), spacing=(4.0, 1.0, 1.0)), GPU))
     assert c.network.strides[0] == (1, 2, 2)
     assert c.landmarks is not None
-    assert c.landmarks.sigma_mm == (6.0, 3.0, 3.0)
+    assert c.landmarks.sigma_mm == (4.0, 2.0, 2.0)
 
 
 def test_pictures() -> None:
@@ -201,7 +201,7 @@ def test_label_maps_and_landmarks() -> None:
     assert c.network.strides[0] == (1, 1, 1)
     assert c.network.deep_supervision
     assert c.landmarks is not None
-    assert c.landmarks.sigma_mm == (1.5, 1.5, 1.5)
+    assert c.landmarks.sigma_mm == (1.0, 1.0, 1.0)
     assert c.footprint is not None
     assert c.footprint.training_gb == pytest.approx(plan_memory(plan, "3d_fullres", "bfloat16", "cuda").total / 1e9, abs=0.01)
     assert "2 classes and 12 landmarks" in c.why["footprint.prediction_ram_gb"]

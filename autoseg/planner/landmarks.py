@@ -18,7 +18,8 @@ from autoseg.planner.wording import billions, number, numbers, percent, size
 LOSS: LandmarkLossName = "spatial_ce"
 LOSS_REASON = "cross entropy over all voxels and 'not here': one peak a landmark, and the probability that it is there"
 NO_SCN = "no spatial configuration branch: "
-SIGMA_VOXELS = 1.5
+SIGMA_VOXELS = 1.0
+"""Of the maps. On the mouse skulls (maps of 0.42 mm, 300 steps, one seed) the error is 0.30 mm with 1 voxel, 0.35 mm with 1.5."""
 
 MARGIN = 1.2  # of the patch over the spread of the landmarks: rotation and scaling in training need room
 MOST_CASES = 0.9  # share of the cases that must fit
@@ -76,12 +77,12 @@ class ScnChoice:
 
 
 def target_sigma(facts: LandmarkFacts, spacing: Sequence[float]) -> TargetSigma:
-    """1.5 voxels along each axis. Each landmark has a map of its own, so that targets of neighbours may overlap.
+    """One voxel along each axis. Each landmark has a map of its own, so that targets of neighbours may overlap.
 
     Args:
         spacing: mm, of the maps that the network makes.
     """
-    reason = f"{number(SIGMA_VOXELS)} voxels of {numbers(spacing)} mm: narrow for precision, wide enough to be seen on the grid"
+    reason = f"a voxel of {numbers(spacing)} mm: narrow for precision, wide enough to be read between voxels"
     if facts.close_mm is not None:
         reason += f"; one landmark in ten is less than {number(facts.close_mm)} mm from the next, which has a map of its own"
     return TargetSigma(tuple(SIGMA_VOXELS * s for s in spacing), reason)
