@@ -1,10 +1,12 @@
-"""What this machine has, found out without torch, which takes seconds to import."""
+"""What this machine has and what a process takes of it, found out without torch, which takes seconds to import."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,16 @@ def find_gpu() -> Gpu | None:
         if memory.strip().replace(".", "").isdecimal():
             found.append(Gpu(name.strip(), round(float(memory) / 1024, 1)))
     return min(found, key=lambda gpu: gpu.memory_gb, default=None)
+
+
+def peak_ram_gb() -> float | None:
+    """Largest resident size of this process so far; None where the operating system does not tell (Windows)."""
+    if sys.platform == "win32":
+        return None
+    if sys.platform == "linux":  # where the figure of `resource` begins with what the process was that started this one
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 from autoseg.checkpoint import save_weights
@@ -64,13 +63,3 @@ def scores_text(task: TrainTask, dice: float | None, mre: float | None) -> str:
     if task.plan.data.landmarks.names:
         parts.append(f"MRE {'--' if mre is None else f'{mre:.3g} {task.unit}'}")
     return "  ".join(parts)
-
-
-def peak_ram_gb() -> float | None:
-    """Largest resident size of this process so far; None where the operating system does not tell (Windows)."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

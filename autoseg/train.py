@@ -16,13 +16,14 @@ from autoseg.files import write_text
 from autoseg.history import Epoch, epochs_without_gain
 from autoseg.interim import LAST_SECONDS, NO_SCORES, expected_validation, interim_score
 from autoseg.landmarks import State
+from autoseg.machine import peak_ram_gb
 from autoseg.parallel import decided, decided_score, is_first, rank, size, wait, yes
 from autoseg.plan import load_plan
 from autoseg.pretrained import Pretrained
 from autoseg.progress import duration, log
 from autoseg.records import to_json
 from autoseg.repeatable import repeatable
-from autoseg.reporting import peak_ram_gb, report_epoch, scores_text
+from autoseg.reporting import report_epoch, scores_text
 from autoseg.rescue import NotFinite, to_last_save
 from autoseg.room import check_room
 from autoseg.running import Running, plan_changes, set_up

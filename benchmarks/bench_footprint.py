@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from autoseg.footprint import (
     preparing_memory,
     training_memory,
 )
+from autoseg.machine import peak_ram_gb
 from autoseg.plan import Compute, NetworkPlan
 from autoseg.throughput import CORE_AVX512, CORE_BF16, cpu_throughput
 
@@ -114,7 +114,7 @@ def measure_training(name: str, compute: Compute) -> dict[str, float]:
         )
         train(task, RunBudget(epochs=3), Device(torch.device("cpu"), getattr(torch, compute)))
         rows = load_state(task.run / "last.safetensors").history
-    return {"gb": peak_gb(), "seconds": min(row.step_seconds * (1 - row.data_wait) for row in rows)}
+    return {"gb": peak_ram_gb(), "seconds": min(row.step_seconds * (1 - row.data_wait) for row in rows)}
 
 
 def made_up_plan(what: Training) -> Any:
@@ -191,7 +191,7 @@ def measure_preparing(dataset: Path, root: Path, factor: float) -> dict[str, Any
     shape, channels = prepared.image.shape[1:], len(prepared.image)
     estimate = preparing_memory(prod(image.grid.shape), prod(shape), channels, has_label=True, workers=1)
     expected = prepared_bytes(1, shape, channels, plan.data.labels.n_classes - 1)
-    return {"gb": peak_gb(), "estimate": estimate / 1e9, "mb": disk / 1e6, "estimate_mb": expected / 1e6, "shape": shape}
+    return {"gb": peak_ram_gb(), "estimate": estimate / 1e9, "mb": disk / 1e6, "estimate_mb": expected / 1e6, "shape": shape}
 
 
 def measure_predicting(dataset: Path, root: Path, compute: Compute) -> dict[str, Any]:
@@ -215,16 +215,11 @@ def measure_predicting(dataset: Path, root: Path, compute: Compute) -> dict[str,
     model = Model((fresh_network(plan, c, device).eval(),), plan, c, device)
     with tempfile.TemporaryDirectory() as folder:
         predict(model, (), about.cases[:2], Path(folder), [], mirror=False)
-    peak = peak_gb()
+    peak = peak_ram_gb()
     image = read_image(about.cases[0].images, tuple(channel.name for channel in plan.data.channels))
     target = prepare(image, None, plan.data, c.space).image.shape[1:]
     about_network = (c.network, c.patch.patch_size, c.patch.batch_size, len(image.data), plan.data.labels.n_classes, compute)
     return {"gb": peak, "estimate": predicting_memory(*about_network, prod(image.grid.shape), prod(target)) / 1e9}
-
-
-def peak_gb() -> float:
-    """Of this process so far; Linux counts kB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def alone(*arguments: object) -> dict[str, Any]:

@@ -29,6 +29,9 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
+LEVEL = logging.getLogger("autoseg").level
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
     """The path of a file or folder below $AUTOSEG_DATA (else ../shared/data beside the checkout); skips where absent."""
@@ -179,6 +182,6 @@ def shrink_plan(plan: Plan) -> Plan:
 def _level_of_the_log() -> Iterator[None]:
     """A command that was told to be quiet, or to speak, must not do so to later tests."""
     log = logging.getLogger("autoseg")
-    before = log.level
+    log.setLevel(LEVEL)  # what is shared by several tests may have been told so before this one began
     yield
-    log.setLevel(before)
+    log.setLevel(LEVEL)
