@@ -43,6 +43,11 @@ class CasePoints:
         return np.array(self.spacing) * self.shape
 
     @property
+    def places(self) -> np.ndarray:
+        """(N, 3) mm: a row for each landmark, NaN unless present."""
+        return np.array([(np.nan,) * 3 if p is None else p for p in self.points]).reshape(-1, 3)
+
+    @property
     def present(self) -> np.ndarray:
         """(n, 3) mm: the points that are known, in order."""
         return np.array([p for p in self.points if p is not None]).reshape(-1, 3)
@@ -136,8 +141,7 @@ def measure_landmarks(names: Sequence[str], cases: Sequence[CasePoints]) -> Land
             raise LabelError("a case has other landmarks", case=case.name, found=len(case.state), allowed=len(names))
     state = np.array([case.state for case in cases], dtype=np.int64).reshape(len(cases), len(names))
     present = state == State.PRESENT
-    points = np.array([[(np.nan,) * 3 if p is None else p for p in case.points] for case in cases])
-    points = points.reshape(len(cases), len(names), 3)
+    points = np.array([case.places for case in cases]).reshape(len(cases), len(names), 3)
     deep = np.array([case.shape for case in cases]).reshape(-1, 3).max(0, initial=0) > 1
     sd, left = sd_from_image(points[..., deep], present), sd_from_others(points[..., deep], present)
     neighbours = _neighbours(points)

@@ -125,7 +125,9 @@ class Model:
         if not groups:
             return Raw(self.logits(image, mirror, previous), None)
         volume = self._volume(image, mirror, previous, n_classes > 0, groups[0])
-        logits = volume[:n_classes].clone().numpy() if n_classes else None  # no view: the maps behind it will be let go
+        logits = volume[:n_classes].numpy() if n_classes else None
+        if logits is not None and len(groups) > 1:
+            logits = logits.copy()  # no view: the maps behind it will be let go
         held = groups[0], volume[n_classes:]
         del volume
 
@@ -137,17 +139,17 @@ class Model:
             return held[1]
 
         spatial = None
-        if self._branches:  # wants to have seen all landmarks before it says where one should be
-            coarse = [self._branches[0].look_at(self._as_batch(maps_of(group))) for group in groups]
+        branch = next(iter(self._branches), None)
+        if branch is not None:  # wants to have seen all landmarks before it says where one should be
+            coarse = [branch.look_at(self._as_batch(maps_of(group))) for group in groups]
             spatial = self._spatial(torch.cat(coarse, dim=1)[:, _order(groups)], mirror)
             groups = groups[::-1]  # beginning with the one whose maps are still there
         found = []
         for group in groups:
             maps = self._as_batch(maps_of(group))
-            if spatial is not None:
-                for i, landmark in enumerate(group):
-                    one = slice(i, i + 1), slice(landmark, landmark + 1)
-                    maps[:, one[0]] = self._branches[0].combine(maps[:, one[0]], spatial[:, one[1]])
+            if branch is not None and spatial is not None:
+                for i, landmark in enumerate(group):  # one at a time: together they would take twice the memory
+                    maps[:, [i]] = branch.combine(maps[:, [i]], spatial[:, [landmark]])
             found.append(self._peaks(maps, shape))
             del maps
         points, presence, confidence = (

@@ -51,8 +51,7 @@ def check_sides(landmarks: LandmarkSet, cases: Sequence[CasePoints]) -> tuple[La
     """
     if len(landmarks.pairs) < FEWEST:
         return landmarks, ()
-    points = np.array([[(np.nan,) * 3 if p is None else p for p in case.points] for case in cases])
-    points = points.reshape(len(cases), len(landmarks), 3)
+    points = np.array([case.places for case in cases]).reshape(len(cases), len(landmarks), 3)
     partner, alone = np.array(landmarks.mirrored, dtype=np.int64), np.arange(len(landmarks))
     images = np.array([_mirror_image(case, landmarks) for case in points]).reshape(points.shape)
     off, off_itself = (_medians(np.linalg.norm(images - points[:, other], axis=-1)) for other in (partner, alone))

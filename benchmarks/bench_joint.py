@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from joint_dataset import make_joint_dataset
+from learning import machine
 
 from autoseg.bootstrap import interval, resample_weights
 from autoseg.dataset import Dataset, output_path
@@ -110,7 +109,7 @@ def split(side: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def baseline_mre(side: Side) -> float:
     """Mean error, mm, of each landmark's mean place in the training cases, over the validation cases and then the landmarks."""
     facts = load_fingerprint(side.workspace.about(side.dataset.name) / "fingerprint.json").cases
-    points = {case.name: [(np.nan,) * 3 if p is None else p for p in case.landmarks.points] for case in facts}
+    points = {case.name: case.landmarks.places for case in facts}
     learnt, judged = (np.array([points[name] for name in names]) for names in split(side))
     return float(np.nanmean(np.linalg.norm(judged - np.nanmean(learnt, 0), axis=2), 0).mean())
 
@@ -124,8 +123,8 @@ def table(source: Path, steps: int, joint: Side, runs: list[Trained]) -> str:
     lines = [
         "# Label maps and landmarks in one training",
         "",
-        f"`python benchmarks/bench_joint.py {source.name} --steps {steps} --seeds {len(seeds)}` on {platform.machine()}, "
-        f"{len(os.sched_getaffinity(0))} cores; autoseg {version('autoseg')}, torch {version('torch')}.",
+        f"`python benchmarks/bench_joint.py {source.name} --steps {steps} --seeds {len(seeds)}` on "
+        f"{machine('autoseg', 'torch')}.",
         f"{n_learnt} cases to learn from, {n_judged} to be judged by. Patch {'×'.join(map(str, c.patch.patch_size))}, batch "
         f"{c.patch.batch_size}, features {', '.join(map(str, c.network.features))}; {len(joint.dataset.landmarks)} landmarks, "
         f"whose mean place is {baseline:.2f} mm off.",

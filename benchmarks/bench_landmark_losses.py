@@ -52,9 +52,7 @@ HIGHEST = ", highest voxel"
 def mean_places(study: Study) -> dict[str, Landmarks]:
     """Of every validation case: where the training cases have their landmarks, mm from the centre along the canonical axes."""
     names = {case.name for case in study.order}
-    cases = [case.landmarks for case in study.planned.fingerprint.cases if case.name in names]
-    points = np.array([[(np.nan,) * 3 if p is None else p for p in case.points] for case in cases])
-    mean = np.nanmean(points, axis=0)
+    mean = np.nanmean([case.landmarks.places for case in study.planned.fingerprint.cases if case.name in names], axis=0)
     found = {}
     for j in study.judged:
         grid = j.grid.reoriented(j.grid.canonical_axes())

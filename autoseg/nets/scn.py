@@ -78,9 +78,7 @@ def _body(plan: ScnPlan, n_landmarks: int) -> tuple[nn.Module, nn.Module]:
     out = _wide(ndim, plan.features, n, plan.kernel)
     if plan.form == "unet":
         return nn.Sequential(_CoarseUNet(ndim, n, plan), out), out
-    hidden: list[nn.Module] = []
-    for layer in range(plan.layers):
-        hidden += [_hidden(ndim, plan.features if layer else n, plan.features, plan.kernel)]
+    hidden = [_hidden(ndim, plan.features if layer else n, plan.features, plan.kernel) for layer in range(plan.layers)]
     return nn.Sequential(*hidden, out), out
 
 
