@@ -26,7 +26,9 @@ from typing import Any
 import numpy as np
 
 from autoseg.footprint import (
+    NO_MAPS,
     STEP_PASSES,
+    LandmarkMaps,
     multiply_accumulates,
     predicting_memory,
     prepared_bytes,
@@ -34,42 +36,51 @@ from autoseg.footprint import (
     training_memory,
 )
 from autoseg.machine import peak_ram_gb
-from autoseg.plan import Compute, NetworkPlan
+from autoseg.plan import Compute, NetworkPlan, ScnPlan
 from autoseg.throughput import CORE_AVX512, CORE_BF16, cpu_throughput
 
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained."""
+    """What is trained; one class is no label map."""
 
     network: NetworkPlan
     patch: tuple[int, ...]
     batch: int
     channels: int
     classes: int
+    maps: LandmarkMaps = NO_MAPS
 
     def gigabytes(self, compute: Compute) -> float:
-        return training_memory(self.network, self.patch, self.batch, self.channels, self.classes, compute, "cpu").total / 1e9
+        about = (self.network, self.patch, self.batch, self.channels, self.classes)
+        return training_memory(*about, compute, "cpu", landmarks=self.maps).total / 1e9
 
     @property
     def gmacs(self) -> float:
-        return STEP_PASSES * self.batch * multiply_accumulates(self.network, self.patch, self.channels, self.classes) / 1e9
+        about = (self.network, self.patch, self.channels, self.classes, self.maps)
+        return STEP_PASSES * self.batch * multiply_accumulates(*about) / 1e9
 
 
-def unet(kind: str, ndim: int, base: int, stages: int, most: int, decoder: int) -> NetworkPlan:
-    """As the planner makes them: 'plain' or 'residual', features doubled up to `most`, all axes halved."""
+def unet(kind: str, ndim: int, base: int, stages: int, most: int, decoder: int, points: bool = False) -> NetworkPlan:
+    """As the planner makes them: 'plain' or 'residual', features doubled up to `most`, all axes halved.
+
+    Args:
+        points: for landmarks only, so that the first stage is halved too.
+    """
     residual = kind == "residual"
     return NetworkPlan(
         kind=f"{kind}_unet",
         features=tuple(min(base * 2**i, most) for i in range(stages)),
-        strides=((1,) * ndim, *((2,) * ndim,) * (stages - 1)),
+        strides=((1 + points,) * ndim, *((2,) * ndim,) * (stages - 1)),
         kernel_sizes=((3,) * ndim,) * stages,
         encoder_blocks=(1, 3, 4, 6, 6, 6)[:stages] if residual else (2,) * stages,
         decoder_blocks=(decoder,) * (stages - 1),
-        deep_supervision=True,
+        deep_supervision=not points,
     )
 
 
+SKULL = (unet("plain", 3, 16, 4, 160, 1, points=True), (80, 144, 96), 2, 1, 1)
+BRANCH = ScnPlan("convolutions", (4, 4, 4), 5, 3, 32, "gate")
 TRAININGS = {
     "small": Training(unet("plain", 3, 16, 3, 160, 1), (36, 52, 36), 4, 1, 3),
     "wide": Training(unet("plain", 3, 32, 4, 320, 2), (40, 56, 40), 9, 1, 3),
@@ -82,6 +93,11 @@ TRAININGS = {
     "many classes": Training(unet("plain", 3, 16, 4, 160, 1), (64, 64, 64), 2, 1, 40),
     "more classes": Training(unet("plain", 3, 16, 4, 160, 1), (64, 64, 64), 2, 1, 120),
     "four channels": Training(unet("plain", 3, 16, 4, 160, 1), (64, 96, 96), 2, 4, 4),
+    "45 landmarks": Training(*SKULL, LandmarkMaps(45)),
+    "45 landmarks, branch": Training(*SKULL, LandmarkMaps(45, BRANCH)),
+    "300 landmarks": Training(*SKULL, LandmarkMaps(300)),
+    "landmarks, flat": Training(unet("plain", 2, 32, 7, 512, 2, points=True), (768, 640), 4, 1, 1, LandmarkMaps(19)),
+    "joint": Training(unet("plain", 3, 32, 4, 320, 1), (40, 56, 40), 4, 1, 3, LandmarkMaps(6)),
 }
 CASES = (("brats2013", 1.0), ("brats2013", 0.7), ("brats2013", 1.6), ("mouse_brain", 1.0), ("Task04_Hippocampus", 1.0))
 
@@ -99,8 +115,9 @@ def measure_training(name: str, compute: Compute) -> dict[str, float]:
     from autoseg.train import train
 
     with tempfile.TemporaryDirectory() as folder:
-        plan = made_up_plan(TRAININGS[name])
-        write_made_up_case(TRAININGS[name], Path(folder))
+        what = TRAININGS[name]
+        plan = made_up_plan(what)
+        write_made_up_case(what, Path(folder))
         task = TrainTask(
             dataset="made_up",
             plan=plan,
@@ -120,7 +137,7 @@ def measure_training(name: str, compute: Compute) -> dict[str, float]:
 def made_up_plan(what: Training) -> Any:
     from autoseg import plan as p
     from autoseg.labels import LabelSet
-    from autoseg.landmarks import NO_LANDMARKS
+    from autoseg.landmarks import LandmarkSet
 
     structures = tuple(range(1, what.classes))
     ndim = len(what.patch)
@@ -129,7 +146,7 @@ def made_up_plan(what: Training) -> Any:
         space=p.SpacePlan("LPS", (1.0,) * ndim, 0 if ndim == 2 else None, "none", 3, 1),
         patch=p.PatchPlan(what.patch, what.batch, 1 / 3),
         network=what.network,
-        landmarks=None,
+        landmarks=p.LandmarkPlan((1.0,) * ndim, "spatial_ce", what.maps.scn) if what.maps.n else None,
         training=p.TrainingPlan(3, 1, None, "adamw", 1e-3, 1e-2, "cosine", 0.0, 0.99, "default", ()),
         inference=p.InferencePlan(0.5, ()),
         postprocess=(),
@@ -137,24 +154,29 @@ def made_up_plan(what: Training) -> Any:
         why={},
     )
     channels = tuple(p.ChannelPlan(f"channel {i}", "zscore", 0.0, 1.0, 0.0, 1.0) for i in range(what.channels))
-    data = p.DataPlan(channels, LabelSet(tuple(f"structure {i}" for i in structures), structures), NO_LANDMARKS)
+    labels = LabelSet(tuple(f"structure {i}" for i in structures), structures)
+    data = p.DataPlan(channels, labels, LandmarkSet(tuple(f"landmark {i}" for i in range(what.maps.n))))
     origin = p.Origin("made up", 8.0, "cpu", "0", "plain", None, None, "adamw_cosine")
     configurations = {"made_up": configuration}
     return p.Plan(p.SCHEMA_VERSION, "made_up", "segmentation", data, "made_up", configurations, origin, {})
 
 
 def write_made_up_case(what: Training, folder: Path) -> None:
-    """Noise, and all classes as slices across x."""
+    """Noise, all classes as slices across x, and landmarks anywhere."""
     from autoseg.geometry import AxisMap, Box, Grid
+    from autoseg.landmarks import State
     from autoseg.placement import Placement, Prepared
     from autoseg.store import write_case
 
     shape = (1,) * (3 - len(what.patch)) + tuple(n * 5 // 4 for n in what.patch)
-    image = np.random.default_rng(0).standard_normal((what.channels, *shape), dtype=np.float32).astype(np.float16)
-    label = np.broadcast_to(np.arange(shape[2]) % what.classes, shape).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((what.channels, *shape), dtype=np.float32).astype(np.float16)
+    label = np.broadcast_to(np.arange(shape[2]) % what.classes, shape).astype(np.uint8) if what.classes > 1 else None
+    points = rng.uniform(0, np.array(shape) - 1, (what.maps.n, 3))
     grid = Grid.from_spacing(shape, (1.0, 1.0, 1.0))
     placement = Placement(grid, AxisMap((0, 1, 2), (False,) * 3), Box((0, 0, 0), shape), grid)
-    write_case(folder, "case", Prepared(image, label, placement), "made up")
+    state = np.full(what.maps.n, State.PRESENT)
+    write_case(folder, "case", Prepared(image, label, placement, points, state), "made up")
 
 
 def make_plan(dataset: Path, root: Path) -> None:
@@ -243,14 +265,14 @@ def one(what: str, *arguments: str) -> dict[str, Any]:
 
 def training_lines() -> list[str]:
     lines = [
-        "| plan | network | patch, batch, channels, classes | type | estimated GB | measured GB | ratio | 10⁹ MAC a step | "
-        "estimated s | measured s | ratio |",
+        "| plan | network | patch, batch, channels, classes, landmarks | type | estimated GB | measured GB | ratio "
+        "| 10⁹ MAC a step | estimated s | measured s | ratio |",
         "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     cores = round(cpu_throughput() / cpu_throughput(1))
     for name, what in TRAININGS.items():
         network = f"{what.network.kind} {what.network.features[0]}…{what.network.features[-1]}"
-        size = f"{'×'.join(map(str, what.patch))}, {what.batch}, {what.channels}, {what.classes}"
+        size = f"{'×'.join(map(str, what.patch))}, {what.batch}, {what.channels}, {what.classes}, {what.maps.n}"
         for compute, core in (("bfloat16", CORE_BF16), ("float32", CORE_AVX512)):
             found = alone("training", name, compute)
             gb, seconds = what.gigabytes(compute), what.gmacs / (core * cores)  # type: ignore[arg-type]

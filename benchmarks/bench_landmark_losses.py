@@ -1,7 +1,7 @@
 """The losses of landmark maps beside each other: same plan, same cases, same length of training.
 
-    python benchmarks/bench_landmark_losses.py DATASET... (--steps N | --time 3m) [--seeds 2] [--threads 1]
-        [--out benchmarks/results/landmark_losses.md]
+    python benchmarks/bench_landmark_losses.py DATASET... (--steps N | --time 3m) [--losses spatial_ce cone_bce] [--seeds 2]
+        [--threads 1] [--out benchmarks/results/landmark_losses.md]
 
 Fold 0, all of its training cases, no spatial configuration branch. The maps of each loss are read as autoseg does, a Gaussian
 fitted around the highest voxel; nnLandmark, whose loss `cone_bce` is, takes the highest voxel itself, so that network is read
@@ -12,6 +12,7 @@ the image's centre.
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -83,7 +84,10 @@ def train_loss(study: Study, loss: LandmarkLossName, cells: list[Cell], run: Pat
 
 
 def main() -> None:
-    options = options_of(__doc__)
+    def more(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
+
+    options = options_of(__doc__, more)
     lines = [f"| dataset | loss | {HEAD} |", f"| --- | --- |{DASHES}"]
     for data in options.folders:
         with tempfile.TemporaryDirectory() as folder:
@@ -91,12 +95,13 @@ def main() -> None:
             guess = cell_of(study, MEAN_PLACE, study.chosen, len(study.order), 0)
             outcomes = [evaluate_cell(study, guess, mean_places(study))]
             for seed in range(options.seeds):
-                for loss in LOSSES:
+                for loss in options.losses:
                     cells = cells_for(study, loss, seed)
                     outcomes += fill(options.ledger, cells, partial(train_loss, study, loss, cells))
         for arm in dict.fromkeys(o.cell.arm for o in outcomes):
             lines.append(f"| {study.dataset} | {arm} | {cells_of([o for o in outcomes if o.cell.arm == arm])} |")
-    write_table("bench_landmark_losses.py", "Losses of landmark maps", options, "", lines)
+    typed = f" --losses {' '.join(options.losses)}"
+    write_table("bench_landmark_losses.py", "Losses of landmark maps", options, typed, lines)
 
 
 if __name__ == "__main__":

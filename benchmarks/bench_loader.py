@@ -5,7 +5,8 @@
 For each dataset, prepared as planned for a CPU: how many training batches (patches read, deformed, their intensities changed)
 come out while nothing else is done. Threads are autoseg's own loader. Processes make the same batches with the same code, started
 with spawn, and hand them over in shared memory (torch's DataLoader); batchgenerators' MultiThreadedAugmenter, which forks, is
-there for reference. The time to start is not counted. Kinds take turns; a figure is the median of three rounds.
+there for reference. The time to start is not counted. Kinds take turns, each in a process of its own, since a fork copies no
+threads that were started before; a figure is the median of three rounds.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 import torch
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from learning import machine, plan_and_prepare
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from autoseg.planning import Wish
 from autoseg.sampling import Loader, PatchSampler
@@ -41,17 +46,20 @@ KINDS = (
 
 
 @dataclass
-class Steps(Dataset):
-    """The batches of a sampler as torch's DataLoader wants them."""
+class Steps(IterableDataset):
+    """Batches as torch's DataLoader wants them, until told to stop: a worker that is ended while it sends, aborts."""
 
     sampler: PatchSampler
+    stop: Event
 
-    def __len__(self) -> int:
-        return 1_000_000
-
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        batch = self.sampler.batch(step)
-        return batch.image, batch.label
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        worker = get_worker_info()
+        assert worker is not None
+        for step in count(worker.id, worker.num_workers):
+            if self.stop.is_set():
+                return
+            batch = self.sampler.batch(step)
+            yield batch.image, batch.label
 
 
 @dataclass
@@ -82,24 +90,28 @@ def sampler_of(data: Path, root: Path) -> PatchSampler:
 
 
 def rate(kind: str, sampler: PatchSampler, seconds: float) -> float:
-    """Batches a second."""
-    count = int(kind.split(", ")[-1].split()[0].replace("no", "0"))
+    """Batches a second, one thread of torch's in each process."""
+    torch.set_num_threads(1)
+    n = int(kind.split(", ")[-1].split()[0].replace("no", "0"))
     if "thread" in kind:
-        with Loader(sampler, 0, count) as loader:
+        with Loader(sampler, 0, n) as loader:
             return _rate(loader.next, seconds)
     if kind.startswith("batchgenerators"):
-        augmenter = MultiThreadedAugmenter(Endless(sampler), None, count, 2)
+        augmenter = MultiThreadedAugmenter(Endless(sampler), None, n, 2)
         try:
             return _rate(augmenter.__next__, seconds)
         finally:
             augmenter._finish()
-    batches: Any = iter(
-        DataLoader(Steps(sampler), batch_size=None, num_workers=count, multiprocessing_context="spawn", prefetch_factor=4)
+    spawn = get_context("spawn")
+    stop = spawn.Event()
+    batches = iter(
+        DataLoader(Steps(sampler, stop), batch_size=None, num_workers=n, multiprocessing_context=spawn, prefetch_factor=4)
     )
-    try:
-        return _rate(batches.__next__, seconds)
-    finally:
-        batches._shutdown_workers()
+    found = _rate(batches.__next__, seconds)
+    stop.set()
+    for _ in batches:
+        pass
+    return found
 
 
 def _rate(following: Callable[[], object], seconds: float) -> float:
@@ -118,7 +130,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     lines = ["| dataset | patches | " + " | ".join(KINDS) + " |", "| --- | --- |" + " ---: |" * len(KINDS)]
     with tempfile.TemporaryDirectory() as folder:
         for data in options.datasets:
@@ -127,7 +138,8 @@ def main() -> None:
             rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
             for _ in range(ROUNDS):
                 for kind in KINDS:
-                    rates[kind].append(rate(kind, sampler, options.seconds))
+                    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+                        rates[kind].append(alone.submit(rate, kind, sampler, options.seconds).result())
             what = f"{patch.batch_size} of {'×'.join(map(str, patch.patch_size))}"
             lines.append(f"| {data.name} | {what} | " + " | ".join(f"{statistics.median(r):.1f}" for r in rates.values()) + " |")
             print(lines[-1], flush=True)

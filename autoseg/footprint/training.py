@@ -34,6 +34,7 @@ LANDMARK_COPIES = 2  # of the maps of all landmarks, in the compute type: logits
 AT_ONCE = 2**22  # elements that the landmark loss computes with at a time, as float32 (heatmaps.AT_ONCE)
 CHUNKS = 2  # of these at once
 BOX_EDGE, BOX_BYTES = 13, 40  # voxels around a landmark that have a target, and bytes of each: index, mass, logit, gradient
+FLOAT32_COPIES = 1  # of the maps of all landmarks more in float32 while they are differentiated: measured with 300 landmarks
 SCN_COPIES = 1  # maps of all landmarks that a spatial configuration branch adds: what it says, brought to their size
 
 
@@ -100,7 +101,9 @@ def training_memory(
         loss=voxels * (n_classes > 0) * (4 * LOSS_COPIES * n_classes + LOSS_VOXEL)
         + _landmark_loss(finest, batch_size, len(patch_size), landmarks, size)
         + logits,
-        workspace=finest * size * _differentiating(network, max(n_classes, landmarks.n), half, device) + logits,
+        workspace=finest * size * _differentiating(network, max(n_classes, landmarks.n), half, device)
+        + finest * size * landmarks.n * FLOAT32_COPIES * (not half)
+        + logits,
         batches=voxels
         * (4 * (n_channels + (spread > 0)) + 8 * (n_classes > 0))
         * (LOADED_BATCHES if device == "cpu" else 1),  # float32 image, int64 label map
