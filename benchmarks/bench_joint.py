@@ -12,7 +12,6 @@ of the image.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -21,10 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from joint_dataset import make_joint_dataset
+from joint_dataset import make_joint_dataset, mean_place_mre
 from learning import machine
 
 from autoseg.bootstrap import interval, resample_weights
+from autoseg.checkpoint import load_state
 from autoseg.dataset import Dataset, output_path
 from autoseg.fingerprint import load_fingerprint
 from autoseg.folds import load_folds
@@ -79,12 +79,10 @@ def train(side: Side, seed: int) -> Trained:
     where = ["-d", str(side.dataset.root), "--root", str(side.workspace.root)]
     command = [*AUTOSEG, "train", *where, "--seed", str(seed), "--restart", "--device", "cpu"]
     print("$", " ".join(command), flush=True)
-    process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"failed with status {status}: {' '.join(command)}")
+    subprocess.run(command, check=True)
     run = side.workspace.run(side.dataset.name, "3d_fullres", "0")
-    return Trained(side.name, seed, load_run(run), usage.ru_maxrss / 1e6, case_dice(side, run / "validation"))
+    peak = load_state(run / "last.safetensors").history[-1].peak_ram_gb
+    return Trained(side.name, seed, load_run(run), peak, case_dice(side, run / "validation"))
 
 
 def case_dice(side: Side, predictions: Path) -> np.ndarray:
@@ -106,20 +104,13 @@ def split(side: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return folds.training_cases("0"), folds.validation_cases("0")
 
 
-def baseline_mre(side: Side) -> float:
-    """Mean error, mm, of each landmark's mean place in the training cases, over the validation cases and then the landmarks."""
-    facts = load_fingerprint(side.workspace.about(side.dataset.name) / "fingerprint.json").cases
-    points = {case.name: case.landmarks.places for case in facts}
-    learnt, judged = (np.array([points[name] for name in names]) for names in split(side))
-    return float(np.nanmean(np.linalg.norm(judged - np.nanmean(learnt, 0), axis=2), 0).mean())
-
-
 def table(source: Path, steps: int, joint: Side, runs: list[Trained]) -> str:
     seeds = sorted({r.seed for r in runs})
     structures = joint.dataset.labels.names
     c = joint.configuration
     n_learnt, n_judged = map(len, split(joint))
-    baseline = baseline_mre(joint)
+    facts = load_fingerprint(joint.workspace.about(joint.dataset.name) / "fingerprint.json").cases
+    baseline = mean_place_mre(facts, *split(joint))
     lines = [
         "# Label maps and landmarks in one training",
         "",

@@ -1,14 +1,14 @@
 """Whether landmarks should be told apart by where the others are: with and without a branch, for few cases and for many.
 
-    python benchmarks/bench_scn.py DATASET... (--steps N | --time 3m) [--cases 5 10 20 all] [--branches off on] [--seeds 2]
-        [--threads 1] [--out benchmarks/results/scn.md]
+    python benchmarks/bench_scn.py DATASET... (--steps N | --time 3m) [--cases 5 10 20 all] [--branches off on]
+        [--patch 48 64 64] [--seeds 2] [--threads 1] [--out benchmarks/results/scn.md]
 
 For each number of cases a network learns from the first so many training cases of fold 0, in an order that is shuffled once,
 with the plan of the whole dataset: without a spatial configuration branch, and with the one that the planner would give it if its
 rule said so. All are judged by the validation cases of the fold. The difference is paired, over validation cases, of the means
 over seeds: its interval tells how it would vary with other cases, not with other seeds. Beside it stands what the planner's rule
 says of those training cases. The plan, its intensities and the shape of the branch are those of all cases, so that nothing else
-differs.
+differs. Patches are as planned, or so small that windows show some of the landmarks only.
 """
 
 from __future__ import annotations
@@ -78,6 +78,12 @@ class Rule:
         return " | ".join((*shown, "on" if choice.scn else "off")), choice.reason
 
 
+def with_patch(study: Study, patch_size: tuple[int, ...]) -> Study:
+    c = study.chosen
+    assert len(patch_size) == len(c.patch.patch_size), f"{study.dataset} has patches of {len(c.patch.patch_size)} axes"
+    return replace(study, chosen=replace(c, patch=replace(c.patch, patch_size=patch_size)))
+
+
 def train_branch(study: Study, chosen: Configuration, cell: Cell, run: Path) -> Iterator[Outcome]:
     model, record = train_cell(study, chosen, cell.n_cases, cell.seed, run)
     yield evaluate_cell(study, cell, predict_judged(study, model), record.steps, record.step_s)
@@ -111,6 +117,7 @@ def main() -> None:
     def more(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--cases", nargs="+", default=["5", "10", "20", ALL])
         parser.add_argument("--branches", nargs="+", choices=BRANCHES, default=BRANCHES)
+        parser.add_argument("--patch", nargs="+", type=int, help="Voxels, instead of the planned ones.")
 
     options = options_of(__doc__, more)
     scores = [f"| dataset | cases | branch | {HEAD} |", f"| --- | ---: | --- |{DASHES}"]
@@ -120,6 +127,8 @@ def main() -> None:
     for data in options.folders:
         with tempfile.TemporaryDirectory() as folder:
             study = open_study(data, Path(folder), options.limit)
+            if options.patch:
+                study = with_patch(study, tuple(options.patch))
             rule = Rule(study)
             numbers = list(dict.fromkeys(len(study.order) if n == ALL else int(n) for n in options.cases))
             assert max(numbers) <= len(study.order), f"{study.dataset} has {len(study.order)} cases to learn from"
@@ -139,6 +148,7 @@ def main() -> None:
             rules.append(f"| {study.dataset} | {n} | {difference(arms['off'], arms['on'])} | {columns} |")
             verdicts.append(f"- {study.dataset}, {n} cases: {reason}")
     typed = f" --cases {' '.join(options.cases)} --branches {' '.join(options.branches)}"
+    typed += f" --patch {' '.join(map(str, options.patch))}" if options.patch else ""
     write_table("bench_scn.py", "A branch for where the others are", options, typed, [*scores, "", *rules, "", *verdicts])
 
 

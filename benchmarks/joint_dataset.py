@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from autoseg.dataset import Dataset, case_name, open_dataset
+from autoseg.facts import CaseFacts
 from autoseg.image import LabelMap
 from autoseg.io import read_label_map, write_landmarks
 from autoseg.landmarks import Landmarks, State
@@ -54,6 +55,15 @@ def structure_landmarks(label: LabelMap) -> Landmarks:
     places = np.concatenate(points)
     state = np.where(np.isnan(places).any(1), State.ABSENT, State.PRESENT)
     return Landmarks(landmark_names(label.labels.names), places, state)
+
+
+def mean_place_mre(cases: Sequence[CaseFacts], learnt: Collection[str], judged: Collection[str]) -> float:
+    """Error, mm, of the mean place in the cases named `learnt`, relative to the centre of the image, in those named `judged`.
+
+    The mean over landmarks of the mean over cases.
+    """
+    of, by = (np.array([case.landmarks.places for case in cases if case.name in names]) for names in (learnt, judged))
+    return float(np.nanmean(np.linalg.norm(by - np.nanmean(of, 0), axis=2), 0).mean())
 
 
 def _three_points(label: LabelMap, index: int) -> np.ndarray:

@@ -35,7 +35,7 @@ from autoseg.workspace import Workspace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 try:
-    from joint_dataset import make_joint_dataset, structure_landmarks
+    from joint_dataset import make_joint_dataset, mean_place_mre, structure_landmarks
 finally:
     sys.path.pop(0)
 
@@ -49,6 +49,11 @@ class Joint:
     plan: Plan
     task: TrainTask
     record: RunRecord
+
+    @property
+    def mean_place_mre(self) -> float:
+        facts = load_fingerprint(self.workspace.about(self.dataset.name) / "fingerprint.json").cases
+        return mean_place_mre(facts, {c.name for c in self.task.training}, {c.name for c in self.task.validation})
 
     @property
     def judged(self) -> list[StoredCase]:
@@ -129,13 +134,13 @@ def test_both_heads_have_learnt(joint: Joint, float32_cpu: Device) -> None:
     assert record.case_dice is not None
     assert record.mre is not None
     assert min(d for d in record.structure_dice.values() if d is not None) > FLOOR
-    assert record.mre < mean_place_mre(joint)
+    assert record.mre < joint.mean_place_mre
     network = fresh_network(joint.plan, joint.plan.configuration(None)[1], float32_cpu).eval()
     untrained = case_scores(Model((network,), joint.plan, joint.plan.configuration(None)[1], float32_cpu), joint.judged)
     assert untrained.dice is not None
     assert untrained.mre is not None
     assert untrained.dice < FLOOR / 2
-    assert untrained.mre > 2 * mean_place_mre(joint)
+    assert untrained.mre > 2 * joint.mean_place_mre
     assert load_state(joint.task.run / "last.safetensors").best == pytest.approx(record.case_dice, abs=0.1)  # Dice decides
 
 
@@ -157,11 +162,3 @@ def test_predictions_of_both_are_written_and_scored(joint: Joint, tmp_path: Path
     assert maps["mean_dice"] > joint.record.case_dice - 0.02  # which is that before component rules
     assert points["mean_macro"]["value"] == pytest.approx(joint.record.mre, abs=0.1)
     assert [p["landmark"] for p in points["landmarks"]] == list(joint.dataset.landmarks.names)
-
-
-def mean_place_mre(joint: Joint) -> float:
-    """Error, mm, of the mean place in the training cases, relative to the centre of the image, in the validation cases."""
-    facts = load_fingerprint(joint.workspace.about(joint.dataset.name) / "fingerprint.json").cases
-    places = {case.name: case.landmarks.points for case in facts}
-    learnt, judged = (np.array([places[c.name] for c in cases]) for cases in (joint.task.training, joint.task.validation))
-    return float(np.linalg.norm(judged - learnt.mean(0), axis=2).mean())
