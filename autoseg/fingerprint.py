@@ -19,6 +19,7 @@ from autoseg.labels import LabelSet
 from autoseg.landmark_facts import LandmarkFacts, measure_landmarks
 from autoseg.landmarks import LandmarkSet
 from autoseg.laterality import laterality
+from autoseg.misread import misread_cases
 from autoseg.pairs import PairReader
 from autoseg.records import from_json, to_json
 from autoseg.scan import Scan, scan_cases, text_digest
@@ -228,7 +229,9 @@ def _notices(fingerprint: Fingerprint) -> list[str]:
         lines.append(f"structure '{name}' occurs in no case where the image is not 0: it cannot be learnt")
     found = laterality(fingerprint.labels, cases)
     lines += map(str, found.odd)
-    lines += map(str, check_sides(fingerprint.landmarks, [case.landmarks for case in cases])[1])
+    landmarks = [case.landmarks for case in cases]
+    lines += map(str, misread_cases(landmarks))
+    lines += map(str, check_sides(fingerprint.landmarks, landmarks)[1])
     if 2 * found.n_reversed > found.n_cases:
         lines.append(
             f"in {found.n_reversed} of {found.n_cases} cases the structures named left lie to the right: "

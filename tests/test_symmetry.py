@@ -48,6 +48,13 @@ def test_what_lies_beside_the_middle_has_no_mirror_image(noise: float) -> None:
     assert "'mark' has no partner and does not lie in the middle" in str(odd[0])
 
 
+def test_a_point_far_outside_one_image_hides_nothing() -> None:
+    known = cases()
+    far = replace(known[0], points=((500.0, 500.0, 500.0), *known[0].points[1:]))
+    found, _ = check_sides(LandmarkSet(NAMES, PAIRS), [far, *known[1:]])
+    assert found == LandmarkSet(NAMES, PAIRS, ("mark",))
+
+
 def test_a_pair_of_a_side_and_the_middle_is_none() -> None:
     landmarks = LandmarkSet(NAMES, (*PAIRS, ("mark", "nose")))
     found, odd = check_sides(landmarks, cases())
