@@ -12,7 +12,7 @@ from autoseg.landmarks import LandmarkSet
 
 FEWEST = 3  # pairs of a case, from which a plane between left and right is trusted
 FAR = 5.0  # times as far off as the landmarks are in general; on 41 mouse skulls one pair is at 15 times, the others at 3 or less
-NEGLIGIBLE = 0.03  # of the diagonal of the box around a case's landmarks (median of the cases): nobody is quite symmetric; a convention
+NEGLIGIBLE = 0.03  # of the diagonal of the box around a case's landmarks (median): nobody is quite symmetric; a convention
 
 
 @dataclass(frozen=True)
