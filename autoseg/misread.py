@@ -29,7 +29,7 @@ class Misread:
     def __str__(self) -> str:
         return (
             f"case {self.case}: the landmarks agree with those of the other cases if x and y are negated "
-            f"({self.negated_mm:.2g} mm apart, now {self.off_mm:.2g} mm): is the coordinate system in their file right, LPS or RAS?"
+            f"({self.negated_mm:.2g} mm apart, now {self.off_mm:.2g} mm): does their file name the right one of LPS and RAS?"
         )
 
 
