@@ -87,19 +87,24 @@ def test_the_coarser_stage_fits_by_its_own_rule() -> None:
         assert plan_context(facts_of(cases), cases, (24, 24, 24), tuple(s * found.coarser for s in ONE)).fits
 
 
-PATCH = (96, 96, 96)
+PATCH = (64, 64, 64)
 MACS = 1e12
 
 
-def test_a_branch_where_the_others_tell_much() -> None:
-    cases = seen()
+def spread_out(ndim: int = 3) -> list[CasePoints]:
+    """Landmarks of which PATCH shows all in no case, a third of the pairs."""
+    return seen(spread=80, ndim=ndim)
+
+
+def test_a_branch_where_a_patch_shows_a_part_and_the_others_tell_much() -> None:
+    cases = spread_out()
     found = plan_scn(facts_of(cases), cases, PATCH, ONE, MACS)
     assert found.scn == ScnPlan("convolutions", (4, 4, 4), 5, 3, 64, "gate")
-    assert "65 points of 60 needed: the others explain 9" in found.reason
-    assert "more than 80 % (25); neighbours are " in found.reason
-    assert "more than 2 (20); 40 cases are fewer than 150 (20)" in found.reason
+    assert "a patch of (64, 64, 64) mm around a landmark shows 33 % of the pairs; the others explain 9" in found.reason
+    assert "more than 80 %; neighbours are " in found.reason
+    assert found.reason.endswith("more than 2; 40 cases are fewer than 150")
     assert list(found.reasons) == [f.name for f in fields(ScnPlan)]
-    assert found.reasons["factor"] == "coarse maps of 24×24×24 voxels"
+    assert found.reasons["factor"] == "coarse maps of 16×16×16 voxels"
     assert found.reasons["kernel"].startswith("4 convolutions of 5 see 17 coarse voxels, landmarks spread over 1")
     assert found.reasons["features"].startswith("64 channels take ")
 
@@ -107,55 +112,46 @@ def test_a_branch_where_the_others_tell_much() -> None:
 def test_what_rules_a_branch_out() -> None:
     two = seen(n_landmarks=2)
     assert plan_scn(facts_of(two), two, PATCH, ONE, MACS).reason.endswith("2 landmarks are fewer than 3 and make no arrangement")
-    cases = seen()
-    alone = [replace(c, state=(2, *(1,) * 9), points=(c.points[0], *(None,) * 9)) for c in cases]
+    alone = [replace(c, state=(2, *(1,) * 9), points=(c.points[0], *(None,) * 9)) for c in seen()]
     assert plan_scn(facts_of(alone), alone, PATCH, ONE, MACS).reason.endswith("no case has two landmarks")
-    found = plan_scn(facts_of(cases), cases, (32, 32, 32), ONE, MACS)
-    assert (found.scn, found.reasons) == (None, {})
-    assert "a patch of (32, 32, 32) mm around a landmark shows " in found.reason
-    assert found.reason.endswith("of the pairs, less than 50 %: where the others are must come from a coarser stage")
-    compact = seen(spread=20, noise=0.1)
-    found = plan_scn(facts_of(compact), compact, PATCH, ONE, MACS)
+
+
+def test_no_branch_where_nine_of_ten_patches_show_all() -> None:
+    small, large = seen(n_cases=9, spread=60, noise=0), seen(n_cases=1, spread=90, noise=0)
+    found = plan_scn(facts_of(small + large), small + large, PATCH, ONE, MACS)
     assert found.scn is None
-    assert "less than a third of the patch of (96, 96, 96) mm: the network sees their surroundings anyway" in found.reason
-    many = cases * 8
-    found = plan_scn(facts_of(many), many, PATCH, ONE, MACS)
-    assert (found.scn, "320 cases are enough to learn it" in found.reason) == (None, True)
-
-
-def weighed(rho: float | None, kappa: float | None, n_cases: int, swapped: float | None = None) -> tuple[bool, str]:
-    cases = seen()
-    facts = replace(facts_of(cases), median_rho=rho, median_kappa=kappa, n_cases=n_cases)
-    found = plan_scn(facts, cases, PATCH, ONE, MACS, swapped=swapped)
-    return found.scn is not None, found.reason
+    assert found.reason == (
+        "no spatial configuration branch: a patch of (64, 64, 64) mm shows all landmarks in 90 % of the cases: the network "
+        "itself sees where the others are"
+    )
+    more = small[:4] + large
+    assert "shows all landmarks" not in plan_scn(facts_of(more), more, PATCH, ONE, MACS).reason
 
 
 @pytest.mark.parametrize(
-    ("rho", "kappa", "n_cases", "swapped", "used", "points"),
+    ("rho", "kappa", "n_cases", "used", "reason"),
     [
-        (0.9, 3.0, 149, None, True, 65),
-        (0.8, 3.0, 149, None, False, 40),
-        (0.9, 2.0, 149, None, False, 45),
-        (0.9, 3.0, 150, None, False, 45),
-        (None, None, 10, None, False, 20),
-        (-3.0, 3.0, 10, None, False, 40),
-        (0.9, 1.0, 200, 0.06, True, 60),
-        (0.5, 3.0, 200, 0.06, False, 55),
-        (0.9, 3.0, 149, 0.05, True, 65),
+        (0.9, 3.0, 149, True, "explain 90 % of the variance of a place (median), more than 80 %; neighbours are 3 times"),
+        (0.8, 3.0, 149, False, "explain 80 % of the variance of a place (median), not more than 80 %"),
+        (-3.0, 3.0, 10, False, "explain 0 % of the variance"),
+        (0.9, 2.0, 149, False, "neighbours are 2 times as far away as the others leave open (median), not more than 2"),
+        (0.9, 3.0, 150, False, "150 cases are not fewer than 150"),
+        (None, None, 10, False, "too few cases tell how much the others say about a landmark"),
     ],
 )
-def test_points(rho: float, kappa: float, n_cases: int, swapped: float, used: bool, points: int) -> None:
-    branch, reason = weighed(rho, kappa, n_cases, swapped)
-    assert branch is used
-    assert f"{points} points of 60 needed" in reason
-    assert reason.startswith("a spatial" if used else "no spatial")
-    assert ("of the predictions are nearer to another landmark" in reason) is (swapped is not None)
+def test_all_three_must_hold(rho: float | None, kappa: float | None, n_cases: int, used: bool, reason: str) -> None:
+    cases = spread_out()
+    facts = replace(facts_of(cases), median_rho=rho, median_kappa=kappa, n_cases=n_cases)
+    found = plan_scn(facts, cases, PATCH, ONE, MACS)
+    assert (found.scn is not None) is used
+    assert reason in found.reason
+    assert found.reason.startswith("a spatial" if used else "no spatial")
 
 
 @pytest.mark.parametrize(("ndim", "slice_axis"), [(3, None), (2, 0)])
 def test_the_branch_that_there_would_be(ndim: int, slice_axis: int | None) -> None:
     """Its shape does not depend on whether the rule wants it."""
-    cases, patch = seen(ndim=ndim), (96, 96, 96) if ndim == 3 else (1, 96, 96)
+    cases, patch = spread_out(ndim), PATCH if ndim == 3 else (1, *PATCH[1:])
     facts = facts_of(cases)
     wanted = plan_scn(facts, cases, patch, ONE, MACS, slice_axis)
     assert wanted.scn is not None
@@ -165,45 +161,31 @@ def test_the_branch_that_there_would_be(ndim: int, slice_axis: int | None) -> No
     assert shape_scn(unwanted, patch, ONE, MACS, slice_axis) == (wanted.scn, wanted.reasons)
 
 
-def test_unknown_shares_are_said_to_be_unknown() -> None:
-    assert "the others explain an unknown share of the variance" in weighed(None, None, 10)[1]
-    assert "the others explain 0 % of the variance of a place (median), not more than 80 % (0)" in weighed(-3, 1, 10)[1]
-
-
 def test_coarse_voxels_are_about_as_long_along_every_axis() -> None:
-    cases = seen(spread=90)
-    found = plan_scn(facts_of(cases), cases, (20, 96, 96), (5.0, 1.0, 1.0), MACS)
-    assert found.scn is not None
-    assert found.scn.factor == (1, 8, 8)  # 100 mm in at most 24 voxels: 5, 8 and 8 mm
-    odd = plan_scn(facts_of(cases), cases, (100, 108, 100), ONE, MACS)
-    assert odd.scn is not None
-    assert odd.scn.factor == (4, 4, 4)  # 8 does not divide 100
+    facts = facts_of(seen(spread=90))
+    assert shape_scn(facts, (20, 96, 96), (5.0, 1.0, 1.0), MACS)[0].factor == (1, 8, 8)  # 100 mm in 24 voxels or less: 5, 8 and 8
+    assert shape_scn(facts, (100, 108, 100), ONE, MACS)[0].factor == (4, 4, 4)  # 8 does not divide 100
 
 
 def test_pictures_have_two_axes_and_wider_layers() -> None:
-    cases = seen(spread=90, ndim=2)
-    found = plan_scn(facts_of(cases), cases, (1, 128, 128), ONE, MACS, slice_axis=0)
-    assert found.scn == ScnPlan("convolutions", (4, 4), 7, 3, 128, "gate")
+    found, _ = shape_scn(facts_of(seen(spread=90, ndim=2)), (1, 128, 128), ONE, MACS, slice_axis=0)
+    assert found == ScnPlan("convolutions", (4, 4), 7, 3, 128, "gate")
 
 
 def test_a_small_network_gets_a_small_branch() -> None:
-    cases = seen()
-    found = []
+    found, patch = [], (96, 96, 96)
     for macs in (1e12, 2e10, 1e10, 6e8, 1e6):
-        scn = plan_scn(facts_of(cases), cases, PATCH, ONE, macs).scn
-        assert scn is not None
+        scn, _ = shape_scn(facts_of(seen()), patch, ONE, macs)
         found.append((scn.factor[0], scn.features))
-        assert found[-1] == (8, 16) or scn_macs(scn, 10, PATCH) <= 0.25 * macs
+        assert found[-1] == (8, 16) or scn_macs(scn, 10, patch) <= 0.25 * macs
     assert found == [(4, 64), (4, 32), (4, 16), (8, 32), (8, 16)]
 
 
 def test_a_u_net_where_convolutions_would_be_too_large() -> None:
-    cases = seen(spread=120)
-    found = plan_scn(facts_of(cases), cases, (126, 126, 126), ONE, MACS)  # divisible by 2 only: 63 voxels
-    assert found.scn is not None
-    assert (found.scn.form, found.scn.factor, found.scn.kernel) == ("unet", (2, 2, 2), 3)
-    assert found.reasons["form"].startswith("convolutions of 7 would see 25 coarse voxels, too few for ")
-    assert found.reasons["kernel"] == "small, since the U-Net sees far"
+    found, reasons = shape_scn(facts_of(seen(spread=120)), (126, 126, 126), ONE, MACS)  # divisible by 2 only: 63 voxels
+    assert (found.form, found.factor, found.kernel) == ("unet", (2, 2, 2), 3)
+    assert reasons["form"].startswith("convolutions of 7 would see 25 coarse voxels, too few for ")
+    assert reasons["kernel"] == "small, since the U-Net sees far"
 
 
 def test_work_by_hand() -> None:
@@ -217,20 +199,14 @@ def test_work_by_hand() -> None:
 
 
 def test_a_volume_of_one_slice_has_three_axes_all_the_same() -> None:
-    cases = seen(spread=90, ndim=2)
-    found = plan_scn(facts_of(cases), cases, (1, 128, 128), ONE, MACS)
-    assert found.scn is not None
-    assert found.scn.factor == (1, 8, 8)
+    assert shape_scn(facts_of(seen(spread=90, ndim=2)), (1, 128, 128), ONE, MACS)[0].factor == (1, 8, 8)
 
 
 @given(st.tuples(*[st.sampled_from((16, 24, 40, 64, 80, 100, 128, 192))] * 3), st.tuples(*[st.sampled_from((0.5, 1.0, 3.0))] * 3))
 def test_factors_divide_the_patch(patch: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
-    cases = seen(n_cases=5, spread=10, noise=0.1)
-    facts = facts_of(cases)
-    scn = plan_scn(replace(facts, extent_mm=(9e9,) * 3), cases, patch, spacing, MACS).scn
-    if scn is not None:  # with little cover there is none
-        assert all(n % f == 0 and (f & (f - 1)) == 0 for n, f in zip(patch, scn.factor))
-        assert prod(scn.factor) >= 1
+    scn, _ = shape_scn(replace(close(None), extent_mm=(9e9,) * 3), patch, spacing, MACS)
+    assert all(n % f == 0 and (f & (f - 1)) == 0 for n, f in zip(patch, scn.factor))
+    assert prod(scn.factor) >= 1
 
 
 def test_facts_of_one_landmark_are_enough_for_every_rule() -> None:

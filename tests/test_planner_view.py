@@ -88,19 +88,35 @@ def test_landmarks_alone_by_hand() -> None:
     assert c.landmarks is not None
     assert (c.landmarks.sigma_mm, c.landmarks.loss) == ((2.0, 2.0, 2.0), "spatial_ce")
     assert "a voxel of (2, 2, 2) mm" in c.why["landmarks.sigma_mm"]
-    assert c.landmarks.scn == ScnPlan("convolutions", (4, 4, 4), 3, 3, 64, "gate")  # maps of 40 x 48 x 48
+    assert c.landmarks.scn is None
+    assert "shows all landmarks in 100 % of the cases" in c.why["landmarks.scn"]
     assert c.training.mirror_axes == c.inference.mirror_axes == (2,)
     assert (c.training.batch_dice, c.postprocess, c.patch.sampling, c.patch.foreground_fraction) == (False, (), "cases", 0.5)
     assert c.why["space.label_order"] == c.why["training.loss"] == "of no account: there are no label maps"
     assert parse_plan(to_json(plan), "plan.json") == plan
 
 
-def test_every_field_about_landmarks_has_a_reason() -> None:
-    c = only(make_plan(fingerprint((80, 96, 88)), CPU))
+def beside_a_liver(budget: Budget, shape: tuple[int, ...] = (200, 300, 300), n_landmarks: int = 12) -> Configuration:
+    """What a label map needs: full resolution, so that patches show some of the landmarks only."""
+    return make_plan(fingerprint(shape, n_landmarks, labels=LIVER), budget).configurations["3d_fullres"]
+
+
+def test_a_branch_where_label_maps_need_fine_voxels() -> None:
+    c = beside_a_liver(CPU)
     assert c.landmarks is not None
+    assert c.landmarks.scn == ScnPlan("convolutions", (4, 4, 4), 7, 3, 16, "gate")  # maps of 56 x 80 x 80
+    assert "of the pairs; the others explain 9" in c.why["landmarks.scn"]
+    lowres = make_plan(fingerprint((200, 300, 300), labels=LIVER), CPU).configurations["3d_lowres"]
+    assert lowres.landmarks is not None
+    assert lowres.landmarks.scn is None
+    assert "shows all landmarks in 100 % of the cases" in lowres.why["landmarks.scn"]
+
+
+def test_every_field_about_landmarks_has_a_reason() -> None:
+    c = beside_a_liver(CPU)
     wanted = {f"landmarks.{f.name}" for f in fields(LandmarkPlan)} | {f"landmarks.scn.{f.name}" for f in fields(ScnPlan)}
     assert {key for key in c.why if key.startswith("landmarks.")} == wanted
-    few = only(make_plan(fingerprint((80, 96, 88), n_landmarks=2), CPU))
+    few = beside_a_liver(CPU, n_landmarks=2)
     assert few.landmarks is not None
     assert few.landmarks.scn is None
     assert "2 landmarks are fewer than 3" in few.why["landmarks.scn"]
@@ -245,9 +261,8 @@ def test_several_pairs_are_counted() -> None:
 
 
 def test_no_branch_where_there_is_no_memory_for_it() -> None:
-    seen = fingerprint((160, 160, 160), n_landmarks=40)
     for memory_gb in np.arange(1.5, 4, 0.05):  # somewhere a patch fits without the branch only
-        c = only(make_plan(seen, Budget("cuda", float(memory_gb))))
+        c = beside_a_liver(Budget("cuda", float(memory_gb)), n_landmarks=40)
         assert c.landmarks is not None
         if c.landmarks.scn is None:
             assert re.search(r"no spatial configuration branch: with one a training would take \d", c.why["landmarks.scn"])
@@ -257,7 +272,7 @@ def test_no_branch_where_there_is_no_memory_for_it() -> None:
 
 def test_no_branch_that_takes_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heads, "MOST_WORK", 1e-9)
-    c = only(make_plan(fingerprint((80, 96, 88)), CPU))
+    c = beside_a_liver(CPU)
     assert c.landmarks is not None
     assert c.landmarks.scn is None
     assert c.why["landmarks.scn"].endswith("% of the network's work")

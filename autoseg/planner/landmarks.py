@@ -25,14 +25,9 @@ MARGIN = 1.2  # of the patch over the spread of the landmarks: rotation and scal
 MOST_CASES = 0.9  # share of the cases that must fit
 
 FEWEST = 3  # landmarks: one or two have no arrangement
-LEAST_SEEN = 0.5  # share of the pairs that a patch shows
-COMPACT = 3.0  # times the spread that a patch covers, from which the network sees the surroundings of all landmarks anyway
-MANY_CASES, SOME_CASES = 300, 150
-LEAST_RHO, LEAST_KAPPA, MOST_SWAPPED = 0.8, 2.0, 0.05
-POINTS = {"swapped": 35, "rho": 25, "kappa": 20, "cases": 20}  # of 100
-ENOUGH = 60
-"""Weights of the reasons for a spatial configuration head, and the sum at which there is one. A convention: no comparison is
-published in which only one of them varied. Without a swap rate, which takes a trained network, the other three must all hold."""
+FEW_CASES = 150  # fewer than that
+LEAST_RHO, LEAST_KAPPA = 0.8, 2.0
+"""A branch needs all three. Conventions: no comparison is published in which only one of them varied."""
 
 HIDDEN_LAYERS = 3
 WIDEST = {
@@ -119,25 +114,24 @@ def plan_scn(
     spacing: Sequence[float],
     network_macs: float,
     slice_axis: int | None = None,
-    swapped: float | None = None,
 ) -> ScnChoice:
     """Whether landmarks should be told apart by where the others are (Payer et al. 2019), and how.
+
+    A network whose patches show all landmarks sees that by itself: measured in benchmarks/bench_scn.py.
 
     Args:
         patch, spacing: as in `plan_context`, but of the maps that the network makes.
         slice_axis: the axis through the slices of a 2D network.
         network_macs: multiply-accumulates of the network on a patch.
-        swapped: share of the predictions of a trained network that are nearer to another landmark, if one was evaluated.
     """
     patch_mm = [n * s for n, s in zip(patch, spacing)]
     off = _why_not(facts, cases, patch_mm)
     if off:
-        return ScnChoice(None, off)
-    points, reason = _weigh(facts, swapped)
-    if points < ENOUGH:
-        return ScnChoice(None, f"{NO_SCN}{reason}")
+        return ScnChoice(None, f"{NO_SCN}{off}")
     scn, reasons = shape_scn(facts, patch, spacing, network_macs, slice_axis)
-    return ScnChoice(scn, f"a spatial configuration branch: {reason}", reasons)
+    share = covisibility(cases, patch_mm) or 0.0
+    seen = f"a patch of {numbers(patch_mm)} mm around a landmark shows {percent(share)} of the pairs"
+    return ScnChoice(scn, f"a spatial configuration branch: {seen}; {_why(facts)[1]}", reasons)
 
 
 def scn_macs(scn: ScnPlan, n_landmarks: int, size: Sequence[int]) -> float:
@@ -147,48 +141,39 @@ def scn_macs(scn: ScnPlan, n_landmarks: int, size: Sequence[int]) -> float:
 
 def _why_not(facts: LandmarkFacts, cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> str:
     """The reason that rules a branch out, or nothing."""
-    no, n = NO_SCN, len(facts.landmarks)
+    n = len(facts.landmarks)
     if n < FEWEST:
-        return f"{no}{n} landmarks are fewer than {FEWEST} and make no arrangement"
-    seen = covisibility(cases, patch_mm)
-    if seen is None:
-        return f"{no}no case has two landmarks"
-    if seen < LEAST_SEEN:
+        return f"{n} landmarks are fewer than {FEWEST} and make no arrangement"
+    if all(len(case.present) < 2 for case in cases):
+        return "no case has two landmarks"
+    whole = float((size_needed(cases, patch_mm, 1.0) <= 1 + 1e-9).mean())
+    if whole >= MOST_CASES:
         return (
-            f"{no}a patch of {numbers(patch_mm)} mm around a landmark shows {percent(seen)} of the pairs, less than "
-            f"{percent(LEAST_SEEN)}: where the others are must come from a coarser stage"
+            f"a patch of {numbers(patch_mm)} mm shows all landmarks in {percent(whole)} of the cases: the network itself sees "
+            "where the others are"
         )
-    spread = [(e, p) for e, p in zip(facts.extent_mm, patch_mm) if e > 0]
-    if all(COMPACT * e < p for e, p in spread):
-        return (
-            f"{no}the landmarks spread over {numbers(facts.extent_mm)} mm, less than a third of the patch of "
-            f"{numbers(patch_mm)} mm: the network sees their surroundings anyway"
-        )
-    if facts.n_cases >= MANY_CASES and (size_needed(cases, patch_mm, 1.0) <= 1 + 1e-9).mean() >= MOST_CASES:
-        return f"{no}{facts.n_cases} cases are enough to learn it from patches that show all landmarks"
-    return ""
+    enough, reason = _why(facts)
+    return "" if enough else reason
 
 
-def _weigh(facts: LandmarkFacts, swapped: float | None) -> tuple[int, str]:
-    """Points for a branch, of 100, and what they were given for."""
-    points, said = 0, []
-    for what, value, enough, words in (
-        ("rho", facts.median_rho, LEAST_RHO, "the others explain {} of the variance of a place (median)"),
-        ("kappa", facts.median_kappa, LEAST_KAPPA, "neighbours are {} times as far away as the others leave open (median)"),
-    ):
-        given = POINTS[what] if value is not None and value > enough else 0
-        points += given
-        shown = "an unknown share" if value is None else percent(max(value, 0.0)) if what == "rho" else number(value)
-        limit = percent(enough) if what == "rho" else number(enough)
-        said.append(f"{words.format(shown)}, {'more' if given else 'not more'} than {limit} ({given})")
-    few = POINTS["cases"] if facts.n_cases < SOME_CASES else 0
-    said.append(f"{facts.n_cases} cases are {'fewer' if few else 'not fewer'} than {SOME_CASES} ({few})")
-    points += few
-    if swapped is not None:
-        given = POINTS["swapped"] if swapped > MOST_SWAPPED else 0
-        said.append(f"{percent(swapped)} of the predictions are nearer to another landmark ({given})")
-        points += given
-    return points, f"{points} points of {ENOUGH} needed: " + "; ".join(said)
+def _why(facts: LandmarkFacts) -> tuple[bool, str]:
+    """Whether the others tell much about a landmark that few cases do not tell, and the numbers that say so."""
+    rho, kappa = facts.median_rho, facts.median_kappa
+    if rho is None or kappa is None:
+        return False, "too few cases tell how much the others say about a landmark"
+    tells, apart, few = rho > LEAST_RHO, kappa > LEAST_KAPPA, facts.n_cases < FEW_CASES
+    said = (
+        f"the others explain {percent(max(rho, 0.0))} of the variance of a place (median), {_not(tells)}more than "
+        f"{percent(LEAST_RHO)}",
+        f"neighbours are {number(kappa)} times as far away as the others leave open (median), {_not(apart)}more than "
+        f"{number(LEAST_KAPPA)}",
+        f"{facts.n_cases} cases are {_not(few)}fewer than {FEW_CASES}",
+    )
+    return tells and apart and few, "; ".join(said)
+
+
+def _not(holds: bool) -> str:
+    return "" if holds else "not "
 
 
 def shape_scn(
