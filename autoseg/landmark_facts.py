@@ -18,6 +18,7 @@ from autoseg.predictability import sd_from_image, sd_from_others
 
 EXTENT_PERCENTILE = 95.0  # of the cases; a single odd case should not decide how large a patch must be
 MOST_KAPPA = 1000.0  # where the others tell a place exactly, as in made-up data
+DIGITS = 6  # of predicted spreads: further ones differ between processors, and so would fingerprints
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ def measure_landmarks(names: Sequence[str], cases: Sequence[CasePoints]) -> Land
     present = state == State.PRESENT
     points = np.array([case.places for case in cases]).reshape(len(cases), len(names), 3)
     deep = np.array([case.shape for case in cases]).reshape(-1, 3).max(0, initial=0) > 1
-    sd, left = sd_from_image(points[..., deep], present), sd_from_others(points[..., deep], present)
+    spreads = sd_from_image(points[..., deep], present), sd_from_others(points[..., deep], present)
+    sd, left = (np.array([float(f"{mm:.{DIGITS}g}") for mm in spread]) for spread in spreads)
     neighbours = _neighbours(points)
     far = [case.present for case in cases if len(case.present) > 1]
     outside = Counter(found.landmark for found in points_outside(names, cases))

@@ -125,8 +125,8 @@ def test_the_flat_axis_of_pictures_does_not_count() -> None:
     flat = [CasePoints(str(i), (1.0, 1.0, 1.0), (1, 99, 99), (2, 2), tuple(map(tuple, p.tolist()))) for i, p in enumerate(places)]
     deep = [CasePoints(c.name, c.spacing, (99, 99, 99), c.state, c.points) for c in flat]
     for picture, volume in zip(measure_landmarks(("a", "b"), flat).landmarks, measure_landmarks(("a", "b"), deep).landmarks):
-        assert picture.sd_mm == pytest.approx((3 / 2) ** 0.5 * volume.sd_mm)
-        assert picture.sd_from_others_mm == pytest.approx((3 / 2) ** 0.5 * volume.sd_from_others_mm)
+        assert picture.sd_mm == pytest.approx((3 / 2) ** 0.5 * volume.sd_mm, rel=1e-5)
+        assert picture.sd_from_others_mm == pytest.approx((3 / 2) ** 0.5 * volume.sd_from_others_mm, rel=1e-5)
 
 
 def test_a_case_with_other_landmarks() -> None:
