@@ -1,8 +1,8 @@
 """What the stage before says about the training cases, as input for the next one.
 
 Each case gets the prediction of the fold that did not learn from it, so that the network meets in training the errors that
-it will meet later. The label map is brought to the grid of the prepared case and stored as a case of its own with class indices
-(1, Z, Y, X) in place of the image.
+it will meet later: its label map, or without structures the spots of its landmarks. That is brought to the grid of the prepared
+case and stored as a case of its own, with class indices or numbers of landmarks (1, Z, Y, X) in place of the image.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from autoseg.batch import Failure, run_cases
-from autoseg.dataset import Case, case_name
+from autoseg.dataset import Case, case_landmarks, case_name, load_predicted
 from autoseg.errors import GeometryError, UsageError, some
 from autoseg.files import sha256
 from autoseg.folds import Folds
 from autoseg.io import image_ending, read_label_map
 from autoseg.lock import alone_in
-from autoseg.placement import Prepared
+from autoseg.placement import Placement, Prepared
 from autoseg.plan import Plan
 from autoseg.prepare import prepare_labels
 from autoseg.runs import is_finished
+from autoseg.spots import prepare_spots
 from autoseg.store import StoredCase, remove_case, stored_key, stored_names, write_case
 
 
@@ -34,7 +37,7 @@ class Cascade:
         configuration, previous: names of this stage and of the one before in the plan.
         runs: folder with the previous stage's folds.
         prepared: folder of this stage's prepared cases.
-        folder: where the previous stage's label maps are kept on this stage's grid.
+        folder: where what the previous stage found is kept on this stage's grid.
     """
 
     plan: Plan
@@ -45,13 +48,13 @@ class Cascade:
     folder: Path
 
     def predictions(self, folds: Folds) -> dict[str, Path]:
-        """For each case the label map of the fold that was validated on it; cases without one are left out.
+        """For each case the file of the fold that was validated on it; cases without one are left out.
 
         Raises:
-            UsageError: a fold is not trained yet, or there is no label map at all.
+            UsageError: a fold is not trained yet, or there is no file at all.
         """
         found = {
-            fold: {case_name(p): p for p in sorted((self.runs / f"fold_{fold}" / "validation").glob("*")) if image_ending(p)}
+            fold: self._validated(self.runs / f"fold_{fold}" / "validation", folds)
             for fold in folds.names
             if fold != "all" and is_finished(self.runs / f"fold_{fold}")
         }
@@ -71,6 +74,14 @@ class Cascade:
                 fix=f"autoseg train -c {self.previous} --restart with a larger --time, which leaves time to validate",
             )
         return maps
+
+    def _validated(self, folder: Path, folds: Folds) -> dict[str, Path]:
+        """The files with structures, or with landmarks where there are no structures, by case."""
+        if not folder.is_dir():
+            return {}
+        if self.plan.data.labels.names:
+            return {case_name(p): p for p in sorted(folder.iterdir()) if image_ending(p)}
+        return case_landmarks(folder, folds.cases)
 
     def remark(self, folds: Folds) -> str | None:
         """Which cases cannot be learnt from since no fold has predicted them honestly, if there are any.
@@ -108,7 +119,6 @@ class Cascade:
             UsageError: see `predictions`.
         """
         maps = self.predictions(folds)
-        space, labels = self.plan.configurations[self.configuration].space, self.plan.data.labels
         with alone_in(self.folder):
             wanted = {name: self.key(path, case_keys[name]) for name, path in maps.items() if name in case_keys}
             for name in set(stored_names(self.folder)) - set(wanted):
@@ -117,20 +127,28 @@ class Cascade:
 
             def work(case: Case) -> None:
                 placement = StoredCase.open(self.prepared, case.name).placement
-                label_map = read_label_map(maps[case.name], labels)
-                if label_map.grid.shape != placement.source.shape:
-                    raise GeometryError(
-                        f"the prediction of {self.previous} has another shape than the case",
-                        file=maps[case.name],
-                        found=label_map.grid.shape,
-                        allowed=placement.source.shape,
-                        fix=f"autoseg train -c {self.previous} --restart, since the dataset has changed",
-                    )
-                indices = prepare_labels(label_map, placement, space)
-                write_case(self.folder, case.name, Prepared(indices[None], None, placement), wanted[case.name])
+                found = self._on_grid(case, maps[case.name], placement)
+                write_case(self.folder, case.name, Prepared(found[None], None, placement), wanted[case.name])
 
             for _ in run_cases(work, outdated, f"prepare {self.previous} for {self.configuration}", failures, workers):
                 pass
+
+    def _on_grid(self, case: Case, prediction: Path, placement: Placement) -> np.ndarray:
+        """(Z, Y, X) numbers that say what the previous stage found, on the grid of a prepared case."""
+        data, configurations = self.plan.data, self.plan.configurations
+        if not data.labels.names:
+            found = load_predicted(case, prediction, data.landmarks, placement.source)
+            return prepare_spots(found, placement, configurations[self.previous])
+        label_map = read_label_map(prediction, data.labels)
+        if label_map.grid.shape != placement.source.shape:
+            raise GeometryError(
+                f"the prediction of {self.previous} has another shape than the case",
+                file=prediction,
+                found=label_map.grid.shape,
+                allowed=placement.source.shape,
+                fix=f"autoseg train -c {self.previous} --restart, since the dataset has changed",
+            )
+        return prepare_labels(label_map, placement, configurations[self.configuration].space)
 
 
 def cascade_of(plan: Plan, configuration: str, runs: Path, prepared: Path) -> Cascade | None:

@@ -26,6 +26,7 @@ from autoseg.placement import Placement
 from autoseg.plan import Configuration, Plan, load_plan
 from autoseg.prepare import prepare, prepare_labels, restore_labels, restore_probabilities
 from autoseg.runs import RunRecord, common_thresholds, folds_of, load_run
+from autoseg.spots import mirrored_findings, prepare_spots
 from autoseg.windows import fitted_window, mirrored_mean, predict_volume, window_starts
 
 NEVER = -1e4  # a logit whose probability is zero in every precision, and that still averages and interpolates
@@ -82,10 +83,12 @@ class Model:
         prepared = prepare(image, None, self.plan.data, self.configuration.space)
         first = None
         if self.previous is not None:
-            coarse = self.previous.predict_image(image, mirror).labels
-            assert coarse is not None
-            label_map = LabelMap(coarse, image.grid, self.plan.data.labels)
-            first = prepare_labels(label_map, prepared.placement, self.configuration.space)
+            coarse = self.previous.predict_image(image, mirror)
+            if coarse.labels is not None:
+                label_map = LabelMap(coarse.labels, image.grid, self.plan.data.labels)
+                first = prepare_labels(label_map, prepared.placement, self.configuration.space)
+            elif coarse.landmarks is not None:
+                first = prepare_spots(coarse.landmarks, prepared.placement, self.previous.configuration)
         return self.predict_prepared(prepared.image, prepared.placement, mirror, first, probabilities)
 
     def predict_prepared(
@@ -115,7 +118,8 @@ class Model:
         Args:
             image: (C, Z, Y, X) as prepared; any float type.
             mirror: average over the plan's mirror axes.
-            previous: (Z, Y, X) class indices of the stage before, on the same grid, where the plan has one.
+            previous: (Z, Y, X) on the same grid what the stage before found, where the plan has one: class indices, or
+                spots of landmarks where there are no structures.
 
         Returns:
             Means over networks: of logits, and of maps before their peaks are read.
@@ -281,8 +285,9 @@ class Model:
         return math.prod(len(window_starts(n, w, c.inference.overlap)) for n, w in zip(shape, window))
 
     def _swap_sides(self, batch: Tensor) -> Tensor:
-        """The class indices in the last channel after left and right have changed places."""
-        swapped = torch.tensor(self.plan.data.labels.mirrored, device=batch.device, dtype=batch.dtype)
+        """What the stage before found, in the last channel, after left and right have changed places."""
+        data = self.plan.data
+        swapped = torch.tensor(mirrored_findings(data.labels, data.landmarks), device=batch.device, dtype=batch.dtype)
         return torch.cat([batch[:, :-1], swapped[batch[:, -1:].long()]], dim=1)
 
     def _forward(self, batch: Tensor, classes: bool, landmarks: Sequence[int]) -> Tensor:
@@ -318,8 +323,7 @@ def fresh_network(plan: Plan, configuration: Configuration, device: Device) -> U
     if c.landmarks is not None:
         voxels = math.prod(map_size(c.network, c.patch.patch_size))
         head = PointHead(c.ndim, c.network.features[0], len(plan.data.landmarks), c.landmarks.loss, voxels, c.landmarks.scn)
-    cascaded = c.previous is not None
-    network = build_network(c.network, len(plan.data.channels), plan.data.n_classes, cascaded, head)
+    network = build_network(c.network, len(plan.data.channels), plan.data.n_classes, plan.spread(c), head)
     return network.to(device.place)
 
 

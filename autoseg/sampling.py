@@ -34,6 +34,7 @@ from autoseg.geometry import Triple
 from autoseg.labels import LabelSet
 from autoseg.landmarks import NO_LANDMARKS, LandmarkSet, State
 from autoseg.plan import Configuration
+from autoseg.spots import mirrored_findings
 from autoseg.store import StoredCase
 
 OFF_CENTRE = 0.25
@@ -49,7 +50,7 @@ class Batch:
     """What the network learns from in a step.
 
     Args:
-        image: (B, C, *patch) float32. After an earlier stage with one channel more: the class indices that it predicted.
+        image: (B, C, *patch) float32. After an earlier stage with one channel more: what it found, as numbers.
         label: (B, *patch) int64, the ignore index throughout where a case has no label map; no voxels, (B, 0), in a dataset of
             landmarks only.
         points: (B, N, d) float32 of the landmarks in patch voxels, inside the patch or not; NaN unless present.
@@ -174,7 +175,9 @@ class PatchSampler:
             if augment:
                 image = apply_intensity(image, draw_intensity(rng, len(image)))
             if previous is not None:
-                worn = apply_previous(maps[-1], draw_previous(rng, labels.n_classes) if augment else ())
+                worn = apply_previous(
+                    maps[-1], draw_previous(rng, len(mirrored_findings(labels, self.landmarks))) if augment else ()
+                )
                 image = np.concatenate([image, worn[None]], dtype=np.float32, casting="unsafe")
         return _Patch(image, None if label is None else maps[0], points, state)
 
@@ -189,10 +192,12 @@ class PatchSampler:
 
     @cached_property
     def _mirrored(self) -> np.ndarray:
-        """For each number that a label map may hold what takes its place when left and right swap."""
-        labels = self.labels
+        """For each number of a label map, or of what a stage before found, what takes its place when left and right swap."""
+        labels, swapped = self.labels, mirrored_findings(self.labels, self.landmarks)
+        if not labels.names:
+            return np.array(swapped)
         mirrored = np.arange(labels.ignore_index + 1, dtype=labels.index_dtype)
-        mirrored[: labels.n_classes] = labels.mirrored
+        mirrored[: labels.n_classes] = swapped
         return mirrored
 
 

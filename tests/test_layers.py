@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("checkpoint", "compiling", "dataset", "events", "facts", "landmark_maps", "landmark_summary", "phantom"),
         *("postprocess", "prepare"),
-        *("misread", "repeatable", "store", "symmetry"),
+        *("misread", "repeatable", "spots", "store", "symmetry"),
     ),
     ("claim", "laterality", "pairs"),
     ("scan",),

@@ -52,22 +52,19 @@ def test_targets_are_a_voxel_wide() -> None:
 def test_one_stage_where_a_patch_shows_all() -> None:
     cases = seen(spread=60, noise=0)
     found = plan_context(facts_of(cases), cases, (72, 72, 80), ONE)
-    assert (found.fits, found.coarser) == (True, 1)
+    assert found.fits
     assert found.reason == (
         "a patch of (72, 72, 80) mm shows all landmarks, which spread over (60, 60, 60) mm, with 20 % to spare or to the edge of "
-        "the image in 100 % of the cases: one stage is enough"
+        "the image in 100 % of the cases"
     )
 
 
-def test_a_coarser_stage_where_it_does_not() -> None:
+def test_windows_where_it_does_not() -> None:
     cases = seen(spread=60, noise=0)
     found = plan_context(facts_of(cases), cases, (36, 80, 80), ONE)
-    assert (found.fits, found.coarser) == (False, pytest.approx(2))
-    assert found.reason.endswith(
-        "in 0 % of the cases: windows overlap, and each sees some of them; 2 times the spacing would show them in 90 %"
-    )
-    coarse = tuple(s * found.coarser for s in ONE)
-    assert plan_context(facts_of(cases), cases, (36, 80, 80), coarse).fits
+    assert not found.fits
+    assert found.reason.endswith("in 0 % of the cases: windows overlap, and each sees some of them")
+    assert plan_context(facts_of(cases), cases, (36, 80, 80), (2.0, 2.0, 2.0)).fits
     # a voxel of the image is all there is, so that a patch as large needs no margin
     assert plan_context(facts_of(seen(spread=126, noise=0)), seen(spread=126, noise=0), (128, 128, 128), ONE).fits
 
@@ -77,14 +74,6 @@ def test_nine_of_ten_cases_must_fit() -> None:
     assert plan_context(facts_of(small + large), small + large, (40, 40, 40), ONE).fits
     assert not plan_context(facts_of(small + 2 * large), small + 2 * large, (40, 40, 40), ONE).fits
     assert plan_context(facts_of(small), [], (40, 40, 40), ONE).fits
-
-
-def test_the_coarser_stage_fits_by_its_own_rule() -> None:
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        cases = [c for s in rng.uniform(20, 120, 7) for c in seen(n_cases=1, spread=s)]
-        found = plan_context(facts_of(cases), cases, (24, 24, 24), ONE)
-        assert plan_context(facts_of(cases), cases, (24, 24, 24), tuple(s * found.coarser for s in ONE)).fits
 
 
 PATCH = (64, 64, 64)

@@ -83,7 +83,7 @@ def training_memory(
         patch_size: voxels, multiples of the network's strides.
         n_classes: structures and background; 0 without label maps.
         compute: what convolutions compute in.
-        spread: channels that the network makes of a label map that the images hold in one channel more.
+        spread: channels that the network makes of what the stage before found, which the images hold in one channel more.
         landmarks: learnt with `spatial_ce`; the other losses take up to ten float32 copies of the maps more.
     """
     half = compute != "float32"
@@ -114,7 +114,7 @@ def training_memory(
 def plan_memory(plan: Plan, configuration: str, compute: Compute, device: DeviceKind) -> TrainingMemory:
     """`training_memory` of a plan's configuration."""
     c, n_classes = plan.configurations[configuration], plan.data.n_classes
-    spread = n_classes - 1 if c.previous is not None else 0
+    spread = plan.spread(c)
     size, n_channels = (c.patch.patch_size, c.patch.batch_size), len(plan.data.channels)
     return training_memory(c.network, *size, n_channels, n_classes, compute, device, spread, plan_maps(plan, configuration))
 

@@ -29,12 +29,13 @@ class Output(NamedTuple):
 class UNet(nn.Module):
     """Encoder, decoder, one 1×1 head per decoder level for structures, and one at the finest for landmarks.
 
-    Input (B, C, *patch), and (B, C + 1, *patch) if `cascaded`: the last channel then holds the class indices of an earlier
-    stage, of which the encoder sees one channel a structure. Every axis of the input must be a multiple of the product of its
-    strides.
+    Input (B, C, *patch), and (B, C + 1, *patch) with a stage before: the last channel then holds the numbers of the structures
+    or landmarks that it found, of which the encoder sees one channel each. Every axis of the input must be a multiple of the
+    product of its strides.
 
     Args:
         n_classes: structures and background; 0 without label maps.
+        spread: how many numbers the last channel may hold beside 0; 0 without a stage before.
         point_head: makes the landmarks' maps of the finest decoder features, whatever their size; None without landmarks.
     """
 
@@ -43,13 +44,13 @@ class UNet(nn.Module):
         plan: NetworkPlan,
         n_channels: int,
         n_classes: int,
-        cascaded: bool = False,
+        spread: int = 0,
         point_head: PointHead | None = None,
     ) -> None:
         super().__init__()
         self.segments = n_classes > 0
-        self.structures = n_classes - 1 if cascaded else 0
-        n_channels += self.structures
+        self.spread = spread
+        n_channels += spread
         ndim = len(plan.strides[0])
         ones = (1,) * ndim
         block = ConvBlock if plan.kind == "plain_unet" else ResidualBlock
@@ -86,7 +87,7 @@ class UNet(nn.Module):
         Args:
             landmarks: numbers of those whose maps are wanted, in the order that they are wanted in; None means all.
         """
-        x = self._with_structures(x) if self.structures else x
+        x = self._with_findings(x) if self.spread else x
         x = self.stem(x if x.is_cuda else channels_last(x))
         skips = []
         for stage in self.encoder:
@@ -101,17 +102,17 @@ class UNet(nn.Module):
         none_wanted = landmarks is not None and not len(landmarks)
         return Output(outputs[::-1], None if self.point_head is None or none_wanted else self.point_head(x, landmarks))
 
-    def _with_structures(self, x: Tensor) -> Tensor:
-        """The last channel, class indices, as one channel of zeros and ones a structure."""
-        indices = torch.arange(1, self.structures + 1, device=x.device, dtype=x.dtype).view(-1, *(1,) * (x.ndim - 2))
+    def _with_findings(self, x: Tensor) -> Tensor:
+        """The last channel, which holds numbers, as one channel of zeros and ones a number."""
+        indices = torch.arange(1, self.spread + 1, device=x.device, dtype=x.dtype).view(-1, *(1,) * (x.ndim - 2))
         return torch.cat([x[:, :-1], (x[:, -1:] == indices).to(x.dtype)], dim=1)
 
 
 def build_network(
-    plan: NetworkPlan, n_channels: int, n_classes: int, cascaded: bool = False, point_head: PointHead | None = None
+    plan: NetworkPlan, n_channels: int, n_classes: int, spread: int = 0, point_head: PointHead | None = None
 ) -> UNet:
     """The network of a plan with freshly initialised weights (from torch's global generator)."""
-    return UNet(plan, n_channels, n_classes, cascaded, point_head)
+    return UNet(plan, n_channels, n_classes, spread, point_head)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -66,6 +66,11 @@ class DataPlan:
         """Structures and background, which label maps are made of; 0 without structures."""
         return self.labels.n_classes if self.labels.names else 0
 
+    @property
+    def handed_on(self) -> int:
+        """How many things one stage tells the next about: structures, or landmarks where there are no structures."""
+        return len(self.labels.names) or len(self.landmarks)
+
 
 @dataclass(frozen=True)
 class SpacePlan:
@@ -211,7 +216,8 @@ class Configuration:
     """One complete way to train on the dataset.
 
     Args:
-        previous: the configuration whose label maps are further input channels, one a structure; null for none.
+        previous: the configuration that says beforehand where structures are, or landmarks where there are no structures:
+            a further input channel for each; null for none.
         landmarks: null for a dataset without landmarks.
         footprint: null where it was not estimated.
         why: a sentence for each chosen value, by its dotted key.
@@ -311,5 +317,8 @@ class Plan:
 
     def input_channels(self, name: str) -> int:
         """Channels that the network of a configuration sees."""
-        cascaded = self.configurations[name].previous is not None
-        return len(self.data.channels) + (len(self.data.labels.names) if cascaded else 0)
+        return len(self.data.channels) + self.spread(self.configurations[name])
+
+    def spread(self, configuration: Configuration) -> int:
+        """Channels that the network makes of what the stage before says; 0 for a first stage."""
+        return self.data.handed_on if configuration.previous is not None else 0

@@ -60,7 +60,8 @@ def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
 
     Configurations: `3d_fullres`; where a patch covers little of a case `3d_lowres`, and `3d_cascade`, which refines it; `2d`,
     which is the only one where cases are single slices, and is left out where landmarks are looked for in volumes. Landmarks
-    alone have one configuration, whose grid is so coarse that a patch shows all of them. On 'cuda' without a limit of time
+    alone have one configuration, whose grid is so coarse that a patch shows all of them; where that is too coarse, it is called
+    `3d_lowres`, and `3d_cascade` refines it (`2d_lowres` and `2d_cascade` in pictures). On 'cuda' without a limit of time
     patch, batch, network, spacing and normalisation of label maps are those of nnU-Net's planners. On 'cpu' the network has half
     the features, and patch and batch are limited by the time of a step; `why` says so.
 
@@ -152,20 +153,35 @@ class _Decisions:
         return {"2d": self._slices(self.flat_axis)} if self.flat_axis is not None else self._volumes()
 
     def _landmarks_alone(self) -> dict[str, Configuration]:
-        """One configuration that shows all landmarks at once, if any does."""
+        """A configuration that shows all landmarks at once, and one that refines it if its grid is too coarse."""
         facts = self.fingerprint.landmark_facts
         assert facts is not None
         view, reason = plan_view(
             self.sample, self.budget, self.fingerprint.cases, facts, self.spacing, self.spacing_reason, self.flat_axis
         )
         self.steps = n_steps(self.budget, view.architecture.step_gmacs)
-        why = {"space.spacing_mm": reason}
-        if self.flat_axis is not None:
-            why["space.slice_axis"] = slice_reason(self.flat_axis, self.spacing, self.flat_axis)
-        name = "3d_fullres" if self.flat_axis is None else "2d"
-        made = self._configuration(name, view.architecture, view.spacing, view.shape, why, slice_axis=self.flat_axis)
-        patch = f"{made.why['patch.patch_size']}; {view.context.reason}"
-        return {name: replace(made, why=made.why | {"patch.patch_size": patch})}
+        flat = self.flat_axis
+        slices = {} if flat is None else {"space.slice_axis": slice_reason(flat, self.spacing, flat)}
+        name, stages = ("3d_fullres", "3d") if flat is None else ("2d", "2d")
+        name = f"{stages}_lowres" if view.too_coarse else name
+        why = {"space.spacing_mm": reason, **slices}
+        coarse = self._configuration(name, view.architecture, view.spacing, view.shape, why, slice_axis=flat)
+        patch = f"{coarse.why['patch.patch_size']}; {view.context.reason}"
+        patch += f"; {stages}_cascade refines what is found on so coarse a grid" if view.too_coarse else ": one stage is enough"
+        made = {name: replace(coarse, why=coarse.why | {"patch.patch_size": patch})}
+        if view.too_coarse:
+            made[f"{stages}_cascade"] = self._refined(f"{stages}_cascade", name, slices)
+        return made
+
+    def _refined(self, name: str, previous: str, slices: dict[str, str]) -> Configuration:
+        """A second stage for landmarks, at full resolution."""
+        axes = [axis for axis in range(3) if axis != self.flat_axis]
+        spacing, shape = (tuple(values[axis] for axis in axes) for values in (self.spacing, self.shape))
+        sample = replace(self.sample, spread=self.sample.n_landmarks)
+        fine = plan_architecture(sample, self.budget, spacing, shape, prod(self.shape) * len(self.fingerprint.cases))
+        before = f"what {previous} found comes in as one more channel a landmark: it has seen all of them at once"
+        why = {"previous": before, "space.spacing_mm": self.spacing_reason, **slices}
+        return self._configuration(name, fine, spacing, shape, why, previous=previous, slice_axis=self.flat_axis)
 
     def _volumes(self) -> dict[str, Configuration]:
         n_cases = len(self.fingerprint.cases)

@@ -26,7 +26,10 @@ def plan_landmarks(
     sigma = target_sigma(facts, [s for axis, s in enumerate(spacing) if axis != space.slice_axis])
     work = multiply_accumulates(chosen.network, chosen.topology.patch_size, chosen.sample.seen_channels, chosen.sample.n_classes)
     points = [case.landmarks for case in cases]
-    scn = plan_scn(facts, points, patch, spacing, work, slice_axis=space.slice_axis)
+    if chosen.sample.spread:
+        scn = ScnChoice(None, f"{NO_SCN}the stage before has seen the whole")
+    else:
+        scn = plan_scn(facts, points, patch, spacing, work, slice_axis=space.slice_axis)
     with_scn = replace(chosen, sample=replace(chosen.sample, scn=scn.scn))
     if scn.scn:
         off = _too_much(with_scn, budget, scn_macs(scn.scn, len(facts.landmarks), size) / work)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import ceil, log2
 
-import numpy as np
-
 from autoseg.footprint import scn_layers
 from autoseg.geometry import Triple
 from autoseg.landmark_facts import CasePoints, LandmarkFacts, covisibility, size_needed
@@ -54,11 +52,9 @@ class Context:
 
     Args:
         fits: in nine of ten cases it does.
-        coarser: times the spacing at which a patch of as many voxels would; 1 where it does.
     """
 
     fits: bool
-    coarser: float
     reason: str
 
 
@@ -97,14 +93,8 @@ def plan_context(facts: LandmarkFacts, cases: Sequence[CasePoints], patch: Tripl
         f"{percent(MARGIN - 1)} to spare or to the edge of the image in {percent(share)} of the cases"
     )
     if share >= MOST_CASES:
-        return Context(True, 1.0, f"{seen}: one stage is enough")
-    coarser = float(np.quantile(needed, MOST_CASES, method="higher"))
-    return Context(
-        False,
-        coarser,
-        f"{seen}: windows overlap, and each sees some of them; {number(coarser)} times the spacing would show them in "
-        f"{percent(MOST_CASES)}",
-    )
+        return Context(True, seen)
+    return Context(False, f"{seen}: windows overlap, and each sees some of them")
 
 
 def plan_scn(

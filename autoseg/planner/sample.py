@@ -55,7 +55,7 @@ class Sample:
     Args:
         n_channels: of the images.
         n_classes: structures and background; 0 without label maps.
-        spread: channels that the network makes of a label map in a channel more, in the second stage of a cascade.
+        spread: channels that the network makes of what the stage before found, which comes as one channel more.
         n_landmarks: of which there is a map each.
         scn: the branch that corrects these maps, once it is known.
     """

@@ -18,11 +18,9 @@ from autoseg.planner.spacing import coarser, median_shape
 from autoseg.planner.wording import number
 
 STEP = 1.05  # the spacing grows by 5 % at a time
-MOST_COARSER_WHOLE = 2.0
-MOST_COARSER = 3.0
-"""Times the median spacing, along some axis: for a patch that shows the whole case, and for one that shows all landmarks.
-Positions are decoded to a fraction of a voxel, so that a coarse grid costs little; on one still coarser a landmark cannot be
-made out. A convention, not measured."""
+MOST_COARSER = 2.0
+"""Times the median spacing, along some axis, that one stage may have. Positions are decoded to a fraction of a voxel, so that
+such a grid costs little; what is found on a still coarser one a second stage refines. A convention, not measured."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class View:
         shape: voxels that the patch is to show: the median case, or more where landmarks of large cases ask for it.
         context: whether a patch shows all landmarks of a case.
         whole: whether it shows the whole of it, so that training and prediction see the same.
+        times: the spacing of the cases.
     """
 
     spacing: tuple[float, ...]
@@ -41,6 +40,12 @@ class View:
     architecture: Architecture
     context: Context
     whole: bool
+    times: float
+
+    @property
+    def too_coarse(self) -> bool:
+        """Whether a second stage should refine what is found there."""
+        return self.times > MOST_COARSER
 
 
 def plan_view(
@@ -55,7 +60,7 @@ def plan_view(
     """The finest of ever coarser grids on which the patch that the budget allows shows the whole case, and the reason.
 
     The median spacing is the first. Where none shows the whole case up to twice that spacing, it is the finest on which a patch
-    shows all landmarks; where none does up to three times that spacing it is the coarsest, and windows must overlap.
+    shows all landmarks.
 
     Args:
         spacing: of the cases, (z, y, x).
@@ -65,16 +70,16 @@ def plan_view(
         ResourceError: the smallest patch needs more memory than the budget has.
     """
     axes = [axis for axis in range(3) if axis != slice_axis]
-    found = list(_views(sample, budget, cases, facts, spacing, axes))
-    for view, times in found:
-        if view.whole and times <= MOST_COARSER_WHOLE:
-            return view, _reason(spacing_reason, times, "the whole case")
-    for view, times in found:
-        if view.context.fits:
-            return view, _reason(spacing_reason, times, "all landmarks")
-    view, times = found[-1]
-    few = f"the patch shows all landmarks neither there nor at {number(times)} times that spacing, which is as coarse as may be"
-    return view, f"{spacing_reason}; {few}"
+    fitting: View | None = None
+    for view in _views(sample, budget, cases, facts, spacing, axes):
+        if view.whole and (fitting is None or not view.too_coarse):
+            return view, _reason(spacing_reason, view.times, "the whole case")
+        if view.context.fits and fitting is None:
+            fitting = view
+        if fitting is not None and view.too_coarse:
+            break
+    assert fitting is not None  # some grid is so coarse that the smallest patch shows the whole case
+    return fitting, _reason(spacing_reason, fitting.times, "all landmarks")
 
 
 def _reason(spacing_reason: str, times: float, what: str) -> str:
@@ -93,12 +98,13 @@ def _views(
     facts: LandmarkFacts,
     spacing: Sequence[float],
     axes: Sequence[int],
-) -> Iterator[tuple[View, float]]:
-    """Ever coarser ones, each with how many times coarser it is than the spacing; the last may be good for nothing."""
+) -> Iterator[View]:
+    """Ever coarser ones, up to one that shows the whole case."""
     finest = now = tuple(spacing[a] for a in axes)
-    while (times := max(s / f for s, f in zip(now, finest))) <= MOST_COARSER:
-        view = _view(sample, budget, cases, facts, now, axes)
-        yield view, times
+    while True:
+        times = max(s / f for s, f in zip(now, finest))
+        view = _view(sample, budget, cases, facts, now, times, axes)
+        yield view
         if view.whole:
             return
         now = coarser(now, STEP)
@@ -110,6 +116,7 @@ def _view(
     cases: Sequence[CaseFacts],
     facts: LandmarkFacts,
     spacing: tuple[float, ...],
+    times: float,
     axes: Sequence[int],
 ) -> View:
     steps = [max(case.spacing[a] for case in cases) for a in range(3)]  # across slices nothing is resampled
@@ -125,7 +132,7 @@ def _view(
         patch[a] = n
     context = plan_context(facts, [case.landmarks for case in cases], (patch[0], patch[1], patch[2]), steps)
     shows = all(n >= m for n, m in zip(architecture.topology.patch_size, shape))
-    return View(spacing, shape, architecture, context, shows)
+    return View(spacing, shape, architecture, context, shows, times)
 
 
 def _needed(cases: Sequence[CaseFacts], median: Sequence[float], spacing: Sequence[float]) -> tuple[float, ...]:

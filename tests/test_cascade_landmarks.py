@@ -1,0 +1,111 @@
+"""Two stages for landmarks without label maps: the second is told where the first has found them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from landmark_phantoms import make_dataset, make_plan
+
+from autoseg.batch import Failure
+from autoseg.dataset import Dataset, images_in
+from autoseg.device import Device
+from autoseg.image import Image
+from autoseg.io import read_image
+from autoseg.model import Model, fresh_network, load_model
+from autoseg.plan import Plan, save_plan
+from autoseg.predict import predict
+from autoseg.sampling import PatchSampler
+from autoseg.schedule import RunBudget
+from autoseg.spots import mirrored_findings
+from autoseg.stages import fingerprint_dataset, prepare_dataset, prepare_stage_before
+from autoseg.store import StoredCase
+from autoseg.task import TrainTask, train_task
+from autoseg.train import train
+from autoseg.workspace import Workspace
+
+
+def two_stages(dataset: Dataset, pictures: bool) -> Plan:
+    """A coarse grid, and windows that show a quarter of a case on a fine one."""
+    plan = make_plan(dataset, pictures, epochs=2)
+    (fine,) = plan.configurations.values()
+    coarse = replace(fine, space=replace(fine.space, spacing_mm=(2.0, 2.0) if pictures else (3.0, 2.0, 2.0)))
+    window = replace(fine.patch, patch_size=(16, 20) if pictures else (12, 16, 16))
+    stages = "2d" if pictures else "3d"
+    configurations = {
+        f"{stages}_lowres": coarse,
+        f"{stages}_cascade": replace(fine, previous=f"{stages}_lowres", patch=window),
+    }
+    return replace(plan, first=f"{stages}_lowres", configurations=configurations)
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+def test_from_the_folds_of_one_stage_to_predictions_of_the_next(
+    pictures: bool, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make_dataset(tmp_path / "data", 5, pictures=pictures)
+    workspace, failures = Workspace(tmp_path / "work"), list[Failure]()
+    fingerprint_dataset(dataset, workspace, failures, 0)
+    plan = two_stages(dataset, pictures)
+    before, name = plan.configurations
+    save_plan(plan, workspace.about(dataset.name) / "plan.json")
+    prepare_dataset(dataset, workspace, before, failures, 0)
+    for fold in "01234":
+        train(train_task(dataset, workspace, before, fold), RunBudget(epochs=2), float32_cpu)
+    prepare_dataset(dataset, workspace, name, failures, 0)
+    prepare_stage_before(dataset, workspace, name, failures, 0)
+    assert failures == []
+    task = train_task(dataset, workspace, name, "0")
+    _sees_what_was_found(task, workspace, before)
+    record = train(task, RunBudget(epochs=2), float32_cpu)
+    assert record.mre is not None
+    model, _ = load_model([task.run], float32_cpu)
+    assert model.previous is not None
+    assert predict(model, (), images_in(tmp_path / "data" / "imagesTr", 1), tmp_path / "points", failures).done == 5
+    assert failures == []
+    image: Image = read_image(dataset.cases[0].images, ("MR",))
+    placed = model.predict_image(image, True).landmarks
+    assert placed is not None
+    monkeypatch.setattr(
+        "autoseg.model.prepare_spots", lambda found, placement, before: np.zeros(placement.target.shape, np.uint8)
+    )
+    told_nothing = model.predict_image(image, True).landmarks
+    assert told_nothing is not None
+    assert not np.allclose(placed.points_mm, told_nothing.points_mm, atol=1e-3)
+
+
+def _sees_what_was_found(task: TrainTask, workspace: Workspace, before: str) -> None:
+    """Spots in the last channel of a batch are those of the fold that did not learn from the case."""
+    case = task.training[0]
+    stored = StoredCase.open(task.prepared, case.name, task.before)
+    previous = stored.previous()
+    assert previous is not None
+    assert set(np.unique(previous)) == {0, 1, 2, 3}
+    files = list(workspace.runs(task.dataset).glob(f"{before}/fold_*/validation/{case.name}.*"))
+    assert len(files) == 1
+    sampler = PatchSampler([stored], task.plan.configurations[task.configuration], task.plan.data.labels, 0)
+    batch = replace(sampler, landmarks=task.plan.data.landmarks).batch(0)
+    assert batch.image.shape[1] == 2
+    assert set(batch.image[:, 1].unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
+
+
+def test_a_mirror_swaps_the_sides_of_what_was_found(float32_cpu: Device, tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data", 1)
+    plan = two_stages(dataset, False)
+    configuration = plan.configurations["3d_cascade"]
+    torch.manual_seed(0)
+    model = Model((fresh_network(plan, configuration, float32_cpu).eval(),), plan, configuration, float32_cpu)
+    swapped = np.array(mirrored_findings(dataset.labels, dataset.landmarks))
+    assert swapped.tolist() == [0, 3, 2, 1]
+    rng = np.random.default_rng(0)
+    image, previous = rng.standard_normal((1, 12, 16, 16)).astype(np.float32), rng.integers(0, 4, (12, 16, 16))
+    straight = model.look(image, True, previous).peaks
+    turned = model.look(image[..., ::-1], True, swapped[previous][..., ::-1]).peaks
+    assert straight is not None
+    assert turned is not None
+    points = turned.points[list(dataset.landmarks.mirrored)]
+    points[:, 2] = 15 - points[:, 2]
+    np.testing.assert_allclose(points, straight.points, atol=1e-4)
