@@ -17,7 +17,7 @@ from autoseg.records import to_json
 from autoseg.tables import aligned, csv_text, rounded
 
 STAGE = "evaluate"
-SHOWN_RADII = (2.0, 4.0)  # of those in the report, in tables that are read; all of them if neither is
+SHOWN_RADII = {"mm": (2.0, 4.0), "px": (20.0, 40.0)}  # of the usual ones, in tables that are read; others are shown all
 PER_CASE, PER_LANDMARK, SUMMARY = "landmarks_per_case.csv", "landmarks_summary.csv", "landmarks_summary.json"
 _CASE_COLUMNS = ("landmark", "state", "error", "error_voxels", "nearest")
 
@@ -33,7 +33,7 @@ class LandmarkPair:
 
 
 def evaluate_landmarks(
-    pairs: Iterable[LandmarkPair], out: Path, failures: list[Failure], radii: Sequence[float] = RADII, unit: Unit = "mm"
+    pairs: Iterable[LandmarkPair], out: Path, failures: list[Failure], radii: Sequence[float] | None = None, unit: Unit = "mm"
 ) -> LandmarkReport:
     """Scores every pair, taking one at a time.
 
@@ -82,7 +82,8 @@ def landmark_table(report: LandmarkReport) -> str:
     """The summary as aligned plain text: a row a landmark, '--' where a metric is not defined in any case."""
     summary = report.summary
     unit = summary.unit
-    shown = [i for i, r in enumerate(summary.radii) if r in SHOWN_RADII] or list(range(len(summary.radii)))
+    usual = summary.radii == RADII[unit]
+    shown = [i for i, r in enumerate(summary.radii) if not usual or r in SHOWN_RADII[unit]]
     found = [f"<={summary.radii[i]:g} {unit}" for i in shown]
     head = (
         "landmark",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,6 +38,7 @@ def evaluate_folder(
     references: Path | None = None,
     images: Path | None = None,
     workers: int | None = None,
+    radii: Sequence[float] | None = None,
 ) -> Evaluation:
     """Scores what was predicted, see `evaluate` and `evaluate_landmarks` for what that means and what is written to `out`.
 
@@ -46,6 +47,7 @@ def evaluate_folder(
             predicted are no failures.
         images: folder of the images that landmarks belong to; None for those of the dataset, its imagesTs included.
         failures: gets references without a prediction, and unreadable files.
+        radii: within which landmarks count as found, see `landmark_summary.summarize_points`.
 
     Raises:
         UsageError: a folder is missing, or no case name is in both.
@@ -58,8 +60,10 @@ def evaluate_folder(
     cases = _image_cases(dataset, images) if dataset.landmarks.names else {}
     found = case_landmarks(predictions, cases) if cases else {}
     if found:
-        given = case_landmarks(references, cases) if references else {c.name: c.landmarks for c in dataset.cases if c.landmarks}
-        points = _evaluate_points(dataset, cases, given, found, out, failures, references is None)
+        given = {c.name: c.landmarks for c in dataset.cases if c.landmarks}
+        if references:
+            given = case_landmarks(references, cases, dataset.landmark_rules)
+        points = _evaluate_points(dataset, cases, given, found, out, failures, references is None, radii)
     if dataset.labels.names and (not found or all(_has_maps(folder) for folder in (predictions, references) if folder)):
         known = references or {c.name: c.label for c in dataset.cases if c.label is not None}
         report = evaluate(known, predictions, dataset.labels, out, tolerance_mm, failures, workers, references is None)
@@ -86,11 +90,15 @@ def _evaluate_points(
     out: Path,
     failures: list[Failure],
     only_predicted: bool,
+    radii: Sequence[float] | None,
 ) -> LandmarkReport:
     """
     Args:
         cases: with the images.
         given, found: files of references and of predictions, by case.
+
+    Raises:
+        UsageError: no case is in both, or errors would be in mm in some cases and in pixels in others.
     """
     names = [name for name in given if name in found]
     if not names:
@@ -116,8 +124,14 @@ def _evaluate_points(
                 continue
             yield LandmarkPair(name, reference, prediction, grid)
 
-    pictures = [not has_geometry(cases[name].images[0]) for name in names]
-    return evaluate_landmarks(pairs(), out, failures, unit="px" if any(pictures) else "mm")
+    pictures = {not has_geometry(cases[name].images[0]): name for name in names}
+    if len(pictures) > 1:
+        raise UsageError(
+            "errors would be in mm for some cases and in pixels for others",
+            found=f"{cases[pictures[False]].images[0].name} and {cases[pictures[True]].images[0].name}",
+            fix="put predictions of volumes and of pictures into folders of their own, and evaluate each",
+        )
+    return evaluate_landmarks(pairs(), out, failures, radii, "px" if True in pictures else "mm")
 
 
 def _image_cases(dataset: Dataset, images: Path | None) -> dict[str, Case]:

@@ -112,7 +112,7 @@ def take_fingerprint(
         reasons = "; ".join(sorted(f.reason for f in failures[before:])[:3])
         raise DataError("no case can be used", file=dataset.root, found=f"{len(failures) - before} faulty: {reasons}")
     if not any(scan.quantiles for scan in scans):
-        raise _nothing_shown(dataset, len(scans))
+        raise _nothing_shown(dataset, scans)
     fingerprint = _summary(dataset, scans)
     notices += _notices(fingerprint)
     path, text = folder / "fingerprint.json", to_json(fingerprint)
@@ -157,10 +157,13 @@ def _version(text: str) -> object:
     return document.get("schema_version") if isinstance(document, dict) else None
 
 
-def _nothing_shown(dataset: Dataset, n_cases: int) -> DataError:
+def _nothing_shown(dataset: Dataset, scans: Sequence[Scan]) -> DataError:
+    n_cases = len(scans)
     if dataset.landmarks.names:
         what = "no case shows a structure or a landmark" if dataset.labels.names else "no case shows a landmark"
-        return DataError(what, file=dataset.root, found=f"none in the images of {n_cases} cases")
+        odd = next((f"; case {s.facts.name}: {s.facts.remark}" for s in scans if s.facts.remark), "")
+        fix = "state the coordinate system in the files of landmarks: LPS, RAS or voxel" if odd else None
+        return DataError(what, file=dataset.root, found=f"none in the images of {n_cases} cases{odd}", fix=fix)
     return DataError(
         "no label map contains a structure",
         file=dataset.root,

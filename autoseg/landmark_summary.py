@@ -19,7 +19,8 @@ from autoseg.landmark_metrics import ROUNDING, CasePointScores
 
 Unit = Literal["mm", "px"]
 
-RADII = (1.0, 2.0, 2.5, 3.0, 4.0)  # 2, 2.5, 3 and 4 mm: Wang et al., IEEE TMI 2015
+RADII: dict[Unit, tuple[float, ...]] = {"mm": (1.0, 2.0, 2.5, 3.0, 4.0), "px": (10.0, 20.0, 25.0, 30.0, 40.0)}
+"""2, 2.5, 3 and 4 mm: Wang et al., IEEE TMI 2015. Their skull X-rays have pixels of 0.1 mm, so that those are 20 to 40 pixels."""
 IDENTIFIED_MM = 20.0  # Glocker et al., MICCAI 2012, for vertebrae
 
 
@@ -128,19 +129,35 @@ class LandmarkReport:
         return len(self.cases)
 
 
+def parse_radii(text: str) -> tuple[float, ...]:
+    """The radii that a user lists: '2,2.5,4'.
+
+    Raises:
+        UsageError: something else than numbers above 0.
+    """
+    try:
+        radii = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        radii = ()
+    if not radii or not all(r > 0 and isfinite(r) for r in radii):
+        raise UsageError("radii must be numbers above 0", found=text, allowed="such as 2,2.5,4")
+    return radii
+
+
 def summarize_points(
-    cases: Sequence[CasePointScores], names: Sequence[str], radii: Sequence[float] = RADII, unit: Unit = "mm"
+    cases: Sequence[CasePointScores], names: Sequence[str], radii: Sequence[float] | None = None, unit: Unit = "mm"
 ) -> LandmarkReport:
     """The report of scored cases.
 
     Args:
         names: of the landmarks that every case was scored for.
-        radii: within which a landmark counts as found, in the unit.
+        radii: within which a landmark counts as found, in the unit; None for its usual ones.
         unit: of the errors; in pixels nothing is told about 20 mm.
 
     Raises:
         UsageError: no radius, or one that is not above 0.
     """
+    radii = RADII[unit] if radii is None else radii
     if not radii or not all(r > 0 and isfinite(r) for r in radii):
         raise UsageError("landmarks are found within radii", found=tuple(radii), allowed=f"one or more above 0 {unit}")
     radii = tuple(sorted({float(r) for r in radii}))

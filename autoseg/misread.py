@@ -42,8 +42,7 @@ def misread_cases(cases: Sequence[CasePoints]) -> tuple[Misread, ...]:
     known = np.isfinite(points).all(2)
     seen = known.any(0)  # landmarks of some case
     points, known = points[:, seen], known[:, seen]
-    centred = np.array([p - np.median(p[there], axis=0) if there.any() else p for p, there in zip(points, known)])
-    usual = np.nanmedian(centred, axis=0) if seen.any() else np.empty((0, 3))
+    usual = _usual(points, known)
     found = []
     for case, places, there in zip(volumes, points, known):
         if np.count_nonzero(there) >= FEWEST_LANDMARKS:
@@ -51,6 +50,26 @@ def misread_cases(cases: Sequence[CasePoints]) -> tuple[Misread, ...]:
             if negated < BETTER * off:
                 found.append(Misread(case.name, off, negated))
     return tuple(found)
+
+
+def _usual(points: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(N, 3) the median place of each landmark, each case turned as most of them are.
+
+    Half of the cases may be turned, so they are first compared with one of them, which knows most landmarks.
+    """
+    if not known.size:
+        return np.empty((0, 3))
+    centred = np.array([p - np.median(p[there], axis=0) if there.any() else p for p, there in zip(points, known)])
+    model = int(known.sum(1).argmax())
+    signs = np.ones((len(points), 3))
+    for i, (places, there) in enumerate(zip(centred, known & known[model])):
+        if np.count_nonzero(there) >= FEWEST_LANDMARKS:
+            off, negated = (_distance(places[there] * sign, centred[model][there]) for sign in (np.ones(3), NEGATED))
+            if negated < BETTER * off:
+                signs[i] = NEGATED
+    turned = 2 * np.count_nonzero(signs[:, 1] < 0) > len(points)
+    usual: np.ndarray = np.nanmedian(centred * signs[:, None], axis=0) * (NEGATED if turned else 1)
+    return usual
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:

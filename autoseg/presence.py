@@ -7,18 +7,18 @@ import numpy as np
 USUAL = 0.5
 
 
-def choose_threshold(presence: np.ndarray, there: np.ndarray) -> float:
+def choose_threshold(presence: np.ndarray, there: np.ndarray) -> float | None:
     """The probability that tells best where a landmark is present and where it is absent.
 
     Best is the mean of two shares: of the cases that have it and of those that lack it, how many are told right. Among equals
-    the one nearest to a half; a half where only one kind is known.
+    the one nearest to a half. None where only one kind is known: then nothing can be told.
 
     Args:
         presence: (n,) predicted probability that it is there.
         there: (n,) whether it is.
     """
     if there.all() or not there.any():
-        return USUAL
+        return None
     levels = np.unique(presence)
     tried = np.append((levels[1:] + levels[:-1]) / 2, USUAL)
     said = presence >= tried[:, None]

@@ -10,6 +10,7 @@ from statistics import fmean
 from autoseg.errors import UsageError
 from autoseg.landmark_summary import Unit
 from autoseg.postprocess import Rule
+from autoseg.presence import USUAL
 from autoseg.records import from_json
 
 
@@ -21,7 +22,9 @@ class RunRecord:
     many seconds a step took, in the part that was trained last if it was interrupted or extended; 0 where nothing is known.
 
     Landmarks: mean errors in `unit`, over the cases in which a landmark is present and was found; `mre` is the mean over
-    landmarks. `thresholds` holds, of those that some cases lack, the probability from which they count as present.
+    landmarks. `missed` counts landmarks that are present and were not found, `extra` those that were found and are absent.
+    `thresholds` holds, of landmarks that some cases lack, the probability from which they count as present; None where the cases
+    that were validated on cannot tell.
     """
 
     dataset: str
@@ -40,7 +43,9 @@ class RunRecord:
     mre: float | None = None
     unit: Unit = "mm"
     landmark_mre: dict[str, float | None] = field(default_factory=dict)
-    thresholds: dict[str, float] = field(default_factory=dict)
+    missed: int = 0
+    extra: int = 0
+    thresholds: dict[str, float | None] = field(default_factory=dict)
 
 
 def load_run(run: Path) -> RunRecord:
@@ -82,9 +87,15 @@ def common_rules(records: Sequence[RunRecord]) -> tuple[Rule, ...]:
 
 
 def common_thresholds(records: Sequence[RunRecord], landmarks: Sequence[str]) -> tuple[float, ...]:
-    """For each landmark the probability from which it counts as present: the mean over the folds, 0 for what no case lacks."""
-    given = [[r.thresholds[name] for r in records if name in r.thresholds] for name in landmarks]
-    return tuple(fmean(values) if values else 0.0 for values in given)
+    """For each landmark the probability from which it counts as present: the mean over the folds that can tell, a half where none
+    can, and 0 for what no case lacks."""
+
+    def common(name: str) -> float:
+        given = [r.thresholds[name] for r in records if name in r.thresholds]
+        told = [value for value in given if value is not None]
+        return fmean(told) if told else USUAL if given else 0.0
+
+    return tuple(map(common, landmarks))
 
 
 def record_table(record: RunRecord) -> str:
@@ -94,7 +105,8 @@ def record_table(record: RunRecord) -> str:
         lines.append(f"{'mean':24} Dice {_number(record.case_dice, '.4f')}  ({record.validated_on})")
     lines += [f"{name:24} MRE {_number(mre, '.3g')} {record.unit}" for name, mre in record.landmark_mre.items()]
     if record.landmark_mre:
-        lines.append(f"{'mean':24} MRE {_number(record.mre, '.3g')} {record.unit}  ({record.validated_on})")
+        counts = "".join(f", {n} {what}" for n, what in ((record.missed, "missed"), (record.extra, "extra")) if n)
+        lines.append(f"{'mean':24} MRE {_number(record.mre, '.3g')} {record.unit}{counts}  ({record.validated_on})")
     return "\n".join(lines)
 
 

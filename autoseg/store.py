@@ -134,6 +134,12 @@ class StoredCase:
         """(N,) of `landmarks.State`."""
         return np.array(self.record.landmark_states, dtype=np.int64)
 
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """(N,) whether a landmark is present, and in the case as it is stored."""
+        index = np.rint(self.points)  # to the voxel that it lies in
+        return (np.isfinite(index) & (index >= 0) & (index < self.shape)).all(1)
+
     @property
     def landmarks_present(self) -> tuple[int, ...]:
         """Numbers of the landmarks whose place is known."""

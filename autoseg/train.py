@@ -281,6 +281,8 @@ def _finish(run: Running, training: list[StoredCase], validation: list[StoredCas
         mre=result.mre,
         unit=task.unit,
         landmark_mre=result.landmark_mre,
+        missed=result.missed,
+        extra=result.extra,
         thresholds=result.thresholds,
     )
     write_text(task.run / "run.json", to_json(record))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.dataset import Case, landmarks_path, load_predicted, output_path
+from autoseg.errors import some
 from autoseg.files import write_text
 from autoseg.image import LabelMap
 from autoseg.io import has_geometry, read_label_map, write_label_map, write_landmarks
@@ -18,7 +19,7 @@ from autoseg.landmarks import Landmarks, State
 from autoseg.metrics import dice_per_structure
 from autoseg.model import Model
 from autoseg.postprocess import Evidence, Rule, choose_rules
-from autoseg.presence import choose_threshold
+from autoseg.presence import USUAL, choose_threshold
 from autoseg.progress import Progress, duration, log
 from autoseg.records import to_json
 from autoseg.sampling import reading
@@ -39,7 +40,8 @@ class CaseScores:
 @dataclass(frozen=True)
 class Validation:
     """Mean Dice per structure over the cases, their mean, and the rules that raise it; mean radial error per landmark (mm) over
-    the cases that have it and in which it was found, their mean, and the thresholds of presence."""
+    the cases that have it and in which it was found, their mean, how many were missed or found where they are absent, and the
+    thresholds of presence, None where the cases cannot tell."""
 
     n_cases: int
     case_dice: float | None
@@ -47,18 +49,22 @@ class Validation:
     rules: tuple[Rule, ...]
     mre: float | None = None
     landmark_mre: dict[str, float | None] = field(default_factory=dict)
-    thresholds: dict[str, float] = field(default_factory=dict)
+    missed: int = 0
+    extra: int = 0
+    thresholds: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class _Points:
-    """The landmarks of a case: where they are, where they were found, and the file that says so."""
+    """The landmarks of a case: where they are, where they were found, the file that says so, and how many are not in the image,
+    which count as unlabelled."""
 
     path: Path
     case: str
     pixels: bool
     truth: Landmarks
     found: Landmarks
+    outside: int
 
     def write(self) -> None:
         write_landmarks(self.path, self.found, self.case, self.pixels)
@@ -68,7 +74,7 @@ def case_scores(model: Model, cases: Sequence[StoredCase]) -> CaseScores:
     """Scores on whole prepared cases, predicted without mirroring.
 
     The error is that of the place where a landmark's map peaks, whether or not it would count as present: saying nothing gains
-    nothing.
+    nothing. What lies outside the image cannot be found and does not count.
     """
     data = model.plan.data
     dice: list[Dice] = []
@@ -82,7 +88,7 @@ def case_scores(model: Model, cases: Sequence[StoredCase]) -> CaseScores:
             dice.append(dice_per_structure(reference, predicted, data.labels.n_classes, data.labels.ignore_index))
         if raw.peaks is not None:
             gap = case.placement.to_world(raw.peaks.points) - case.placement.to_world(case.points)
-            errors.append(np.linalg.norm(gap, axis=1))
+            errors.append(np.where(case.inside, np.linalg.norm(gap, axis=1), np.nan))
     return CaseScores(_mean(value for row in dice for value in row), _mean(_means(errors)))
 
 
@@ -107,7 +113,8 @@ def validate(
         candidates: component rules to try, of `plan.POSTPROCESS_RULES`.
         seconds: no case is begun that would not be finished by then.
         each: what a case is expected to take.
-        lacking: landmarks that are absent in some case; the others always count as present.
+        lacking: landmarks that are absent in some case; the others always count as present. Those outside their image do not
+            count at all.
     """
     labels = model.plan.data.labels
     scores: list[Dice] = []
@@ -152,9 +159,16 @@ def validate(
     if not names:
         return Validation(n_cases, _mean(means), dice, rules)
     thresholds = {name: _threshold(points, names.index(name)) for name in lacking}
-    decided = [_decide(p, thresholds) for p in points]
+    decided = [_decide(p, {name: USUAL if t is None else t for name, t in thresholds.items()}) for p in points]
     errors = _means([np.linalg.norm(p.found.points_mm - p.truth.points_mm, axis=1) for p in decided]) or [None] * len(names)
-    return Validation(n_cases, _mean(means), dice, rules, _mean(errors), dict(zip(names, errors)), thresholds)
+    missed = sum(int(np.count_nonzero(p.truth.present & ~p.found.present)) for p in decided)
+    extra = sum(int(np.count_nonzero((p.truth.state == State.ABSENT) & p.found.present)) for p in decided)
+    if outside := {p.case: p.outside for p in points if p.outside}:
+        log.warning(
+            "note: %d landmarks lie outside their images and do not count: %s", sum(outside.values()), some(list(outside))
+        )
+    by_name = dict(zip(names, errors))
+    return Validation(n_cases, _mean(means), dice, rules, _mean(errors), by_name, missed, extra, thresholds)
 
 
 def _predict_stored(
@@ -185,14 +199,16 @@ def _predict_stored(
     values = None if reference is None else reference.data
     if found is None:
         return predicted, values, None
-    truth = Landmarks(data.landmarks.names, stored.placement.to_world(stored.points), stored.state)
-    points = _Points(point_file, case.name, not has_geometry(case.images[0]), truth, found)
+    outside = (stored.state == State.PRESENT) & ~stored.inside
+    places = np.where(outside[:, None], np.nan, stored.placement.to_world(stored.points))
+    truth = Landmarks(data.landmarks.names, places, np.where(outside, State.UNLABELLED, stored.state))
+    points = _Points(point_file, case.name, not has_geometry(case.images[0]), truth, found, int(outside.sum()))
     if not point_file.is_file():
         points.write()
     return predicted, values, points
 
 
-def _threshold(points: Sequence[_Points], i: int) -> float:
+def _threshold(points: Sequence[_Points], i: int) -> float | None:
     """Of presence of landmark `i`."""
     known = [p for p in points if p.truth.state[i] != State.UNLABELLED and p.found.confidence is not None]
     presence = np.array([p.found.confidence[i] for p in known if p.found.confidence is not None])

@@ -61,6 +61,7 @@ COMMANDS = {
         ("references", "-r --references", False),
         ("out", "-o --out", False),
         ("tolerance", "--tolerance", False),
+        ("radius", "--radius", False),
         ("images", "-i --images", False),
     },
     "postprocess": {MODEL, ROOT, WORKERS, QUIET, ("masks", "-i --masks", True), ("out", "-o --out", True)},

@@ -188,7 +188,7 @@ def test_what_files_do_not_say_is_told(tmp_path: Path, caplog: pytest.LogCapture
     assert caplog.messages == [
         "note: tables without a column 'space' are in LPS mm: a.csv",
         "note: landmarks that no case has: chin, ear",
-        "note: 2 of 6 landmarks are not listed in the files of their cases (the first: chin of a) and count as unlabelled; "
+        "note: 2 of 6 landmarks are not listed in the files of their cases (a: 1 of 3) and count as unlabelled; "
         'if they are not in the image, say "unlisted_landmarks": "absent" in dataset.json',
     ]
 
@@ -239,6 +239,56 @@ def test_label_maps_of_spots(tmp_path: Path) -> None:
     (root / "cases.csv").write_text("case,image,label,landmarks\na,a.nii,l.nii,s.nii\n")
     (case,) = open_dataset(root).cases
     assert (case.label, case.landmarks) == (root / "l.nii", root / "s.nii")
+
+
+def test_spots_of_other_cases(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = lay_out(tmp_path / "x", {**LIVER, "landmarks": {"nose": 1}})
+    (root / "landmarksTr").mkdir()
+    (root / "landmarksTr" / "patient_a.nii.gz").touch()
+    with pytest.raises(
+        DataError, match=r"the landmarks are of none of the cases; file: .*landmarksTr; found: patient_a; allowed: a, b"
+    ):
+        open_dataset(root)
+    (root / "landmarksTr" / "a.nii.gz").touch()
+    assert [c.landmarks is None for c in open_dataset(root).cases] == [False, True]
+    assert "note: landmarks without an image: patient_a" in caplog.messages
+
+
+def test_a_case_may_lack_its_label_map(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = lay_out(tmp_path / "x", LIVER, ("landmarksTr/{}.mrk.json",))
+    (root / "labelsTr").mkdir()
+    assert [c.label for c in open_dataset(root).cases] == [
+        root / "labelsTr" / f"{n}.nii.gz" for n in "ab"
+    ]  # none there: a mistake
+    (root / "labelsTr" / "a.nii.gz").touch()
+    caplog.clear()
+    assert [c.label for c in open_dataset(root).cases] == [root / "labelsTr" / "a.nii.gz", None]
+    assert "note: 1 cases have landmarks, but no label map: b" in caplog.messages
+    (root / "landmarksTr" / "b.mrk.json").unlink()
+    assert all(c.label for c in open_dataset(root).cases)  # nothing is known of b, which is told when it is read
+
+
+def test_a_name_that_may_be_misspelt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = lay_out(tmp_path / "x", CHANNEL, ("landmarksTr/{}.csv",), a=points("lm1", "lm2"), b=points("lm1", "lm2", "lm3"))
+    open_dataset(root)
+    assert not [m for m in caplog.messages if "misspelt" in m]  # lm3 is new, b has the other two
+    for name, words in {"c": ("nose", "left ear"), "a": ("nose", "left ear"), "b": ("nose", "lefft ear")}.items():
+        (root / "imagesTr" / f"{name}_0000.nii.gz").touch()
+        write_landmarks(root / "landmarksTr" / f"{name}.csv", points(*words), name)
+    open_dataset(root)
+    assert (
+        "note: a name may be misspelt, and counts as a landmark of its own: 'lefft ear' in b only - did you mean 'left ear'?"
+        in caplog.messages
+    )
+
+
+def test_a_table_of_all_cases_names_them(tmp_path: Path) -> None:
+    root = lay_out(tmp_path / "x", CHANNEL)
+    (root / "landmarks.csv").write_text("landmark,x,y,z\nnose,1,2,3\n")
+    with pytest.raises(
+        DataError, match=r"a table with the landmarks of all cases needs a column 'case'; file: .*landmarks\.csv; fix"
+    ):
+        open_dataset(root)
 
 
 @pytest.mark.parametrize(

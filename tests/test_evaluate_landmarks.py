@@ -12,7 +12,7 @@ from autoseg.batch import Failure
 from autoseg.errors import DataError, UsageError
 from autoseg.evaluate_landmarks import LandmarkPair, evaluate_landmarks, landmark_table
 from autoseg.geometry import Grid
-from autoseg.landmark_summary import LandmarkSummary
+from autoseg.landmark_summary import LandmarkSummary, parse_radii
 from autoseg.landmarks import Landmarks, State
 from autoseg.records import from_json
 
@@ -93,6 +93,21 @@ def test_table_of_pixels_other_radii_and_one_case(tmp_path: Path) -> None:
     assert words[3] == "chin 1 0 1 0 -- -- -- -- -- -- 0.0% 0.0% --"
     assert words[4] == "mean error px (95 % CI): 3.000 over landmarks, 3.000 over points, 3.000 over cases; 1 points of 1 cases"
     assert words[6] == "found: <=5 px 50.0%, <=10 px 50.0%, within half the way to the next 50.0%"
+
+
+def test_usual_radii(tmp_path: Path) -> None:
+    for unit, radii in (("mm", (1, 2, 2.5, 3, 4)), ("px", (10, 20, 25, 30, 40))):
+        report = evaluate_landmarks((A,), tmp_path, [], unit=unit)  # type: ignore[arg-type]
+        assert report.summary.radii == radii
+        head = landmark_table(report).splitlines()[0]
+        assert [f"<={r:g} {unit}" in head for r in radii] == [r in radii[1::3] for r in radii]
+
+
+def test_radii_that_a_user_lists() -> None:
+    assert parse_radii("2,2.5, 4") == (2, 2.5, 4)
+    for text in ("", "two", "2,", "0,1", "-1", "inf", "nan"):
+        with pytest.raises(UsageError, match=r"radii must be numbers above 0; found: .*allowed: such as 2,2\.5,4"):
+            parse_radii(text)
 
 
 def test_one_bad_case_is_listed_and_the_rest_is_scored(tmp_path: Path) -> None:

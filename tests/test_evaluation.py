@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from landmark_phantoms import make_dataset
 
 from autoseg.batch import Failure
-from autoseg.dataset import Dataset, load_landmarks
+from autoseg.dataset import Dataset, LandmarkRules, load_landmarks, load_predicted
 from autoseg.errors import DataError, UsageError
 from autoseg.evaluation import Evaluation, evaluate_folder
 from autoseg.io import read_grid, write_landmark_table, write_landmarks
@@ -122,6 +123,43 @@ def test_what_cannot_be_compared(alone: Dataset, tmp_path: Path) -> None:
     write_landmarks(empty / "c1.mrk.json", moved(alone, 1)["c1"])
     with pytest.raises(UsageError, match="no file of predicted landmarks has the name of a reference; found: c0; allowed: c1"):
         score(alone, out, references=empty)
+
+
+def test_references_as_spots_in_label_maps(alone: Dataset, tmp_path: Path) -> None:
+    """Of test cases: values of the spots are known from the dataset."""
+    tests, given, out = alone.root / "imagesTs", tmp_path / "given", tmp_path / "out"
+    (alone.root / "imagesTr").rename(tests)
+    given.mkdir()
+    values = replace(alone, cases=(), landmark_rules=LandmarkRules((1, 2, 3)))
+    for case in alone.cases:
+        image = tests / case.images[0].name
+        found = load_landmarks(case, alone, read_grid(image))
+        spots = sitk.Image(sitk.ReadImage(str(image))) * 0
+        for value, point in enumerate(found.points_mm, start=1):
+            spots[spots.TransformPhysicalPointToIndex(point.tolist())] = value
+        sitk.WriteImage(sitk.Cast(spots, sitk.sitkUInt8), str(given / f"{case.name}.nii.gz"))
+        write_landmarks(out / f"{case.name}.mrk.json", found)
+    result = score(values, out, references=given).landmarks
+    assert result is not None
+    assert result.n_cases == 3
+    assert 0 < (result.summary.mean_micro.value or 0) < 1  # a spot is a voxel, so that its centre is off by a part of one
+    write_landmarks(
+        given / "c0.mrk.json",
+        load_predicted(alone.cases[0], out / "c0.mrk.json", alone.landmarks, read_grid(tests / "c0_0000.nii.gz")),
+    )
+    assert score(values, out, references=given).n_cases == 1  # files of points come first
+
+
+def test_volumes_and_pictures_are_not_scored_together(tmp_path: Path) -> None:
+    volumes, pictures = make_dataset(tmp_path / "v", 1), make_dataset(tmp_path / "p", 2, pictures=True)
+    mixed = replace(volumes, cases=(volumes.cases[0], pictures.cases[1]))
+    out = tmp_path / "out"
+    write_landmarks(out / "c0.mrk.json", moved(volumes, 0)["c0"])
+    write_landmarks(out / "c1.csv", moved(pictures, 0)["c1"], pixels=True)
+    with pytest.raises(
+        UsageError, match=r"errors would be in mm for some cases and in pixels for others; found: c0.*gz and c1.*png"
+    ):
+        score(mixed, out)
 
 
 def test_pictures_are_measured_in_pixels(tmp_path: Path) -> None:

@@ -14,14 +14,16 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from landmark_phantoms import make_dataset
 
 from autoseg import facts, pairs
 from autoseg import fingerprint as module
 from autoseg import scan as scan_module
 from autoseg.batch import Failure
-from autoseg.dataset import Case, Dataset, open_dataset
+from autoseg.dataset import Case, Dataset, load_landmarks, open_dataset
 from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.fingerprint import Fingerprint, has_fingerprint, load_fingerprint, take_fingerprint
+from autoseg.io import read_grid, write_landmarks
 from autoseg.labels import LabelSet
 from autoseg.laterality import laterality
 from autoseg.records import from_json, to_json
@@ -249,6 +251,24 @@ def test_empty_label_maps(dataset: Dataset) -> None:
     write(labels[1], empty, (1, 2, 3))
     with pytest.raises(DataError, match=r"no label map contains a structure.*only background in 2 cases; allowed: values 1, 2"):
         scan(dataset)
+
+
+def test_landmarks_that_are_all_outside(tmp_path: Path) -> None:
+    """RAS numbers in files that do not say so are taken as LPS."""
+    landmarked = make_dataset(tmp_path / "data", 3)
+    for case in landmarked.cases:
+        assert case.landmarks is not None
+        found = load_landmarks(case, landmarked, read_grid(case.images[0]))
+        case.landmarks.unlink()
+        write_landmarks(
+            case.landmarks.with_name(f"{case.name}.mrk.json"), replace(found, points_mm=found.points_mm * [-1, -1, 1])
+        )
+    with pytest.raises(
+        DataError,
+        match=r"no case shows a landmark; .*found: none in the images of 3 cases; case c0: landmarks outside the image: .*mm.*; "
+        r"all would lie inside if the numbers were in the other of LPS and RAS; fix: state the coordinate system",
+    ):
+        scan(landmarked)
 
 
 def test_a_second_scan_reads_nothing_and_says_the_same(dataset: Dataset, read_cases: list[str]) -> None:

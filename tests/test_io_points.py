@@ -156,6 +156,19 @@ def test_what_point_lists_may_look_like(tmp_path: Path) -> None:
     assert only(put(tmp_path / "b.fcsv", bare)) == (Point("nose", "", (1.0, 2.0, 3.0), State.PRESENT, "RAS"),)
 
 
+@pytest.mark.parametrize(("code", "state"), [("0", 0), ("1", 0), ("3", 1), ("2", 2), ("", 2)])
+def test_status_of_points_in_lists(tmp_path: Path, code: str, state: int) -> None:
+    """Slicer 5.2 and later adds it after the named columns, and 0 or 1 for whether it made the point itself."""
+    (point,) = only(put(tmp_path / "a.fcsv", FCSV.replace("nose,,", f"nose,,,{code},0")))
+    assert (point.state, point.position is None) == (state, state != 2)
+    nowhere = FCSV.replace("nose,,", f"nose,,,{code},0").replace("1.5,-2,3,", ",,,")
+    if state == 2:
+        with pytest.raises(DataError, match="a point needs three coordinates"):
+            only(put(tmp_path / "b.fcsv", nowhere))
+    else:
+        assert only(put(tmp_path / "b.fcsv", nowhere))[0].state == state
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -235,6 +248,14 @@ def test_a_table_of_one_case(tmp_path: Path) -> None:
 def test_tables_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_points(put(tmp_path / "a.csv", text))
+
+
+def test_a_table_from_a_spreadsheet(tmp_path: Path) -> None:
+    for line in ("sep=;\n", "SEP=;\r\n"):
+        found = read_points(put(tmp_path / "a.csv", f"{line}case;landmark;x;y\na;nose;1.5;2\n"))
+        assert found.cases == {"a": (Point("nose", "", (1.5, 2.0), State.PRESENT, None),)}
+    with pytest.raises(DataError, match=r"needs one column 'landmark'"):
+        read_points(put(tmp_path / "a.csv", "sep=;\n"))
 
 
 def test_cases_of_a_table_may_differ_in_their_system(tmp_path: Path) -> None:

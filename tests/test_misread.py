@@ -42,6 +42,17 @@ def test_one_of_six_is_found(absent: Sequence[int]) -> None:
     assert "case 5: the landmarks agree with those of the other cases if x and y are negated" in str(found)
 
 
+@pytest.mark.parametrize(
+    "signs", [[AS_READ, NEGATED] * 3, [NEGATED, AS_READ, NEGATED, NEGATED, AS_READ], [NEGATED] * 4 + [AS_READ] * 2]
+)
+def test_half_of_them_or_most(signs: list[tuple[int, int, int]]) -> None:
+    """Those that are fewer are named; of two halves one of them, all of it."""
+    found = {m.case for m in misread_cases(cases(signs))}
+    groups = [{f"case {i}" for i, s in enumerate(signs) if s == sign} for sign in (AS_READ, NEGATED)]
+    assert found in groups
+    assert len(found) == min(map(len, groups))
+
+
 def test_nothing_is_said_of_cases_that_agree_or_cannot_tell() -> None:
     assert misread_cases(cases([AS_READ] * 6)) == ()
     assert misread_cases(cases([NEGATED] * 6)) == ()  # all of them: nothing to hold them against

@@ -71,8 +71,9 @@ def test_rules_are_those_that_every_fold_chose() -> None:
 
 
 def test_thresholds_are_the_mean_of_the_folds_that_have_one() -> None:
-    folds = [replace(RECORD, thresholds=t) for t in ({"a": 0.5, "b": 0.25}, {"a": 0.75}, {})]
-    assert common_thresholds(folds, ("b", "c", "a")) == (0.25, 0.0, 0.625)
+    told: list[dict[str, float | None]] = [{"a": 0.5, "b": 0.25}, {"a": 0.75, "b": None, "d": None}, {"d": None}]
+    folds = [replace(RECORD, thresholds=t) for t in told]
+    assert common_thresholds(folds, ("b", "c", "a", "d")) == (0.25, 0.0, 0.625, 0.5)
     assert common_thresholds(folds, ()) == ()
 
 
@@ -85,13 +86,18 @@ def test_scores_as_text() -> None:
     points = replace(RECORD, structure_dice={}, case_dice=None, mre=1.25, landmark_mre={"nose": 1.25, "chin": None}, unit="px")
     lines = ["nose                     MRE 1.25 px", "chin                     MRE -- px"]
     assert record_table(points).splitlines() == [*lines, "mean                     MRE 1.25 px  (4 cases not trained on)"]
+    silent = replace(points, missed=3, extra=1)
+    assert (
+        record_table(silent).splitlines()[-1]
+        == "mean                     MRE 1.25 px, 3 missed, 1 extra  (4 cases not trained on)"
+    )
     both = replace(points, structure_dice=RECORD.structure_dice, case_dice=0.9)
     assert record_table(both).splitlines()[2:5] == ["mean                     Dice 0.9000  (4 cases not trained on)", *lines]
 
 
 def test_a_record_of_before_there_were_landmarks(tmp_path: Path) -> None:
     old = json.loads(to_json(RECORD))
-    for key in ("mre", "unit", "landmark_mre", "thresholds"):
+    for key in ("mre", "unit", "landmark_mre", "missed", "extra", "thresholds"):
         del old[key]
     write_text(tmp_path / "run.json", json.dumps(old))
     assert load_run(tmp_path) == RECORD

@@ -24,6 +24,10 @@ def run(
         Path | None, typer.Option("-o", "--out", help="Folder of the report. Default: the predictions' folder.")
     ] = None,
     tolerance: Annotated[float, typer.Option("--tolerance", min=0, help="NSD tolerance in mm.")] = 1.0,
+    radius: Annotated[
+        str | None,
+        typer.Option("--radius", help="Radii within which landmarks count as found, such as 2,2.5,4: mm, or pixels in pictures."),
+    ] = None,
     dataset: o.DatasetOption = None,
     root: o.RootOption = o.ROOT,
     workers: o.WorkersOption = None,
@@ -35,6 +39,7 @@ def run(
     from autoseg.evaluate import report_table
     from autoseg.evaluate_landmarks import landmark_table
     from autoseg.evaluation import evaluate_folder
+    from autoseg.landmark_summary import parse_radii
     from autoseg.progress import log
     from autoseg.workspace import Workspace
 
@@ -42,7 +47,8 @@ def run(
     about = o.open_named(dataset, Workspace(root))
     failures: list[Failure] = []
     target = out or predictions
-    found = evaluate_folder(about, predictions, target, tolerance, failures, references, images, workers)
+    radii = None if radius is None else parse_radii(radius)
+    found = evaluate_folder(about, predictions, target, tolerance, failures, references, images, workers, radii)
     maps, points = found.label_maps, found.landmarks
     o.show(found if maps and points else maps or points, json)
     if maps and not json:

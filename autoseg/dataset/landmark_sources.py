@@ -11,20 +11,22 @@ file are unlabelled.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from autoseg.dataset.case import Case, LandmarkRules, case_name
 from autoseg.dataset.folders import image_and_label_folder, image_folder, label_files
 from autoseg.dataset.landmark_names import in_natural_order, point_names
-from autoseg.errors import AutosegError, DataError, some
+from autoseg.errors import AutosegError, DataError, nearest, some
 from autoseg.io import Point, PointFile, has_geometry, image_ending, landmark_ending, read_points
 from autoseg.landmarks import State
 from autoseg.progress import log
 
 LANDMARK_FOLDERS = ("landmarksTr", "landmarks")
 LANDMARK_TABLE = "landmarks.csv"
+POINTS = LandmarkRules()
+COMMON = 0.5  # of the files: a name in fewer than that, but in more than one, may be rare, and is no slip of the pen
 
 
 def landmark_source(root: Path) -> Path | None:
@@ -48,24 +50,34 @@ def landmark_cases(source: Path) -> set[str]:
     """Names of the cases that a folder or table has landmarks of.
 
     Raises:
-        DataError: two files of one name; the table cannot be read.
+        DataError: two files of one name; the table cannot be read, or does not name the cases.
     """
-    return set(_by_case(source)) if source.is_dir() else {_plain(name) for name in read_points(source).cases}
+    if source.is_dir():
+        return set(_by_case(source))
+    names = read_points(source).cases
+    if "" in names:
+        raise DataError(
+            "a table with the landmarks of all cases needs a column 'case'",
+            file=source,
+            fix="add it, or put a file for each case into landmarksTr",
+        )
+    return {_plain(name) for name in names}
 
 
-def case_landmarks(folder: Path, names: Collection[str]) -> dict[str, Path]:
+def case_landmarks(folder: Path, names: Collection[str], rules: LandmarkRules = POINTS) -> dict[str, Path]:
     """The file with the landmarks of each case in a folder: one of its own, else the table landmarks.csv that lists it.
 
     Args:
         names: of the cases that are looked for; a folder of results holds other tables, too.
+        rules: where label maps may show landmarks as spots, these count if there is no other file.
 
     Raises:
         DataError: two files of one case; the table cannot be read.
     """
     table = folder / LANDMARK_TABLE
     listed = dict.fromkeys(landmark_cases(table), table) if table.is_file() else {}
-    found = {name: path for name, path in (listed | _by_case(folder, names)).items() if name in names}
-    return dict(sorted(found.items()))
+    found = listed | _by_case(folder, names) or (label_files(folder) if rules.values else {})
+    return {name: found[name] for name in sorted(found) if name in names}
 
 
 def with_landmark_files(cases: Sequence[Case], root: Path) -> list[Case]:
@@ -81,20 +93,7 @@ def with_landmark_files(cases: Sequence[Case], root: Path) -> list[Case]:
         files = _by_case(source)
     else:
         files = dict.fromkeys(landmark_cases(source), source)
-    found = [replace(c, landmarks=files.get(c.name) or files.get(case_name(c.images[0]))) for c in cases]
-    used = {name for c in cases for name in (c.name, case_name(c.images[0]))}
-    strange = in_natural_order(set(files) - used)
-    if not any(c.landmarks for c in found):
-        raise DataError(
-            "the landmarks are of none of the cases",
-            file=source,
-            found=some(strange),
-            allowed=some([c.name for c in cases]),
-            fix="name files, or the cases in the table, like the images",
-        )
-    if strange:
-        log.warning("note: landmarks without an image: %s", some(strange))
-    return found
+    return _matched(cases, files, source)
 
 
 def with_spots(cases: Sequence[Case], root: Path, structures: bool) -> list[Case]:
@@ -104,13 +103,13 @@ def with_spots(cases: Sequence[Case], root: Path, structures: bool) -> list[Case
         structures: whether the label maps show structures.
 
     Raises:
-        DataError: they should show both.
+        DataError: they should show both, or are of none of the cases.
     """
     if any(case.landmarks for case in cases):
         return list(cases)
     for folder in (root / name for name in LANDMARK_FOLDERS):
         if files := label_files(folder):
-            return [replace(c, landmarks=files.get(c.name) or files.get(case_name(c.images[0]))) for c in cases]
+            return _matched(cases, files, folder)
     if structures:
         raise DataError(
             "label maps show either structures or landmarks",
@@ -173,6 +172,7 @@ def survey(cases: Sequence[Case], names: Sequence[str], rules: LandmarkRules, ro
         log.warning("note: %d files of landmarks cannot be used, the first: %s", len(faults), faults[0])
     if not names:
         log.warning("note: dataset.json names no landmarks; the files have %d: %s", len(known), some(known))
+        _tell_slips({case.name: set(states) for case, states in good})
     _tell_assumptions(cases, files)
     bare = [c.name for c in cases if c.landmarks is None]
     if bare:
@@ -193,22 +193,62 @@ def _tell_assumptions(cases: Sequence[Case], files: dict[Path, PointFile]) -> No
         log.warning("note: tables without a column 'space' are in LPS mm: %s", some(silent))
 
 
+def _tell_slips(listed: Mapping[str, set[str]]) -> None:
+    """Names that only one case has, which lacks a common one that is spelt much like it.
+
+    Args:
+        listed: names by case.
+    """
+    times = Counter(name for names in listed.values() for name in names)
+    common = {name for name, n in times.items() if n > 1 and n >= COMMON * len(listed)}
+    slips = [
+        f"'{name}' in {case} only{hint}"
+        for case, names in listed.items()
+        for name in in_natural_order(names)
+        if times[name] == 1 and (hint := nearest(name, common - names))
+    ]
+    if slips:
+        log.warning("note: a name may be misspelt, and counts as a landmark of its own: %s", some(slips))
+
+
 def _tell_unlisted(good: Sequence[tuple[Case, dict[str, State]]], known: Sequence[str], rules: LandmarkRules) -> None:
-    lacking = [(case.name, name) for case, states in good for name in known if name not in states]
+    listed = {case.name: sum(name in states for name in known) for case, states in good}
+    lacking = len(known) * len(good) - sum(listed.values())
     if not lacking:
         return
     other = State.UNLABELLED if rules.unlisted == State.ABSENT else State.ABSENT
     log.warning(
-        "note: %d of %d landmarks are not listed in the files of their cases (the first: %s of %s) and count as %s; "
+        "note: %d of %d landmarks are not listed in the files of their cases (%s) and count as %s; "
         'if they are %s, say "unlisted_landmarks": "%s" in dataset.json',
-        len(lacking),
+        lacking,
         len(good) * len(known),
-        lacking[0][1],
-        lacking[0][0],
+        some([f"{case}: {n} of {len(known)}" for case, n in listed.items() if n < len(known)]),
         rules.unlisted.name.lower(),
         "visible but not annotated" if other == State.UNLABELLED else "not in the image",
         other.name.lower(),
     )
+
+
+def _matched(cases: Sequence[Case], files: Mapping[str, Path], source: Path) -> list[Case]:
+    """The cases with the files of their names, or of the names of their first images; says which files belong to no case.
+
+    Raises:
+        DataError: none does.
+    """
+    found = [replace(c, landmarks=files.get(c.name) or files.get(case_name(c.images[0]))) for c in cases]
+    used = {name for c in cases for name in (c.name, case_name(c.images[0]))}
+    strange = in_natural_order(set(files) - used)
+    if not any(c.landmarks for c in found):
+        raise DataError(
+            "the landmarks are of none of the cases",
+            file=source,
+            found=some(strange),
+            allowed=some([c.name for c in cases]),
+            fix="name files, or the cases in the table, like the images",
+        )
+    if strange:
+        log.warning("note: landmarks without an image: %s", some(strange))
+    return found
 
 
 def _sources(root: Path) -> list[Path]:

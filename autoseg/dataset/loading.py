@@ -16,7 +16,7 @@ from autoseg.dataset.landmark_sources import points_of
 from autoseg.errors import GeometryError, LabelError, nearest, some
 from autoseg.files import sha256
 from autoseg.geometry import Grid
-from autoseg.io import Point, has_geometry, read_grid, read_label_values
+from autoseg.io import Point, has_geometry, landmark_ending, read_grid, read_label_values
 from autoseg.labels import LabelSet
 from autoseg.landmarks import Landmarks, LandmarkSet, State
 from autoseg.progress import log
@@ -45,7 +45,7 @@ def load_landmarks(case: Case, dataset: Dataset, grid: Grid) -> Landmarks:
         return Landmarks(names, points, state)
     state[:] = dataset.landmark_rules.unlisted
     confidence = np.full(len(names), np.nan)
-    if dataset.landmark_rules.values:
+    if dataset.landmark_rules.values and not landmark_ending(case.landmarks):
         for i, at in _spots(case, case.landmarks, dataset, grid).items():
             points[i], state[i] = at, State.PRESENT
     else:

@@ -13,10 +13,11 @@ from autoseg.dataset.inferred import channels_per_case, infer_channels, infer_la
 from autoseg.dataset.landmark_names import landmark_set
 from autoseg.dataset.landmark_sources import has_known_folders, survey, with_landmark_files, with_spots
 from autoseg.dataset.manifest import MANIFEST, manifest_cases
-from autoseg.errors import DataError
+from autoseg.errors import DataError, some
 from autoseg.io import IMAGE_ENDINGS
 from autoseg.labels import LabelSet
 from autoseg.landmarks import LandmarkSet
+from autoseg.progress import log
 
 
 def open_dataset(root: Path, values: Path | None = None) -> Dataset:
@@ -36,12 +37,14 @@ def open_dataset(root: Path, values: Path | None = None) -> Dataset:
     about, table = root / "dataset.json", root / MANIFEST
     meta = read_meta(about) if about.is_file() or not (table.is_file() or has_known_folders(root)) else None
     description = None if meta is None else describe(meta, about)
+    in_folders = False
     if table.is_file():
         cases = manifest_cases(table)
     elif meta and meta.get("training"):
         cases = decathlon_cases(root, meta)
     else:
         cases = folder_cases(root, len(description.channels) if description else channels_per_case(root))
+        in_folders = True
     if not cases:
         raise DataError(
             "no training case",
@@ -60,8 +63,20 @@ def open_dataset(root: Path, values: Path | None = None) -> Dataset:
         description = replace(description, landmarks=landmarks)
     if not description.labels.names:
         cases = [replace(c, label=None) for c in cases]
+    elif in_folders:
+        cases = _without_missing_maps(cases)
     about_all = (description.channels, description.labels, tuple(cases), description.landmarks, description.landmark_rules)
     return Dataset(root.name, root, *about_all)
+
+
+def _without_missing_maps(cases: list[Case]) -> list[Case]:
+    """The cases; of those that have landmarks, and no label map where it should be, the structures are not known."""
+    there = [c.label is not None and c.label.is_file() for c in cases]
+    bare = [c.name for c, mapped in zip(cases, there) if c.landmarks and not mapped]
+    if not bare or not any(there):
+        return cases
+    log.warning("note: %d cases have landmarks, but no label map: %s", len(bare), some(bare))
+    return [replace(c, label=None) if c.name in bare else c for c in cases]
 
 
 def _with_landmarks(

@@ -1,7 +1,8 @@
 """The older point lists of 3D Slicer, `.fcsv`: commas, and three comment lines for version, coordinate system and columns.
 
-Columns are taken by name; what follows the named ones (Slicer 5.2 and later adds two) is left aside. A file of before 4.3
-does not say its coordinate system; it is RAS.
+Columns are taken by name. Slicer 5.2 and later adds two without a name, of which the first is a point's status: 3 where it is
+missing (absent), 0 or 1 where it has not been set (unlabelled), 2 where it has. A file of before 4.3 does not say its coordinate
+system; it is RAS.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from autoseg.landmarks import Landmarks
 from autoseg.tables import csv_text
 
 _COLUMNS = ("id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc", "associatedNodeID")
+_UNSET = {"0": "undefined", "1": "preview", "3": "missing"}
 _SYSTEM = re.compile(r"#\s*CoordinateSystem\s*=\s*([^,\s]+)", re.IGNORECASE)
 _HEAD = re.compile(r"#\s*columns\s*=\s*(.+)", re.IGNORECASE)
 
@@ -43,10 +45,22 @@ def read_fcsv(path: Path) -> PointFile:
         cells = dict(zip(columns, (c.strip() for c in row)))
         description, _, confidence = split_description(cells.get("desc", ""))
         at = [cells.get(axis, "") for axis in "xyz"]
-        if "" in at:
+        code = row[len(columns)].strip() if len(row) > len(columns) else ""
+        state = _UNSET.get(code, "defined")
+        if "" in at and code not in _UNSET:
             found = ",".join(row)[:80]
             raise DataError("a point needs three coordinates", file=path, found=found, allowed=", ".join(columns))
-        points.append(make_point(path, cells.get("label", ""), at, space=space, description=description, confidence=confidence))
+        points.append(
+            make_point(
+                path,
+                cells.get("label", ""),
+                None if code in _UNSET else at,
+                state=state,
+                space=space,
+                description=description,
+                confidence=confidence,
+            )
+        )
     if not points:
         raise DataError(
             "the file holds no landmark", file=path, fix="delete it if the case is not annotated; else set the points"

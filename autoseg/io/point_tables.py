@@ -3,7 +3,7 @@ say, case, z, space, state and confidence.
 
 `space` is LPS, RAS (both mm) or voxel (pixel is the same). Without that column it is LPS for volumes, and for natural images
 voxel: x counts columns and y rows, from the centre of the first pixel. Commas, semicolons and tabs separate, whichever the
-first line uses.
+first line uses; a line `sep=;` before it, as spreadsheets write, says so, too.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ def read_table(path: Path) -> PointFile:
         DataError: a column is missing or there twice, a row that makes no sense, two coordinate systems in one case, no point.
     """
     text = read_text(path).lstrip()
-    head = text.splitlines()[0]
+    if text[:4].lower() == "sep=":
+        text = text.partition("\n")[2].lstrip()
+    head = (text.splitlines() or [""])[0]
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
-    columns = [c.strip().lower() for c in next(rows)]
+    columns = [c.strip().lower() for c in next(rows, [])]
     for column in _KNOWN:
         if columns.count(column) > 1 or (column in _NEEDED and column not in columns):
             raise DataError(

@@ -35,8 +35,8 @@ def choose_first(
     """
     coarse = next(iter(configurations))
     if coarse.endswith("lowres"):  # of landmarks alone
-        fine = next(name for name, c in configurations.items() if c.previous == coarse)
-        return coarse, f"a patch shows all landmarks there, which tells them apart; {fine} refines what all of its folds found"
+        second = next(name for name, c in configurations.items() if c.previous == coarse)
+        return coarse, f"a patch shows all landmarks there, which tells them apart; {second} refines what all of its folds found"
     if "3d_fullres" not in configurations:
         return "2d", "the median case is a single slice"
     if list(configurations) == ["3d_fullres"]:
