@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slicer_schema import MARKUPS
 
 from autoseg.errors import DataError
 from autoseg.io import LANDMARK_ENDINGS, Point, landmark_ending, read_points, write_landmark_table, write_landmarks
@@ -22,52 +23,6 @@ THREE = Landmarks(
     np.array([State.PRESENT, State.ABSENT, State.UNLABELLED]),
     np.array([0.75, 0.125, np.nan]),
 )
-
-# Slicer's markups-schema-v1.0.3, as far as point lists go. It does not know 'missing', which Slicer itself reads and writes.
-NUMBERS = {"type": "array", "items": {"type": "number"}}
-TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
-CONTROL_POINT = {
-    "type": "object",
-    "properties": {
-        **dict.fromkeys(("id", "label", "description", "associatedNodeID"), TEXT),
-        "position": {**NUMBERS, "minItems": 3, "maxItems": 3},
-        "orientation": {**NUMBERS, "minItems": 9, "maxItems": 9},
-        **dict.fromkeys(("selected", "locked", "visibility"), FLAG),
-        "positionStatus": {"enum": ["undefined", "preview", "defined"]},
-    },
-    "required": ["id", "label", "orientation", "selected", "locked", "visibility", "positionStatus"],
-    "additionalProperties": False,
-    "if": {"properties": {"positionStatus": {"const": "defined"}}},
-    "then": {"required": ["position"]},
-    "else": {"not": {"required": ["position"]}},
-}
-MARKUPS = {
-    "type": "object",
-    "properties": {
-        "@schema": {"type": "string", "pattern": r"markups-schema-v1\.0\.3\.json#$"},
-        "markups": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "properties": {
-                    "type": {"enum": ["Fiducial", "Line", "Angle", "Curve", "ClosedCurve", "Plane", "ROI"]},
-                    "coordinateSystem": {"enum": ["LPS", "RAS"]},
-                    "coordinateUnits": {"enum": ["mm", "um"]},
-                    **dict.fromkeys(("locked", "fixedNumberOfControlPoints"), FLAG),
-                    "labelFormat": TEXT,
-                    "lastUsedControlPointNumber": {"type": "integer"},
-                    "controlPoints": {"type": "array", "items": CONTROL_POINT},
-                    "measurements": {"type": "array"},
-                },
-                "required": ["type", "coordinateSystem", "coordinateUnits", "labelFormat", "controlPoints"],
-                "additionalProperties": False,
-            },
-        },
-    },
-    "required": ["@schema", "markups"],
-    "additionalProperties": False,
-}
 
 
 def written(path: Path, landmarks: Landmarks, **how: Any) -> str:

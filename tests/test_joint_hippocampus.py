@@ -22,7 +22,7 @@ from autoseg.geometry import Grid
 from autoseg.image import LabelMap
 from autoseg.io import read_grid
 from autoseg.labels import LabelSet
-from autoseg.landmarks import State
+from autoseg.landmarks import NO_LANDMARKS, State
 from autoseg.model import Model, fresh_network
 from autoseg.plan import NetworkPlan, Plan, load_plan, save_plan
 from autoseg.runs import RunRecord
@@ -39,6 +39,7 @@ try:
 finally:
     sys.path.pop(0)
 
+WORSE = 0.02  # Dice that training both may cost
 FLOOR = 0.6  # Dice that a network cannot have by chance; the test holds an untrained one against it
 
 
@@ -142,6 +143,20 @@ def test_both_heads_have_learnt(joint: Joint, float32_cpu: Device) -> None:
     assert untrained.dice < FLOOR / 2
     assert untrained.mre > 2 * joint.mean_place_mre
     assert load_state(joint.task.run / "last.safetensors").best == pytest.approx(record.case_dice, abs=0.1)  # Dice decides
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_label_maps_are_as_good_as_without_landmarks(joint: Joint, float32_cpu: Device, tmp_path: Path) -> None:
+    """The same cases, steps and seed."""
+    name, both = joint.plan.configuration(None)
+    data = replace(joint.plan.data, landmarks=NO_LANDMARKS)
+    plan = replace(joint.plan, task="segmentation", data=data, configurations={name: replace(both, landmarks=None)})
+    alone = train(replace(joint.task, plan=plan, run=tmp_path / "run"), None, float32_cpu)
+    assert alone.steps == joint.record.steps
+    assert alone.case_dice is not None
+    assert joint.record.case_dice is not None
+    assert joint.record.case_dice > alone.case_dice - WORSE
 
 
 @pytest.mark.real

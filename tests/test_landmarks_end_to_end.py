@@ -8,11 +8,13 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
 from landmark_phantoms import NAMES, Phantoms, make_dataset, make_plan, prepared
 from safetensors.torch import load_file
+from slicer_schema import MARKUPS
 from training import history, interrupt_at
 from typer.testing import CliRunner
 
@@ -22,15 +24,19 @@ from autoseg.cli import app
 from autoseg.dataset import images_in, load_landmarks
 from autoseg.device import Device
 from autoseg.errors import UsageError
-from autoseg.io import read_grid, read_points
+from autoseg.geometry import Grid
+from autoseg.image import Image
+from autoseg.io import read_grid, read_points, write_image, write_landmarks
 from autoseg.landmarks import Landmarks, State
 from autoseg.model import load_model
-from autoseg.plan import ScnPlan
+from autoseg.placement import Prepared
+from autoseg.plan import ScnPlan, load_plan, save_plan
 from autoseg.predict import PredictReport, predict
 from autoseg.runs import RunRecord, load_run
 from autoseg.schedule import RunBudget
+from autoseg.store import StoredCase, write_case
 from autoseg.train import train
-from autoseg.validation import validate
+from autoseg.validation import case_scores, validate
 
 CONVOLUTIONS = ScnPlan("convolutions", (4, 4), 3, 2, 8, "gate")
 UNET = ScnPlan("unet", (2, 4, 4), 3, 2, 8, "gate")  # maps of 6, 6 and 7 cells, which do not halve
@@ -132,6 +138,74 @@ def test_an_interrupted_validation_goes_on_with_its_files(alone: Trained, float3
     assert again.landmark_mre["right ear"] == pytest.approx(first.landmark_mre["right ear"], abs=1e-6)
 
 
+def test_what_lies_outside_the_image_does_not_count(
+    alone: Trained, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, _ = load_model([alone.run], float32_cpu)
+    task, folder = alone.phantoms.task, tmp_path / "prepared"
+    names = [case.name for case in task.validation]
+    for name in names:
+        case = StoredCase.open(task.prepared, name)
+        points = case.points.copy()
+        points[0] += (0, 0, 500)
+        write_case(folder, name, Prepared(case.read()[0], None, case.placement, points, case.state), "")
+    stored = [StoredCase.open(folder, name) for name in names]
+    assert [case.inside.tolist() for case in stored] == [
+        [False, *(s == State.PRESENT for s in case.state[1:])] for case in stored
+    ]
+    record = validate(replace(model, thresholds=()), task.validation, folder, None, tmp_path, (), lacking=("nose",))
+    assert record.landmark_mre == {**alone.record.landmark_mre, "left ear": None}
+    assert f"2 landmarks lie outside their images and do not count: {', '.join(names)}" in caplog.text
+    scores = case_scores(model, stored)
+    assert scores.mre is not None
+    assert scores.mre < 1
+
+
+def test_what_is_missed_and_what_is_extra_is_counted(alone: Trained, float32_cpu: Device, tmp_path: Path) -> None:
+    """Whatever the threshold, a mean over found landmarks alone does not tell it."""
+    model, _ = load_model([alone.run], float32_cpu)
+    task = alone.phantoms.task
+    assert (alone.record.missed, alone.record.extra) == (0, 0)
+    silent = replace(model, thresholds=(1.1, 0.0, 0.0))  # never the left ear, always the nose, which one case of two lacks
+    record = validate(silent, task.validation, task.prepared, None, tmp_path, ())
+    assert (record.missed, record.extra) == (2, 1)
+    assert record.landmark_mre["left ear"] is None
+
+
+def test_two_hundred_landmarks_from_files_to_scores(tmp_path: Path) -> None:
+    """A lattice of spots, each of which has a name, planned and trained for a moment by the commands."""
+    rng, shape = np.random.default_rng(0), (20, 40, 44)
+    lattice = np.stack(np.meshgrid(*(np.linspace(3, n - 4, m) for n, m in zip(shape, (4, 5, 10))), indexing="ij"), -1).reshape(
+        -1, 3
+    )
+    names = tuple(f"lm{i}" for i in range(1, 201))
+    for name in ("imagesTr", "landmarksTr"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    grid = Grid.from_spacing(shape, (1.5, 1, 1), (-20, 5, 100))
+    for i in range(6):
+        points = lattice + rng.uniform(-1, 1, lattice.shape)
+        image = rng.normal(0, 0.1, shape).astype(np.float32)
+        image[tuple(np.rint(points).astype(int).T)] += 1
+        write_image(tmp_path / "data" / "imagesTr" / f"c{i}.nii.gz", Image(image[None], grid, ("MR",)))
+        found = Landmarks(names, grid.index_to_world(points), np.full(len(names), State.PRESENT))
+        write_landmarks(tmp_path / "data" / "landmarksTr" / f"c{i}.mrk.json", found)
+    data, root = str(tmp_path / "data"), ("--root", str(tmp_path / "work"), "-q")
+    autoseg("plan_and_preprocess", "-d", data, "--device", "cpu", "--workers", "0", *root)
+    file = tmp_path / "work" / "datasets" / "data" / "plan.json"
+    plan = load_plan(file)
+    name, configuration = plan.configuration(None)
+    short = replace(configuration, training=replace(configuration.training, epochs=1, steps_per_epoch=2), footprint=None)
+    save_plan(replace(plan, configurations={**plan.configurations, name: short}), file)
+    autoseg("train", "--device", "cpu", *root)
+    out = tmp_path / "out"
+    autoseg("predict", "-i", f"{data}/imagesTr", "-o", str(out), "--device", "cpu", *root)
+    table = read_points(out / "landmarks.csv").cases
+    assert [len(points) for points in table.values()] == [200] * 6
+    report = json.loads(autoseg("evaluate", "-p", str(out), "--json", *root))
+    assert [p["landmark"] for p in report["summary"]["landmarks"]] == list(names)
+    assert report["summary"]["n_reference"] == 1200
+
+
 def test_both_are_learnt_at_once(both: Trained) -> None:
     record = both.record
     assert record.case_dice is not None
@@ -181,6 +255,8 @@ def test_prediction_writes_files_and_a_table_and_skips_what_is_there(
     cases = images_in(alone.images, 1)
     assert predict(model, (), cases, tmp_path, failures) == PredictReport(10, 0)
     assert {p.name for p in tmp_path.iterdir()} == {"landmarks.csv", *(f"c{i}.mrk.json" for i in range(10))}
+    for case in cases:
+        jsonschema.validate(json.loads((tmp_path / f"{case.name}.mrk.json").read_text()), MARKUPS)
     table = read_points(tmp_path / "landmarks.csv").cases
     assert list(table) == [c.name for c in cases]
     errors, right = [], 0
