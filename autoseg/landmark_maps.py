@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoseg.heatmaps import Peaks, at_size, find_peaks
+from autoseg.heatmaps import Peaks, a_few, at_size, expected_points, find_peaks
 from autoseg.losses import LANDMARK_LOSSES
 from autoseg.plan import Configuration, LandmarkLossName, LandmarkPlan
 
@@ -44,7 +45,8 @@ def read_maps(maps: Tensor, loss: LandmarkLossName) -> Peaks:
     """Where the landmarks are, in voxels of the maps, and with what probability they are there at all.
 
     Maps that were learnt by `mse` hold values that peak at 1, and by `cone_bce` logits of each voxel alone; there the height of
-    the peak counts as that probability. With `dsnt` a landmark cannot be absent: it is 1.
+    the peak counts as that probability. With `dsnt` the place is the mean under the softmax, which is what was learnt, and a
+    landmark cannot be absent: it is 1.
 
     Args:
         maps: (N, *shape) float32.
@@ -61,8 +63,8 @@ def _read_thick(maps: Tensor, loss: LandmarkLossName) -> Peaks:
     if loss == "spatial_ce":
         return find_peaks(maps)
     if loss == "dsnt":
-        peaks = find_peaks(maps)
-        return replace(peaks, presence=np.ones(len(maps)))
+        means = torch.cat([expected_points(maps[some][None])[0][0] for some in a_few(maps)])
+        return replace(find_peaks(maps), points=means.double().cpu().numpy(), presence=np.ones(len(maps)))
     values = maps.clamp(min=SMALLEST).log() if loss == "mse" else F.logsigmoid(maps)
     height = values.flatten(1).amax(1).double().exp().clamp(max=1).cpu().numpy()
     return Peaks(find_peaks(values).points, height, height)

@@ -78,7 +78,8 @@ class Landmarks:
         names: of the N landmarks.
         points_mm: (N, 3) world points (x, y, z), LPS mm; NaN unless present.
         state: (N,) of `State`.
-        confidence: (N,) probability that a predicted landmark is there; None for annotations.
+        confidence: (N,) probability that a predicted landmark is within two voxels (of the maps) of its place; None for
+            annotations.
 
     Raises:
         LabelError: the parts differ in length, or a landmark that is present has no finite position.

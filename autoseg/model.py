@@ -42,11 +42,13 @@ class Prediction:
         labels: (Z, Y, X) class indices on the image's grid; None without structures.
         probabilities: (K, Z, Y, X) of the classes on the image's grid; None unless wanted.
         landmarks: world mm; None without landmarks.
+        presence: (N,) probability that a landmark is there, wherever that is; None without landmarks.
     """
 
     labels: np.ndarray | None
     probabilities: np.ndarray | None
     landmarks: Landmarks | None
+    presence: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +108,12 @@ class Model:
         """
         with _one_at_a_time, out_of_memory("--device cpu, or a machine with more memory"):
             raw = self.look(image, mirror, previous)
-            landmarks = None if raw.peaks is None else self._landmarks(raw.peaks, placement)
+            peaks = raw.peaks
+            found = (None, None) if peaks is None else (self._landmarks(peaks, placement), peaks.presence)
             if raw.logits is None:
-                return Prediction(None, None, landmarks)
+                return Prediction(None, None, *found)
             shares = restore_probabilities(raw.logits, placement) if probabilities else None
-            return Prediction(restore_labels(raw.logits, placement), shares, landmarks)
+            return Prediction(restore_labels(raw.logits, placement), shares, *found)
 
     def look(self, image: np.ndarray, mirror: bool, previous: np.ndarray | None = None) -> Raw:
         """Sliding window over one prepared case. Not to be called from several threads at once.
@@ -276,7 +279,7 @@ class Model:
         points = placement.to_world(peaks.points)
         points[~present] = np.nan
         state = np.where(present, State.PRESENT, State.ABSENT)
-        return Landmarks(self.plan.data.landmarks.names, points, state, peaks.presence)
+        return Landmarks(self.plan.data.landmarks.names, points, state, peaks.confidence)
 
     def n_windows(self, shape: Sequence[int]) -> int:
         """Windows that one pass over a prepared case of `shape` takes, without mirroring."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.dataset import Case, landmarks_path, load_predicted, output_path
+from autoseg.dataset import Case, landmarks_path, output_path
 from autoseg.errors import some
 from autoseg.files import write_text
 from autoseg.image import LabelMap
@@ -56,14 +56,15 @@ class Validation:
 
 @dataclass(frozen=True, eq=False)
 class _Points:
-    """The landmarks of a case: where they are, where they were found, the file that says so, and how many are not in the image,
-    which count as unlabelled."""
+    """The landmarks of a case: where they are, where they were found, the file that says so, the probability that each is there
+    at all, and how many are not in the image, which count as unlabelled."""
 
     path: Path
     case: str
     pixels: bool
     truth: Landmarks
     found: Landmarks
+    presence: np.ndarray
     outside: int
 
     def write(self) -> None:
@@ -176,51 +177,46 @@ def _predict_stored(
 ) -> tuple[np.ndarray | None, np.ndarray | None, _Points | None]:
     """Predicted and reference class indices, and the landmarks; None where the dataset or the case has none.
 
-    Files that are there already are from a validation that was interrupted.
+    A label map that is there already is from a validation that was interrupted. Landmarks are found again, since their files do
+    not hold the probability that they are there at all.
     """
     data = model.plan.data
     stored = StoredCase.open(prepared, case.name, before)
     reference = read_label_map(case.label, data.labels) if data.labels.names and case.label else None
     map_file, point_file = output_path(out, case), landmarks_path(out, case)
-    predicted, found = None, None
-    if all(path.is_file() for path, names in ((map_file, data.labels.names), (point_file, data.landmarks.names)) if names):
-        if data.labels.names:
-            predicted = read_label_map(map_file, data.labels).data
-        if data.landmarks.names:
-            found = load_predicted(case, point_file, data.landmarks, stored.placement.source)
+    predicted, found, presence = None, None, None
+    if map_file.is_file() and not data.landmarks.names:
+        predicted = read_label_map(map_file, data.labels).data
     else:
         with reading(stored, "validate"):
             image, previous = stored.read()[0], stored.previous()
         prediction = model.predict_prepared(image, stored.placement, True, previous)
-        predicted, found = prediction.labels, prediction.landmarks
+        predicted, found, presence = prediction.labels, prediction.landmarks, prediction.presence
         if predicted is not None:
             grid = reference.grid if reference else stored.placement.source
             write_label_map(map_file, LabelMap(predicted, grid, data.labels), like=case.label or case.images[0])
     values = None if reference is None else reference.data
-    if found is None:
+    if found is None or presence is None:
         return predicted, values, None
     outside = (stored.state == State.PRESENT) & ~stored.inside
     places = np.where(outside[:, None], np.nan, stored.placement.to_world(stored.points))
     truth = Landmarks(data.landmarks.names, places, np.where(outside, State.UNLABELLED, stored.state))
-    points = _Points(point_file, case.name, not has_geometry(case.images[0]), truth, found, int(outside.sum()))
-    if not point_file.is_file():
-        points.write()
+    points = _Points(point_file, case.name, not has_geometry(case.images[0]), truth, found, presence, int(outside.sum()))
+    points.write()
     return predicted, values, points
 
 
 def _threshold(points: Sequence[_Points], i: int) -> float | None:
     """Of presence of landmark `i`."""
-    known = [p for p in points if p.truth.state[i] != State.UNLABELLED and p.found.confidence is not None]
-    presence = np.array([p.found.confidence[i] for p in known if p.found.confidence is not None])
-    return choose_threshold(presence, np.array([bool(p.truth.present[i]) for p in known]))
+    known = [p for p in points if p.truth.state[i] != State.UNLABELLED]
+    return choose_threshold(np.array([p.presence[i] for p in known]), np.array([bool(p.truth.present[i]) for p in known]))
 
 
 def _decide(points: _Points, thresholds: dict[str, float]) -> _Points:
     """Landmarks that are less probable than their threshold become absent, in the file, too."""
     found = points.found
-    assert found.confidence is not None
     least = np.array([thresholds.get(name, 0.0) for name in found.names])
-    present = found.present & (found.confidence >= least)
+    present = found.present & (points.presence >= least)
     if np.array_equal(present, found.present):
         return points
     places = np.where(present[:, None], found.points_mm, np.nan)

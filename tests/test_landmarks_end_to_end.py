@@ -123,19 +123,17 @@ def test_errors_are_those_of_the_files(alone: Trained) -> None:
     assert list(alone.record.landmark_mre.values()) == pytest.approx(means, abs=1e-6)
 
 
-def test_an_interrupted_validation_goes_on_with_its_files(alone: Trained, float32_cpu: Device, tmp_path: Path) -> None:
+def test_an_interrupted_validation_finds_landmarks_again(alone: Trained, float32_cpu: Device, tmp_path: Path) -> None:
     model, _ = load_model([alone.run], float32_cpu)
     task = alone.phantoms.task
     about = (replace(model, thresholds=()), task.validation, task.prepared, None, tmp_path, ())
     first = validate(*about, lacking=("nose",))
     assert (first.mre, first.thresholds) == (alone.record.mre, alone.record.thresholds)
     file = tmp_path / "validation" / f"{task.validation[0].name}.mrk.json"
-    moved = json.loads(file.read_text())
-    moved["markups"][0]["controlPoints"][0]["position"][0] += 8
-    file.write_text(json.dumps(moved))
-    again = validate(*about, lacking=("nose",))
-    assert again.landmark_mre["left ear"] == pytest.approx((first.landmark_mre["left ear"] or 0) + 4, abs=1.5)
-    assert again.landmark_mre["right ear"] == pytest.approx(first.landmark_mre["right ear"], abs=1e-6)
+    before = file.read_text()
+    file.write_text("half a fi")
+    assert validate(*about, lacking=("nose",)) == first
+    assert file.read_text() == before
 
 
 def test_what_lies_outside_the_image_does_not_count(

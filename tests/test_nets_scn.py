@@ -62,7 +62,14 @@ def test_a_gate_only_takes_away() -> None:
     assert (final > maps - 0.01).any()
 
 
-@pytest.mark.parametrize("form", FORMS)
+def test_the_product_of_the_first_paper_is_linear() -> None:
+    """A convolution alone, without a bound (Payer et al. 2016)."""
+    branch = SpatialConfiguration(replace(PRODUCT, form="per_landmark"), 5, "mse")
+    coarse = torch.randn(2, 5, 4, 4, 3)
+    torch.testing.assert_close(branch(3e4 * coarse), 3e4 * branch(coarse), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "per_landmark"])
 def test_a_product_is_bounded(form: ScnForm) -> None:
     """What the branch says lies between -1 and 1, so it can only take away or turn the sign."""
     torch.manual_seed(0)

@@ -19,10 +19,10 @@ class SpatialConfiguration(nn.Module):
     """Coarse maps of all landmarks, (B, N, *coarse), to coarse maps of where each should be, of the same shape.
 
     What it is fed comes from `look_at`, and what it says is brought together with the maps by `combine`. The papers multiply both
-    maps (`product`), and bound what the branch says by tanh. For maps that are logits the same is a `gate`: the probability that
-    the landmark may be there, which multiplies that of each voxel, so that its logarithm is added. It tells places apart without
-    moving the peaks in them, since an open gate is flat. A `logit_sum` is free to slope, and moves them. Both start with a last
-    layer of zeros: before training they favour no place.
+    maps (`product`), and, but for the first, bound what the branch says by tanh. For maps that are logits the same is a `gate`:
+    the probability that the landmark may be there, which multiplies that of each voxel, so that its logarithm is added. It tells
+    places apart without moving the peaks in them, since an open gate is flat. A `logit_sum` is free to slope, and moves them.
+    Both start with a last layer of zeros: before training they favour no place.
 
     Args:
         loss: that the maps are trained with; tells what they mean.
@@ -61,7 +61,9 @@ class SpatialConfiguration(nn.Module):
         found: Tensor = self.body(coarse)
         if self.plan.combine == "gate":
             return F.logsigmoid(found)
-        return found if self.plan.combine == "logit_sum" else found.tanh()
+        if self.plan.combine == "logit_sum" or self.plan.form == "per_landmark":
+            return found
+        return found.tanh()
 
     def combine(self, maps: Tensor, spatial: Tensor) -> Tensor:
         """Final maps from (B, N, *size) maps and the coarse ones of `forward`, which are interpolated linearly."""
