@@ -18,6 +18,7 @@ from autoseg.predictability import sd_from_image, sd_from_others
 
 EXTENT_PERCENTILE = 95.0  # of the cases; a single odd case should not decide how large a patch must be
 MOST_KAPPA = 1000.0  # where the others tell a place exactly, as in made-up data
+FEWEST_TO_VARY = 3  # cases that tell how much a distance varies
 DIGITS = 6  # of predicted spreads: further ones differ between processors, and so would fingerprints
 
 
@@ -92,6 +93,9 @@ class LandmarkFacts:
         diameter_mm: the same of the largest distance between two of them.
         close_mm: how far from its nearest neighbour a landmark is that is closer to it than nine in ten; None without neighbours.
         median_rho, median_kappa: over the landmarks; None where it is None for all of them.
+        distance_mm: between two landmarks, median over pairs of the mean over cases; None without a pair.
+        distance_variation: standard deviation over cases of that distance, as a share of it; median over the pairs that three
+            cases show, None without one.
     """
 
     n_cases: int
@@ -103,6 +107,8 @@ class LandmarkFacts:
     median_rho: float | None
     median_kappa: float | None
     landmarks: tuple[PointFacts, ...]
+    distance_mm: float | None = None
+    distance_variation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -145,8 +151,9 @@ def measure_landmarks(names: Sequence[str], cases: Sequence[CasePoints]) -> Land
     points = np.array([case.places for case in cases]).reshape(len(cases), len(names), 3)
     deep = np.array([case.shape for case in cases]).reshape(-1, 3).max(0, initial=0) > 1
     spreads = sd_from_image(points[..., deep], present), sd_from_others(points[..., deep], present)
-    sd, left = (np.array([float(f"{mm:.{DIGITS}g}") for mm in spread]) for spread in spreads)
+    sd, left = (np.array([_rounded(mm) for mm in spread]) for spread in spreads)
     neighbours = _neighbours(points)
+    distance, variation = _pairwise(points)
     far = [case.present for case in cases if len(case.present) > 1]
     outside = Counter(found.landmark for found in points_outside(names, cases))
     facts = tuple(
@@ -165,7 +172,37 @@ def measure_landmarks(names: Sequence[str], cases: Sequence[CasePoints]) -> Land
         median_rho=_quantile([p.rho for p in facts], 0.5),
         median_kappa=_quantile([p.kappa for p in facts], 0.5),
         landmarks=facts,
+        distance_mm=distance,
+        distance_variation=variation,
     )
+
+
+def _pairwise(points: np.ndarray) -> tuple[float | None, float | None]:
+    """Typical distance of two landmarks, and how much it varies from case to case.
+
+    Args:
+        points: (cases, N, 3), NaN unless present.
+    """
+    n = points.shape[1]
+    total, squares, shown = (np.zeros((n, n)) for _ in range(3))
+    for case in points:
+        apart = _distances(case)
+        known = np.isfinite(apart)
+        shown += known
+        total += np.where(known, apart, 0)
+        squares += np.where(known, apart, 0) ** 2
+    pairs = np.triu(np.ones((n, n), dtype=bool), 1)
+    seen, often = (pairs & (shown >= least) for least in (1, FEWEST_TO_VARY))
+    if not seen.any():
+        return None, None
+    mean = total[seen] / shown[seen]
+    middle = _rounded(float(np.median(mean)))
+    times, mean = shown[often], total[often] / shown[often]
+    variance = (squares[often] / times - mean**2).clip(min=0) * times / (times - 1)
+    apart_at_all = mean > 0
+    if not apart_at_all.any():
+        return middle, None
+    return middle, _rounded(float(np.median(np.sqrt(variance[apart_at_all]) / mean[apart_at_all])))
 
 
 def points_outside(names: Sequence[str], cases: Sequence[CasePoints]) -> tuple[Outside, ...]:
@@ -267,6 +304,10 @@ def _neighbours(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             np.fill_diagonal(table, np.inf)
             row[there], far[there] = there[table.argmin(1)], table.min(1)
     return nearest, distance
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
 
 
 def _distances(points: np.ndarray) -> np.ndarray:

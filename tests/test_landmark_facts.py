@@ -82,6 +82,7 @@ def test_counts_distances_and_shares_by_hand() -> None:
     assert (b.neighbour, b.neighbour_mm) == ("a", 5)
     assert (c.neighbour, c.neighbour_mm) == ("a", 52.5)  # 45 to b, 60 to a: of two alike the first
     assert facts.close_mm == pytest.approx(5)
+    assert (facts.distance_mm, facts.distance_variation) == (45, None)  # 5, 55 and 45 mm; no pair is in three cases
     # over the cases with two: 50, 5 and 60 mm apart, 95 % of the way from 50 to 60 is 59
     assert facts.diameter_mm == pytest.approx(59)
     assert facts.extent_mm == pytest.approx((54, 27.3, 36.4))
@@ -93,6 +94,15 @@ def test_counts_distances_and_shares_by_hand() -> None:
     assert b.kappa == pytest.approx(5 / b.sd_from_others_mm)
     assert from_json(LandmarkFacts, to_json(facts), "facts") == facts
     assert from_json(CasePoints, to_json(cases[2]), "case") == cases[2]
+
+
+def test_how_much_distances_vary() -> None:
+    """Of a pair in all three cases 8, 10 and 12 mm; of one in two, which does not count, and of two landmarks in one place."""
+    third = ((0, 0, 30), (0, 0, 40), State.UNLABELLED)
+    facts = measure_landmarks(ABC, [case((0, 0, 0), (0, 0, mm), c, name=f"c{mm}") for mm, c in zip((8, 10, 12), third)])
+    assert facts.distance_variation == pytest.approx(0.2)
+    same = measure_landmarks(("a", "b"), [case((i, 0, 0), (i, 0, 0), name=f"c{i}") for i in range(3)])
+    assert (same.distance_mm, same.distance_variation) == (0, None)
 
 
 def test_places_that_follow_exactly() -> None:

@@ -91,7 +91,7 @@ def test_a_branch_where_a_patch_shows_a_part_and_the_others_tell_much() -> None:
     assert found.scn == ScnPlan("convolutions", (4, 4, 4), 5, 3, 64, "gate")
     assert "a patch of (64, 64, 64) mm around a landmark shows 33 % of the pairs; the others explain 9" in found.reason
     assert "more than 80 %; neighbours are " in found.reason
-    assert found.reason.endswith("more than 2; 40 cases are fewer than 150")
+    assert found.reason.endswith("more than 2; 40 cases are fewer than 150; distances between landmarks vary by 3 % (median)")
     assert list(found.reasons) == [f.name for f in fields(ScnPlan)]
     assert found.reasons["factor"] == "coarse maps of 16×16×16 voxels"
     assert found.reasons["kernel"].startswith("4 convolutions of 5 see 17 coarse voxels, landmarks spread over 1")

@@ -148,7 +148,7 @@ def _why_not(facts: LandmarkFacts, cases: Sequence[CasePoints], patch_mm: Sequen
 
 def _why(facts: LandmarkFacts) -> tuple[bool, str]:
     """Whether the others tell much about a landmark that few cases do not tell, and the numbers that say so."""
-    rho, kappa = facts.median_rho, facts.median_kappa
+    rho, kappa, vary = facts.median_rho, facts.median_kappa, facts.distance_variation
     if rho is None or kappa is None:
         return False, "too few cases tell how much the others say about a landmark"
     tells, apart, few = rho > LEAST_RHO, kappa > LEAST_KAPPA, facts.n_cases < FEW_CASES
@@ -158,6 +158,7 @@ def _why(facts: LandmarkFacts) -> tuple[bool, str]:
         f"neighbours are {number(kappa)} times as far away as the others leave open (median), {_not(apart)}more than "
         f"{number(LEAST_KAPPA)}",
         f"{facts.n_cases} cases are {_not(few)}fewer than {FEW_CASES}",
+        *([] if vary is None else [f"distances between landmarks vary by {percent(vary)} (median)"]),
     )
     return tells and apart and few, "; ".join(said)
 
