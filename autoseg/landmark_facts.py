@@ -5,7 +5,6 @@ Everything is relative to the centre of the image and along its canonical (z, y,
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,18 +110,6 @@ class LandmarkFacts:
     distance_variation: float | None = None
 
 
-@dataclass(frozen=True)
-class Outside:
-    """A landmark that lies outside its image, and how far beyond the edge of the last voxel."""
-
-    case: str
-    landmark: str
-    beyond_mm: float
-
-    def __str__(self) -> str:
-        return f"case {self.case}: landmark '{self.landmark}' lies {self.beyond_mm:.3g} mm outside the image"
-
-
 def place_points(name: str, landmarks: Landmarks, grid: Grid) -> CasePoints:
     """The landmarks of a case relative to its image."""
     axes = grid.canonical_axes()
@@ -155,9 +142,9 @@ def measure_landmarks(names: Sequence[str], cases: Sequence[CasePoints]) -> Land
     neighbours = _neighbours(points)
     distance, variation = _pairwise(points)
     far = [case.present for case in cases if len(case.present) > 1]
-    outside = Counter(found.landmark for found in points_outside(names, cases))
+    outside = _outside(points, cases)
     facts = tuple(
-        _facts(name, state[:, i], outside[name], names, neighbours[0][:, i], neighbours[1][:, i], sd[i], left[i])
+        _facts(name, state[:, i], int(outside[i]), names, neighbours[0][:, i], neighbours[1][:, i], sd[i], left[i])
         for i, name in enumerate(names)
     )
     n_all = max(1, state.size)
@@ -205,15 +192,16 @@ def _pairwise(points: np.ndarray) -> tuple[float | None, float | None]:
     return middle, _rounded(float(np.median(np.sqrt(variance[apart_at_all]) / mean[apart_at_all])))
 
 
-def points_outside(names: Sequence[str], cases: Sequence[CasePoints]) -> tuple[Outside, ...]:
-    """Landmarks outside their image, farther than rounding can be: a millionth of the image."""
-    found = []
-    for case in cases:
-        known = [name for name, point in zip(names, case.points) if point is not None]
-        beyond = np.linalg.norm((np.abs(case.present) - case.extent / 2).clip(0), axis=1)
-        far = np.flatnonzero(beyond > 1e-6 * case.extent.max())
-        found += [Outside(case.name, known[i], float(beyond[i])) for i in far]
-    return tuple(found)
+def _outside(points: np.ndarray, cases: Sequence[CasePoints]) -> np.ndarray:
+    """(N,) in how many cases a landmark lies outside its image, farther than rounding can be: a millionth of the image.
+
+    Args:
+        points: (cases, N, 3), NaN unless present.
+    """
+    extents = np.array([case.extent for case in cases]).reshape(-1, 3)
+    beyond = (np.abs(points) - extents[:, None] / 2).clip(0)
+    far: np.ndarray = np.linalg.norm(beyond, axis=2) > 1e-6 * extents.max(1)[:, None]  # NaN is not
+    return far.sum(0)
 
 
 def covisibility(cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> float | None:

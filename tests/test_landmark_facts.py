@@ -21,7 +21,6 @@ from autoseg.landmark_facts import (
     covisibility,
     measure_landmarks,
     place_points,
-    points_outside,
     size_needed,
 )
 from autoseg.landmarks import Landmarks, State
@@ -86,7 +85,6 @@ def test_counts_distances_and_shares_by_hand() -> None:
     # over the cases with two: 50, 5 and 60 mm apart, 95 % of the way from 50 to 60 is 59
     assert facts.diameter_mm == pytest.approx(59)
     assert facts.extent_mm == pytest.approx((54, 27.3, 36.4))
-    assert [str(o) for o in points_outside(ABC, cases)] == ["case c2: landmark 'c' lies 10 mm outside the image"]
     # b is at (0, 3, 4) and (1, 3, 4); each is said for the other
     assert b.sd_mm == pytest.approx((1 / 3) ** 0.5)
     assert b.sd_from_others_mm is not None
@@ -145,9 +143,9 @@ def test_a_case_with_other_landmarks() -> None:
 
 
 def test_outside_begins_at_the_edge_of_the_last_voxel() -> None:
-    assert points_outside(("a",), [case((0, 0, 50), size=100)]) == ()
-    (found,) = points_outside(("a", "b"), [case(State.ABSENT, (53, 0, -54), size=100)])
-    assert (found.landmark, found.beyond_mm) == ("b", pytest.approx(5))
+    for place, n in (((0, 0, 50), 0), ((0, 0, -50.001), 1), ((53, 0, -54), 1)):
+        facts = measure_landmarks(("a", "b"), [case(State.ABSENT, place, size=100)])
+        assert [p.n_outside for p in facts.landmarks] == [0, n]
 
 
 def test_covisibility_by_hand() -> None:

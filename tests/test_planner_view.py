@@ -106,7 +106,10 @@ def test_a_branch_where_label_maps_need_fine_voxels() -> None:
     assert c.landmarks is not None
     assert c.landmarks.scn == ScnPlan("convolutions", (4, 4, 4), 7, 3, 16, "gate")  # maps of 56 x 80 x 80
     assert "of the pairs; the others explain 9" in c.why["landmarks.scn"]
-    lowres = make_plan(fingerprint((200, 300, 300), labels=LIVER), CPU).configurations["3d_lowres"]
+    plan = make_plan(fingerprint((200, 300, 300), labels=LIVER), CPU)
+    lowres, cascade = plan.configurations["3d_lowres"], plan.configurations["3d_cascade"]
+    assert cascade.landmarks is not None
+    assert cascade.landmarks.scn is not None  # it is told of the liver, not of landmarks
     assert lowres.landmarks is not None
     assert lowres.landmarks.scn is None
     assert "shows all landmarks in 100 % of the cases" in lowres.why["landmarks.scn"]

@@ -26,7 +26,7 @@ def plan_landmarks(
     sigma = target_sigma(facts, [s for axis, s in enumerate(spacing) if axis != space.slice_axis])
     work = multiply_accumulates(chosen.network, chosen.topology.patch_size, chosen.sample.seen_channels, chosen.sample.n_classes)
     points = [case.landmarks for case in cases]
-    if chosen.sample.spread:
+    if chosen.sample.spread and not chosen.sample.n_classes:  # of landmarks, not of structures
         scn = ScnChoice(None, f"{NO_SCN}the stage before has seen the whole")
     else:
         scn = plan_scn(facts, points, patch, spacing, work, slice_axis=space.slice_axis)
