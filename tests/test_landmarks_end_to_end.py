@@ -170,13 +170,13 @@ def test_what_is_missed_and_what_is_extra_is_counted(alone: Trained, float32_cpu
     assert record.landmark_mre["left ear"] is None
 
 
-def test_two_hundred_landmarks_from_files_to_scores(tmp_path: Path) -> None:
-    """A lattice of spots, each of which has a name, planned and trained for a moment by the commands."""
+@pytest.mark.parametrize("n", [1, 2, 200])
+def test_any_number_of_landmarks_from_files_to_scores(tmp_path: Path, n: int) -> None:
+    """Spots of a lattice, each of which has a name, planned and trained for a moment by the commands."""
     rng, shape = np.random.default_rng(0), (20, 40, 44)
-    lattice = np.stack(np.meshgrid(*(np.linspace(3, n - 4, m) for n, m in zip(shape, (4, 5, 10))), indexing="ij"), -1).reshape(
-        -1, 3
-    )
-    names = tuple(f"lm{i}" for i in range(1, 201))
+    along = (np.linspace(3, size - 4, m) for size, m in zip(shape, (4, 5, 10)))
+    lattice = np.stack(np.meshgrid(*along, indexing="ij"), -1).reshape(-1, 3)[:n]
+    names = tuple(f"lm{i + 1}" for i in range(n))
     for name in ("imagesTr", "landmarksTr"):
         (tmp_path / "data" / name).mkdir(parents=True)
     grid = Grid.from_spacing(shape, (1.5, 1, 1), (-20, 5, 100))
@@ -192,16 +192,23 @@ def test_two_hundred_landmarks_from_files_to_scores(tmp_path: Path) -> None:
     file = tmp_path / "work" / "datasets" / "data" / "plan.json"
     plan = load_plan(file)
     name, configuration = plan.configuration(None)
-    short = replace(configuration, training=replace(configuration.training, epochs=1, steps_per_epoch=2), footprint=None)
+    patch, training = replace(configuration.patch, batch_size=2), replace(configuration.training, epochs=1, steps_per_epoch=3)
+    short = replace(configuration, patch=patch, training=training, footprint=None)
     save_plan(replace(plan, configurations={**plan.configurations, name: short}), file)
     autoseg("train", "--device", "cpu", *root)
     out = tmp_path / "out"
     autoseg("predict", "-i", f"{data}/imagesTr", "-o", str(out), "--device", "cpu", *root)
+    assert {p.name for p in out.iterdir()} == {"landmarks.csv", *(f"c{i}.mrk.json" for i in range(6))}
     table = read_points(out / "landmarks.csv").cases
-    assert [len(points) for points in table.values()] == [200] * 6
+    for case, points in table.items():
+        assert [p.label for p in points] == list(names)
+        (alone,) = read_points(out / f"{case}.mrk.json").cases.values()
+        assert [p.position for p in alone] == [p.position for p in points]
+    assert len(table) == 6
     report = json.loads(autoseg("evaluate", "-p", str(out), "--json", *root))
     assert [p["landmark"] for p in report["summary"]["landmarks"]] == list(names)
-    assert report["summary"]["n_reference"] == 1200
+    assert report["summary"]["n_reference"] == 6 * n
+    assert np.isfinite(report["summary"]["mean_macro"]["value"])
 
 
 def test_both_are_learnt_at_once(both: Trained) -> None:

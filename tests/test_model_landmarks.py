@@ -191,7 +191,7 @@ def test_folds_are_averaged_and_bfloat16_hardly_matters(float32_cpu: Device) -> 
     half = replace(both, device=Device(torch.device("cpu"), torch.bfloat16))._volume(image, False, None, False, (0, 1, 2))
     assert half.dtype == torch.float32
     assert not torch.equal(half, half.bfloat16().float())  # the head itself has computed in float32
-    assert 0 < (half - maps[0]).abs().max() < 0.05 * maps[0].abs().max()
+    assert 0 < (half - maps[0]).abs().max() < 0.2 * maps[0].flatten(1).std(1).min()  # their mean is a constant
 
 
 def test_an_image_is_predicted_in_the_world(float32_cpu: Device) -> None:
