@@ -260,8 +260,11 @@ def test_prediction_writes_files_and_a_table_and_skips_what_is_there(
     cases = images_in(alone.images, 1)
     assert predict(model, (), cases, tmp_path, failures) == PredictReport(10, 0)
     assert {p.name for p in tmp_path.iterdir()} == {"landmarks.csv", *(f"c{i}.mrk.json" for i in range(10))}
-    for case in cases:
-        jsonschema.validate(json.loads((tmp_path / f"{case.name}.mrk.json").read_text()), MARKUPS)
+    written = [json.loads((tmp_path / f"{case.name}.mrk.json").read_text()) for case in cases]
+    for whole in written:
+        jsonschema.validate(whole, MARKUPS)
+    status = [p["positionStatus"] for whole in written for p in whole["markups"][0]["controlPoints"]]
+    assert set(status) == {"defined", "undefined"}  # what is absent has been written, and judged, too
     table = read_points(tmp_path / "landmarks.csv").cases
     assert list(table) == [c.name for c in cases]
     errors, right = [], 0
