@@ -125,7 +125,21 @@ class Peaks:
     confidence: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """Where one map has peaks, the highest first.
+
+    Args:
+        points: (K, d) float64 coordinates.
+        mass: (K,) float64 probability of the neighbourhood of each.
+    """
+
+    points: np.ndarray
+    mass: np.ndarray
+
+
 RADIUS = 2  # voxels around the highest one that a Gaussian is fitted to
+MOST_RIVALS, APART = 6, 4  # peaks of a map, and voxels around each in which there is no higher one
 
 
 @torch.no_grad()
@@ -145,19 +159,41 @@ def find_peaks(logits: Tensor | np.ndarray, radius: int = RADIUS) -> Peaks:
     return Peaks(points, presence, confidence)
 
 
+@torch.no_grad()
+def find_rivals(logits: Tensor) -> Rivals:
+    """The highest peaks of a map, read as in `find_peaks`.
+
+    Args:
+        logits: (*shape), 2D or 3D.
+    """
+    shape = tuple(logits.shape)
+    values = logits.to(torch.promote_types(logits.dtype, torch.float32))[None, None]
+    pool = F.max_pool2d if len(shape) == 2 else F.max_pool3d
+    tops = (pool(values, 2 * APART + 1, 1, APART) == values).flatten().nonzero().squeeze(1)
+    flat = values.flatten()
+    tops = tops[flat[tops].argsort(descending=True, stable=True)[:MOST_RIVALS]]
+    points, mass = _around(flat.expand(len(tops), -1), _unravel(tops, shape), flat.logsumexp(0).double(), shape, RADIUS)
+    return Rivals(points.cpu().numpy(), mass.cpu().numpy())
+
+
 def _peaks(logits: Tensor, shape: tuple[int, ...], radius: int) -> tuple[Tensor, Tensor, Tensor]:
     flat = logits.flatten(1).to(torch.promote_types(logits.dtype, torch.float32))
     log_sum = flat.logsumexp(1).double()
-    highest = _unravel(flat.argmax(1), shape)
+    points, confidence = _around(flat, _unravel(flat.argmax(1), shape), log_sum.unsqueeze(1), shape, radius)
+    return points, log_sum.sigmoid(), confidence
+
+
+def _around(flat: Tensor, highest: Tensor, log_sum: Tensor, shape: tuple[int, ...], radius: int) -> tuple[Tensor, Tensor]:
+    """(N, d) vertices and (N,) probabilities of the neighbourhoods of (N, d) voxels in (N, V) maps; `log_sum` broadcasts."""
     index = torch.zeros((len(flat), 1), dtype=torch.int64, device=flat.device)
     for axis, n in enumerate(shape):
         width = min(n, 2 * radius + 1)
         voxels = (highest[:, axis, None] - radius).clamp(0, n - width) + torch.arange(width, device=flat.device)
         index = (index.unsqueeze(-1) * n + voxels.unsqueeze(-2)).flatten(1)
     values = flat.gather(1, index).double()
-    confidence = (values - F.softplus(log_sum).unsqueeze(1)).exp().sum(1)
+    mass = (values - F.softplus(log_sum)).exp().sum(1)
     offsets = (_unravel(index, shape) - highest.unsqueeze(1)).double()
-    return highest + _vertex(offsets, values - values.amax(1, keepdim=True), radius), log_sum.sigmoid(), confidence
+    return highest + _vertex(offsets, values - values.amax(1, keepdim=True), radius), mass
 
 
 def _vertex(offsets: Tensor, values: Tensor, radius: int) -> Tensor:

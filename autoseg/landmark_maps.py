@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoseg.heatmaps import Peaks, a_few, at_size, expected_points, find_peaks
+from autoseg.heatmaps import Peaks, Rivals, a_few, at_size, expected_points, find_peaks, find_rivals
 from autoseg.losses import LANDMARK_LOSSES
 from autoseg.plan import Configuration, LandmarkLossName, LandmarkPlan
 
@@ -51,11 +51,30 @@ def read_maps(maps: Tensor, loss: LandmarkLossName) -> Peaks:
     Args:
         maps: (N, *shape) float32.
     """
-    thick = [axis for axis, n in enumerate(maps.shape[1:]) if n > 1]  # across the others nothing can be fitted
-    peaks = _read_thick(maps.reshape(len(maps), *(maps.shape[1 + axis] for axis in thick)), loss)
-    points = np.zeros((len(maps), maps.ndim - 1))
-    points[:, thick] = peaks.points
-    return replace(peaks, points=points)
+    peaks = _read_thick(_thick(maps), loss)
+    return replace(peaks, points=_with_thin(peaks.points, maps.shape[1:]))
+
+
+def read_rivals(one: Tensor) -> Rivals:
+    """The highest peaks of a landmark's map, in voxels of the map, which was learnt by `spatial_ce`.
+
+    Args:
+        one: (*shape) float32.
+    """
+    found = find_rivals(_thick(one.unsqueeze(0))[0])
+    return replace(found, points=_with_thin(found.points, one.shape))
+
+
+def _thick(maps: Tensor) -> Tensor:
+    """(N, *shape) maps without the axes that have one voxel, across which nothing can be fitted."""
+    return maps.reshape(len(maps), *(n for n in maps.shape[1:] if n > 1))
+
+
+def _with_thin(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Coordinates with 0 along the axes that `_thick` left out."""
+    whole = np.zeros((len(points), len(shape)))
+    whole[:, [axis for axis, n in enumerate(shape) if n > 1]] = points
+    return whole
 
 
 def _read_thick(maps: Tensor, loss: LandmarkLossName) -> Peaks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autoseg.arrangement import DECIDED, Arrangement, load_arrangement, millimetres
 from autoseg.checkpoint import load_weights
 from autoseg.device import Device, out_of_memory
 from autoseg.errors import PlanError, UsageError
 from autoseg.footprint import map_size
-from autoseg.heatmaps import Peaks, at_size
+from autoseg.heatmaps import Peaks, Rivals, at_size
 from autoseg.image import Image, LabelMap
-from autoseg.landmark_maps import read_maps
+from autoseg.landmark_maps import read_maps, read_rivals
 from autoseg.landmarks import Landmarks, State
 from autoseg.nets import PointHead, SpatialConfiguration, UNet, build_network
 from autoseg.placement import Placement
@@ -71,6 +72,7 @@ class Model:
     Args:
         previous: the stage before, if there is one.
         thresholds: for each landmark the probability of presence from which it counts as present; empty means that all do.
+        arrangement: of the landmarks in training cases; None leaves each where its map peaks.
     """
 
     networks: tuple[UNet, ...]
@@ -79,6 +81,7 @@ class Model:
     device: Device
     previous: Model | None = None
     thresholds: tuple[float, ...] = ()
+    arrangement: Arrangement | None = None
 
     def predict_image(self, image: Image, mirror: bool, probabilities: bool = False) -> Prediction:
         """What there is to say about an image as it was read; `probabilities` of the classes only if wanted."""
@@ -151,18 +154,20 @@ class Model:
             coarse = [branch.look_at(self._as_batch(maps_of(group))) for group in groups]
             spatial = self._spatial(torch.cat(coarse, dim=1)[:, _order(groups)], mirror)
             groups = groups[::-1]  # beginning with the one whose maps are still there
-        found = []
+        found: list[Peaks] = []
+        rivals: dict[int, Rivals] = {}
         for group in groups:
             maps = self._as_batch(maps_of(group))
             if branch is not None and spatial is not None:
                 for i, landmark in enumerate(group):  # one at a time: together they would take twice the memory
                     maps[:, [i]] = branch.combine(maps[:, [i]], spatial[:, [landmark]])
             found.append(self._peaks(maps, shape))
+            rivals |= {group[i]: rival for i, rival in self._rivals(maps, found[-1].confidence).items()}
             del maps
         points, presence, confidence = (
             np.concatenate([getattr(p, part) for p in found])[_order(groups)] for part in ("points", "presence", "confidence")
         )
-        return Raw(logits, Peaks(points, presence, confidence))
+        return Raw(logits, self._settled(Peaks(points, presence, confidence), rivals))
 
     def logits(self, image: np.ndarray, mirror: bool, previous: np.ndarray | None = None) -> np.ndarray:
         """(K, Z, Y, X) float32 of the classes alone; see `look`."""
@@ -270,8 +275,37 @@ class Model:
             row = best * n + np.arange(n)
             peaks = Peaks(np.insert(flat.points[row], axis, best, axis=1), flat.presence[row], flat.confidence[row])
             size = torch.Size(np.insert(maps.shape[2:], axis, count).tolist())
-        fine = at_size(torch.from_numpy(peaks.points), size, [n * s for n, s in zip(size, self._strides)]).numpy()
-        return Peaks(fine, peaks.presence, peaks.confidence)
+        return replace(peaks, points=self._in_case(peaks.points, size))
+
+    def _in_case(self, points: np.ndarray, size: Sequence[int]) -> np.ndarray:
+        """(N, 3) voxels of maps of `size` as those of the prepared case."""
+        return at_size(torch.from_numpy(points), size, [n * s for n, s in zip(size, self._strides)]).numpy()
+
+    def _rivals(self, maps: Tensor, confidence: np.ndarray) -> dict[int, Rivals]:
+        """Other places of undecided landmarks, in voxels of a prepared case, by number in (B, N, …) `maps`.
+
+        None where several slices each have their own.
+        """
+        plan, axis = self.configuration.landmarks, self.configuration.space.slice_axis
+        assert plan is not None
+        if self.arrangement is None or plan.loss != "spatial_ce" or len(maps) > 1:
+            return {}
+        size = list(maps.shape[2:])
+        if axis is not None:
+            size.insert(axis, 1)
+        found = {int(i): read_rivals(maps[0, i].reshape(size)) for i in np.flatnonzero(confidence < DECIDED)}
+        return {i: replace(rival, points=self._in_case(rival.points, size)) for i, rival in found.items()}
+
+    def _settled(self, peaks: Peaks, rivals: dict[int, Rivals]) -> Peaks:
+        """Each undecided landmark at the one of its places that goes best with the others."""
+        if self.arrangement is None or not rivals:
+            return peaks
+        mm = millimetres(self.configuration.space)
+        scaled = {i: replace(rival, points=rival.points * mm) for i, rival in rivals.items()}
+        points, confidence = peaks.points.copy(), peaks.confidence.copy()
+        for i, best in self.arrangement.choose(points * mm, confidence, scaled).items():
+            points[i], confidence[i] = rivals[i].points[best], rivals[i].mass[best]
+        return replace(peaks, points=points, confidence=confidence)
 
     def _landmarks(self, peaks: Peaks, placement: Placement) -> Landmarks:
         """Peaks of a prepared case as landmarks of the case."""
@@ -359,4 +393,5 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
         load_weights(run / "last.safetensors", network)
         networks.append(network.eval())
     thresholds = common_thresholds(records, plan.data.landmarks.names)
-    return Model(tuple(networks), plan, configuration, device, previous, thresholds), records
+    arrangement = load_arrangement(runs) if plan.data.landmarks.names else None
+    return Model(tuple(networks), plan, configuration, device, previous, thresholds, arrangement), records

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from autoseg.allocator import keep_freed_memory
+from autoseg.arrangement import arrangement_of
 from autoseg.dataset import Case
 from autoseg.device import Device, out_of_memory
 from autoseg.errors import DataError, UsageError
@@ -61,8 +62,8 @@ def train(
     Told to stop (see `stopping`), it ends early but well: the model is validated and recorded as usual. Told twice, it saves
     its state and leaves with KeyboardInterrupt; the same call continues.
 
-    Writes below `task.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json, run.json, and
-    the predicted validation cases.
+    Writes below `task.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json, run.json,
+    arrangement.npy where there are landmarks, and the predicted validation cases.
 
     Args:
         budget: None means that of the interrupted run, or the plan's time or number of epochs for a new one.
@@ -125,6 +126,11 @@ def _train(
     training, validation = _stored(task, task.training), _stored(task, task.validation)
     if not training:
         raise DataError("no prepared case to train on", file=task.prepared, fix="autoseg preprocess")
+    if task.plan.data.landmarks.names:
+        arrangement = arrangement_of(training, run.configuration.space)
+        run.model = replace(run.model, arrangement=arrangement)
+        if is_first():
+            arrangement.save(task.run)
     log.info(
         "%s, %s, fold %s: %d cases to train on, %d to validate on, %s, %.1f M weights, budget %s",
         task.dataset,

@@ -17,6 +17,7 @@ from autoseg.heatmaps import (
     at_size,
     expected_points,
     find_peaks,
+    find_rivals,
     gaussian_boxes,
     gaussian_maps,
     start_undecided,
@@ -152,3 +153,23 @@ def test_expected_points_by_hand() -> None:
     mean, variance = expected_points(logits)
     torch.testing.assert_close(mean, torch.tensor([[[1.0, 2.5]]]))
     torch.testing.assert_close(variance, torch.tensor([[[0.0, 0.75]]]))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_rivals_by_hand(ndim: int) -> None:
+    """Three Gaussians with 60, 25 and 5 % of a map, 10 % are "not here"; the flat rest of the map has peaks, too."""
+    shape, sigma = (40, 44, 30)[:ndim], (1.0,) * ndim
+    points = np.array([[8.25, 30.375, 9.0], [30.0, 10.75, 20.25], [12.0, 8.0, 15.25]])[:, :ndim]
+    masses = np.array([0.6, 0.25, 0.05])
+    maps = gaussian_maps(torch.from_numpy(points)[None], sigma, shape)[0]
+    whole = (maps * torch.from_numpy(masses).reshape(-1, *(1,) * ndim)).sum(0)
+    found = find_rivals((whole.clamp(min=1e-20) / 0.1).log())
+    np.testing.assert_allclose(found.points[:3], points, atol=0.05)
+    np.testing.assert_allclose(found.mass[:3], masses * math.erf(2.5 / 2**0.5) ** ndim, rtol=0.03)
+    assert found.mass[3:].max(initial=0) < 1e-3
+    assert len(found.points) <= 6
+
+
+def test_a_line_of_one_voxel_has_a_rival() -> None:
+    found = find_rivals(torch.tensor([[0.0, 3.0, 0.0]]))
+    assert found.points.tolist() == [[0, 1]]

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("postprocess", "prepare"),
         *("misread", "repeatable", "spots", "store", "symmetry"),
     ),
-    ("claim", "laterality", "pairs"),
+    ("arrangement", "claim", "laterality", "pairs"),
     ("scan",),
     ("fingerprint", "folds", "preprocess", "runs", "sampling"),
     ("cascade", "cleanup", "evaluate", "evaluate_landmarks", "model", "nnunet_splits", "planner", "pretrained"),
@@ -44,7 +44,20 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 TORCH = {
-    *("checkpoint", "compiling", "demo", "device", "events", "heatmaps", "interim", "landmark_maps", "losses", "model", "nets"),
+    *(
+        "arrangement",
+        "checkpoint",
+        "compiling",
+        "demo",
+        "device",
+        "events",
+        "heatmaps",
+        "interim",
+        "landmark_maps",
+        "losses",
+        "model",
+        "nets",
+    ),
     *("optimizers", "parallel", "predict"),
     *("pretrained", "repeatable", "reporting", "rescue", "room", "running", "sampling", "step", "train", "validation", "windows"),
 }
