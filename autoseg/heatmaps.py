@@ -168,8 +168,12 @@ def find_rivals(logits: Tensor) -> Rivals:
     """
     shape = tuple(logits.shape)
     values = logits.to(torch.promote_types(logits.dtype, torch.float32))[None, None]
-    pool = F.max_pool2d if len(shape) == 2 else F.max_pool3d
-    tops = (pool(values, 2 * APART + 1, 1, APART) == values).flatten().nonzero().squeeze(1)
+    highest = values
+    for axis in range(len(shape)):  # one after another: the maximum of a box, in a fraction of the time
+        row = values.movedim(axis + 2, -1).shape
+        along = highest.movedim(axis + 2, -1).reshape(1, -1, row[-1])
+        highest = F.max_pool1d(along, 2 * APART + 1, 1, APART).reshape(row).movedim(-1, axis + 2)
+    tops = (highest == values).flatten().nonzero().squeeze(1)
     flat = values.flatten()
     tops = tops[flat[tops].argsort(descending=True, stable=True)[:MOST_RIVALS]]
     points, mass = _around(flat.expand(len(tops), -1), _unravel(tops, shape), flat.logsumexp(0).double(), shape, RADIUS)

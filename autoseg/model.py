@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoseg.arrangement import DECIDED, Arrangement, load_arrangement, millimetres
+from autoseg.arrangement import SURE, Arrangement, load_arrangement, millimetres
 from autoseg.checkpoint import load_weights
 from autoseg.device import Device, out_of_memory
 from autoseg.errors import PlanError, UsageError
@@ -293,7 +293,7 @@ class Model:
         size = list(maps.shape[2:])
         if axis is not None:
             size.insert(axis, 1)
-        found = {int(i): read_rivals(maps[0, i].reshape(size)) for i in np.flatnonzero(confidence < DECIDED)}
+        found = {int(i): read_rivals(maps[0, i].reshape(size)) for i in np.flatnonzero(confidence < SURE)}
         return {i: replace(rival, points=self._in_case(rival.points, size)) for i, rival in found.items()}
 
     def _settled(self, peaks: Peaks, rivals: dict[int, Rivals]) -> Peaks:

@@ -10,8 +10,8 @@ USUAL = 0.5
 def choose_threshold(presence: np.ndarray, there: np.ndarray) -> float | None:
     """The probability that tells best where a landmark is present and where it is absent.
 
-    Best is the mean of two shares: of the cases that have it and of those that lack it, how many are told right. Among equals
-    the one nearest to a half. None where only one kind is known: then nothing can be told.
+    Best is how many cases are told right; among equals the threshold nearest to a half. None where only one kind is known: then
+    nothing can be told. (The mean of the shares of both kinds would give up half of those that have it for one that lacks it.)
 
     Args:
         presence: (n,) predicted probability that it is there.
@@ -22,6 +22,6 @@ def choose_threshold(presence: np.ndarray, there: np.ndarray) -> float | None:
     levels = np.unique(presence)
     tried = np.append((levels[1:] + levels[:-1]) / 2, USUAL)
     said = presence >= tried[:, None]
-    right = said[:, there].mean(1) + (~said[:, ~there]).mean(1)
-    best = tried[right >= right.max() - 1e-12]
+    right = (said == there).sum(1)
+    best = tried[right == right.max()]
     return float(best[np.abs(best - USUAL).argmin()])

@@ -16,6 +16,7 @@ from autoseg.presence import choose_threshold
         ([0.99, 0.9, 0.7, 0.8], [True, True, False, False], 0.85),
         ([0.9, 0.6, 0.7, 0.1], [True, True, False, False], 0.5),  # nothing tells 0.6 from 0.7; a half is as good as any other
         ([0.4, 0.4], [True, False], 0.5),
+        ([0.999, 0.99, 0.98, 0.97, 0.995], [True, True, True, True, False], 0.5),  # not 0.997, which three would pay for
     ],
 )
 def test_by_hand(presence: list[float], there: list[bool], threshold: float) -> None:
@@ -34,7 +35,7 @@ def test_no_other_threshold_tells_more_apart(cases: list[tuple[float, bool]]) ->
         return
 
     def right(threshold: float) -> float:
-        return float((presence[there] >= threshold).mean() + (presence[~there] < threshold).mean())
+        return float(((presence >= threshold) == there).sum())
 
     threshold = choose_threshold(presence, there)
     assert threshold is not None
