@@ -251,7 +251,20 @@ def test_spots_of_other_cases(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
         open_dataset(root)
     (root / "landmarksTr" / "a.nii.gz").touch()
     assert [c.landmarks is None for c in open_dataset(root).cases] == [False, True]
-    assert "note: landmarks without an image: patient_a" in caplog.messages
+    assert caplog.messages[-2:] == ["note: landmarks without an image: patient_a", "note: 1 of 2 cases have no landmarks: b"]
+
+
+@pytest.mark.parametrize("about", [CHANNEL, LIVER])
+def test_points_where_spots_should_be(tmp_path: Path, about: dict[str, Any]) -> None:
+    """They count unless there are label maps with spots."""
+    root = lay_out(tmp_path / "x", {**about, "landmarks": {"nose": 1, "chin": 2}}, ("landmarksTr/{}.mrk.json",))
+    dataset = open_dataset(root)
+    assert [c.landmarks and c.landmarks.name for c in dataset.cases] == ["a.mrk.json", "b.mrk.json"]
+    assert dataset.landmarks.names == ("nose", "chin")
+    maps = root / ("landmarksTr" if "labels" in about else "labelsTr")
+    maps.mkdir(exist_ok=True)
+    (maps / "a.nii.gz").touch()
+    assert open_dataset(root).cases[0].landmarks == maps / "a.nii.gz"
 
 
 def test_a_case_may_lack_its_label_map(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -263,7 +276,9 @@ def test_a_case_may_lack_its_label_map(tmp_path: Path, caplog: pytest.LogCapture
     (root / "labelsTr" / "a.nii.gz").touch()
     caplog.clear()
     assert [c.label for c in open_dataset(root).cases] == [root / "labelsTr" / "a.nii.gz", None]
-    assert "note: 1 cases have landmarks, but no label map: b" in caplog.messages
+    assert (
+        "note: 1 of 2 cases have landmarks, but no label map, so that nothing is known of their structures: b" in caplog.messages
+    )
     (root / "landmarksTr" / "b.mrk.json").unlink()
     assert all(c.label for c in open_dataset(root).cases)  # nothing is known of b, which is told when it is read
 

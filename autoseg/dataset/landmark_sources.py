@@ -99,17 +99,22 @@ def with_landmark_files(cases: Sequence[Case], root: Path) -> list[Case]:
 def with_spots(cases: Sequence[Case], root: Path, structures: bool) -> list[Case]:
     """The cases with the label maps that show their landmarks as spots: those in landmarksTr, else the label maps themselves.
 
+    Where neither is there, but files of points are, these count.
+
     Args:
         structures: whether the label maps show structures.
 
     Raises:
-        DataError: they should show both, or are of none of the cases.
+        DataError: they should show both, or what there is belongs to none of the cases.
     """
     if any(case.landmarks for case in cases):
         return list(cases)
     for folder in (root / name for name in LANDMARK_FOLDERS):
         if files := label_files(folder):
             return _matched(cases, files, folder)
+    shown = [] if structures else [replace(c, label=None, landmarks=c.label) for c in cases]
+    if landmark_source(root) and not any(c.landmarks and c.landmarks.is_file() for c in shown):
+        return with_landmark_files(cases, root)
     if structures:
         raise DataError(
             "label maps show either structures or landmarks",
@@ -117,7 +122,14 @@ def with_spots(cases: Sequence[Case], root: Path, structures: bool) -> list[Case
             found="values for both, and no label maps in landmarksTr",
             fix="put label maps with the landmarks into a folder landmarksTr",
         )
-    return [replace(c, label=None, landmarks=c.label) for c in cases]
+    return shown
+
+
+def tell_bare(cases: Sequence[Case]) -> None:
+    """Names the cases without landmarks, if there are any."""
+    bare = [c.name for c in cases if c.landmarks is None]
+    if bare:
+        log.warning("note: %d of %d cases have no landmarks: %s", len(bare), len(cases), some(bare))
 
 
 def points_of(case: Case, path: Path) -> tuple[Point, ...]:
@@ -174,9 +186,7 @@ def survey(cases: Sequence[Case], names: Sequence[str], rules: LandmarkRules, ro
         log.warning("note: dataset.json names no landmarks; the files have %d: %s", len(known), some(known))
         _tell_slips({case.name: set(states) for case, states in good})
     _tell_assumptions(cases, files)
-    bare = [c.name for c in cases if c.landmarks is None]
-    if bare:
-        log.warning("note: %d of %d cases have no landmarks: %s", len(bare), len(cases), some(bare))
+    tell_bare(cases)
     never = [name for name in known if name not in present]
     if never:
         log.warning("note: landmarks that no case has: %s", some(never))
