@@ -297,11 +297,33 @@ def test_a_name_that_may_be_misspelt(tmp_path: Path, caplog: pytest.LogCaptureFi
     )
 
 
+def test_names_that_few_cases_have_or_spell_in_another_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = lay_out(tmp_path / "x", CHANNEL)
+    for i in range(20):
+        words = [
+            "nose" if i % 2 else "Nose",  # by two people: as many this way as that
+            "lefft-ear" if i in (3, 4) else "left ear",
+            "right_ear" if i < 4 else "right ear",
+            *(["chin 1"] if i == 7 else ["chin"]),
+            *(["tooth a"] if i % 5 < 2 else ["tooth b"] if i % 5 < 4 else []),  # neither is rare
+        ]
+        (root / "imagesTr" / f"c{i}_0000.nii.gz").touch()
+        write_landmarks(root / "landmarksTr" / f"c{i}.csv", points(*words), f"c{i}")
+    open_dataset(root)
+    (message,) = [m for m in caplog.messages if "misspelt" in m]
+    assert message == (
+        "note: a name may be misspelt, and counts as a landmark of its own: "
+        "'Nose' in c0, c2, c4 and 7 more only - did you mean 'nose'?, 'chin 1' in c7 only - did you mean 'chin'?, "
+        "'lefft-ear' in c3, c4 only - did you mean 'left ear'? and 1 more"
+    )
+
+
 def test_a_table_of_all_cases_names_them(tmp_path: Path) -> None:
     root = lay_out(tmp_path / "x", CHANNEL)
     (root / "landmarks.csv").write_text("landmark,x,y,z\nnose,1,2,3\n")
     with pytest.raises(
-        DataError, match=r"a table with the landmarks of all cases needs a column 'case'; file: .*landmarks\.csv; fix"
+        DataError,
+        match=r"needs a column 'case'; file: .*landmarks\.csv; allowed: case, landmark, x, y and, .*; fix: add it",
     ):
         open_dataset(root)
 
