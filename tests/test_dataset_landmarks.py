@@ -305,6 +305,7 @@ def test_names_that_few_cases_have_or_spell_in_another_way(tmp_path: Path, caplo
             "lefft-ear" if i in (3, 4) else "left ear",
             "right_ear" if i < 4 else "right ear",
             *(["chin 1"] if i == 7 else ["chin"]),
+            "tooth 18" if i == 9 else "tooth 17",
             *(["tooth a"] if i % 5 < 2 else ["tooth b"] if i % 5 < 4 else []),  # neither is rare
         ]
         (root / "imagesTr" / f"c{i}_0000.nii.gz").touch()

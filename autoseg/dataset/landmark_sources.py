@@ -221,7 +221,9 @@ def _tell_slips(listed: Mapping[str, set[str]]) -> None:
         there = having[name]
         others = {n: len(cases) for n, cases in having.items() if not cases & there}
         same = sorted(n for n, times in others.items() if _spelt(n) == _spelt(name) and (times, n) > (len(there), name))
-        common = [n for n, times in others.items() if times > most and times >= COMMON * len(listed)]
+        common = [
+            n for n, times in others.items() if times > most and times >= COMMON * len(listed) and not _of_one_series(n, name)
+        ]
         hint = f" - did you mean '{same[0]}'?" if same else nearest(name, common) if len(there) <= most else ""
         if hint:
             slips.append(f"'{name}' in {some(in_natural_order(there))} only{hint}")
@@ -231,7 +233,12 @@ def _tell_slips(listed: Mapping[str, set[str]]) -> None:
 
 def _spelt(name: str) -> str:
     """A name without what people write this way and that: 'Left_Ear' and 'left ear' are the same."""
-    return re.sub(r"[\W_]+", " ", name).strip().casefold()
+    return re.sub(r"[\W_]+", "", name).casefold()
+
+
+def _of_one_series(a: str, b: str) -> bool:
+    """Whether names differ in their numbers only: 'tooth 17' and 'tooth 18'."""
+    return re.sub(r"\d+", "0", a) == re.sub(r"\d+", "0", b)
 
 
 def _tell_unlisted(good: Sequence[tuple[Case, dict[str, State]]], known: Sequence[str], rules: LandmarkRules) -> None:
