@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from autoseg.facts import SCHEMA_VERSION, CaseFacts, Moments
 from autoseg.files import write_text
 from autoseg.labels import LabelSet
 from autoseg.landmark_facts import LandmarkFacts, measure_landmarks
-from autoseg.landmarks import LandmarkSet
+from autoseg.landmarks import LandmarkSet, Unit
 from autoseg.laterality import laterality
 from autoseg.misread import misread_cases
 from autoseg.pairs import PairReader
@@ -117,7 +117,7 @@ def take_fingerprint(
     if not anything:
         raise _no_structure(dataset, len(scans))
     fingerprint = _summary(dataset, scans)
-    notices += _notices(fingerprint)
+    notices += _notices(fingerprint, dataset.unit)
     path, text = folder / "fingerprint.json", to_json(fingerprint)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
@@ -235,7 +235,7 @@ def _structure(name: str, index: int, cases: Sequence[CaseFacts]) -> StructureFa
     return StructureFacts(name, len(found), float(voxels), float(volume))
 
 
-def _notices(fingerprint: Fingerprint) -> list[str]:
+def _notices(fingerprint: Fingerprint, unit: Unit) -> list[str]:
     cases = fingerprint.cases
     lines = [f"case {case.name}: {case.remark}" for case in cases if case.remark]
     lines += [
@@ -249,7 +249,7 @@ def _notices(fingerprint: Fingerprint) -> list[str]:
     lines += map(str, found.odd)
     landmarks = [case.landmarks for case in cases]
     lines += map(str, misread_cases(landmarks))
-    lines += map(str, check_sides(fingerprint.landmarks, landmarks)[1])
+    lines += [str(replace(odd, unit=unit)) for odd in check_sides(fingerprint.landmarks, landmarks)[1]]
     if 2 * found.n_reversed > found.n_cases:
         lines.append(
             f"in {found.n_reversed} of {found.n_cases} cases the structures named left lie to the right: "

@@ -25,9 +25,11 @@ from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.fingerprint import Fingerprint, has_fingerprint, load_fingerprint, take_fingerprint
 from autoseg.io import read_grid, write_landmarks
 from autoseg.labels import LabelSet
+from autoseg.landmarks import LandmarkSet
 from autoseg.laterality import laterality
 from autoseg.records import from_json, to_json
 from autoseg.scan import N_QUANTILES
+from autoseg.symmetry import Oddity
 
 LABELS = LabelSet(("liver", "tumour"), (1, 2))
 
@@ -292,6 +294,17 @@ def test_spots_that_show_nothing(tmp_path: Path, value: int, message: str) -> No
         sitk.WriteImage(spots, str(cases[-1].landmarks))
     with pytest.raises(DataError, match=message):
         scan(replace(landmarked, cases=tuple(cases), landmark_rules=LandmarkRules((1, 2, 3))))
+
+
+def test_lengths_in_pictures_are_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(landmarks: LandmarkSet, _: object) -> tuple[LandmarkSet, tuple[Oddity, ...]]:
+        return landmarks, (Oddity(("nose",), 30.0, 2.0),)
+
+    monkeypatch.setattr(module, "check_sides", odd)
+    for pictures, unit in ((False, "mm"), (True, "px")):
+        drawn = make_dataset(tmp_path / unit, 2, pictures=pictures)
+        assert drawn.unit == unit
+        assert any(f"it is 30 {unit} apart, other landmarks 2 {unit}" in notice for notice in scan(drawn)[2])
 
 
 def test_a_second_scan_reads_nothing_and_says_the_same(dataset: Dataset, read_cases: list[str]) -> None:
