@@ -63,7 +63,7 @@ class CasePoints:
     @property
     def shows_any(self) -> bool:
         """Whether a landmark lies in the image."""
-        return np.count_nonzero(self.outside) < len(self.present)
+        return int(np.count_nonzero(self.outside)) < len(self.present)
 
 
 @dataclass(frozen=True)
