@@ -38,7 +38,7 @@ def run_demo(folder: Path, seconds: float, device: str) -> Report:
     log.info("\n2. autoseg plan_and_preprocess -d %s", data)
     fingerprint_dataset(dataset, workspace, failures, None)
     plan = plan_dataset(dataset, workspace, Wish(device))
-    log.info("%s", describe_plan(plan, workspace.about(dataset.name) / "plan.json"))
+    log.info("%s", describe_plan(plan, workspace.about(dataset.name) / "plan.json", dataset.unit))
     prepare_dataset(dataset, workspace, None, failures, None)
 
     log.info("\n3. autoseg train --time %ds", seconds)

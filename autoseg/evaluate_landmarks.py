@@ -11,8 +11,8 @@ from autoseg.errors import AutosegError, DataError, UsageError
 from autoseg.files import write_text
 from autoseg.geometry import Grid
 from autoseg.landmark_metrics import CasePointScores, score_points
-from autoseg.landmark_summary import RADII, Estimate, LandmarkReport, LandmarkSummary, PointSummary, Unit, summarize_points
-from autoseg.landmarks import Landmarks
+from autoseg.landmark_summary import RADII, Estimate, LandmarkReport, LandmarkSummary, PointSummary, summarize_points
+from autoseg.landmarks import Landmarks, Unit
 from autoseg.records import to_json
 from autoseg.tables import aligned, csv_text, rounded
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.batch import Failure
-from autoseg.dataset import Case, Dataset, case_landmarks, images_in, load_landmarks, load_predicted
+from autoseg.dataset import Case, Dataset, LandmarkRules, case_landmarks, images_in, load_landmarks, load_predicted
 from autoseg.errors import AutosegError, UsageError, some
 from autoseg.evaluate import STAGE, Report, evaluate
 from autoseg.evaluate_landmarks import LandmarkPair, evaluate_landmarks
 from autoseg.io import has_geometry, image_ending, read_grid
 from autoseg.landmark_summary import LandmarkReport
+from autoseg.progress import log
 
 TEST_IMAGES = "imagesTs"  # where datasets keep the images of cases that are not for training
 
@@ -44,7 +45,8 @@ def evaluate_folder(
 
     Args:
         references: folder of reference label maps or landmarks, or both; None for those of the dataset, where cases that were not
-            predicted are no failures.
+            predicted are no failures. Label maps there show structures where such were predicted; else they may show landmarks as
+            spots, if the dataset says of what values.
         images: folder of the images that landmarks belong to; None for those of the dataset, its imagesTs included.
         failures: gets references without a prediction, and unreadable files.
         radii: within which landmarks count as found, see `landmark_summary.summarize_points`.
@@ -59,12 +61,26 @@ def evaluate_folder(
     report, points = None, None
     cases = _image_cases(dataset, images) if dataset.landmarks.names else {}
     found = case_landmarks(predictions, cases) if cases else {}
-    if found:
-        given = {c.name: c.landmarks for c in dataset.cases if c.landmarks}
-        if references:
-            given = case_landmarks(references, cases, dataset.landmark_rules)
+    structures = bool(dataset.labels.names) and (
+        not found or all(_has_maps(folder) for folder in (predictions, references) if folder)
+    )
+    given = {c.name: c.landmarks for c in dataset.cases if c.landmarks}
+    if found and references:
+        given = case_landmarks(references, cases, LandmarkRules() if structures else dataset.landmark_rules)
+    if found and structures and not given:
+        spots = "; its label maps are taken to show structures" if dataset.landmark_rules.values else ""
+        log.warning("note: landmarks are not scored: no file of them in %s%s", references or dataset.root, spots)
+    elif found and not given:
+        raise UsageError(
+            "no reference landmarks of a known case",
+            file=references or dataset.root,
+            found=some(sorted(path.name for path in references.iterdir())) if references else f"{len(dataset.cases)} cases",
+            allowed=f"files such as {next(iter(cases))}.mrk.json, landmarks.csv, or label maps with spots of known values",
+            fix='name files like their images; for spots -d names a dataset whose dataset.json has "landmarks": {"nose": 1}',
+        )
+    elif found:
         points = _evaluate_points(dataset, cases, given, found, out, failures, references is None, radii)
-    if dataset.labels.names and (not found or all(_has_maps(folder) for folder in (predictions, references) if folder)):
+    if structures:
         known = references or {c.name: c.label for c in dataset.cases if c.label is not None}
         report = evaluate(known, predictions, dataset.labels, out, tolerance_mm, failures, workers, references is None)
     if report is None and points is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from autoseg.facts import SCHEMA_VERSION, CaseFacts, Moments
 from autoseg.files import write_text
 from autoseg.labels import LabelSet
 from autoseg.landmark_facts import LandmarkFacts, measure_landmarks
-from autoseg.landmarks import LandmarkSet
+from autoseg.landmarks import LandmarkSet, Unit
 from autoseg.laterality import laterality
 from autoseg.misread import misread_cases
 from autoseg.pairs import PairReader
@@ -104,17 +104,20 @@ def take_fingerprint(
         reader: keeps what was read for the preparation that follows, if one does.
 
     Raises:
-        DataError: no case can be used, or no case contains a structure or a landmark.
+        DataError: no case can be used, no case contains a structure or a landmark, or all landmarks lie outside their images.
     """
     before = len(failures)
     scans = scan_cases(dataset, folder / "cases.jsonl", failures, workers, reader)
     if not scans:
         reasons = "; ".join(sorted(f.reason for f in failures[before:])[:3])
         raise DataError("no case can be used", file=dataset.root, found=f"{len(failures) - before} faulty: {reasons}")
-    if not any(scan.quantiles for scan in scans):
-        raise _nothing_shown(dataset, scans)
+    anything = any(scan.quantiles for scan in scans)
+    if dataset.landmarks.names and not (anything and any(scan.facts.landmarks.shows_any for scan in scans)):
+        raise _no_landmark(dataset, scans)
+    if not anything:
+        raise _no_structure(dataset, len(scans))
     fingerprint = _summary(dataset, scans)
-    notices += _notices(fingerprint)
+    notices += _notices(fingerprint, dataset.unit)
     path, text = folder / "fingerprint.json", to_json(fingerprint)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
@@ -157,13 +160,25 @@ def _version(text: str) -> object:
     return document.get("schema_version") if isinstance(document, dict) else None
 
 
-def _nothing_shown(dataset: Dataset, scans: Sequence[Scan]) -> DataError:
-    n_cases = len(scans)
-    if dataset.landmarks.names:
-        what = "no case shows a structure or a landmark" if dataset.labels.names else "no case shows a landmark"
-        odd = next((f"; case {s.facts.name}: {s.facts.remark}" for s in scans if s.facts.remark), "")
-        fix = "state the coordinate system in the files of landmarks: LPS, RAS or voxel" if odd else None
-        return DataError(what, file=dataset.root, found=f"none in the images of {n_cases} cases{odd}", fix=fix)
+def _no_landmark(dataset: Dataset, scans: Sequence[Scan]) -> DataError:
+    """That no landmark lies in an image, and how far outside those of one case are."""
+    outside = [scan.facts for scan in scans if scan.facts.landmarks.outside.any()]
+    where = ", but where these are 0" if any(scan.facts.landmarks.shows_any for scan in scans) else ""
+    found = f"none in the images of {len(scans)} cases{where}"
+    fix = 'annotate landmarks, or say "landmarks": [] in dataset.json'
+    if outside:
+        found += f"; case {outside[0].name}: {outside[0].remark}"
+        if dataset.landmark_rules.values:
+            fix = "correct origin, spacing or direction in the headers of the label maps"
+        else:
+            fix = (
+                "state the coordinate system (LPS, RAS or voxel) in the files of landmarks: the column 'space' of a .csv, "
+                "'coordinateSystem' of a .mrk.json, '# CoordinateSystem' of a .fcsv, 'space' of a .json"
+            )
+    return DataError("no case shows a landmark", file=dataset.root, found=found, fix=fix)
+
+
+def _no_structure(dataset: Dataset, n_cases: int) -> DataError:
     return DataError(
         "no label map contains a structure",
         file=dataset.root,
@@ -220,7 +235,7 @@ def _structure(name: str, index: int, cases: Sequence[CaseFacts]) -> StructureFa
     return StructureFacts(name, len(found), float(voxels), float(volume))
 
 
-def _notices(fingerprint: Fingerprint) -> list[str]:
+def _notices(fingerprint: Fingerprint, unit: Unit) -> list[str]:
     cases = fingerprint.cases
     lines = [f"case {case.name}: {case.remark}" for case in cases if case.remark]
     lines += [
@@ -234,7 +249,7 @@ def _notices(fingerprint: Fingerprint) -> list[str]:
     lines += map(str, found.odd)
     landmarks = [case.landmarks for case in cases]
     lines += map(str, misread_cases(landmarks))
-    lines += map(str, check_sides(fingerprint.landmarks, landmarks)[1])
+    lines += [str(replace(odd, unit=unit)) for odd in check_sides(fingerprint.landmarks, landmarks)[1]]
     if 2 * found.n_reversed > found.n_cases:
         lines.append(
             f"in {found.n_reversed} of {found.n_cases} cases the structures named left lie to the right: "

@@ -53,6 +53,18 @@ class CasePoints:
         """(n, 3) mm: the points that are known, in order."""
         return np.array([p for p in self.points if p is not None]).reshape(-1, 3)
 
+    @property
+    def outside(self) -> np.ndarray:
+        """(N,) whether a landmark lies outside the image, farther than rounding can be: a millionth of the image."""
+        beyond = (np.abs(self.places) - self.extent / 2).clip(0)
+        far: np.ndarray = np.linalg.norm(beyond, axis=1) > 1e-6 * self.extent.max()  # NaN is not
+        return far
+
+    @property
+    def shows_any(self) -> bool:
+        """Whether a landmark lies in the image."""
+        return int(np.count_nonzero(self.outside)) < len(self.present)
+
 
 @dataclass(frozen=True)
 class PointFacts:
@@ -142,7 +154,7 @@ def measure_landmarks(names: Sequence[str], cases: Sequence[CasePoints]) -> Land
     neighbours = _neighbours(points)
     distance, variation = _pairwise(points)
     far = [case.present for case in cases if len(case.present) > 1]
-    outside = _outside(points, cases)
+    outside = np.array([case.outside for case in cases]).reshape(len(cases), len(names)).sum(0)
     facts = tuple(
         _facts(name, state[:, i], int(outside[i]), names, neighbours[0][:, i], neighbours[1][:, i], sd[i], left[i])
         for i, name in enumerate(names)
@@ -190,18 +202,6 @@ def _pairwise(points: np.ndarray) -> tuple[float | None, float | None]:
     if not apart_at_all.any():
         return middle, None
     return middle, _rounded(float(np.median(np.sqrt(variance[apart_at_all]) / mean[apart_at_all])))
-
-
-def _outside(points: np.ndarray, cases: Sequence[CasePoints]) -> np.ndarray:
-    """(N,) in how many cases a landmark lies outside its image, farther than rounding can be: a millionth of the image.
-
-    Args:
-        points: (cases, N, 3), NaN unless present.
-    """
-    extents = np.array([case.extent for case in cases]).reshape(-1, 3)
-    beyond = (np.abs(points) - extents[:, None] / 2).clip(0)
-    far: np.ndarray = np.linalg.norm(beyond, axis=2) > 1e-6 * extents.max(1)[:, None]  # NaN is not
-    return far.sum(0)
 
 
 def covisibility(cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> float | None:

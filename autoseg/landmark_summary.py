@@ -9,15 +9,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal
 
 import numpy as np
 
 from autoseg.bootstrap import interval, resample_weights
 from autoseg.errors import UsageError
 from autoseg.landmark_metrics import ROUNDING, CasePointScores
-
-Unit = Literal["mm", "px"]
+from autoseg.landmarks import Unit
 
 RADII: dict[Unit, tuple[float, ...]] = {"mm": (1.0, 2.0, 2.5, 3.0, 4.0), "px": (10.0, 20.0, 25.0, 30.0, 40.0)}
 """2, 2.5, 3 and 4 mm: Wang et al., IEEE TMI 2015. Their skull X-rays have pixels of 0.1 mm, so that those are 20 to 40 pixels."""

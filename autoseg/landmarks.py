@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from autoseg.errors import LabelError
+
+Unit = Literal["mm", "px"]
+"""Of lengths: pixels in pictures, which do not say how large these are."""
 
 
 class State(IntEnum):

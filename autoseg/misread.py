@@ -11,6 +11,7 @@ from autoseg.landmark_facts import CasePoints
 
 FEWEST_CASES, FEWEST_LANDMARKS = 3, 4  # from which a case can be told from the others
 BETTER = 0.5  # times the distance to the others that is left with x and y negated; a convention
+TOLD = 2 / 3  # of the cases must lie so much better one way or the other: of those turned at random about half do
 NEGATED = np.array([1.0, -1.0, -1.0])  # along (z, y, x): what turns LPS into RAS
 
 
@@ -34,7 +35,11 @@ class Misread:
 
 
 def misread_cases(cases: Sequence[CasePoints]) -> tuple[Misread, ...]:
-    """Volumes whose landmarks, their mean place taken away, fit the median of the cases better when turned by 180° about z."""
+    """Volumes whose landmarks, their mean place taken away, fit the median of the cases better when turned by 180° about z.
+
+    Nothing is said of cases that lie this way and that: they are no two groups. Of two halves the one without the first case is
+    named.
+    """
     volumes = [case for case in cases if case.shape[0] > 1]
     if len(volumes) < FEWEST_CASES:
         return ()
@@ -42,33 +47,31 @@ def misread_cases(cases: Sequence[CasePoints]) -> tuple[Misread, ...]:
     known = np.isfinite(points).all(2)
     seen = known.any(0)  # landmarks of some case
     points, known = points[:, seen], known[:, seen]
+    if not known.size:
+        return ()
     usual = _usual(points, known)
-    found = []
-    for case, places, there in zip(volumes, points, known):
-        if np.count_nonzero(there) >= FEWEST_LANDMARKS:
-            off, negated = (_distance(places[there] * sign, usual[there]) for sign in (np.ones(3), NEGATED))
-            if negated < BETTER * off:
-                found.append(Misread(case.name, off, negated))
-    return tuple(found)
+    found = [
+        Misread(case.name, *(_distance(places[there] * sign, usual[there]) for sign in (np.ones(3), NEGATED)))
+        for case, places, there in zip(volumes, points, known)
+        if np.count_nonzero(there) >= FEWEST_LANDMARKS
+    ]
+    told = sum(min(m.off_mm, m.negated_mm) < BETTER * max(m.off_mm, m.negated_mm) for m in found)
+    return tuple(m for m in found if m.negated_mm < BETTER * m.off_mm) if told >= TOLD * len(found) else ()
 
 
 def _usual(points: np.ndarray, known: np.ndarray) -> np.ndarray:
     """(N, 3) the median place of each landmark, each case turned as most of them are.
 
-    Half of the cases may be turned, so they are first compared with one of them, which knows most landmarks.
+    Half of the cases may be turned. What tells the two groups apart is the sign of their part along the axis on which the x and
+    y of all landmarks vary most: turned, all of these are negated, so that zero, and not the mean, lies between the groups.
     """
-    if not known.size:
-        return np.empty((0, 3))
     centred = np.array([p - np.median(p[there], axis=0) if there.any() else p for p, there in zip(points, known)])
-    model = int(known.sum(1).argmax())
-    signs = np.ones((len(points), 3))
-    for i, (places, there) in enumerate(zip(centred, known & known[model])):
-        if np.count_nonzero(there) >= FEWEST_LANDMARKS:
-            off, negated = (_distance(places[there] * sign, centred[model][there]) for sign in (np.ones(3), NEGATED))
-            if negated < BETTER * off:
-                signs[i] = NEGATED
-    turned = 2 * np.count_nonzero(signs[:, 1] < 0) > len(points)
-    usual: np.ndarray = np.nanmedian(centred * signs[:, None], axis=0) * (NEGATED if turned else 1)
+    in_plane = np.nan_to_num(centred[..., 1:]).reshape(len(points), -1)
+    turned = np.linalg.svd(in_plane, full_matrices=False)[0][:, 0] < 0
+    fewer = 2 * np.count_nonzero(turned) - len(turned)
+    if fewer > 0 or (fewer == 0 and turned[0]):
+        turned = ~turned
+    usual: np.ndarray = np.nanmedian(centred * np.where(turned[:, None, None], NEGATED, 1.0), axis=0)
     return usual
 
 

@@ -15,6 +15,7 @@ from autoseg.edits import apply_edits, find_edits
 from autoseg.errors import DataError, UsageError
 from autoseg.fingerprint import load_fingerprint
 from autoseg.footprint import STEP_PASSES, multiply_accumulates, plan_maps, plan_memory
+from autoseg.landmarks import Unit
 from autoseg.machine import find_gpu
 from autoseg.plan import Configuration, DeviceKind, Footprint, Plan, load_plan, save_plan
 from autoseg.planner import Budget, make_plan
@@ -169,15 +170,15 @@ def find_plan(path: Path, workspace: Workspace, wish: Wish = Wish()) -> Plan:
     return load_plan(workspace.about(name) / "plan.json")
 
 
-def describe_plan(plan: Plan, path: Path) -> str:
-    """What was decided, in a few lines."""
+def describe_plan(plan: Plan, path: Path, unit: Unit = "mm") -> str:
+    """What was decided, in a few lines; `unit` is that of lengths in the dataset."""
     lines = []
     for name, c in plan.configurations.items():
         first = " (to train first)" if name == plan.first and len(plan.configurations) > 1 else ""
         lines.append(
-            f"{name}{first}: spacing {_times(c.space.spacing_mm)} mm, patch {_times(c.patch.patch_size)}, "
+            f"{name}{first}: spacing {_times(c.space.spacing_mm)} {unit}, patch {_times(c.patch.patch_size)}, "
             f"batch {c.patch.batch_size}, {len(c.network.features)} stages of {_times(c.network.features, ', ')} features"
-            f"{_landmarks(plan, c)}{_costs(c.footprint)}"
+            f"{_landmarks(plan, c, unit)}{_costs(c.footprint)}"
         )
         if c.footprint and c.footprint.training_gb > plan.origin.memory_gb:
             lines.append(
@@ -207,12 +208,12 @@ def _with_edits(planned: Plan, folder: Path) -> Plan:
     return plan
 
 
-def _landmarks(plan: Plan, c: Configuration) -> str:
+def _landmarks(plan: Plan, c: Configuration, unit: Unit) -> str:
     if c.landmarks is None:
         return ""
     sigma = _times(c.landmarks.sigma_mm)
     branch = " and a spatial configuration branch" if c.landmarks.scn else ""
-    return f"; {len(plan.data.landmarks)} landmarks, sigma {sigma} mm, {c.landmarks.loss}{branch}"
+    return f"; {len(plan.data.landmarks)} landmarks, sigma {sigma} {unit}, {c.landmarks.loss}{branch}"
 
 
 def _costs(footprint: Footprint | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from autoseg.errors import UsageError
-from autoseg.landmark_summary import Unit
+from autoseg.landmarks import Unit
 from autoseg.postprocess import Rule
 from autoseg.presence import USUAL
 from autoseg.records import from_json

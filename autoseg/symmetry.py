@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoseg.landmark_facts import CasePoints
-from autoseg.landmarks import LandmarkSet
+from autoseg.landmarks import LandmarkSet, Unit
 
 FEWEST = 3  # pairs of a case, from which a plane between left and right is trusted
 FAR = 5.0  # times as far off as the landmarks are in general; on 41 mouse skulls one pair is at 15 times, the others at 3 or less
@@ -24,16 +24,18 @@ class Oddity:
         off_mm: how far from the partner's place, or its own, the mirror image lies (median of the cases).
         others_mm: the same of the landmarks in general.
         middle: those of the pair that lie in the plane between left and right.
+        unit: of the lengths, for readers.
     """
 
     names: tuple[str, ...]
     off_mm: float
     others_mm: float
     middle: tuple[str, ...] = ()
+    unit: Unit = "mm"
 
     def __str__(self) -> str:
         who = " and ".join(f"'{name}'" for name in self.names)
-        apart = f"{self.off_mm:.2g} mm apart, other landmarks {self.others_mm:.2g} mm"
+        apart = f"{self.off_mm:.2g} {self.unit} apart, other landmarks {self.others_mm:.2g} {self.unit}"
         sides = [name for name in self.names if name not in self.middle]
         kept = f"; {' and '.join(map(repr, sides))} will not be learnt from mirrored cases" if sides else ""
         if len(self.names) == 1:

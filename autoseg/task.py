@@ -7,11 +7,10 @@ from pathlib import Path
 
 from autoseg.cascade import cascade_of
 from autoseg.claim import check_claim
-from autoseg.dataset import Case, Dataset
+from autoseg.dataset import Case, Dataset, unit_of
 from autoseg.fingerprint import load_fingerprint
 from autoseg.folds import load_folds
-from autoseg.io import has_geometry
-from autoseg.landmark_summary import Unit
+from autoseg.landmarks import Unit
 from autoseg.plan import Plan, load_plan
 from autoseg.preprocess import prepared_key
 from autoseg.progress import log
@@ -49,9 +48,8 @@ class TrainTask:
 
     @property
     def unit(self) -> Unit:
-        """Of the errors of landmarks: mm, or pixels where images do not say how large these are."""
-        first = next(iter((*self.training, *self.validation)), None)
-        return "mm" if first is None or has_geometry(first.images[0]) else "px"
+        """Of the errors of landmarks."""
+        return unit_of((*self.training, *self.validation))
 
 
 def train_task(

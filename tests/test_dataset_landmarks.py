@@ -251,7 +251,20 @@ def test_spots_of_other_cases(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
         open_dataset(root)
     (root / "landmarksTr" / "a.nii.gz").touch()
     assert [c.landmarks is None for c in open_dataset(root).cases] == [False, True]
-    assert "note: landmarks without an image: patient_a" in caplog.messages
+    assert caplog.messages[-2:] == ["note: landmarks without an image: patient_a", "note: 1 of 2 cases have no landmarks: b"]
+
+
+@pytest.mark.parametrize("about", [CHANNEL, LIVER])
+def test_points_where_spots_should_be(tmp_path: Path, about: dict[str, Any]) -> None:
+    """They count unless there are label maps with spots."""
+    root = lay_out(tmp_path / "x", {**about, "landmarks": {"nose": 1, "chin": 2}}, ("landmarksTr/{}.mrk.json",))
+    dataset = open_dataset(root)
+    assert [c.landmarks and c.landmarks.name for c in dataset.cases] == ["a.mrk.json", "b.mrk.json"]
+    assert dataset.landmarks.names == ("nose", "chin")
+    maps = root / ("landmarksTr" if "labels" in about else "labelsTr")
+    maps.mkdir(exist_ok=True)
+    (maps / "a.nii.gz").touch()
+    assert open_dataset(root).cases[0].landmarks == maps / "a.nii.gz"
 
 
 def test_a_case_may_lack_its_label_map(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -263,7 +276,9 @@ def test_a_case_may_lack_its_label_map(tmp_path: Path, caplog: pytest.LogCapture
     (root / "labelsTr" / "a.nii.gz").touch()
     caplog.clear()
     assert [c.label for c in open_dataset(root).cases] == [root / "labelsTr" / "a.nii.gz", None]
-    assert "note: 1 cases have landmarks, but no label map: b" in caplog.messages
+    assert (
+        "note: 1 of 2 cases have landmarks, but no label map, so that nothing is known of their structures: b" in caplog.messages
+    )
     (root / "landmarksTr" / "b.mrk.json").unlink()
     assert all(c.label for c in open_dataset(root).cases)  # nothing is known of b, which is told when it is read
 
@@ -282,11 +297,34 @@ def test_a_name_that_may_be_misspelt(tmp_path: Path, caplog: pytest.LogCaptureFi
     )
 
 
+def test_names_that_few_cases_have_or_spell_in_another_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = lay_out(tmp_path / "x", CHANNEL)
+    for i in range(20):
+        words = [
+            "nose" if i % 2 else "Nose",  # by two people: as many this way as that
+            "lefft-ear" if i in (3, 4) else "left ear",
+            "right_ear" if i < 4 else "right ear",
+            *(["chin 1"] if i == 7 else ["chin"]),
+            "tooth 18" if i == 9 else "tooth 17",
+            *(["tooth a"] if i % 5 < 2 else ["tooth b"] if i % 5 < 4 else []),  # neither is rare
+        ]
+        (root / "imagesTr" / f"c{i}_0000.nii.gz").touch()
+        write_landmarks(root / "landmarksTr" / f"c{i}.csv", points(*words), f"c{i}")
+    open_dataset(root)
+    (message,) = [m for m in caplog.messages if "misspelt" in m]
+    assert message == (
+        "note: a name may be misspelt, and counts as a landmark of its own: "
+        "'Nose' in c0, c2, c4 and 7 more only - did you mean 'nose'?, 'chin 1' in c7 only - did you mean 'chin'?, "
+        "'lefft-ear' in c3, c4 only - did you mean 'left ear'? and 1 more"
+    )
+
+
 def test_a_table_of_all_cases_names_them(tmp_path: Path) -> None:
     root = lay_out(tmp_path / "x", CHANNEL)
     (root / "landmarks.csv").write_text("landmark,x,y,z\nnose,1,2,3\n")
     with pytest.raises(
-        DataError, match=r"a table with the landmarks of all cases needs a column 'case'; file: .*landmarks\.csv; fix"
+        DataError,
+        match=r"needs a column 'case'; file: .*landmarks\.csv; allowed: case, landmark, x, y and, .*; fix: add it",
     ):
         open_dataset(root)
 

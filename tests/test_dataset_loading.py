@@ -183,8 +183,11 @@ def test_points_outside_are_kept_and_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "hint"),
     [
-        ("a,-102,-103,104,\nb,-101,-102,103,", "; all would lie inside if the numbers were in the other of LPS and RAS"),
-        ("a,2,3,4,\nb,5,6,7,", "; all would lie inside if the numbers were in voxels"),
+        (
+            "a,-102,-103,104,\nb,-101,-102,103,",
+            "; all would lie inside with x and y negated, as if LPS and RAS were mistaken for each other",
+        ),
+        ("a,2,3,4,\nb,5,6,7,", "; all would lie inside if the numbers were voxels"),
         ("a,2,3,4,\nb,500,600,700,", ""),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from autoseg.dataset import Dataset, LandmarkRules, load_landmarks, load_predict
 from autoseg.errors import DataError, UsageError
 from autoseg.evaluation import Evaluation, evaluate_folder
 from autoseg.io import read_grid, write_landmark_table, write_landmarks
+from autoseg.labels import LabelSet
 from autoseg.landmarks import Landmarks
 
 
@@ -148,6 +150,39 @@ def test_references_as_spots_in_label_maps(alone: Dataset, tmp_path: Path) -> No
         load_predicted(alone.cases[0], out / "c0.mrk.json", alone.landmarks, read_grid(tests / "c0_0000.nii.gz")),
     )
     assert score(values, out, references=given).n_cases == 1  # files of points come first
+
+
+def test_spots_of_unknown_values(both: Dataset, tmp_path: Path) -> None:
+    """Nobody says what the values in the label maps mean."""
+    out = tmp_path / "out"
+    write_landmarks(out / "c0.mrk.json", moved(both, 1)["c0"])
+    message = r"no reference landmarks of a known case; .*found: c0\.nii\.gz, .*allowed: files such as c0\.mrk\.json, .*-d names"
+    with pytest.raises(UsageError, match=message):
+        score(both, out, references=both.root / "labelsTr")
+    bare = replace(both, cases=tuple(replace(c, landmarks=None) for c in both.cases))
+    with pytest.raises(UsageError, match=r"no reference landmarks of a known case; .*found: 3 cases"):
+        score(replace(bare, labels=LabelSet((), ())), out)
+
+
+def test_references_that_are_label_maps_of_structures(both: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where structures were predicted, label maps are no spots of landmarks, though their values may be the same."""
+    out = tmp_path / "out"
+    shutil.copytree(both.root / "labelsTr", out)
+    for name, found in moved(both, 1).items():
+        write_landmarks(out / f"{name}.mrk.json", found)
+    for dataset, reason in (
+        (both, r"note: landmarks are not scored: no file of them in .*labelsTr$"),
+        (
+            replace(both, landmark_rules=LandmarkRules((1, 2, 3))),
+            r"note: landmarks are not scored: no file of them in .*labelsTr; its label maps are taken to show structures$",
+        ),
+    ):
+        caplog.clear()
+        result = score(dataset, out, references=both.root / "labelsTr")
+        assert result.landmarks is None
+        assert result.label_maps is not None
+        assert result.label_maps.summary.mean_dice == 1
+        assert [bool(re.match(reason, m)) for m in caplog.messages] == [True]
 
 
 def test_volumes_and_pictures_are_not_scored_together(tmp_path: Path) -> None:

@@ -20,14 +20,16 @@ from autoseg import facts, pairs
 from autoseg import fingerprint as module
 from autoseg import scan as scan_module
 from autoseg.batch import Failure
-from autoseg.dataset import Case, Dataset, load_landmarks, open_dataset
+from autoseg.dataset import Case, Dataset, LandmarkRules, load_landmarks, open_dataset
 from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.fingerprint import Fingerprint, has_fingerprint, load_fingerprint, take_fingerprint
 from autoseg.io import read_grid, write_landmarks
 from autoseg.labels import LabelSet
+from autoseg.landmarks import LandmarkSet
 from autoseg.laterality import laterality
 from autoseg.records import from_json, to_json
 from autoseg.scan import N_QUANTILES
+from autoseg.symmetry import Oddity
 
 LABELS = LabelSet(("liver", "tumour"), (1, 2))
 
@@ -253,9 +255,10 @@ def test_empty_label_maps(dataset: Dataset) -> None:
         scan(dataset)
 
 
-def test_landmarks_that_are_all_outside(tmp_path: Path) -> None:
+@pytest.mark.parametrize("maps", [False, True])
+def test_landmarks_that_are_all_outside(tmp_path: Path, maps: bool) -> None:
     """RAS numbers in files that do not say so are taken as LPS."""
-    landmarked = make_dataset(tmp_path / "data", 3)
+    landmarked = make_dataset(tmp_path / "data", 3, maps)
     for case in landmarked.cases:
         assert case.landmarks is not None
         found = load_landmarks(case, landmarked, read_grid(case.images[0]))
@@ -266,9 +269,42 @@ def test_landmarks_that_are_all_outside(tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
         match=r"no case shows a landmark; .*found: none in the images of 3 cases; case c0: landmarks outside the image: .*mm.*; "
-        r"all would lie inside if the numbers were in the other of LPS and RAS; fix: state the coordinate system",
+        r"all would lie inside with x and y negated, as if LPS and RAS were mistaken for each other; "
+        r"fix: state the coordinate system \(LPS, RAS or voxel\) in the files of landmarks: .*'coordinateSystem' of a .mrk.json",
     ):
         scan(landmarked)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (0, r"no case shows a landmark; .*found: none in the images of 2 cases; fix: annotate landmarks"),
+        (2, r"case c0: landmarks outside the image: nose \(899.5 mm\); fix: correct origin, spacing or direction in the headers"),
+    ],
+)
+def test_spots_that_show_nothing(tmp_path: Path, value: int, message: str) -> None:
+    """Label maps without a spot, and some that lie elsewhere."""
+    landmarked = make_dataset(tmp_path / "data", 2, maps=True)
+    cases = []
+    for case in landmarked.cases:
+        spots = sitk.Cast(sitk.ReadImage(str(case.images[0])) * 0, sitk.sitkUInt8)
+        spots[0, 0, 0] = value
+        spots.SetOrigin([at - 900 * along for at, along in zip(spots.GetOrigin(), (1, 0, 0))])
+        cases.append(replace(case, landmarks=tmp_path / f"{case.name}.nii.gz"))
+        sitk.WriteImage(spots, str(cases[-1].landmarks))
+    with pytest.raises(DataError, match=message):
+        scan(replace(landmarked, cases=tuple(cases), landmark_rules=LandmarkRules((1, 2, 3))))
+
+
+def test_lengths_in_pictures_are_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(landmarks: LandmarkSet, _: object) -> tuple[LandmarkSet, tuple[Oddity, ...]]:
+        return landmarks, (Oddity(("nose",), 30.0, 2.0),)
+
+    monkeypatch.setattr(module, "check_sides", odd)
+    for pictures, unit in ((False, "mm"), (True, "px")):
+        drawn = make_dataset(tmp_path / unit, 2, pictures=pictures)
+        assert drawn.unit == unit
+        assert any(f"it is 30 {unit} apart, other landmarks 2 {unit}" in notice for notice in scan(drawn)[2])
 
 
 def test_a_second_scan_reads_nothing_and_says_the_same(dataset: Dataset, read_cases: list[str]) -> None:

@@ -251,9 +251,20 @@ def test_tables_that_are_none(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_a_table_from_a_spreadsheet(tmp_path: Path) -> None:
-    for line in ("sep=;\n", "SEP=;\r\n"):
+    for line in ("sep=;\n", "SEP=;\r\n", '"sep=;"\n', "sep=,\n", "sep=;;;;\n"):
         found = read_points(put(tmp_path / "a.csv", f"{line}case;landmark;x;y\na;nose;1.5;2\n"))
         assert found.cases == {"a": (Point("nose", "", (1.5, 2.0), State.PRESENT, None),)}
+    for separator in "|\t^":
+        text = f"sep={separator}\ncase;landmark;x;y\na;nose;1.5;2\n".replace(";", separator)
+        assert read_points(put(tmp_path / "a.csv", text)).cases == found.cases
+    with pytest.raises(
+        DataError, match=r"needs one column 'landmark' - did you mean 'landmark\|x\|y'\?; .*between commas, semicolons or tabs"
+    ):
+        read_points(put(tmp_path / "a.csv", "landmark|x|y\nnose|1|2\n"))
+    with pytest.raises(DataError, match=r"more or fewer cells.*found: 2 in line 3"):
+        read_points(put(tmp_path / "a.csv", "sep=;\nlandmark;x;y\nnose;1\n"))
+    with pytest.raises(DataError, match=r"a row names no case; .*found: line 4"):
+        read_points(put(tmp_path / "a.csv", "\nsep=;\ncase;landmark;x;y\n;nose;1;2\n"))
     with pytest.raises(DataError, match=r"needs one column 'landmark'"):
         read_points(put(tmp_path / "a.csv", "sep=;\n"))
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from autoseg.batch import Failure
 from autoseg.checkpoint import load_state
 from autoseg.cli import app
-from autoseg.dataset import images_in, load_landmarks
+from autoseg.dataset import images_in, load_landmarks, open_dataset
 from autoseg.device import Device
 from autoseg.errors import UsageError
 from autoseg.geometry import Grid
@@ -226,6 +226,28 @@ def test_both_are_learnt_at_once(both: Trained) -> None:
     best = max(float(row["case_dice"]) for row in rows)  # Dice decides what is best
     assert load_state(both.run / "last.safetensors").best == pytest.approx(best, rel=1e-5)
     assert all(row["case_mre"] for row in rows)
+
+
+def test_some_cases_have_one_of_the_two(float32_cpu: Device, tmp_path: Path) -> None:
+    """To learn from and to validate on: cases without label map, and cases without landmarks."""
+    root = make_dataset(tmp_path / "data", 6, maps=True).root
+    for part in ("labelsTr/c0.nii.gz", "labelsTr/c4.nii.gz", "landmarksTr/c1.mrk.json", "landmarksTr/c5.mrk.json"):
+        (root / part).unlink()
+    dataset = open_dataset(root)
+    assert [(bool(c.label), bool(c.landmarks)) for c in dataset.cases] == [
+        (False, True),
+        (True, False),
+        *[(True, True)] * 2,
+        (False, True),
+        (True, False),
+    ]
+    phantoms = prepared(tmp_path, dataset, make_plan(dataset, epochs=1, steps_per_epoch=10))
+    record = train(phantoms.task, None, float32_cpu)
+    assert record.case_dice == record.structure_dice["ball"] is not None
+    assert record.mre is not None
+    assert {p.name for p in (phantoms.task.run / "validation").iterdir()} == {
+        f"{name}{ending}" for name in ("c4", "c5") for ending in (".nii.gz", ".mrk.json")
+    }
 
 
 def test_landmarks_of_pictures(pictures: Trained) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from autoseg.dataset import load_landmarks, open_dataset
 from autoseg.geometry import Grid
+from autoseg.io import read_grid
 from autoseg.landmark_facts import CasePoints, place_points
 from autoseg.landmarks import Landmarks, State
 from autoseg.misread import misread_cases
@@ -51,6 +54,47 @@ def test_half_of_them_or_most(signs: list[tuple[int, int, int]]) -> None:
     groups = [{f"case {i}" for i, s in enumerate(signs) if s == sign} for sign in (AS_READ, NEGATED)]
     assert found in groups
     assert len(found) == min(map(len, groups))
+
+
+def test_of_two_halves_the_one_without_the_first_case_is_named() -> None:
+    for signs in ([AS_READ, NEGATED] * 3, [NEGATED, AS_READ] * 3):
+        assert [m.case for m in misread_cases(cases(signs))] == ["case 1", "case 3", "case 5"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_half_of_cases_that_show_different_landmarks(seed: int) -> None:
+    """No case shows all of them, so that none can stand for the rest."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(0, 40, (24, 3))
+    found = []
+    for i in range(20):
+        turn = Rotation.from_rotvec(rng.normal(0, 0.15, 3))
+        points = turn.apply(true + rng.normal(0, 4, true.shape)) * ((1, -1, -1) if i % 2 else (1, 1, 1))
+        first = rng.integers(13)
+        shown = tuple(tuple(p) if first <= n < first + 12 else None for n, p in enumerate(points.tolist()))
+        state = tuple(State.PRESENT if p else State.ABSENT for p in shown)
+        found.append(CasePoints(f"{i}", (1, 1, 1), (99, 99, 99), state, shown))
+    assert [int(m.case) for m in misread_cases(found)] == [*range(1, 20, 2)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_cases_that_lie_anyhow_are_no_two_groups(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(40):
+        points = Rotation.from_quat(rng.normal(0, 1, 4)).apply(TRUE)
+        found.append(CasePoints(f"{i}", (1, 1, 1), (40, 40, 40), (State.PRESENT,) * 6, tuple(map(tuple, points.tolist()))))
+    assert misread_cases(found) == ()
+
+
+def test_half_of_the_skulls(real_data: Callable[[str], Path]) -> None:
+    dataset = open_dataset(real_data("mouse_skull"))
+    seen = [
+        place_points(c.name, load_landmarks(c, dataset, grid), grid) for c in dataset.cases for grid in [read_grid(c.images[0])]
+    ]
+    assert misread_cases(seen) == ()
+    turned = [replace(c, points=tuple(p and (p[0], -p[1], -p[2]) for p in c.points)) if i % 2 else c for i, c in enumerate(seen)]
+    assert [m.case for m in misread_cases(turned)] == [c.name for c in seen[1::2]]
 
 
 def test_nothing_is_said_of_cases_that_agree_or_cannot_tell() -> None:

@@ -14,7 +14,7 @@ from autoseg.dataset import Dataset
 from autoseg.errors import PlanError, UsageError
 from autoseg.footprint import multiply_accumulates
 from autoseg.machine import Gpu
-from autoseg.plan import load_plan, save_plan
+from autoseg.plan import LandmarkPlan, load_plan, save_plan
 from autoseg.planning import CPU_MEMORY_GB, Wish, describe_plan, note_speed, plan_dataset
 from autoseg.stages import fingerprint_dataset
 from autoseg.throughput import cpu_throughput
@@ -159,3 +159,8 @@ def test_a_plan_in_a_few_words(tiny: Tiny) -> None:
     assert text.endswith("work/plan.json")
     two = replace(tiny.plan, configurations={**tiny.plan.configurations, "2d": tiny.configuration}, first="2d")
     assert "2d (to train first): spacing" in describe_plan(two, Path("plan.json"))
+    pointed = replace(tiny.configuration, landmarks=LandmarkPlan((3.0, 2.0, 2.0), "spatial_ce", None))
+    plan = replace(tiny.plan, configurations={"2d": pointed}, first="2d")
+    text = describe_plan(plan, Path("plan.json"), "px")  # of pictures
+    assert "spacing 3×2×2 px" in text
+    assert "0 landmarks, sigma 3×2×2 px, spatial_ce" in text

@@ -67,7 +67,7 @@ def run(
         about = o.open_folder(folders[0], workspace)
         ensure_fingerprint(about, workspace, failures)
         made = plan_dataset(about, workspace, wish, replan)
-        log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json"))
+        log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json", about.unit))
         o.show(made, json)
         if failures:
             o.finish(failures, workspace.about(about.name), len(about.cases) - len(failures), "fingerprint")

@@ -34,7 +34,7 @@ def run(
     reader = PairReader(about)
     fingerprint_dataset(about, workspace, failures, workers, reader)
     made = plan_dataset(about, workspace, o.wish(device, memory, family, time, recipe), replan)
-    log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json"))
+    log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json", about.unit))
     report = prepare_dataset(about, workspace, configuration, failures, workers, reader)
     done, kept, removed = len(report.done), len(report.reused), len(report.removed)
     log.info("%d cases prepared, %d kept, %d removed; next: autoseg train", done, kept, removed)

@@ -5,7 +5,7 @@ of images and label maps with neither; what dataset.json would say is then taken
 of label maps, see `landmark_sources`.
 """
 
-from autoseg.dataset.case import Case, Dataset, Description, LandmarkRules, case_name
+from autoseg.dataset.case import Case, Dataset, Description, LandmarkRules, case_name, unit_of
 from autoseg.dataset.finding import find_dataset, is_dataset, search_places
 from autoseg.dataset.landmark_sources import LANDMARK_TABLE, case_landmarks
 from autoseg.dataset.loading import landmark_digest, load_landmarks, load_predicted, outside_remark
@@ -35,4 +35,5 @@ __all__ = [
     "probabilities_path",
     "read_description",
     "search_places",
+    "unit_of",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.io import image_ending
+from autoseg.io import has_geometry, image_ending
 from autoseg.labels import LabelSet
-from autoseg.landmarks import NO_LANDMARKS, LandmarkSet, State
+from autoseg.landmarks import NO_LANDMARKS, LandmarkSet, State, Unit
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Dataset:
     landmarks: LandmarkSet = NO_LANDMARKS
     landmark_rules: LandmarkRules = LandmarkRules()
 
+    @property
+    def unit(self) -> Unit:
+        """Of lengths in its images."""
+        return unit_of(self.cases)
+
 
 @dataclass(frozen=True)
 class Description:
@@ -55,6 +61,11 @@ class Description:
     labels: LabelSet
     landmarks: LandmarkSet = NO_LANDMARKS
     landmark_rules: LandmarkRules = LandmarkRules()
+
+
+def unit_of(cases: Sequence[Case]) -> Unit:
+    """The unit of lengths in the images of cases that are of one kind; mm without any."""
+    return "mm" if not cases or has_geometry(cases[0].images[0]) else "px"
 
 
 def case_name(path: Path) -> str:

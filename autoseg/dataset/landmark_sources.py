@@ -10,7 +10,8 @@ file are unlabelled.
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from autoseg.progress import log
 LANDMARK_FOLDERS = ("landmarksTr", "landmarks")
 LANDMARK_TABLE = "landmarks.csv"
 POINTS = LandmarkRules()
-COMMON = 0.5  # of the files: a name in fewer than that, but in more than one, may be rare, and is no slip of the pen
+COMMON, RARE = 0.5, 0.1  # of the files: what a name is in that others are compared with, and at most in that is compared
 
 
 def landmark_source(root: Path) -> Path | None:
@@ -59,7 +60,8 @@ def landmark_cases(source: Path) -> set[str]:
         raise DataError(
             "a table with the landmarks of all cases needs a column 'case'",
             file=source,
-            fix="add it, or put a file for each case into landmarksTr",
+            allowed="case, landmark, x, y and, as far as there is something to say, z, space, state, confidence",
+            fix="add it, with the names of the images, or put a file for each case into landmarksTr",
         )
     return {_plain(name) for name in names}
 
@@ -99,17 +101,22 @@ def with_landmark_files(cases: Sequence[Case], root: Path) -> list[Case]:
 def with_spots(cases: Sequence[Case], root: Path, structures: bool) -> list[Case]:
     """The cases with the label maps that show their landmarks as spots: those in landmarksTr, else the label maps themselves.
 
+    Where neither is there, but files of points are, these count.
+
     Args:
         structures: whether the label maps show structures.
 
     Raises:
-        DataError: they should show both, or are of none of the cases.
+        DataError: they should show both, or what there is belongs to none of the cases.
     """
     if any(case.landmarks for case in cases):
         return list(cases)
     for folder in (root / name for name in LANDMARK_FOLDERS):
         if files := label_files(folder):
             return _matched(cases, files, folder)
+    shown = [] if structures else [replace(c, label=None, landmarks=c.label) for c in cases]
+    if landmark_source(root) and not any(c.landmarks and c.landmarks.is_file() for c in shown):
+        return with_landmark_files(cases, root)
     if structures:
         raise DataError(
             "label maps show either structures or landmarks",
@@ -117,7 +124,14 @@ def with_spots(cases: Sequence[Case], root: Path, structures: bool) -> list[Case
             found="values for both, and no label maps in landmarksTr",
             fix="put label maps with the landmarks into a folder landmarksTr",
         )
-    return [replace(c, label=None, landmarks=c.label) for c in cases]
+    return shown
+
+
+def tell_bare(cases: Sequence[Case]) -> None:
+    """Names the cases without landmarks, if there are any."""
+    bare = [c.name for c in cases if c.landmarks is None]
+    if bare:
+        log.warning("note: %d of %d cases have no landmarks: %s", len(bare), len(cases), some(bare))
 
 
 def points_of(case: Case, path: Path) -> tuple[Point, ...]:
@@ -174,9 +188,7 @@ def survey(cases: Sequence[Case], names: Sequence[str], rules: LandmarkRules, ro
         log.warning("note: dataset.json names no landmarks; the files have %d: %s", len(known), some(known))
         _tell_slips({case.name: set(states) for case, states in good})
     _tell_assumptions(cases, files)
-    bare = [c.name for c in cases if c.landmarks is None]
-    if bare:
-        log.warning("note: %d of %d cases have no landmarks: %s", len(bare), len(cases), some(bare))
+    tell_bare(cases)
     never = [name for name in known if name not in present]
     if never:
         log.warning("note: landmarks that no case has: %s", some(never))
@@ -194,21 +206,39 @@ def _tell_assumptions(cases: Sequence[Case], files: dict[Path, PointFile]) -> No
 
 
 def _tell_slips(listed: Mapping[str, set[str]]) -> None:
-    """Names that only one case has, which lacks a common one that is spelt much like it.
+    """Names that are a more frequent one in another spelling, or rare and much like a common one, which none of their cases has.
 
     Args:
         listed: names by case.
     """
-    times = Counter(name for names in listed.values() for name in names)
-    common = {name for name, n in times.items() if n > 1 and n >= COMMON * len(listed)}
-    slips = [
-        f"'{name}' in {case} only{hint}"
-        for case, names in listed.items()
-        for name in in_natural_order(names)
-        if times[name] == 1 and (hint := nearest(name, common - names))
-    ]
+    having: dict[str, set[str]] = defaultdict(set)
+    for case, names in listed.items():
+        for name in names:
+            having[name].add(case)
+    most = max(1, int(RARE * len(listed)))
+    slips = []
+    for name in in_natural_order(having):
+        there = having[name]
+        others = {n: len(cases) for n, cases in having.items() if not cases & there}
+        same = sorted(n for n, times in others.items() if _spelt(n) == _spelt(name) and (times, n) > (len(there), name))
+        common = [
+            n for n, times in others.items() if times > most and times >= COMMON * len(listed) and not _of_one_series(n, name)
+        ]
+        hint = f" - did you mean '{same[0]}'?" if same else nearest(name, common) if len(there) <= most else ""
+        if hint:
+            slips.append(f"'{name}' in {some(in_natural_order(there))} only{hint}")
     if slips:
         log.warning("note: a name may be misspelt, and counts as a landmark of its own: %s", some(slips))
+
+
+def _spelt(name: str) -> str:
+    """A name without what people write this way and that: 'Left_Ear' and 'left ear' are the same."""
+    return re.sub(r"[\W_]+", "", name).casefold()
+
+
+def _of_one_series(a: str, b: str) -> bool:
+    """Whether names differ in their numbers only: 'tooth 17' and 'tooth 18'."""
+    return re.sub(r"\d+", "0", a) == re.sub(r"\d+", "0", b)
 
 
 def _tell_unlisted(good: Sequence[tuple[Case, dict[str, State]]], known: Sequence[str], rules: LandmarkRules) -> None:

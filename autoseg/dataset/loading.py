@@ -181,8 +181,10 @@ def outside_remark(case: Case, found: Landmarks, grid: Grid) -> str:
     if len(out) == len(here):
         flipped = _distance_outside(found.points_mm[here] * _TO_LPS["RAS"], grid)
         voxels = _distance_outside(grid.index_to_world(found.points_mm[here][:, ::-1]), grid)
-        other = "the other of LPS and RAS" if not flipped.any() else "voxels" if not voxels.any() else ""
-        hint = f"; all would lie inside if the numbers were in {other}" if other else ""
+        if not flipped.any():
+            hint = "; all would lie inside with x and y negated, as if LPS and RAS were mistaken for each other"
+        elif not voxels.any():
+            hint = "; all would lie inside if the numbers were voxels"
     return f"landmarks outside the image: {some(names)}{hint}"
 
 

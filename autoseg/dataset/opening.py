@@ -11,7 +11,7 @@ from autoseg.dataset.described import decathlon_cases, describe, read_meta
 from autoseg.dataset.folders import folder_cases, image_folder
 from autoseg.dataset.inferred import channels_per_case, infer_channels, infer_labels
 from autoseg.dataset.landmark_names import landmark_set
-from autoseg.dataset.landmark_sources import has_known_folders, survey, with_landmark_files, with_spots
+from autoseg.dataset.landmark_sources import has_known_folders, survey, tell_bare, with_landmark_files, with_spots
 from autoseg.dataset.manifest import MANIFEST, manifest_cases
 from autoseg.errors import DataError, some
 from autoseg.io import IMAGE_ENDINGS
@@ -75,7 +75,12 @@ def _without_missing_maps(cases: list[Case]) -> list[Case]:
     bare = [c.name for c, mapped in zip(cases, there) if c.landmarks and not mapped]
     if not bare or not any(there):
         return cases
-    log.warning("note: %d cases have landmarks, but no label map: %s", len(bare), some(bare))
+    log.warning(
+        "note: %d of %d cases have landmarks, but no label map, so that nothing is known of their structures: %s",
+        len(bare),
+        len(cases),
+        some(bare),
+    )
     return [replace(c, label=None) if c.name in bare else c for c in cases]
 
 
@@ -85,7 +90,9 @@ def _with_landmarks(
     """The cases with their files of landmarks, and the landmarks; an empty list of them in dataset.json means none."""
     about, known, rules = root / "dataset.json", description.landmarks, description.landmark_rules
     if rules.values:
-        return with_spots(cases, root, bool(description.labels.names)), known
+        cases = with_spots(cases, root, bool(description.labels.names))
+        tell_bare(cases)
+        return cases, known
     if meta is not None and "landmarks" in meta and not known.names:
         return [replace(c, landmarks=None) for c in cases], known
     cases = with_landmark_files(cases, root)

@@ -3,13 +3,14 @@ say, case, z, space, state and confidence.
 
 `space` is LPS, RAS (both mm) or voxel (pixel is the same). Without that column it is LPS for volumes, and for natural images
 voxel: x counts columns and y rows, from the centre of the first pixel. Commas, semicolons and tabs separate, whichever the
-first line uses; a line `sep=;` before it, as spreadsheets write, says so, too.
+first line uses; a line `sep=;` before it, as spreadsheets write, may name another character.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make
 from autoseg.landmarks import Landmarks
 
 _NEEDED = ("landmark", "x", "y")
+_SEPARATOR = re.compile(r'"?sep=(.)"?[ ,;\t]*(?:\n|$)', re.IGNORECASE)
 _KNOWN = ("case", "landmark", "x", "y", "z", "space", "state", "confidence")
 
 
@@ -27,11 +29,14 @@ def read_table(path: Path) -> PointFile:
     Raises:
         DataError: a column is missing or there twice, a row that makes no sense, two coordinate systems in one case, no point.
     """
-    text = read_text(path).lstrip()
-    if text[:4].lower() == "sep=":
-        text = text.partition("\n")[2].lstrip()
+    whole = read_text(path)
+    text = whole.lstrip()
+    said = _SEPARATOR.match(text)
+    text = text[said.end() :].lstrip() if said else text
+    above = whole[: len(whole) - len(text)].count("\n")
     head = (text.splitlines() or [""])[0]
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    separator = said[1] if said and said[1] in head else max(",;\t", key=head.count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     columns = [c.strip().lower() for c in next(rows, [])]
     for column in _KNOWN:
         if columns.count(column) > 1 or (column in _NEEDED and column not in columns):
@@ -40,6 +45,7 @@ def read_table(path: Path) -> PointFile:
                 file=path,
                 found=", ".join(columns),
                 allowed=", ".join(_KNOWN),
+                fix="begin the table with a line of names, between commas, semicolons or tabs",
             )
     cases: dict[str, list[Point]] = {}
     for row in rows:
@@ -50,12 +56,12 @@ def read_table(path: Path) -> PointFile:
             raise DataError(
                 "a row has more or fewer cells than the table has columns",
                 file=path,
-                found=f"{len(row)} in line {rows.line_num}",
+                found=f"{len(row)} in line {above + rows.line_num}",
                 allowed=f"{len(columns)} ({', '.join(columns)})",
                 fix="write a decimal point, not a comma, and quote names with a comma",
             )
         if "case" in columns and not cells["case"]:
-            raise DataError("a row names no case", file=path, found=f"line {rows.line_num}")
+            raise DataError("a row names no case", file=path, found=f"line {above + rows.line_num}")
         space = space_named(path, cells["space"]) if cells.get("space") else None
         point = make_point(
             path,
