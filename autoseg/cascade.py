@@ -22,10 +22,10 @@ from autoseg.folds import Folds
 from autoseg.io import image_ending, read_label_map
 from autoseg.lock import alone_in
 from autoseg.placement import Placement, Prepared
-from autoseg.plan import Plan
+from autoseg.plan import Configuration, Plan, load_plan
 from autoseg.prepare import prepare_labels
 from autoseg.runs import is_finished
-from autoseg.spots import prepare_spots
+from autoseg.spots import prepare_spots, spot_radii_mm
 from autoseg.store import StoredCase, remove_case, stored_key, stored_names, write_case
 
 
@@ -98,8 +98,13 @@ class Cascade:
         )
 
     def key(self, prediction: Path, case_key: str) -> str:
-        """Digest of all that a stored label map depends on."""
-        return hashlib.sha256(f"{sha256(prediction)} {case_key}".encode()).hexdigest()
+        """Digest of all that is stored of a prediction depends on."""
+        spots = "" if self.plan.data.labels.names else f" {spot_radii_mm(self._stage(prediction))}"
+        return hashlib.sha256(f"{sha256(prediction)} {case_key}{spots}".encode()).hexdigest()
+
+    def _stage(self, prediction: Path) -> Configuration:
+        """The previous stage as it was trained, which the plan may no longer be."""
+        return load_plan(prediction.parents[1] / "plan.json").configurations[self.previous]
 
     def prepare(
         self,
@@ -135,10 +140,10 @@ class Cascade:
 
     def _on_grid(self, case: Case, prediction: Path, placement: Placement) -> np.ndarray:
         """(Z, Y, X) numbers that say what the previous stage found, on the grid of a prepared case."""
-        data, configurations = self.plan.data, self.plan.configurations
+        data, space = self.plan.data, self.plan.configurations[self.configuration].space
         if not data.labels.names:
             found = load_predicted(case, prediction, data.landmarks, placement.source)
-            return prepare_spots(found, placement, configurations[self.previous])
+            return prepare_spots(found, placement, self._stage(prediction))
         label_map = read_label_map(prediction, data.labels)
         if label_map.grid.shape != placement.source.shape:
             raise GeometryError(
@@ -148,7 +153,7 @@ class Cascade:
                 allowed=placement.source.shape,
                 fix=f"autoseg train -c {self.previous} --restart, since the dataset has changed",
             )
-        return prepare_labels(label_map, placement, configurations[self.configuration].space)
+        return prepare_labels(label_map, placement, space)
 
 
 def cascade_of(plan: Plan, configuration: str, runs: Path, prepared: Path) -> Cascade | None:

@@ -15,6 +15,7 @@ from autoseg.dataset import Dataset
 from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.facts import SCHEMA_VERSION, CaseFacts, Moments
 from autoseg.files import write_text
+from autoseg.io import landmark_ending
 from autoseg.labels import LabelSet
 from autoseg.landmark_facts import LandmarkFacts, measure_landmarks
 from autoseg.landmarks import LandmarkSet, Unit
@@ -163,12 +164,16 @@ def _version(text: str) -> object:
 def _no_landmark(dataset: Dataset, scans: Sequence[Scan]) -> DataError:
     """That no landmark lies in an image, and how far outside those of one case are."""
     outside = [scan.facts for scan in scans if scan.facts.landmarks.outside.any()]
-    where = ", but where these are 0" if any(scan.facts.landmarks.shows_any for scan in scans) else ""
-    found = f"none in the images of {len(scans)} cases{where}"
+    found = f"none in the images of {len(scans)} cases"
     fix = 'annotate landmarks, or say "landmarks": [] in dataset.json'
+    if any(scan.facts.landmarks.shows_any for scan in scans):
+        found, fix = (
+            f"in {len(scans)} cases landmarks lie only where the images are 0",
+            "check that images and landmarks belong together",
+        )
     if outside:
         found += f"; case {outside[0].name}: {outside[0].remark}"
-        if dataset.landmark_rules.values:
+        if any(c.landmarks and not landmark_ending(c.landmarks) for c in dataset.cases):
             fix = "correct origin, spacing or direction in the headers of the label maps"
         else:
             fix = (

@@ -46,7 +46,7 @@ def read_maps(maps: Tensor, loss: LandmarkLossName) -> Peaks:
 
     Maps that were learnt by `mse` hold values that peak at 1, and by `cone_bce` logits of each voxel alone; there the height of
     the peak counts as that probability. With `dsnt` the place is the mean under the softmax, which is what was learnt, and a
-    landmark cannot be absent: it is 1.
+    landmark cannot be absent: it is 1, and the confidence is the share of the softmax around its highest voxel.
 
     Args:
         maps: (N, *shape) float32.
@@ -83,7 +83,9 @@ def _read_thick(maps: Tensor, loss: LandmarkLossName) -> Peaks:
         return find_peaks(maps)
     if loss == "dsnt":
         means = torch.cat([expected_points(maps[some][None])[0][0] for some in a_few(maps)])
-        return replace(find_peaks(maps), points=means.double().cpu().numpy(), presence=np.ones(len(maps)))
+        peaks = find_peaks(maps)  # there is no "not here", so that shares of what is here count
+        share = peaks.confidence / peaks.presence
+        return Peaks(means.double().cpu().numpy(), np.ones(len(maps)), share)
     values = maps.clamp(min=SMALLEST).log() if loss == "mse" else F.logsigmoid(maps)
     height = values.flatten(1).amax(1).double().exp().clamp(max=1).cpu().numpy()
     return Peaks(find_peaks(values).points, height, height)

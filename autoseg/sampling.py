@@ -195,7 +195,7 @@ class PatchSampler:
         """For each number of a label map, or of what a stage before found, what takes its place when left and right swap."""
         labels, swapped = self.labels, mirrored_findings(self.labels, self.landmarks)
         if not labels.names:
-            return np.array(swapped)
+            return np.array(swapped, dtype=np.min_scalar_type(len(self.landmarks)))
         mirrored = np.arange(labels.ignore_index + 1, dtype=labels.index_dtype)
         mirrored[: labels.n_classes] = swapped
         return mirrored

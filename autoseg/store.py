@@ -87,7 +87,7 @@ class StoredCase:
     def open(folder: Path, name: str, before: Path | None = None) -> StoredCase:
         """
         Args:
-            before: the folder of an earlier stage's label maps, if there is one.
+            before: the folder of what an earlier stage found, if there is one.
 
         Raises:
             DataError: the case is absent or incomplete.
@@ -152,7 +152,7 @@ class StoredCase:
         return image, _read(self.folder / f"{self.name}{_LABEL}", box, self.shape, ()) if self.has_label else None
 
     def previous(self, box: Box | None = None) -> np.ndarray | None:
-        """Class indices (z, y, x) of a box that an earlier stage predicted, if there is one; 0 where the box reaches outside."""
+        """Numbers (z, y, x) that say what an earlier stage found in a box, if there is one; 0 where the box reaches outside."""
         return None if self.before is None else self.before.read(box)[0][0]
 
     def foreground(self, class_index: int) -> np.ndarray:

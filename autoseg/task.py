@@ -23,7 +23,7 @@ class TrainTask:
     """What to train: a plan's configuration on the cases of a fold, prepared in one folder, into another.
 
     Args:
-        before: the folder of an earlier stage's label maps, if there is one.
+        before: the folder of what an earlier stage found, if there is one.
         seed: of weights, sampling and augmentation.
         threads: that prepare batches; 0 for none. They change nothing but the time.
         deterministic: the same run gives the same numbers again, killed and continued or not (see `repeatable`).

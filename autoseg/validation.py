@@ -74,7 +74,7 @@ class _Points:
 def case_scores(model: Model, cases: Sequence[StoredCase]) -> CaseScores:
     """Scores on whole prepared cases, predicted without mirroring.
 
-    The error is that of the place where a landmark's map peaks, whether or not it would count as present: saying nothing gains
+    The error is that of the place where a landmark is found, whether or not it would count as present: saying nothing gains
     nothing. What lies outside the image cannot be found and does not count.
     """
     data = model.plan.data
@@ -107,10 +107,10 @@ def validate(
     """Predicts cases on their own grids, with mirroring as planned, and compares with their label files and landmarks.
 
     Writes label maps and landmarks to `out`/validation and the evidence for each component rule to `out`/postprocess.json. The
-    scores are those before any rule is applied. An interrupted validation continues.
+    scores are those before any rule is applied. An interrupted validation continues, but with landmarks it begins anew.
 
     Args:
-        prepared, before: folders of the prepared cases, and of an earlier stage's label maps if there is one.
+        prepared, before: folders of the prepared cases, and of what an earlier stage found, if there is one.
         candidates: component rules to try, of `plan.POSTPROCESS_RULES`.
         seconds: no case is begun that would not be finished by then.
         each: what a case is expected to take.
@@ -118,6 +118,9 @@ def validate(
             count at all.
     """
     labels = model.plan.data.labels
+    if model.plan.data.landmarks.names:  # what an interrupted validation has left is not decided on
+        for case in cases:
+            landmarks_path(out / "validation", case).unlink(missing_ok=True)
     scores: list[Dice] = []
     points: list[_Points] = []
     n_cases = 0

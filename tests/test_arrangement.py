@@ -110,4 +110,4 @@ def test_a_model_looks_for_the_place_that_goes_with_the_others(float32_cpu: Devi
     np.testing.assert_allclose(placement.to_voxels(found.points_mm), wrong if alone else points, atol=0.05)
     assert found.confidence is not None
     assert before.confidence is not None
-    assert (found.confidence[2] < before.confidence[2]) is not alone
+    assert bool(found.confidence[2] < before.confidence[2]) is not alone

@@ -275,6 +275,16 @@ def test_landmarks_that_are_all_outside(tmp_path: Path, maps: bool) -> None:
         scan(landmarked)
 
 
+def test_landmarks_where_there_is_no_image(tmp_path: Path) -> None:
+    landmarked = make_dataset(tmp_path / "data", 2)
+    for case in landmarked.cases:
+        image = sitk.Image(sitk.ReadImage(str(case.images[0]))) * 0
+        image[0, 0, 0] = 1
+        sitk.WriteImage(image, str(case.images[0]))
+    with pytest.raises(DataError, match="found: in 2 cases landmarks lie only where the images are 0; fix: check that images and"):
+        scan(landmarked)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

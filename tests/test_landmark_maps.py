@@ -94,3 +94,8 @@ def test_an_empty_map_says_that_nothing_is_there(loss: LandmarkLossName) -> None
 
 def test_where_nothing_can_be_absent_everything_is_there() -> None:
     assert read_maps(torch.full((2, 8, 9), -12.0), "dsnt").presence.tolist() == [1, 1]
+    flat = torch.randn(2, 8, 9, generator=torch.Generator().manual_seed(0))  # where its maps lie is left to chance
+    shares = [read_maps(flat + height, "dsnt").confidence for height in (-30.0, 0.0, 5.0)]
+    np.testing.assert_allclose(shares, [shares[0]] * 3, rtol=1e-4)
+    assert (0 < shares[0]).all()
+    assert (shares[0] < 1).all()

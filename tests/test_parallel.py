@@ -163,8 +163,9 @@ def started(command: list[str], stderr: Path) -> Iterator[subprocess.Popen[str]]
                     process.kill()
 
 
-def test_the_command_goes_on_and_stops_when_torchrun_is_told_to(both: Both, tiny: Tiny, tmp_path: Path) -> None:
-    """After the interruption at step 4."""
+@pytest.mark.parametrize("told", ["SIGTERM", "STOP file"])
+def test_the_command_goes_on_and_stops_when_it_is_told_to(both: Both, tiny: Tiny, tmp_path: Path, told: str) -> None:
+    """After the interruption at step 4; a signal is told to torchrun."""
     root = tmp_path / "work"
     shutil.copytree(tiny.workspace.root, root, ignore=shutil.ignore_patterns("runs"))
     run = root / "runs" / "Dataset001_Phantom" / "3d_fullres" / "fold_0"
@@ -176,14 +177,18 @@ def test_the_command_goes_on_and_stops_when_torchrun_is_told_to(both: Both, tiny
             assert process.poll() is None, (tmp_path / "stderr").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        if told == "SIGTERM":
+            process.send_signal(signal.SIGTERM)
+        else:
+            (run / "STOP").touch()
         printed, _ = process.communicate(timeout=150)
     said = (tmp_path / "stderr").read_text().splitlines()
     assert sum("continuing at step 4" in line for line in said) == 1
-    assert sum(line.startswith("SIGTERM: stopping: validating") for line in said) == 1
+    assert sum(line.startswith(f"{told}: stopping: validating") for line in said) == 1
     assert not [line for line in said if line.startswith("autoseg: error")]
     record = load_run(run)
-    assert record.stopped == json.loads(printed)["stopped"] == "SIGTERM"
+    assert record.stopped == json.loads(printed)["stopped"] == told
+    assert not (run / "STOP").exists()
     assert record.case_dice is not None
     steps = [int(row["step"]) for row in history(run)]
     assert steps[0] == 3  # by the training before

@@ -194,6 +194,8 @@ def test_a_second_stage_refines_a_grid_that_is_too_coarse() -> None:
     assert fine.why["landmarks.scn"] == "no spatial configuration branch: the stage before has seen the whole"
     assert "one more channel a landmark" in fine.why["previous"]
     assert parse_plan(to_json(plan), "plan.json") == plan
+    alone = make_plan(fingerprint((900, 900, 900), n_cases=1), CPU)
+    assert alone.why["first"].endswith("which tells them apart; a single case leaves nothing to validate on: -f all")
     pictures = make_plan(fingerprint((1, 6000, 5000), pairs=False), CPU)
     assert (list(pictures.configurations), pictures.first) == (["2d_lowres", "2d_cascade"], "2d_lowres")
     assert pictures.configurations["2d_cascade"].space.slice_axis == 0

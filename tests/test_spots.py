@@ -57,13 +57,22 @@ def test_spots_lie_where_landmarks_do_on_any_grid(tmp_path: Path) -> None:
         inside = np.argwhere(spots == number)
         assert np.abs(inside.mean(0) - voxel).max() < 0.5
         reach = np.abs(inside - voxel).max(0) * target.spacing
-        assert (reach <= np.array([6, 4, 4]) + 1e-6).all()
-        assert (reach > np.array([6, 4, 4]) - target.spacing).all()
+        assert (reach <= np.array([3, 2, 2]) + 1e-6).all()
+        assert (reach > np.array([3, 2, 2]) - 1.01 * np.array(target.spacing)).all()
     assert set(np.unique(spots)) == {0, 1, 2}
+
+
+def test_a_stage_that_sees_slices_knows_nothing_of_the_next_one(tmp_path: Path) -> None:
+    (before,) = make_plan(make_dataset(tmp_path / "data", 1, pictures=True), pictures=True).configurations.values()
+    grid = Grid.from_spacing((5, 32, 40), (1, 1, 1))
+    placement = Placement(grid, AxisMap((0, 1, 2), (False,) * 3), Box((0, 0, 0), grid.shape), grid)
+    spots = prepare_spots(Landmarks(("a",), np.array([[20.0, 10, 2]]), np.array([State.PRESENT])), placement, before)
+    assert [bool(s.any()) for s in spots] == [False, False, True, False, False]
 
 
 def test_numbers_that_change_places_with_the_sides() -> None:
     pairs = LandmarkSet(("a", "l", "r"), (("l", "r"),))
     assert mirrored_findings(LabelSet((), ()), pairs) == (0, 1, 3, 2)
+    assert mirrored_findings(LabelSet((), ()), replace(pairs, one_sided=("a",))) == (0, 0, 3, 2)
     liver = LabelSet(("liver",), (1,))
     assert mirrored_findings(liver, pairs) == liver.mirrored == (0, 1)

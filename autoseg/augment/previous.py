@@ -10,9 +10,7 @@ from typing import Literal
 
 import cc3d
 import numpy as np
-from scipy.ndimage import distance_transform_edt
-
-from autoseg.geometry import Box
+from scipy.ndimage import distance_transform_edt, find_objects
 
 RADIUS = (1, 8)  # voxels
 LARGEST_LOSS = 0.15  # of the patch: a component of more is never taken away
@@ -47,14 +45,14 @@ def draw_previous(rng: np.random.Generator, n_classes: int) -> tuple[Change, ...
 def apply_previous(labels: np.ndarray, changes: tuple[Change, ...]) -> np.ndarray:
     """(Z, Y, X) class indices after the changes; where a structure grows, it takes the place of what was there."""
     result = labels.copy()
+    boxes = dict(enumerate(find_objects(labels), start=1)) if changes else {}  # only other structures can grow into them
     for change in changes:
-        mask = result == change.class_index
-        tight = Box.around(mask)
-        if tight is None:
+        box = boxes.get(change.class_index)
+        if box is None:
             continue
         margin = change.radius + 1
-        near = tuple(slice(max(0, a - margin), b + margin) for a, b in zip(tight.start, tight.stop))
-        before = mask[near]
+        near = tuple(slice(max(0, along.start - margin), along.stop + margin) for along in box)
+        before = result[near] == change.class_index
         after = before if change.wear is None else _worn(before, change.wear, change.radius)
         if change.pick is not None:
             after = _without_component(after, change.pick, LARGEST_LOSS * labels.size)

@@ -115,7 +115,7 @@ def with_spots(cases: Sequence[Case], root: Path, structures: bool) -> list[Case
         if files := label_files(folder):
             return _matched(cases, files, folder)
     shown = [] if structures else [replace(c, label=None, landmarks=c.label) for c in cases]
-    if landmark_source(root) and not any(c.landmarks and c.landmarks.is_file() for c in shown):
+    if not any(c.landmarks and c.landmarks.is_file() for c in shown) and landmark_source(root):
         return with_landmark_files(cases, root)
     if structures:
         raise DataError(

@@ -80,7 +80,8 @@ def landmark_digest(case: Case, dataset: Dataset) -> str:
     if case.landmarks is None:
         return ""
     rules = dataset.landmark_rules
-    content = sha256(case.landmarks) if rules.values else repr(points_of(case, case.landmarks))
+    spots = rules.values and not landmark_ending(case.landmarks)
+    content = sha256(case.landmarks) if spots else repr(points_of(case, case.landmarks))
     return hashlib.sha256(repr((rules, content)).encode()).hexdigest()
 
 

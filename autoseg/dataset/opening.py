@@ -14,7 +14,7 @@ from autoseg.dataset.landmark_names import landmark_set
 from autoseg.dataset.landmark_sources import has_known_folders, survey, tell_bare, with_landmark_files, with_spots
 from autoseg.dataset.manifest import MANIFEST, manifest_cases
 from autoseg.errors import DataError, some
-from autoseg.io import IMAGE_ENDINGS
+from autoseg.io import IMAGE_ENDINGS, landmark_ending
 from autoseg.labels import LabelSet
 from autoseg.landmarks import LandmarkSet
 from autoseg.progress import log
@@ -91,11 +91,13 @@ def _with_landmarks(
     about, known, rules = root / "dataset.json", description.landmarks, description.landmark_rules
     if rules.values:
         cases = with_spots(cases, root, bool(description.labels.names))
-        tell_bare(cases)
-        return cases, known
+        if not any(c.landmarks and landmark_ending(c.landmarks) for c in cases):
+            tell_bare(cases)
+            return cases, known
     if meta is not None and "landmarks" in meta and not known.names:
         return [replace(c, landmarks=None) for c in cases], known
-    cases = with_landmark_files(cases, root)
+    if not rules.values:
+        cases = with_landmark_files(cases, root)
     if not known.names and not any(c.landmarks for c in cases):
         return cases, known
     names = survey(cases, known.names, rules, root)

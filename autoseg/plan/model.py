@@ -66,11 +66,6 @@ class DataPlan:
         """Structures and background, which label maps are made of; 0 without structures."""
         return self.labels.n_classes if self.labels.names else 0
 
-    @property
-    def handed_on(self) -> int:
-        """How many things one stage tells the next about: structures, or landmarks where there are no structures."""
-        return len(self.labels.names) or len(self.landmarks)
-
 
 @dataclass(frozen=True)
 class SpacePlan:
@@ -320,5 +315,6 @@ class Plan:
         return len(self.data.channels) + self.spread(self.configurations[name])
 
     def spread(self, configuration: Configuration) -> int:
-        """Channels that the network makes of what the stage before says; 0 for a first stage."""
-        return self.data.handed_on if configuration.previous is not None else 0
+        """Channels that the network makes of what the stage before found, structures, or landmarks where there are none; 0 for a
+        first stage."""
+        return (len(self.data.labels.names) or len(self.data.landmarks)) if configuration.previous is not None else 0

@@ -33,10 +33,10 @@ def choose_first(
         shapes: the median case (voxels) on the grid of each configuration.
         steps: of 3d_fullres that there is time for.
     """
-    coarse = next(iter(configurations))
-    if coarse.endswith("lowres"):  # of landmarks alone
-        second = next(name for name, c in configurations.items() if c.previous == coarse)
-        return coarse, f"a patch shows all landmarks there, which tells them apart; {second} refines what all of its folds found"
+    coarse, *others = configurations
+    if [configurations[name].previous for name in others] == [coarse]:
+        refines = f"; {others[0]} refines what all of its folds found" if n_cases > 1 else ""
+        return coarse, f"a patch shows all landmarks there, which tells them apart{refines}"
     if "3d_fullres" not in configurations:
         return "2d", "the median case is a single slice"
     if list(configurations) == ["3d_fullres"]:
