@@ -17,8 +17,11 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from autoseg.cli import SPINS
+
 BUSY = "while True: pass"
 REPEATS = 3
+LIMITS = ("10000", "1000", "100")
 
 
 def step_seconds(kind: str) -> float:
@@ -66,20 +69,22 @@ def main() -> None:
     if options.one:
         print(step_seconds(options.one))
         return
+    names = ("libgomp's own spinning", *(f"GOMP_SPINCOUNT={limit}" for limit in LIMITS))
     lines = [
         "# A training step on a CPU",
         "",
         f"`python benchmarks/bench_step.py` on {platform.machine()}, {os.cpu_count()} cores; torch {version('torch')}.",
-        "Seconds a step, median of three processes.",
+        f"Seconds a step, median of three processes. autoseg takes GOMP_SPINCOUNT={SPINS}.",
         "",
-        "| | libgomp's own spinning | GOMP_SPINCOUNT=10000 (autoseg's) |",
-        "| --- | ---: | ---: |",
+        f"| | {' | '.join(names)} |",
+        "| --- |" + " ---: |" * len(names),
     ]
     for kind in ("float32", "bfloat16"):
         for busy in (False, True):
-            pairs = [(measure(kind, None, busy), measure(kind, "10000", busy)) for _ in range(REPEATS)]
-            free, limited = (sorted(side)[REPEATS // 2] for side in zip(*pairs))
-            lines.append(f"| {kind}, {'beside a busy program' if busy else 'alone'} | {free:.3f} | {limited:.3f} |")
+            rounds = [[measure(kind, limit, busy) for limit in (None, *LIMITS)] for _ in range(REPEATS)]
+            medians = [sorted(side)[REPEATS // 2] for side in zip(*rounds)]
+            what = f"{kind}, {'beside a busy program' if busy else 'alone'}"
+            lines.append(f"| {what} | {' | '.join(f'{m:.3f}' for m in medians)} |")
             print(lines[-1], flush=True)
     table = "\n".join([*lines, ""])
     print(table)

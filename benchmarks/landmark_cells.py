@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import torch
-from learning import Planned, learn, machine, plan_and_prepare
+from learning import Ledger, Limit, Planned, data_folder, learn, limit_of, machine, plan_and_prepare
 
 from autoseg.batch import Failure
 from autoseg.dataset import Case, load_landmarks
@@ -32,40 +30,12 @@ from autoseg.landmarks import Landmarks
 from autoseg.model import Model
 from autoseg.plan import Configuration
 from autoseg.planning import Wish
-from autoseg.records import from_json, to_json
+from autoseg.records import to_json
 from autoseg.runs import RunRecord
-from autoseg.schedule import RunBudget, parse_duration
 
 RADIUS_MM = 2.0  # Wang et al., IEEE TMI 2015
 RADIUS_SHARE = 0.01  # of the longest edge of the median case: 2 mm say little of a mouse, and nothing where a pixel has no size
-MOST_EPOCHS = 10
 ALL = "all"
-
-
-@dataclass(frozen=True)
-class Limit:
-    """How long a training takes, as it was typed: '--steps 300' or '--time 3m'."""
-
-    text: str
-    seconds: float | None = None
-    steps: int | None = None
-
-    @property
-    def epochs(self) -> int:
-        """That the steps are divided into without rest."""
-        assert self.steps is not None
-        return next(n for n in range(MOST_EPOCHS, 0, -1) if self.steps % n == 0)
-
-    @property
-    def budget(self) -> RunBudget:
-        return RunBudget(self.seconds) if self.steps is None else RunBudget(epochs=self.epochs)
-
-    def within(self, chosen: Configuration) -> Configuration:
-        """With epochs that make up the steps."""
-        if self.steps is None:
-            return chosen
-        training = replace(chosen.training, epochs=self.epochs, steps_per_epoch=self.steps // self.epochs, time_s=None)
-        return replace(chosen, training=training)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,22 +178,7 @@ def evaluate_cell(study: Study, cell: Cell, found: Mapping[str, Landmarks], step
     )
 
 
-class Ledger:
-    """Outcomes by their cell, in a file of JSON lines; None for no file."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path and path.is_file() else []
-        outcomes = [from_json(Outcome, line, f"{path}, line {i}") for i, line in enumerate(lines, start=1)]
-        self.outcomes = {outcome.cell: outcome for outcome in outcomes}
-
-    def add(self, outcome: Outcome) -> None:
-        self.outcomes[outcome.cell] = outcome
-        if self.path:
-            write_text(self.path, "".join(json.dumps(asdict(o)) + "\n" for o in self.outcomes.values()))
-
-
-def fill(ledger: Ledger, cells: Sequence[Cell], train: Callable[[Path], Iterable[Outcome]]) -> list[Outcome]:
+def fill(ledger: Ledger[Outcome], cells: Sequence[Cell], train: Callable[[Path], Iterable[Outcome]]) -> list[Outcome]:
     """The outcomes of the cells that one training gives, from the ledger where it has them all; says each.
 
     Args:
@@ -287,13 +242,9 @@ def options_of(about: str, add: Callable[[argparse.ArgumentParser], None] = lamb
     parser.add_argument("--out", type=Path, help="Table; the cells are kept beside it in a .jsonl.")
     add(parser)
     options = parser.parse_args()
-    if options.time:
-        options.limit = Limit(f"--time {options.time}", seconds=parse_duration(options.time))
-    else:
-        options.limit = Limit(f"--steps {options.steps}", steps=options.steps)
-    root = Path(os.environ.get("AUTOSEG_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    options.folders = [Path(d).resolve() if Path(d).is_dir() else root / d for d in options.datasets]
-    options.ledger = Ledger(options.out.with_suffix(".jsonl") if options.out else None)
+    options.limit = limit_of(options.time, options.steps)
+    options.folders = [data_folder(d) for d in options.datasets]
+    options.ledger = Ledger(Outcome, options.out.with_suffix(".jsonl") if options.out else None)
     torch.set_num_threads(options.threads)
     return options
 

@@ -2,30 +2,73 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from autoseg.batch import Failure
 from autoseg.dataset import Dataset, images_in, open_dataset
 from autoseg.device import choose_device
 from autoseg.evaluate import StructureSummary, evaluate
+from autoseg.files import write_text
 from autoseg.fingerprint import Fingerprint
 from autoseg.model import Model, load_model
-from autoseg.plan import Plan, save_plan
+from autoseg.plan import Configuration, Plan, save_plan
 from autoseg.planning import Wish, plan_dataset
 from autoseg.predict import predict
+from autoseg.records import from_json
 from autoseg.runs import RunRecord
-from autoseg.schedule import RunBudget
+from autoseg.schedule import RunBudget, parse_duration
 from autoseg.stages import fingerprint_dataset, prepare_dataset
 from autoseg.task import TrainTask, train_task
 from autoseg.train import train
 from autoseg.workspace import Workspace
 
 Change = Callable[[Plan], Plan]
+MOST_EPOCHS = 10
+
+
+class OfCell(Protocol):
+    """A data class for what came of a training that `cell` describes, of values that JSON can hold."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def cell(self) -> Hashable: ...
+
+
+T = TypeVar("T", bound=OfCell)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How long a training takes, as it was typed: '--steps 300' or '--time 3m'."""
+
+    text: str
+    seconds: float | None = None
+    steps: int | None = None
+
+    @property
+    def epochs(self) -> int:
+        """That the steps are divided into without rest."""
+        assert self.steps is not None
+        return next(n for n in range(MOST_EPOCHS, 0, -1) if self.steps % n == 0)
+
+    @property
+    def budget(self) -> RunBudget:
+        return RunBudget(self.seconds) if self.steps is None else RunBudget(epochs=self.epochs)
+
+    def within(self, chosen: Configuration) -> Configuration:
+        """With epochs that make up the steps."""
+        if self.steps is None:
+            return chosen
+        training = replace(chosen.training, epochs=self.epochs, steps_per_epoch=self.steps // self.epochs, time_s=None)
+        return replace(chosen, training=training)
 
 
 @dataclass(frozen=True)
@@ -70,6 +113,38 @@ def learn_and_test(data: Path, root: Path, change: Change, epochs: int, seed: in
     report = evaluate(data / "labelsTs", root / "masks", planned.dataset.labels, root / "masks", 1.0, failures)
     assert not failures, failures
     return report.summary.structures
+
+
+class Ledger(Generic[T]):
+    """What came of trainings, by their `cell`, in a file of JSON lines; None for no file.
+
+    Args:
+        kind: the data class of an outcome.
+    """
+
+    def __init__(self, kind: type[T], path: Path | None) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path and path.is_file() else []
+        outcomes = [from_json(kind, line, f"{path}, line {i}") for i, line in enumerate(lines, start=1)]
+        self.outcomes = {outcome.cell: outcome for outcome in outcomes}
+
+    def add(self, outcome: T) -> None:
+        self.outcomes[outcome.cell] = outcome
+        if self.path:
+            write_text(self.path, "".join(json.dumps(asdict(o)) + "\n" for o in self.outcomes.values()))
+
+
+def limit_of(time: str | None, steps: int | None) -> Limit:
+    """The one of both that was given."""
+    if time:
+        return Limit(f"--time {time}", seconds=parse_duration(time))
+    return Limit(f"--steps {steps}", steps=steps)
+
+
+def data_folder(typed: str) -> Path:
+    """A folder, or one of that name below $AUTOSEG_DATA, else ../shared/data."""
+    root = Path(os.environ.get("AUTOSEG_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    return Path(typed).resolve() if Path(typed).is_dir() else root / typed
 
 
 def machine(*packages: str) -> str:

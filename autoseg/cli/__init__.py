@@ -23,6 +23,11 @@ A first run takes three commands:
 No data at hand: autoseg demo. All commands: autoseg --help.
 """
 
+SPINS = "1000"
+"""How often threads of a convolution look whether the others are done before they sleep; libgomp reads it when torch is imported.
+Beside any other busy program they steal the very core that they wait for: with this limit a training step loses a fifth to a
+quarter less there (benchmarks/results/step.md), and whole trainings on a free machine take as many steps as without."""
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
 for name in ("plan_and_preprocess", "train", "predict", "evaluate", "postprocess", "fingerprint", "plan", "preprocess", "demo"):
     app.command(name)(import_module(f"autoseg.cli.{name}").run)
@@ -44,10 +49,7 @@ def main() -> None:
 
     0 ok, 1 bug, 2 usage or data, 3 resources, 4 partly done, 130 interrupted.
     """
-    # Threads of a convolution wait for each other by spinning. Beside any other busy program that steals the very core they
-    # wait for; with this limit a training step loses less there, and nothing beyond noise when the machine is free
-    # (benchmarks/results/step.md). libgomp reads it when torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("autoseg")

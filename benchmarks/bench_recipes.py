@@ -1,0 +1,167 @@
+"""Recipes of training: the Dice that each reaches in the same time, on the same cores.
+
+    python benchmarks/bench_recipes.py DATASET... (--time 5m [10m 30m] | --steps N) [--recipes NAME...] [--seeds 1] [--threads 2]
+        [--out benchmarks/results/recipes.md]
+
+Every dataset is planned for a CPU and for the time; then fold 0 is trained once as planned, and once for each recipe that differs
+from the plan as it says. The time includes the validation. Dice is the mean over structures of the validation cases, predicted
+with averaged weights and clean-up left out. Finished trainings are kept in a .jsonl beside the table, and not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from statistics import median
+
+import torch
+from learning import Ledger, Limit, Planned, data_folder, learn, limit_of, machine, plan_and_prepare
+
+from autoseg.files import write_text
+from autoseg.plan import Configuration
+from autoseg.planner.training import RECIPES
+from autoseg.planning import Wish
+
+PLANNED = "as planned"
+Edit = Callable[[Configuration], Configuration]
+
+
+def training(**changes: object) -> Edit:
+    return lambda c: replace(c, training=replace(c.training, **changes))
+
+
+def recipe(name: str, **changes: object) -> Edit:
+    """Another of the planner's recipes, for the same time, loss and mirroring."""
+    base, _ = RECIPES[name]()
+
+    def edit(c: Configuration) -> Configuration:
+        own = c.training
+        kept = {"time_s": own.time_s, "mirror_axes": own.mirror_axes, "batch_dice": own.batch_dice, "loss": own.loss}
+        return replace(c, training=replace(base, **kept, **changes))
+
+    return edit
+
+
+def rate(factor: float) -> Edit:
+    return lambda c: training(learning_rate=c.training.learning_rate * factor)(c)
+
+
+def batch(factor: float) -> Edit:
+    return lambda c: replace(c, patch=replace(c.patch, batch_size=max(1, round(c.patch.batch_size * factor))))
+
+
+def width(factor: float) -> Edit:
+    return lambda c: replace(c, network=replace(c.network, features=tuple(round(f * factor) for f in c.network.features)))
+
+
+EDITS: dict[str, Edit] = {
+    PLANNED: lambda c: c,
+    "sgd_poly": recipe("sgd_poly"),
+    "sgd_poly, averaged": recipe("sgd_poly", ema_decay=0.999),
+    "poly": training(schedule="poly"),
+    "one_cycle": training(schedule="one_cycle"),
+    "constant rate": training(schedule="constant"),
+    "not averaged": training(ema_decay=0.0),
+    "rate / 3": rate(1 / 3),
+    "rate x 2": rate(2),
+    "batch / 2": batch(0.5),
+    "batch x 2": batch(2),
+    "width x 2": width(2),
+    "width x 2, batch / 2": lambda c: width(2)(batch(0.5)(c)),
+    "not augmented": training(augmentation="none"),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    dataset: str
+    limit: str
+    recipe: str
+    seed: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`seconds` of the whole training with its validation."""
+
+    cell: Cell
+    steps: int
+    step_s: float
+    seconds: float
+    dice: float
+    structures: dict[str, float | None]
+
+
+def train_one(planned: Planned, cell: Cell, limit: Limit, run: Path) -> Outcome:
+    name, chosen = planned.plan.configuration(None)
+    edited = EDITS[cell.recipe](limit.within(chosen))
+    plan = replace(planned.plan, configurations={name: edited}, first=name)
+    _, record = learn(replace(planned.task("0", cell.seed), plan=plan, run=run), limit.budget)
+    assert record.case_dice is not None
+    return Outcome(cell, record.steps, record.step_s, record.seconds, record.case_dice, record.structure_dice)
+
+
+def study(data: Path, limit: Limit, options: argparse.Namespace, ledger: Ledger[Outcome]) -> None:
+    """Trains what the ledger lacks of a dataset; one seed of all recipes, then the next."""
+    with tempfile.TemporaryDirectory() as folder:
+        planned: Planned | None = None
+        for seed in range(options.seeds):
+            for name in options.recipes:
+                cell = Cell(data.name, limit.text, name, seed, options.threads)
+                if cell not in ledger.outcomes:
+                    planned = planned or plan_and_prepare(data, Path(folder) / "work", Wish("cpu", time_s=limit.seconds))
+                    with tempfile.TemporaryDirectory(dir=folder) as own:
+                        ledger.add(train_one(planned, cell, limit, Path(own) / "fold_0"))
+                o = ledger.outcomes[cell]
+                print(f"{data.name}, {limit.text}, {name}, seed {seed}: {o.dice:.4f} after {o.steps} steps", flush=True)
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """A row for each dataset, time and recipe: the median of its seeds, and what it is above or below the plan's."""
+
+    def of(o: Outcome) -> tuple[str, str, str]:
+        return o.cell.dataset, o.cell.limit, o.cell.recipe
+
+    groups = {key: tuple(group) for key, group in groupby(sorted(outcomes, key=of), key=of)}
+    rows = []
+    for key in dict.fromkeys(map(of, outcomes)):
+        dice, base = ([o.dice for o in groups.get(k, ())] for k in (key, (*key[:2], PLANNED)))
+        gap = f"{median(dice) - median(base):+.4f}" if base and key[2] != PLANNED else ""
+        spread = f"{min(dice):.4f}–{max(dice):.4f}" if len(dice) > 1 else ""
+        steps = round(median(o.steps for o in groups[key]))
+        rows.append((*key, str(len(dice)), f"{median(dice):.4f}", spread, gap, str(steps)))
+    head = ("dataset", "budget", "recipe", "seeds", "Dice", "least–most", "to the plan's", "steps")
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", nargs="+", help="Folders, or names below $AUTOSEG_DATA, else ../shared/data.")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--steps", type=int, help="Of a training.")
+    length.add_argument("--time", nargs="+", help="Of a training, such as 5m; the plan is made for it, too.")
+    parser.add_argument("--recipes", nargs="+", choices=EDITS, default=(PLANNED, "sgd_poly"), metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2, help="Of torch.")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    ledger = Ledger(Outcome, options.out.with_suffix(".jsonl") if options.out else None)
+    limits = [limit_of(time, None) for time in options.time] if options.time else [limit_of(None, options.steps)]
+    for typed in options.datasets:
+        for limit in limits:
+            study(data_folder(typed), limit, options, ledger)
+    text = "\n".join(["# Recipes of training", "", f"`benchmarks/bench_recipes.py` on {machine('autoseg', 'torch')}.", ""])
+    text += "\n" + table(tuple(ledger.outcomes.values())) + "\n"
+    print(text)
+    if options.out:
+        write_text(options.out, text)
+
+
+if __name__ == "__main__":
+    main()
