@@ -20,12 +20,15 @@ from torch import Tensor
 
 from autoseg.augment import (
     apply_intensity,
+    apply_intensity_on,
     apply_previous,
     apply_spatial,
+    apply_spatial_on,
     apply_to_points,
     draw_intensity,
     draw_previous,
     draw_spatial,
+    send,
     source_box,
 )
 from autoseg.device import lacks_memory
@@ -64,25 +67,23 @@ class Batch:
     state: Tensor
     cases: tuple[str, ...]
 
-    def pinned(self) -> Batch:
-        """In memory that a GPU can copy from while it computes."""
-        image, label, points, state = (x.pin_memory() for x in (self.image, self.label, self.points, self.state))
-        return Batch(image, label, points, state, self.cases)
-
 
 @dataclass(frozen=True)
 class _Patch:
     """A sample of a batch; label None for a dataset of landmarks only."""
 
-    image: np.ndarray
-    label: np.ndarray | None
+    image: Tensor
+    label: Tensor | None
     points: np.ndarray
     state: np.ndarray
 
 
 @dataclass(frozen=True)
 class PatchSampler:
-    """Draws batches from prepared cases as the plan says; `pinned` ones can be copied to a GPU while it computes.
+    """Draws batches from prepared cases as the plan says.
+
+    Patches are made on the CPU, with `place` on that device: voxels are sent there as they are stored, and turned, scaled and
+    changed there. Where a stage before has found something, that wears off on the CPU, and finished patches are sent.
 
     Of `n` processes that share a batch, the one with the number `i`, for which `share` is (i, n), gets every n-th sample.
 
@@ -98,7 +99,7 @@ class PatchSampler:
     configuration: Configuration
     labels: LabelSet
     seed: int
-    pinned: bool = False
+    place: torch.device | None = None
     share: tuple[int, int] = (0, 1)
     landmarks: LandmarkSet = NO_LANDMARKS
 
@@ -120,17 +121,20 @@ class PatchSampler:
         own = range(size)[self.share[0] :: self.share[1]]
         # a stream of its own for each sample, so that none needs to be made for the sake of the next
         patches = [self._patch(np.random.default_rng([self.seed, step, 1 + i]), chosen[i], targets[i]) for i in own]
-        image = torch.from_numpy(np.stack([p.image for p in patches]))
+        image = torch.stack([p.image for p in patches])
         labels = [p.label for p in patches if p.label is not None]
-        label = torch.from_numpy(np.stack(labels).astype(np.int64)) if labels else torch.empty((len(own), 0), dtype=torch.int64)
-        points = torch.from_numpy(np.stack([p.points for p in patches]).astype(np.float32))
-        state = torch.from_numpy(np.stack([p.state for p in patches]))
+        label = torch.stack(labels).long() if labels else torch.empty((len(own), 0), dtype=torch.int64)
+        points = send(np.stack([p.points for p in patches]).astype(np.float32), self._place)
+        state = send(np.stack([p.state for p in patches]), self._place)
         axis = self.configuration.space.slice_axis
         if axis is not None:
             image, label = image.squeeze(2 + axis), label.squeeze(1 + axis) if labels else label
             points = points[..., [a for a in range(3) if a != axis]]
-        batch = Batch(image, label, points, state, tuple(chosen[i].name for i in own))
-        return batch.pinned() if self.pinned else batch
+        return Batch(image, label, points, state, tuple(chosen[i].name for i in own))
+
+    @property
+    def _place(self) -> torch.device:
+        return self.place or torch.device("cpu")
 
     @cached_property
     def _showing(self) -> tuple[_Showing, _Showing]:
@@ -168,18 +172,22 @@ class PatchSampler:
         with reading(case, "train"):
             previous = case.previous(box)
         with _augmenting(case):
+            points, state = apply_to_points(spatial, case.points, self._known_here(case, spatial.centre), self.landmarks)
             maps = [m for m in (label, previous) if m is not None]
+            steps = draw_intensity(rng, len(image)) if augment else ()
+            if self.place is not None and previous is None:
+                sent, sent_maps = apply_spatial_on(self.place, spatial, box, image, maps, self._mirrored)
+                changed = apply_intensity_on(sent, steps) if augment else sent
+                return _Patch(changed, sent_maps[0] if sent_maps else None, points, state)
             image, maps = apply_spatial(spatial, box, image, maps, self._mirrored)
-            known = self._known_here(case, spatial.centre)
-            points, state = apply_to_points(spatial, case.points, known, self.landmarks)
             if augment:
-                image = apply_intensity(image, draw_intensity(rng, len(image)))
+                image = apply_intensity(image, steps)
             if previous is not None:
                 worn = apply_previous(
                     maps[-1], draw_previous(rng, len(mirrored_findings(labels, self.landmarks))) if augment else ()
                 )
                 image = np.concatenate([image, worn[None]], dtype=np.float32, casting="unsafe")
-        return _Patch(image, None if label is None else maps[0], points, state)
+            return _Patch(send(image, self._place), None if label is None else send(maps[0], self._place), points, state)
 
     def _known_here(self, case: StoredCase, centre: np.ndarray) -> np.ndarray:
         """The states of a case's landmarks in a patch: absent are those that another slice shows. A single slice shows all."""

@@ -253,9 +253,11 @@ def _epoch(run: Running, loader: Loader, training: list[StoredCase], validation:
 
 def _sampler(run: Running, training: list[StoredCase]) -> PatchSampler:
     """Draws other batches after each rollback: it may have been the batch."""
-    seed, pinned = run.state.seed + 1000003 * run.state.rollbacks, run.model.device.place.type == "cuda"
+    seed, place = run.state.seed + 1000003 * run.state.rollbacks, run.model.device.place
     data = run.task.plan.data
-    return PatchSampler(training, run.configuration, data.labels, seed, pinned, (rank(), size()), data.landmarks)
+    return PatchSampler(
+        training, run.configuration, data.labels, seed, place if place.type == "cuda" else None, (rank(), size()), data.landmarks
+    )
 
 
 def _finish(run: Running, training: list[StoredCase], validation: list[StoredCase], stopped: str | None) -> None:

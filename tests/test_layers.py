@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 TORCH = {
     *(
         "arrangement",
+        "augment",
         "checkpoint",
         "compiling",
         "demo",

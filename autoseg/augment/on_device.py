@@ -1,0 +1,117 @@
+"""`apply_spatial` and `apply_intensity` with torch, for a GPU: what a patch needs is copied there once, as it is stored.
+
+The same maps and the same values but for rounding; only the noise, which the device draws itself, is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from autoseg.augment.intensity import Intensity
+from autoseg.augment.spatial import Spatial
+from autoseg.geometry import Box
+
+BLUR_REACH = 4  # standard deviations, as scipy.ndimage.gaussian_filter
+
+
+def send(array: np.ndarray, place: torch.device) -> Tensor:
+    """An array on a device; to a GPU it is copied while that computes. Whole numbers keep their value: uint16 becomes int32."""
+    tensor = torch.from_numpy(np.require(array, np.int32 if array.dtype == np.uint16 else None, ["C", "W"]))
+    return tensor.pin_memory().to(place, non_blocking=True) if place.type == "cuda" else tensor.to(place)
+
+
+@torch.no_grad()
+def apply_spatial_on(
+    place: torch.device, spatial: Spatial, box: Box, image: np.ndarray, labels: Sequence[np.ndarray], mirrored_class: np.ndarray
+) -> tuple[Tensor, list[Tensor]]:
+    """`spatial.apply_spatial` on a device; for the arguments see there.
+
+    Returns:
+        (C, *shape) float32 and whole numbers (*shape).
+    """
+    data, classes = send(image, place).float(), [send(label, place) for label in labels]
+    if not spatial.is_crop:
+        where = _sampled_at(spatial, box, place)
+        data = F.grid_sample(data[None], where, "bilinear", "zeros", align_corners=False)[0]
+        classes = [
+            F.grid_sample(c[None, None].float(), where, "nearest", "zeros", align_corners=False)[0, 0].to(c.dtype)
+            for c in classes
+        ]
+    if spatial.mirror:
+        data = data.flip([a + 1 for a in spatial.mirror])
+        classes = [c.flip(spatial.mirror) for c in classes]
+        if 2 in spatial.mirror:
+            partner = send(mirrored_class, place)
+            classes = [partner[c.long()] for c in classes]
+    return data.contiguous(), [c.contiguous() for c in classes]
+
+
+@torch.no_grad()
+def apply_intensity_on(image: Tensor, steps: tuple[Intensity, ...]) -> Tensor:
+    """`intensity.apply_intensity` for a (C, Z, Y, X) float32 tensor, which is left as it is."""
+    return torch.stack([_changed(channel, step) for channel, step in zip(image, steps)])
+
+
+def _sampled_at(spatial: Spatial, box: Box, place: torch.device) -> Tensor:
+    """(1, *shape, 3), x first: where each voxel of the patch lies in the box, which spans -1 to 1 from edge to edge.
+
+    The map is put together in double precision: in single, voxels far from the origin of a large case would move.
+    """
+    shape, size = np.array(spatial.shape, dtype=np.float64), np.array(box.shape, dtype=np.float64)
+    # patch edges at -1 and 1 to voxels from its centre, to voxels from the box's, to box edges at -1 and 1
+    matrix = spatial.matrix * (shape / 2) / (size / 2)[:, None]
+    offset = (spatial.centre - np.array(box.start) - (size - 1) / 2) / (size / 2)
+    affine = np.column_stack((matrix[::-1, ::-1], offset[::-1])).astype(np.float32)
+    return F.affine_grid(send(affine[None], place), [1, 1, *spatial.shape], align_corners=False)
+
+
+def _changed(x: Tensor, step: Intensity) -> Tensor:
+    if step.noise is not None:
+        sd, seed = step.noise
+        own = torch.Generator(x.device).manual_seed(seed)
+        x = x + sd * torch.randn(x.shape, generator=own, device=x.device)
+    if step.blur is not None:
+        x = _blurred(x, step.blur)
+    if step.brightness is not None:
+        x = x * step.brightness
+    if step.contrast is not None:
+        mean, low, high = x.mean(), x.min(), x.max()
+        x = torch.minimum(torch.maximum((x - mean) * step.contrast + mean, low), high)
+    if step.zoom is not None:
+        coarse = [max(1, round(n * step.zoom)) if n > 1 else 1 for n in x.shape]
+        small = F.interpolate(x[None, None], size=coarse, mode="nearest-exact")
+        x = F.interpolate(small, size=x.shape, mode="trilinear", align_corners=False)[0, 0]
+    if step.inverted_gamma is not None:
+        x = -_gamma(-x, step.inverted_gamma)
+    if step.gamma is not None:
+        x = _gamma(x, step.gamma)
+    return x
+
+
+def _blurred(x: Tensor, sigma: float) -> Tensor:
+    """Gaussian along each axis; the border is mirrored, its voxels included."""
+    reach = int(BLUR_REACH * sigma + 0.5)
+    offsets = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    weights /= weights.sum()
+    for axis, n in enumerate(x.shape):
+        if n > 1:
+            index = np.arange(-reach, n + reach) % (2 * n)
+            wide = x.index_select(axis, send(np.minimum(index, 2 * n - 1 - index), x.device))
+            x = torch.zeros_like(x)
+            for first, weight in enumerate(weights.tolist()):
+                x = x.add(wide.narrow(axis, first, n), alpha=weight)
+    return x
+
+
+def _gamma(x: Tensor, gamma: float) -> Tensor:
+    """As `intensity._gamma`; without asking the device how large anything is, which would hold up the CPU."""
+    low, high, mean, sd = x.min(), x.max(), x.mean(), x.std(correction=0)
+    curved = ((x - low) / (high - low).clamp(min=1e-6)) ** gamma
+    changed = (curved - curved.mean()) / curved.std(correction=0).clamp(min=1e-8) * sd + mean
+    return torch.where(high - low < 1e-6, x, changed)
