@@ -71,6 +71,8 @@ EDITS: dict[str, Edit] = {
     "batch / 2": batch(0.5),
     "batch x 2": batch(2),
     "width x 2": width(2),
+    "batch / 4": batch(0.25),
+    "width x 2, batch / 4": lambda c: width(2)(batch(0.25)(c)),
     "width x 2, batch / 2": lambda c: width(2)(batch(0.5)(c)),
     "not augmented": training(augmentation="none"),
 }
@@ -102,7 +104,8 @@ def train_one(planned: Planned, cell: Cell, limit: Limit, run: Path) -> Outcome:
     edited = EDITS[cell.recipe](limit.within(chosen))
     plan = replace(planned.plan, configurations={name: edited}, first=name)
     _, record = learn(replace(planned.task("0", cell.seed), plan=plan, run=run), limit.budget)
-    assert record.case_dice is not None
+    if record.stopped or record.case_dice is None:
+        raise SystemExit(f"not scored: {record.stopped}")
     return Outcome(cell, record.steps, record.step_s, record.seconds, record.case_dice, record.structure_dice)
 
 

@@ -441,7 +441,7 @@ def test_a_cpu_with_much_time_learns_a_wide_network() -> None:
     for time_s in (60.0, 600.0, 4 * 3600.0):
         chosen = first(make_plan(seen, replace(CPU, time_s=time_s)))
         widths[time_s] = (chosen.network.features[0], chosen.patch.batch_size)
-    assert widths == {60.0: (16, 2), 600.0: (16, 4), 4 * 3600.0: (32, 2)}
+    assert widths == {60.0: (16, 2), 600.0: (16, 2), 4 * 3600.0: (32, 2)}
     assert first(make_plan(seen, replace(CPU, time_s=60.0))).patch.patch_size < (36, 52, 36)
 
 

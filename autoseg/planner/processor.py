@@ -19,15 +19,16 @@ TYPICAL_GMACS_PER_S = {"cpu": 120.0, "cuda": 10_000.0}
 """10⁹ multiply-accumulates a second in training, where nothing better is known: two server cores with bf16 instructions
 (benchmarks/results/step.md), and a mid-range GPU."""
 
-CPU_STEP_S = 0.3
-"""What the batch is lowered to on a CPU, so that ten minutes hold some two thousand steps."""
+CPU_STEP_S = 0.15
+"""What the batch is lowered to on a CPU, so that ten minutes hold some four thousand steps: on small cases two samples a step did
+better than four in the same time, and four thousand steps better than two (benchmarks/results/recipes.md)."""
 
 CPU_PATCH_S = 0.83
 """The same for the smallest batch, which the patch is shrunk to. A patch is given up later than a batch, since context that
 the network never sees cannot be learnt in any number of steps."""
 
 TRAINING_SHARE = 0.85  # of a time budget; the rest is start-up and validation
-STEPS_OF_A_BATCH = 2000  # that a time budget should hold: the batch is lowered for them
+STEPS_OF_A_BATCH = 4000  # that a time budget should hold: the batch is lowered for them
 STEPS_OF_A_PATCH = 700  # the same for two samples: the patch is shrunk for them
 STEPS_OF_A_WIDTH = 8000  # the same for two samples: with fewer a network twice as wide learns too little to be worth its time
 
