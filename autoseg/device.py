@@ -84,9 +84,10 @@ def out_of_memory(fix: str) -> Iterator[None]:
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Whether an error says that memory is used up; torch says so with a plain RuntimeError on a CPU."""
+    """Whether an error says that memory is used up; torch says so with a plain RuntimeError on a CPU,
+    and where memory that a GPU can copy from runs out."""
     return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in ("allocate memory", "out of memory"))
     )
 
 

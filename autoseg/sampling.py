@@ -1,6 +1,7 @@
 """Training batches: choose a case and a place, draw the transform, read only the voxels it needs.
 
-A batch is a function of (seed, step): nothing has to be remembered to resume, and the number of threads changes nothing.
+A batch is a function of (seed, step): nothing has to be remembered to resume, and the number of threads changes nothing. Only
+noise is drawn by the device that a batch is made on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import torch
 from torch import Tensor
 
 from autoseg.augment import (
+    Intensity,
+    Spatial,
     apply_intensity,
     apply_intensity_on,
     apply_previous,
@@ -28,12 +31,12 @@ from autoseg.augment import (
     draw_intensity,
     draw_previous,
     draw_spatial,
-    send,
     source_box,
+    to_send,
 )
 from autoseg.device import lacks_memory
 from autoseg.errors import DataError
-from autoseg.geometry import Triple
+from autoseg.geometry import Box, Triple
 from autoseg.labels import LabelSet
 from autoseg.landmarks import NO_LANDMARKS, LandmarkSet, State
 from autoseg.plan import Configuration
@@ -50,7 +53,7 @@ _Showing = tuple[tuple[int, tuple[StoredCase, ...]], ...]
 
 @dataclass(frozen=True)
 class Batch:
-    """What the network learns from in a step.
+    """What the network learns from in a step; on the device that it was made on.
 
     Args:
         image: (B, C, *patch) float32. After an earlier stage with one channel more: what it found, as numbers.
@@ -74,15 +77,42 @@ class _Patch:
 
     image: Tensor
     label: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The voxels that a patch is made of, on their way to a GPU, and what happens to them there."""
+
+    case: StoredCase
+    spatial: Spatial
+    box: Box
+    image: Tensor
+    label: Tensor | None
+    steps: tuple[Intensity, ...]
+
+    def patch(self, mirrored: Tensor) -> _Patch:
+        """On the device of `mirrored`."""
+        with _augmenting(self.case):
+            labels = [] if self.label is None else [self.label]
+            image, labels = apply_spatial_on(self.spatial, self.box, self.image, labels, mirrored)
+            return _Patch(apply_intensity_on(image, self.steps) if self.steps else image, labels[0] if labels else None)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """All of a batch that needs files or the CPU: patches, or what they are made of, and its landmarks."""
+
+    samples: tuple[_Patch | _Source, ...]
     points: np.ndarray
     state: np.ndarray
+    cases: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PatchSampler:
     """Draws batches from prepared cases as the plan says.
 
-    Patches are made on the CPU, with `place` on that device: voxels are sent there as they are stored, and turned, scaled and
+    Patches are made on the CPU, or with `place` on that device: voxels are sent there as they are stored, and turned, scaled and
     changed there. Where a stage before has found something, that wears off on the CPU, and finished patches are sent.
 
     Of `n` processes that share a batch, the one with the number `i`, for which `share` is (i, n), gets every n-th sample.
@@ -105,6 +135,10 @@ class PatchSampler:
 
     def batch(self, step: int) -> Batch:
         """The batch of one step, or this process's share of it."""
+        return self.finish(self.draw(step))
+
+    def draw(self, step: int) -> Drawn:
+        """What threads can do ahead for the batch of a step: no memory of a GPU is taken."""
         rng = np.random.default_rng([self.seed, step])
         size = self.configuration.patch.batch_size
         forced = size - round(size * (1 - self.configuration.patch.foreground_fraction))
@@ -120,21 +154,23 @@ class PatchSampler:
                 targets[i] = int(rng.choice(kinds)) if kinds else None
         own = range(size)[self.share[0] :: self.share[1]]
         # a stream of its own for each sample, so that none needs to be made for the sake of the next
-        patches = [self._patch(np.random.default_rng([self.seed, step, 1 + i]), chosen[i], targets[i]) for i in own]
-        image = torch.stack([p.image for p in patches])
-        labels = [p.label for p in patches if p.label is not None]
-        label = torch.stack(labels).long() if labels else torch.empty((len(own), 0), dtype=torch.int64)
-        points = send(np.stack([p.points for p in patches]).astype(np.float32), self._place)
-        state = send(np.stack([p.state for p in patches]), self._place)
+        drawn = [self._draw(np.random.default_rng([self.seed, step, 1 + i]), chosen[i], targets[i]) for i in own]
+        samples, points, state = zip(*drawn)
+        return Drawn(samples, np.stack(points).astype(np.float32), np.stack(state), tuple(chosen[i].name for i in own))
+
+    def finish(self, drawn: Drawn) -> Batch:
+        """The batch; one sample after another is made where that happens on a GPU."""
+        place = self.place or torch.device("cpu")
+        patches = [s if isinstance(s, _Patch) else s.patch(self._mirrored_there) for s in drawn.samples]
+        image = torch.stack([p.image.to(place, non_blocking=True) for p in patches])
+        labels = [p.label.to(place, non_blocking=True) for p in patches if p.label is not None]
+        label = torch.stack(labels).long() if labels else torch.empty((len(patches), 0), dtype=torch.int64, device=place)
+        points, state = (to_send(x, place).to(place, non_blocking=True) for x in (drawn.points, drawn.state))
         axis = self.configuration.space.slice_axis
         if axis is not None:
             image, label = image.squeeze(2 + axis), label.squeeze(1 + axis) if labels else label
             points = points[..., [a for a in range(3) if a != axis]]
-        return Batch(image, label, points, state, tuple(chosen[i].name for i in own))
-
-    @property
-    def _place(self) -> torch.device:
-        return self.place or torch.device("cpu")
+        return Batch(image, label, points, state, drawn.cases)
 
     @cached_property
     def _showing(self) -> tuple[_Showing, _Showing]:
@@ -149,7 +185,10 @@ class PatchSampler:
         structures = [i for i in case.classes_present if i > 0]
         return structures, [self.labels.n_classes + i for i in case.landmarks_present]
 
-    def _patch(self, rng: np.random.Generator, case: StoredCase, target: int | None) -> _Patch:
+    def _draw(
+        self, rng: np.random.Generator, case: StoredCase, target: int | None
+    ) -> tuple[_Patch | _Source, np.ndarray, np.ndarray]:
+        """A sample, and the places and states of its landmarks."""
         training, window, labels = self.configuration.training, self.configuration.window, self.labels
         augment = training.augmentation != "none"
         with reading(case, "train"):
@@ -173,21 +212,20 @@ class PatchSampler:
             previous = case.previous(box)
         with _augmenting(case):
             points, state = apply_to_points(spatial, case.points, self._known_here(case, spatial.centre), self.landmarks)
-            maps = [m for m in (label, previous) if m is not None]
             steps = draw_intensity(rng, len(image)) if augment else ()
             if self.place is not None and previous is None:
-                sent, sent_maps = apply_spatial_on(self.place, spatial, box, image, maps, self._mirrored)
-                changed = apply_intensity_on(sent, steps) if augment else sent
-                return _Patch(changed, sent_maps[0] if sent_maps else None, points, state)
+                sent, sent_label = to_send(image, self.place), None if label is None else to_send(label, self.place)
+                return _Source(case, spatial, box, sent, sent_label, steps), points, state
+            maps = [m for m in (label, previous) if m is not None]
             image, maps = apply_spatial(spatial, box, image, maps, self._mirrored)
-            if augment:
-                image = apply_intensity(image, steps)
+            image = apply_intensity(image, steps) if augment else image
             if previous is not None:
                 worn = apply_previous(
                     maps[-1], draw_previous(rng, len(mirrored_findings(labels, self.landmarks))) if augment else ()
                 )
                 image = np.concatenate([image, worn[None]], dtype=np.float32, casting="unsafe")
-            return _Patch(send(image, self._place), None if label is None else send(maps[0], self._place), points, state)
+            place = self.place or torch.device("cpu")
+            return _Patch(to_send(image, place), None if label is None else to_send(maps[0], place)), points, state
 
     def _known_here(self, case: StoredCase, centre: np.ndarray) -> np.ndarray:
         """The states of a case's landmarks in a patch: absent are those that another slice shows. A single slice shows all."""
@@ -197,6 +235,10 @@ class PatchSampler:
         shown_by = np.rint(case.points[:, axis]).clip(0, case.shape[axis] - 1)
         elsewhere = (case.state == State.PRESENT) & (shown_by != centre[axis])
         return np.where(elsewhere, State.ABSENT, case.state)
+
+    @cached_property
+    def _mirrored_there(self) -> Tensor:
+        return to_send(self._mirrored, torch.device("cpu")).to(self.place)
 
     @cached_property
     def _mirrored(self) -> np.ndarray:
@@ -268,7 +310,7 @@ def _draw_centre(rng: np.random.Generator, shape: Triple, window: Triple, voxels
 
 
 class Loader:
-    """Prepares the next batches on threads while the network works. Use as a context manager.
+    """Prepares the next batches on threads while the network works, as far as that takes the CPU. Use as a context manager.
 
     Threads, not processes: there is no process that the system could kill behind our back, so the one fault there can be is an
     exception; the next `next()` raises it with its traceback, although it be a later batch's. With 0 threads `next()` makes the
@@ -280,7 +322,7 @@ class Loader:
     def __init__(self, sampler: PatchSampler, first_step: int, threads: int, ahead: int = 4) -> None:
         self._sampler, self._step, self._ahead = sampler, first_step, ahead
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="autoseg-loader") if threads else None
-        self._queue: deque[Future[Batch]] = deque()
+        self._queue: deque[Future[Batch | Drawn]] = deque()
         self.waited = 0.0
 
     def __enter__(self) -> Loader:
@@ -303,12 +345,14 @@ class Loader:
             batch = self._sampler.batch(self._step)
             self._step += 1
         else:
+            ahead = self._sampler.batch if self._sampler.place is None else self._sampler.draw
             while len(self._queue) < self._ahead:
-                self._queue.append(self._pool.submit(self._sampler.batch, self._step))
+                self._queue.append(self._pool.submit(ahead, self._step))
                 self._step += 1
             for future in self._queue:
                 if future.done():
                     future.result()
-            batch = self._queue.popleft().result()
+            ready = self._queue.popleft().result()
+            batch = self._sampler.finish(ready) if isinstance(ready, Drawn) else ready
         self.waited += time.monotonic() - started
         return batch

@@ -13,9 +13,9 @@ from pathlib import Path
 from autoseg.batch import cpu_count
 
 CORE_BF16 = 60.0
-"""A core with bf16 instructions: 29.7·10⁹ a step take 0.241 s on two Zen 5 cores (benchmarks/results/step.md)."""
+"""A core with bf16 instructions: 29.7·10⁹ a step take 0.23 to 0.25 s on two Zen 5 cores (benchmarks/results/step.md)."""
 
-CORE_AVX512 = 32.0  # float32: the same step takes 0.456 s
+CORE_AVX512 = 40.0  # float32: the same step takes 0.371 s
 CORE_OTHER = 16.0  # half as wide vectors, as AVX2 has them; not measured
 
 GPUS = (

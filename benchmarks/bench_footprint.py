@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from autoseg.cli import SPINS
 from autoseg.footprint import (
     NO_MAPS,
     STEP_PASSES,
@@ -104,7 +105,7 @@ CASES = (("brats2013", 1.0), ("brats2013", 0.7), ("brats2013", 1.6), ("mouse_bra
 
 def measure_training(name: str, compute: Compute) -> dict[str, float]:
     """Peak (GB) and seconds of the fastest step, in this process."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # as the command line does
     import torch
 
     from autoseg.checkpoint import load_state

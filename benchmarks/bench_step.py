@@ -21,7 +21,7 @@ from autoseg.cli import SPINS
 
 BUSY = "while True: pass"
 REPEATS = 3
-LIMITS = ("10000", "1000", "100")
+LIMITS = ("10000", SPINS, "100")
 
 
 def step_seconds(kind: str) -> float:

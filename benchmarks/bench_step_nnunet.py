@@ -24,7 +24,9 @@ from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
+from autoseg.cli import SPINS
+
+os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # as the command line does
 
 import torch
 from learning import plan_and_prepare

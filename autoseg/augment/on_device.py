@@ -1,4 +1,4 @@
-"""`apply_spatial` and `apply_intensity` with torch, for a GPU: what a patch needs is copied there once, as it is stored.
+"""`apply_spatial` and `apply_intensity` with torch, for a GPU: what a patch needs is copied there as it is stored.
 
 The same maps and the same values but for rounding; only the noise, which the device draws itself, is another one.
 """
@@ -19,22 +19,24 @@ from autoseg.geometry import Box
 BLUR_REACH = 4  # standard deviations, as scipy.ndimage.gaussian_filter
 
 
-def send(array: np.ndarray, place: torch.device) -> Tensor:
-    """An array on a device; to a GPU it is copied while that computes. Whole numbers keep their value: uint16 becomes int32."""
+def to_send(array: np.ndarray, place: torch.device) -> Tensor:
+    """A tensor on the CPU, in memory that a GPU copies from by itself where `place` is one. uint16, of which torch knows little,
+    becomes int32."""
     tensor = torch.from_numpy(np.require(array, np.int32 if array.dtype == np.uint16 else None, ["C", "W"]))
-    return tensor.pin_memory().to(place, non_blocking=True) if place.type == "cuda" else tensor.to(place)
+    return tensor.pin_memory() if place.type == "cuda" else tensor
 
 
 @torch.no_grad()
 def apply_spatial_on(
-    place: torch.device, spatial: Spatial, box: Box, image: np.ndarray, labels: Sequence[np.ndarray], mirrored_class: np.ndarray
+    spatial: Spatial, box: Box, image: Tensor, labels: Sequence[Tensor], mirrored_class: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    """`spatial.apply_spatial` on a device; for the arguments see there.
+    """`spatial.apply_spatial` on the device of `mirrored_class`; for the arguments see there.
 
     Returns:
         (C, *shape) float32 and whole numbers (*shape).
     """
-    data, classes = send(image, place).float(), [send(label, place) for label in labels]
+    place = mirrored_class.device
+    data, classes = image.to(place, non_blocking=True).float(), [label.to(place, non_blocking=True) for label in labels]
     if not spatial.is_crop:
         where = _sampled_at(spatial, box, place)
         data = F.grid_sample(data[None], where, "bilinear", "zeros", align_corners=False)[0]
@@ -46,8 +48,7 @@ def apply_spatial_on(
         data = data.flip([a + 1 for a in spatial.mirror])
         classes = [c.flip(spatial.mirror) for c in classes]
         if 2 in spatial.mirror:
-            partner = send(mirrored_class, place)
-            classes = [partner[c.long()] for c in classes]
+            classes = [mirrored_class[c.long()] for c in classes]
     return data.contiguous(), [c.contiguous() for c in classes]
 
 
@@ -58,16 +59,14 @@ def apply_intensity_on(image: Tensor, steps: tuple[Intensity, ...]) -> Tensor:
 
 
 def _sampled_at(spatial: Spatial, box: Box, place: torch.device) -> Tensor:
-    """(1, *shape, 3), x first: where each voxel of the patch lies in the box, which spans -1 to 1 from edge to edge.
-
-    The map is put together in double precision: in single, voxels far from the origin of a large case would move.
-    """
-    shape, size = np.array(spatial.shape, dtype=np.float64), np.array(box.shape, dtype=np.float64)
-    # patch edges at -1 and 1 to voxels from its centre, to voxels from the box's, to box edges at -1 and 1
-    matrix = spatial.matrix * (shape / 2) / (size / 2)[:, None]
-    offset = (spatial.centre - np.array(box.start) - (size - 1) / 2) / (size / 2)
-    affine = np.column_stack((matrix[::-1, ::-1], offset[::-1])).astype(np.float32)
-    return F.affine_grid(send(affine[None], place), [1, 1, *spatial.shape], align_corners=False)
+    """(1, *shape, 3), x first: where each voxel of the patch lies in the box, which spans -1 to 1 from edge to edge."""
+    from_centre = [torch.arange(n, device=place) - (n - 1) / 2 for n in spatial.shape]
+    axes = torch.meshgrid(*from_centre, indexing="ij")
+    to_edges = 2 / np.array(box.shape)
+    matrix = spatial.matrix * to_edges[:, None]
+    middle = (spatial.centre - box.start + 0.5) * to_edges - 1  # small numbers, however far from its origin the case reaches
+    rows = [sum((w * a for w, a in zip(matrix[c].tolist(), axes)), torch.tensor(float(middle[c]))) for c in (2, 1, 0)]
+    return torch.stack(rows, dim=-1)[None]
 
 
 def _changed(x: Tensor, step: Intensity) -> Tensor:
@@ -102,7 +101,7 @@ def _blurred(x: Tensor, sigma: float) -> Tensor:
     for axis, n in enumerate(x.shape):
         if n > 1:
             index = np.arange(-reach, n + reach) % (2 * n)
-            wide = x.index_select(axis, send(np.minimum(index, 2 * n - 1 - index), x.device))
+            wide = x.index_select(axis, torch.from_numpy(np.minimum(index, 2 * n - 1 - index)).to(x.device, non_blocking=True))
             x = torch.zeros_like(x)
             for first, weight in enumerate(weights.tolist()):
                 x = x.add(wide.narrow(axis, first, n), alpha=weight)

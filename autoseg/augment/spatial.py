@@ -67,10 +67,10 @@ def draw_spatial(
         factors = np.array([scale if a in free else 1.0 for a in range(3)])
         mm = np.array(spacing, dtype=np.float64)
         matrix = (rotation * factors) * mm / mm[:, None]  # voxels to mm, rotate and scale, mm to voxels
-    if np.array_equal(matrix, np.eye(3)):
-        offset = (np.array(shape) - 1) / 2
-        centre = np.round(centre - offset) + offset  # a plain crop lies on whole voxels
-    return Spatial(shape, np.asarray(centre, dtype=np.float64), matrix, mirror)
+    first = (np.array(shape) - 1) / 2
+    kept = (matrix == np.eye(3)).all(axis=1)  # along such an axis a patch lies on whole voxels, and nothing is interpolated
+    centre = np.where(kept, np.round(centre - first) + first, centre)
+    return Spatial(shape, centre.astype(np.float64), matrix, mirror)
 
 
 def source_box(spatial: Spatial) -> Box:
@@ -110,8 +110,9 @@ def apply_spatial(
             for label in labels
         ]
     if spatial.mirror:
-        data = np.flip(data, tuple(a + 1 for a in spatial.mirror))
-        classes = [np.flip(c, spatial.mirror) for c in classes]
+        # copied: along an axis of one voxel a flipped view counts as contiguous, but torch takes no negative stride
+        data = np.flip(data, tuple(a + 1 for a in spatial.mirror)).copy()
+        classes = [np.flip(c, spatial.mirror).copy() for c in classes]
         if 2 in spatial.mirror:
             classes = [mirrored_class[c] for c in classes]
     return np.ascontiguousarray(data), [np.ascontiguousarray(c) for c in classes]
