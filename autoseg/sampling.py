@@ -160,7 +160,7 @@ class PatchSampler:
 
     def finish(self, drawn: Drawn) -> Batch:
         """The batch; one sample after another is made where that happens on a GPU."""
-        place = self.place or torch.device("cpu")
+        place = self._place
         patches = [s if isinstance(s, _Patch) else s.patch(self._mirrored_there) for s in drawn.samples]
         image = torch.stack([p.image.to(place, non_blocking=True) for p in patches])
         labels = [p.label.to(place, non_blocking=True) for p in patches if p.label is not None]
@@ -171,6 +171,10 @@ class PatchSampler:
             image, label = image.squeeze(2 + axis), label.squeeze(1 + axis) if labels else label
             points = points[..., [a for a in range(3) if a != axis]]
         return Batch(image, label, points, state, drawn.cases)
+
+    @property
+    def _place(self) -> torch.device:
+        return self.place or torch.device("cpu")
 
     @cached_property
     def _showing(self) -> tuple[_Showing, _Showing]:
@@ -224,8 +228,8 @@ class PatchSampler:
                     maps[-1], draw_previous(rng, len(mirrored_findings(labels, self.landmarks))) if augment else ()
                 )
                 image = np.concatenate([image, worn[None]], dtype=np.float32, casting="unsafe")
-            place = self.place or torch.device("cpu")
-            return _Patch(to_send(image, place), None if label is None else to_send(maps[0], place)), points, state
+            label_to_send = None if label is None else to_send(maps[0], self._place)
+            return _Patch(to_send(image, self._place), label_to_send), points, state
 
     def _known_here(self, case: StoredCase, centre: np.ndarray) -> np.ndarray:
         """The states of a case's landmarks in a patch: absent are those that another slice shows. A single slice shows all."""
