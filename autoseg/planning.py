@@ -17,7 +17,7 @@ from autoseg.fingerprint import load_fingerprint
 from autoseg.footprint import STEP_PASSES, multiply_accumulates, plan_maps, plan_memory
 from autoseg.landmarks import Unit
 from autoseg.machine import find_gpu
-from autoseg.plan import Configuration, DeviceKind, Footprint, Plan, load_plan, save_plan
+from autoseg.plan import DEFAULT_RECIPE, Configuration, DeviceKind, Footprint, Plan, load_plan, save_plan
 from autoseg.planner import Budget, make_plan
 from autoseg.planner.nnunet import FILE as NNUNET_FINGERPRINT
 from autoseg.planner.nnunet import from_nnunet
@@ -69,7 +69,7 @@ class Wish:
             time_s=self.time_s,
             gmacs_per_s=estimate if self.time_s is None else workspace.speeds().get(kind, estimate),
             compute="bfloat16" if kind == "cuda" or cpu_has_bf16() else "float32",
-            recipe=self.recipe or "adamw_cosine",
+            recipe=self.recipe or DEFAULT_RECIPE,
         )
 
     def budget_elsewhere(self) -> Budget:
@@ -77,7 +77,7 @@ class Wish:
         self._check_device()
         kind = "cuda" if self.device == "auto" or self.device.startswith("cuda") else "cpu"
         memory = NNUNET_MEMORY_GB if self.memory_gb is None else self.memory_gb
-        return Budget(kind, memory, self.family or "plain", self.time_s, compute="bfloat16", recipe=self.recipe or "adamw_cosine")
+        return Budget(kind, memory, self.family or "plain", self.time_s, compute="bfloat16", recipe=self.recipe or DEFAULT_RECIPE)
 
     def _check_device(self) -> None:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):

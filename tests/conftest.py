@@ -172,7 +172,7 @@ def shrink_plan(plan: Plan) -> Plan:
         space=replace(whole.space, spacing_mm=(3.0, 2.0, 2.0)),
         patch=PatchPlan((8, 16, 16), 2, 0.5),
         network=network,
-        training=replace(whole.training, epochs=2, steps_per_epoch=3, learning_rate=0.01, mirror_axes=(2,)),
+        training=replace(whole.training, epochs=2, steps_per_epoch=3, learning_rate=0.01, schedule="cosine", mirror_axes=(2,)),
         inference=replace(whole.inference, mirror_axes=(2,)),
     )
     return replace(plan, configurations={name: small})

@@ -49,7 +49,8 @@ def test_what_a_plan_calls_a_default_of_adamw_is_one() -> None:
     defaults = torch.optim.AdamW([nn.Parameter(torch.zeros(1))]).defaults
     said = {key.removeprefix("training."): reason for key, reason in why.items() if re.search("default (of|for) AdamW", reason)}
     assert said.keys() == {"learning_rate", "weight_decay"}
-    factor = {key: 3 if "three times the default" in reason else 1 for key, reason in said.items()}
+    times = {"three times the": 3, "30 times the": 30}
+    factor = {key: next((n for words, n in times.items() if words in reason), 1) for key, reason in said.items()}
     assert plan.learning_rate == pytest.approx(factor["learning_rate"] * defaults["lr"])
     assert plan.weight_decay == pytest.approx(factor["weight_decay"] * defaults["weight_decay"])
 

@@ -269,9 +269,8 @@ def test_nnunets_recipe_by_name() -> None:
     assert (t.loss, t.batch_dice) == ("dice_ce", False)
     assert parse_plan(to_json(plan), "plan.json") == plan
     assert plan.origin.recipe == "sgd_poly"
-    with pytest.raises(
-        UsageError, match=r"no such recipe - did you mean 'sgd_poly'\?; found: sgd_ploy; allowed: adamw_cosine, sgd_poly"
-    ):
+    allowed = "adamw_constant, adamw_cosine, sgd_poly"
+    with pytest.raises(UsageError, match=rf"no such recipe - did you mean 'sgd_poly'\?; found: sgd_ploy; allowed: {allowed}"):
         Budget("cuda", 8, recipe="sgd_ploy")
 
 

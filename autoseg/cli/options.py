@@ -33,7 +33,8 @@ TimeOption = Annotated[
 ]
 FamilyOption = Annotated[str | None, typer.Option("--family", help="Networks: plain or residual. Default: plain.")]
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="How to learn: adamw_cosine or sgd_poly (nnU-Net's). Default: adamw_cosine.")
+    str | None,
+    typer.Option("--recipe", help="How to learn: adamw_constant, adamw_cosine or sgd_poly (nnU-Net's). Default: adamw_constant."),
 ]
 ReplanOption = Annotated[bool, typer.Option("--replan", help="Make a new plan although there is one.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]

@@ -3,6 +3,7 @@
 from autoseg.plan.files import load_plan, parse_plan, save_plan
 from autoseg.plan.model import (
     AUTO,
+    DEFAULT_RECIPE,
     LEAST_TIME_S,
     NORMALIZATIONS,
     POSTPROCESS_RULES,
@@ -40,6 +41,7 @@ from autoseg.plan.model import (
 
 __all__ = [
     "AUTO",
+    "DEFAULT_RECIPE",
     "LEAST_TIME_S",
     "NORMALIZATIONS",
     "POSTPROCESS_RULES",

@@ -28,13 +28,14 @@ PostprocessRule = Literal["largest_foreground", "largest_per_structure"]
 DeviceKind = Literal["cpu", "cuda"]
 Compute = Literal["float32", "bfloat16", "float16"]
 FamilyName = Literal["plain", "residual"]
-Recipe = Literal["adamw_cosine", "sgd_poly"]
+Recipe = Literal["adamw_constant", "adamw_cosine", "sgd_poly"]
 Task = Literal["segmentation", "landmarks", "segmentation and landmarks"]
 LandmarkLossName = Literal["spatial_ce", "mse", "cone_bce", "dsnt"]
 ScnForm = Literal["per_landmark", "convolutions", "unet"]
 ScnCombination = Literal["gate", "logit_sum", "product"]
 NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 POSTPROCESS_RULES: tuple[PostprocessRule, ...] = get_args(PostprocessRule)
+DEFAULT_RECIPE: Recipe = "adamw_constant"
 
 
 @dataclass(frozen=True)

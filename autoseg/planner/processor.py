@@ -8,7 +8,7 @@ from math import floor, inf, prod
 from typing import get_args
 
 from autoseg.errors import UsageError, nearest
-from autoseg.plan import LEAST_TIME_S, Compute, Recipe
+from autoseg.plan import DEFAULT_RECIPE, LEAST_TIME_S, Compute, Recipe
 from autoseg.planner.family import FAMILIES
 from autoseg.planner.patch import MIN_BATCH, shrink_until
 from autoseg.planner.sample import NARROW, Sample
@@ -44,7 +44,8 @@ class Budget:
         time_s: wall-clock seconds of a training with its validation; None for no limit.
         gmacs_per_s: 10⁹ multiply-accumulates a second that the device does in training; None for a typical one.
         compute: the type that convolutions compute in there; None for float32 on a CPU, bfloat16 on a GPU.
-        recipe: how the network learns: `adamw_cosine`, meant for a fifth of nnU-Net's steps or less, or nnU-Net's own `sgd_poly`.
+        recipe: how the network learns: `adamw_constant`, for any number of steps; `adamw_cosine`, whose rate falls to zero; or
+            nnU-Net's own `sgd_poly`.
 
     Raises:
         UsageError: unknown device, family or recipe, no memory, or less time than a training needs.
@@ -56,7 +57,7 @@ class Budget:
     time_s: float | None = None
     gmacs_per_s: float | None = None
     compute: Compute | None = None
-    recipe: str = "adamw_cosine"
+    recipe: str = DEFAULT_RECIPE
 
     def __post_init__(self) -> None:
         if self.device not in TYPICAL_GMACS_PER_S:
@@ -105,7 +106,7 @@ class Budget:
 
     def __str__(self) -> str:
         time = "" if self.time_s is None else f", {seconds(self.time_s)}"
-        recipe = "" if self.recipe == "adamw_cosine" else f", {self.recipe}"
+        recipe = "" if self.recipe == DEFAULT_RECIPE else f", {self.recipe}"
         return f"{self.device} with {self.memory_gb:g} GB, {self.family} family{time}{recipe}"
 
 

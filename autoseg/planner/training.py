@@ -55,6 +55,18 @@ def _batch_dice_reason(covered: float, slices: bool) -> str:
     return f"off: a patch shows {percent(covered)} of a case, enough of each structure for a Dice of its own (nnU-Net)"
 
 
+def _adamw_constant() -> tuple[TrainingPlan, dict[str, str]]:
+    """A rate that stays high, strong decay and averaged weights: chosen by measurement (benchmarks/results/recipes.md)."""
+    plan, reasons = _adamw_cosine()
+    return replace(plan, weight_decay=0.3, schedule="constant"), {
+        **reasons,
+        "training.weight_decay": "weights before a norm grow without it, so that steps change them less and less and learn small "
+        "datasets by heart; 30 times the default of AdamW, the same for every dataset",
+        "training.schedule": "the learning rate stays high: falling to zero it would learn small datasets by heart; the averaged "
+        "weights are settled all the same",
+    }
+
+
 def _adamw_cosine() -> tuple[TrainingPlan, dict[str, str]]:
     plan = TrainingPlan(
         epochs=STEPS // STEPS_PER_EPOCH,
@@ -110,7 +122,7 @@ def _sgd_poly() -> tuple[TrainingPlan, dict[str, str]]:
     }
 
 
-RECIPES = {"adamw_cosine": _adamw_cosine, "sgd_poly": _sgd_poly}
+RECIPES = {"adamw_constant": _adamw_constant, "adamw_cosine": _adamw_cosine, "sgd_poly": _sgd_poly}
 
 
 def plan_inference(mirror_axes: tuple[int, ...], one_sided: Sequence[str] = ()) -> tuple[InferencePlan, dict[str, str]]:
