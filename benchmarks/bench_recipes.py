@@ -1,11 +1,12 @@
 """Recipes of training: the Dice that each reaches in the same time, on the same cores.
 
     python benchmarks/bench_recipes.py DATASET... (--time 5m [10m 30m] | --steps N) [--recipes NAME...] [--seeds 1] [--threads 2]
-        [--out benchmarks/results/recipes.md]
+        [--every 5] [--out benchmarks/results/recipes.md]
 
 Every dataset is planned for a CPU and for the time; then fold 0 is trained once as planned, and once for each recipe that differs
 from the plan as it says. The time includes the validation. Dice is the mean over structures of the validation cases, predicted
 with averaged weights and clean-up left out. GOMP_SPINCOUNT=1000 in the environment makes steps as fast as the command line's.
+With --every 5 a fifth of the cases is trained on, so that what small data does to long trainings shows five times as soon.
 Finished trainings are kept in a .jsonl beside the table, and not repeated.
 """
 
@@ -56,6 +57,11 @@ def batch(factor: float) -> Edit:
     return lambda c: replace(c, patch=replace(c.patch, batch_size=max(1, round(c.patch.batch_size * factor))))
 
 
+def mirrored(*axes: int) -> Edit:
+    """In training and in predictions."""
+    return lambda c: replace(training(mirror_axes=axes)(c), inference=replace(c.inference, mirror_axes=axes))
+
+
 def width(factor: float) -> Edit:
     return lambda c: replace(c, network=replace(c.network, features=tuple(round(f * factor) for f in c.network.features)))
 
@@ -78,6 +84,13 @@ EDITS: dict[str, Edit] = {
     "width x 2": width(2),
     "width x 2, batch / 4": lambda c: width(2)(batch(0.25)(c)),
     "width x 2, batch / 2": lambda c: width(2)(batch(0.5)(c)),
+    "rate x 2, decay / 30": lambda c: rate(2)(training(weight_decay=1e-2)(c)),
+    "decay x 3": training(weight_decay=1.0),
+    "cosine, decay / 30": training(schedule="cosine", weight_decay=1e-2),
+    "cosine, decay x 3": training(schedule="cosine", weight_decay=1.0),
+    "cosine, decay x 10": training(schedule="cosine", weight_decay=3.0),
+    "x mirrored": mirrored(2),
+    "all axes mirrored": mirrored(0, 1, 2),
     "not augmented": training(augmentation="none"),
 }
 
@@ -89,6 +102,7 @@ class Cell:
     recipe: str
     seed: int
     threads: int
+    every: int
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,8 @@ def train_one(planned: Planned, cell: Cell, limit: Limit, run: Path) -> Outcome:
     name, chosen = planned.plan.configuration(None)
     edited = EDITS[cell.recipe](limit.within(chosen))
     plan = replace(planned.plan, configurations={name: edited}, first=name)
-    _, record = learn(replace(planned.task("0", cell.seed), plan=plan, run=run), limit.budget)
+    task = planned.task("0", cell.seed)
+    _, record = learn(replace(task, plan=plan, run=run, training=task.training[:: cell.every]), limit.budget)
     if record.stopped or record.case_dice is None:
         raise SystemExit(f"no Dice of {cell}: {record.stopped or 'no label maps'}")
     return Outcome(cell, record.steps, record.step_s, record.seconds, record.case_dice, record.structure_dice)
@@ -119,7 +134,7 @@ def study(data: Path, limit: Limit, options: argparse.Namespace, ledger: Ledger[
         planned: Planned | None = None
         for seed in range(options.seeds):
             for name in options.recipes:
-                cell = Cell(data.name, limit.text, name, seed, options.threads)
+                cell = Cell(data.name, limit.text, name, seed, options.threads, options.every)
                 if cell not in ledger.outcomes:
                     planned = planned or plan_and_prepare(data, Path(folder) / "work", Wish("cpu", time_s=limit.seconds))
                     with tempfile.TemporaryDirectory(dir=folder) as own:
@@ -155,6 +170,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", choices=EDITS, default=(PLANNED, "sgd_poly"), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="Of torch.")
+    parser.add_argument("--every", type=int, default=1, help="Train on each so many-th case only.")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -163,8 +179,9 @@ def main() -> None:
     for typed in options.datasets:
         for limit in limits:
             study(data_folder(typed), limit, options, ledger)
-    outcomes = [o for o in ledger.outcomes.values() if o.cell.threads == options.threads]
-    where = f"{machine('autoseg', 'torch')}; {options.threads} threads"
+    outcomes = [o for o in ledger.outcomes.values() if (o.cell.threads, o.cell.every) == (options.threads, options.every)]
+    part = "" if options.every == 1 else f"; trained on one of {options.every} cases"
+    where = f"{machine('autoseg', 'torch')}; {options.threads} threads{part}"
     text = "\n".join(["# Recipes of training", "", f"`benchmarks/bench_recipes.py` on {where}.", "", table(outcomes), ""])
     print(text)
     if options.out:
