@@ -86,7 +86,6 @@ EDITS: dict[str, Edit] = {
     "width x 2, batch / 2": lambda c: width(2)(batch(0.5)(c)),
     "rate x 2, decay / 30": lambda c: rate(2)(training(weight_decay=1e-2)(c)),
     "decay x 3": training(weight_decay=1.0),
-    "cosine, decay / 30": training(schedule="cosine", weight_decay=1e-2),
     "cosine, decay x 3": training(schedule="cosine", weight_decay=1.0),
     "cosine, decay x 10": training(schedule="cosine", weight_decay=3.0),
     "x mirrored": mirrored(2),

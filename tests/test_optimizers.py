@@ -43,13 +43,14 @@ def test_one_step_by_hand(optimizer: str, kernel: float, bias: float) -> None:
     assert weights_after_a_step(optimizer) == pytest.approx((kernel, bias), abs=1e-5)
 
 
-def test_what_a_plan_calls_a_default_of_adamw_is_one() -> None:
+@pytest.mark.parametrize("recipe", ["adamw_constant", "adamw_cosine"])
+def test_what_a_plan_calls_a_default_of_adamw_is_one(recipe: str) -> None:
     """Every reason that names it, with the factor that it names."""
-    plan, why = plan_training((), Budget("cpu", 8), 1.0, 1.0, False)
+    plan, why = plan_training((), Budget("cpu", 8, recipe=recipe), 1.0, 1.0, False)
     defaults = torch.optim.AdamW([nn.Parameter(torch.zeros(1))]).defaults
     said = {key.removeprefix("training."): reason for key, reason in why.items() if re.search("default (of|for) AdamW", reason)}
     assert said.keys() == {"learning_rate", "weight_decay"}
-    times = {"three times the": 3, "30 times the": 30}
+    times = {"three times the default": 3, "30 times the default": 30}
     factor = {key: next((n for words, n in times.items() if words in reason), 1) for key, reason in said.items()}
     assert plan.learning_rate == pytest.approx(factor["learning_rate"] * defaults["lr"])
     assert plan.weight_decay == pytest.approx(factor["weight_decay"] * defaults["weight_decay"])
