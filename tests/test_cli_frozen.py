@@ -92,7 +92,8 @@ def test_every_command_and_option_explains_itself(command: str) -> None:
     described = GROUP.commands[command]  # type: ignore[attr-defined]
     assert described.help
     assert all(p.help for p in described.params)
-    assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+    long, short = (CliRunner().invoke(app, [command, option]) for option in ("--help", "-h"))
+    assert (long.exit_code, long.output) == (0, short.output)
 
 
 def test_one_short_flag_means_one_thing() -> None:

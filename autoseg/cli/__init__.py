@@ -29,7 +29,13 @@ imported. Beside any other busy program they steal the very core that they wait 
 fifth to a third less time there, and alone up to an eighth more (benchmarks/results/step.md). Whole trainings on a free machine
 lose nothing, since their loader is such a program: in 45 s 169 and 164 steps, with ten times as many looks 166 and 158."""
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 for name in ("plan_and_preprocess", "train", "predict", "evaluate", "postprocess", "fingerprint", "plan", "preprocess", "demo"):
     app.command(name)(import_module(f"autoseg.cli.{name}").run)
 
