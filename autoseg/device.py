@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from autoseg.errors import ResourceError, UsageError
+from autoseg.machine import free_ram_gb
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,7 @@ class Device:
         """Memory that is free there; None where the system does not tell."""
         if self.place.type == "cuda":
             return torch.cuda.mem_get_info(self.place)[0] / 1e9
-        try:
-            lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        except OSError:
-            return None
-        return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("MemAvailable:")), None)
+        return free_ram_gb()
 
     def __str__(self) -> str:
         return f"{self.place} ({str(self.compute).removeprefix('torch.')})"
@@ -47,8 +43,8 @@ class Device:
 def choose_device(wanted: str) -> Device:
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`. bf16 where the hardware multiplies it, fp16 on older GPUs, else float32.
 
-    On a CPU bf16 halves the time of a step if the CPU has bf16 instructions (benchmarks/results/step.md), and would
-    multiply it if it has not.
+    On a CPU bf16 takes half the time of a step off if the CPU has bf16 instructions (benchmarks/results/step_nnunet.md: 46 % of
+    nnU-Net's own network; a narrow one gains less), and would multiply it if it has not.
 
     Raises:
         UsageError: unknown device, or one that this machine does not have.

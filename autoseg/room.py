@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import replace
 
 import torch
 
 from autoseg.device import Device
 from autoseg.errors import ResourceError
-from autoseg.footprint import plan_memory
+from autoseg.footprint import TrainingMemory, plan_memory
 from autoseg.parallel import patches_here
 from autoseg.plan import Compute, DeviceKind, Plan
 
@@ -25,14 +26,25 @@ def check_room(plan: Plan, configuration: str, device: Device) -> None:
     compute: Compute = "float32" if device.compute == torch.float32 else "bfloat16"
     kind: DeviceKind = "cuda" if device.place.type == "cuda" else "cpu"
     chosen = plan.configurations[configuration]
-    patch = chosen.patch if kind == "cpu" else replace(chosen.patch, batch_size=patches_here(chosen.patch.batch_size))
-    here = replace(plan, configurations={configuration: replace(chosen, patch=patch)})
-    memory = plan_memory(here, configuration, compute, kind)
-    needed = (memory.total - memory.base) / 1e9  # the base is there already
-    if needed > free:
-        raise ResourceError(
-            "training with this plan takes more memory than is free",
-            found=f"about {needed:.1f} GB for patch {'×'.join(map(str, patch.patch_size))}, batch {patch.batch_size}",
-            allowed=f"{free:.1f} GB",
-            fix=f"autoseg plan_and_preprocess --replan --memory {max(1, int(0.9 * free))}, or a smaller batch in the plan",
-        )
+
+    def memory(batch: int) -> TrainingMemory:
+        there = batch if kind == "cpu" else patches_here(batch)
+        here = replace(chosen, patch=replace(chosen.patch, batch_size=there))
+        return plan_memory(replace(plan, configurations={configuration: here}), configuration, compute, kind)
+
+    def needed(batch: int) -> float:
+        """GB; the base is there already."""
+        return (memory(batch).total - memory(batch).base) / 1e9
+
+    batch = chosen.patch.batch_size
+    if needed(batch) <= free:
+        return
+    smaller = bisect_right(range(1, batch), free, key=needed)
+    in_all = free + memory(batch).base / 1e9
+    raise ResourceError(
+        "training with this plan takes more memory than is free",
+        found=f"about {needed(batch):.1f} GB for patch {'×'.join(map(str, chosen.patch.patch_size))}, batch {batch}",
+        allowed=f"{free:.1f} GB",
+        fix=(f"patch.batch_size {smaller} in plan.json, or " if smaller else "")
+        + f"autoseg plan_and_preprocess --replan --memory {in_all:.1f}",
+    )

@@ -126,6 +126,8 @@ def set_up(
     if last.is_file():
         load_training(last, network, averaged, optimizer)
         log.warning("continuing at step %d, %s into the run", state.step, duration(state.elapsed))
+        if task.seed != state.seed:
+            log.warning("note: with the seed %d, which it began with, not %d; --restart begins anew", state.seed, task.seed)
     if extend:
         state = _extended(state, task, budget)
     budget = budget or RunBudget(state.budget_seconds, state.budget_epochs)

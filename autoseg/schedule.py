@@ -125,7 +125,9 @@ def learning_rate_factor(schedule: str, progress: float, warmup: float) -> float
 
 def extension_factor(schedule: str, progress: float) -> float:
     """`learning_rate_factor` while a finished run is extended: up linearly over the first 5 % to a third of the base learning
-    rate, then as scheduled."""
+    rate, then as scheduled; a constant rate, which has not fallen, just goes on."""
+    if schedule == "constant":
+        return 1.0
     return EXTENSION_RATE * learning_rate_factor(schedule, progress, EXTENSION_WARMUP)
 
 

@@ -15,7 +15,6 @@ from autoseg.progress import log
 
 FILE = "STOP"
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-BY_USER = (*NAMES.values(), "STOP file")  # what `Stopping.reason` may be
 LOOK_EVERY = 1.0  # seconds between looks for the file: on a network drive they are not free
 SAME_PRESS = 0.5  # seconds in which a second signal is an echo of the first: wrappers such as `uv run` pass Ctrl-C on
 

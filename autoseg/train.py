@@ -32,7 +32,6 @@ from autoseg.runs import RunRecord, is_finished, load_run
 from autoseg.sampling import Loader, PatchSampler
 from autoseg.schedule import RunBudget
 from autoseg.step import step
-from autoseg.stopping import BY_USER
 from autoseg.store import StoredCase, stored_key
 from autoseg.task import TrainTask
 from autoseg.validation import validate
@@ -42,11 +41,17 @@ SAVE_EVERY = 120.0  # seconds of work that a crash may cost
 
 @dataclass(frozen=True)
 class Trained:
-    """A fold that is done; `skipped` if it had been finished before, so that nothing was trained now."""
+    """A fold that is done.
+
+    Args:
+        skipped: it had been finished before, so that nothing was trained now.
+        told_to_stop: by the user, while it was trained or, too late to end it earlier, while it was validated.
+    """
 
     task: TrainTask
     record: RunRecord
-    skipped: bool
+    skipped: bool = False
+    told_to_stop: bool = False
 
 
 def train(
@@ -67,8 +72,8 @@ def train(
 
     Args:
         budget: None means that of the interrupted run, or the plan's time or number of epochs for a new one.
-        extend: the folder's finished run goes on for another `budget`; its learning rate rises again and falls again (see
-            `schedule.extension_factor`), its averaged weights and its curve go on. Until that has ended it counts as unfinished.
+        extend: the folder's finished run goes on for another `budget`, at the learning rate that `schedule.extension_factor`
+            says; its averaged weights and its curve go on. Until that has ended it counts as unfinished.
         patience: end after so many scored epochs in a row without a better score. A timed run's epochs are its reports.
         pretrained: weights that a new run begins with.
 
@@ -79,10 +84,7 @@ def train(
         ResourceError: not enough memory for a step.
         UsageError: a run to be extended that is not finished; or one to be continued that has begun with other weights.
     """
-    if is_finished(task.run) and not extend:
-        return _skipped(task)
-    with repeatable(task.deterministic):
-        return _train(task, budget, device, extend, patience, pretrained)
+    return _fold(task, budget, device, extend, patience, pretrained).record
 
 
 def train_folds(
@@ -105,17 +107,25 @@ def train_folds(
     for i, task in enumerate(tasks):
         if len(tasks) > 1:
             log.info("fold %s, %d of %d; the budget is for each", task.fold, i + 1, len(tasks))
-        skipped = is_finished(task.run) and not extend
-        record = train(task, budget, device, extend, patience, pretrained)
-        yield Trained(task, record, skipped)
-        if record.stopped in BY_USER and not skipped and i + 1 < len(tasks):
+        done = _fold(task, budget, device, extend, patience, pretrained)
+        yield done
+        if done.told_to_stop and i + 1 < len(tasks):
             log.warning("not trained: fold %s; the same command goes on", ", ".join(t.fold for t in tasks[i + 1 :]))
             return
 
 
+def _fold(
+    task: TrainTask, budget: RunBudget | None, device: Device, extend: bool, patience: int | None, pretrained: Pretrained | None
+) -> Trained:
+    if is_finished(task.run) and not extend:
+        return Trained(task, _skipped(task), skipped=True)
+    with repeatable(task.deterministic):
+        return _train(task, budget, device, extend, patience, pretrained)
+
+
 def _train(
     task: TrainTask, budget: RunBudget | None, device: Device, extend: bool, patience: int | None, pretrained: Pretrained | None
-) -> RunRecord:
+) -> Trained:
     if task.plan.origin.device == "cuda" and device.place.type == "cpu":
         log.warning(
             "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
@@ -152,7 +162,8 @@ def _train(
             if is_first():
                 _finish(run, training, validation, stopped)
             wait()  # here, where being told to stop ends no process before the first one is done
-        return load_run(task.run)
+            told_to_stop = yes(run.stopping.asked())
+        return Trained(task, load_run(task.run), told_to_stop=told_to_stop)
     except KeyboardInterrupt:
         log.warning("stopped; the same command continues at step %d", run.state.step)
         raise

@@ -1,9 +1,10 @@
-"""Time of a training step on a CPU: bf16 against float32, and how long threads may spin, alone and beside a busy program.
+"""Time of a training step on a CPU: as autoseg does it, and with each choice that makes it fast undone.
 
     python benchmarks/bench_step.py [--out benchmarks/results/step.md]
 
-The network, patch and batch are those that the planner chooses for 208 cases of 36×50×35 voxels on a CPU. Each figure is the
-median of three processes, taken in turns, each with the median of nine steps: libgomp reads its settings once.
+The network and patch are those that the planner chooses for 208 cases of 36×50×35 voxels on a CPU, with its batch of two. Each
+figure is the median of five processes, taken in turns, each with the median of 15 steps: the allocator and libgomp are set
+once in a process. With a busy program beside it is seen how long threads may spin while they wait for one another.
 """
 
 from __future__ import annotations
@@ -16,76 +17,153 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
 
 from autoseg.cli import SPINS
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
 BUSY = "while True: pass"
-REPEATS = 3
-LIMITS = ("10000", SPINS, "100")
+REPEATS = 5
+WARM_UP, STEPS = 4, 15
+PLAIN = "as autoseg does it"
+UNDONE = (
+    PLAIN,
+    "float32",
+    "channels first",
+    "transposed convolutions",
+    "torch's instance norm",
+    "group norm of one channel a group",
+    "loss by autograd, one-hot label maps",
+    "AdamW weight by weight (foreach)",
+    "freed memory goes back to the system",
+)
+SPIN_LIMITS = (None, "10000", SPINS, "100")  # None: libgomp's own
 
 
-def step_seconds(kind: str) -> float:
-    """Median of nine steps after three to warm up, in this process; `kind` is float32 or bfloat16."""
+def step_seconds(undone: str) -> float:
+    """Median of the steps after those to warm up, in this process."""
     import torch
 
-    from autoseg.losses import deep_supervision
-    from autoseg.nets import build_network
+    from autoseg.allocator import keep_freed_memory
+    from autoseg.losses import LOSSES, deep_supervision
+    from autoseg.nets import build_network, unet
     from autoseg.plan import NetworkPlan
 
+    if undone != "freed memory goes back to the system":
+        keep_freed_memory()
+    if undone == "channels first":
+        unet.channels_last = lambda x: x
     ones, twos, threes = (1, 1, 1), (2, 2, 2), (3, 3, 3)
     plan = NetworkPlan("plain_unet", (16, 32, 64), (ones, twos, twos), (threes,) * 3, (2, 2, 2), (1, 1), True)
     network = build_network(plan, 1, 3)
-    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-    image, label = torch.randn(4, 1, 36, 52, 36), torch.randint(0, 3, (4, 36, 52, 36))
+    _exchange(network, _replacement(undone))
+    foreach = undone == "AdamW weight by weight (foreach)"
+    optimizer = torch.optim.AdamW(network.parameters(), fused=not foreach, foreach=foreach)
+    loss_of = _plain_dice_ce if undone == "loss by autograd, one-hot label maps" else LOSSES["dice_ce"]
+    image, label = torch.randn(2, 1, 36, 52, 36), torch.randint(0, 3, (2, 36, 52, 36))
     seconds = []
-    for _ in range(12):
+    for _ in range(WARM_UP + STEPS):
         began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=undone != "float32"):
             outputs = network(image).logits
-        loss = deep_supervision(outputs, label, 255)
+        loss = deep_supervision(outputs, label, 255, loss_of)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         seconds.append(time.perf_counter() - began)
-    return sorted(seconds[3:])[4]
+    return median(seconds[WARM_UP:])
 
 
-def measure(kind: str, spin: str | None, busy: bool) -> float:
+def _replacement(undone: str) -> Callable[[nn.Module], nn.Module | None]:
+    """What stands in a network for a module instead; None for the module itself."""
+    from torch import nn
+
+    from autoseg.nets.blocks import InstanceNorm, Upsample
+
+    def instead(module: nn.Module) -> nn.Module | None:
+        if isinstance(module, Upsample) and undone == "transposed convolutions":
+            return nn.ConvTranspose3d(module.expand.in_channels, module.n_out, module.stride, module.stride)
+        if isinstance(module, InstanceNorm) and undone == "torch's instance norm":
+            return nn.InstanceNorm3d(len(module.weight), affine=True)
+        if isinstance(module, InstanceNorm) and undone == "group norm of one channel a group":
+            return nn.GroupNorm(len(module.weight), len(module.weight))
+        return None
+
+    return instead
+
+
+def _exchange(module: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]) -> None:
+    for name, child in module.named_children():
+        if other := replacement(child):
+            setattr(module, name, other)
+        else:
+            _exchange(child, replacement)
+
+
+def _plain_dice_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool) -> Tensor:
+    """autoseg's loss where no voxel is to be ignored, as it is usually written."""
+    import torch.nn.functional as F
+
+    p = F.softmax(logits.float(), 1)
+    true = F.one_hot(target, logits.shape[1]).movedim(-1, 1).float()
+    axes = tuple(range(2, logits.ndim))
+    dice = (2 * (p * true).sum(axes) + 1e-5) / (p.sum(axes) + true.sum(axes) + 1e-5)
+    return F.cross_entropy(logits.float(), target) - dice[:, 1:].mean()
+
+
+def measure(undone: str, spin: str | None, busy: bool) -> float:
     environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | ({"GOMP_SPINCOUNT": spin} if spin else {})
     load = subprocess.Popen([sys.executable, "-c", BUSY]) if busy else None
     try:
-        command = [sys.executable, __file__, "--one", kind]
+        command = [sys.executable, __file__, "--one", undone]
         return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
     finally:
         if load:
             load.kill()
 
 
+def choices() -> list[str]:
+    rounds = [[measure(undone, SPINS, busy=False) for undone in UNDONE] for _ in range(REPEATS)]
+    medians = [median(side) for side in zip(*rounds)]
+    rows = [f"| {undone} | {m:.3f} | {m / medians[0]:.2f}× |" for undone, m in zip(UNDONE, medians)]
+    return ["| | s a step | to autoseg's |", "| --- | ---: | ---: |", *rows]
+
+
+def spinning() -> list[str]:
+    names = ("libgomp's own spinning", *(f"GOMP_SPINCOUNT={limit}" for limit in SPIN_LIMITS[1:]))
+    rows = []
+    for busy in (False, True):
+        rounds = [[measure(PLAIN, limit, busy) for limit in SPIN_LIMITS] for _ in range(REPEATS)]
+        figures = (f"{median(side):.3f}" for side in zip(*rounds))
+        rows.append(f"| {'beside a busy program' if busy else 'alone'} | {' | '.join(figures)} |")
+    return [f"| s a step | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names), *rows]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--one", choices=("float32", "bfloat16"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=UNDONE, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.one:
         print(step_seconds(options.one))
         return
-    names = ("libgomp's own spinning", *(f"GOMP_SPINCOUNT={limit}" for limit in LIMITS))
     lines = [
         "# A training step on a CPU",
         "",
         f"`python benchmarks/bench_step.py` on {platform.machine()}, {os.cpu_count()} cores; torch {version('torch')}.",
-        f"Seconds a step, median of three processes. autoseg takes GOMP_SPINCOUNT={SPINS}.",
+        f"Medians of {REPEATS} processes, in bfloat16. Below the first row one thing is done otherwise each time.",
         "",
-        f"| | {' | '.join(names)} |",
-        "| --- |" + " ---: |" * len(names),
+        *choices(),
+        "",
+        f"How long threads look for work before they sleep; autoseg takes GOMP_SPINCOUNT={SPINS}:",
+        "",
+        *spinning(),
     ]
-    for kind in ("float32", "bfloat16"):
-        for busy in (False, True):
-            rounds = [[measure(kind, limit, busy) for limit in (None, *LIMITS)] for _ in range(REPEATS)]
-            medians = [sorted(side)[REPEATS // 2] for side in zip(*rounds)]
-            what = f"{kind}, {'beside a busy program' if busy else 'alone'}"
-            lines.append(f"| {what} | {' | '.join(f'{m:.3f}' for m in medians)} |")
-            print(lines[-1], flush=True)
     table = "\n".join([*lines, ""])
     print(table)
     if options.out:

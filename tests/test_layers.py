@@ -17,11 +17,11 @@ ROOT = Path(autoseg.__file__).parent
 
 # A module imports only from layers above its own line; a package stands here as one, its files may import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("allocator", "errors", "sides"),
+    ("allocator", "errors", "machine", "sides"),
     ("bootstrap", "files", "geometry", "labels", "landmarks", "predictability", "presence", "progress", "records", "tables"),
     ("batch", "heatmaps", "image", "lock", "parallel", "placement", "plan", "workspace"),
     (
-        *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "machine", "nets"),
+        *("augment", "components", "device", "edits", "footprint", "history", "io", "losses", "nets"),
         *("landmark_facts", "landmark_metrics", "metrics"),
         *("normalize", "notes", "optimizers", "patients", "resample", "schedule", "stopping", "throughput", "windows"),
     ),

@@ -12,6 +12,7 @@ from conftest import Tiny
 from autoseg import parallel
 from autoseg.device import Device
 from autoseg.errors import ResourceError
+from autoseg.plan import Plan
 from autoseg.room import check_room
 from autoseg.schedule import RunBudget
 from autoseg.train import train
@@ -33,8 +34,23 @@ def test_where_the_system_does_not_tell(tiny: Tiny, float32_cpu: Device, monkeyp
     huge = replace(tiny.configuration, patch=replace(tiny.configuration.patch, batch_size=2_000_000))
     check_room(replace(tiny.plan, configurations={"3d_fullres": huge}), "3d_fullres", float32_cpu)
     monkeypatch.setattr(Device, "free_gb", lambda _: 1e-6)
-    with pytest.raises(ResourceError, match=r"allowed: 0\.0 GB; fix: autoseg plan_and_preprocess --replan --memory 1"):
+    with pytest.raises(ResourceError, match=r"allowed: 0\.0 GB; fix: autoseg plan_and_preprocess --replan --memory 0\.\d"):
         check_room(tiny.plan, "3d_fullres", float32_cpu)
+
+
+def test_the_largest_batch_that_would_fit_is_named(tiny: Tiny, float32_cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Device, "free_gb", lambda _: 1.0)
+
+    def plan(batch: int) -> Plan:
+        patch = replace(tiny.configuration.patch, batch_size=batch)
+        return replace(tiny.plan, configurations={"3d_fullres": replace(tiny.configuration, patch=patch)})
+
+    with pytest.raises(ResourceError) as caught:
+        check_room(plan(2_000_000), "3d_fullres", float32_cpu)
+    named = int(str(caught.value).split("patch.batch_size ")[1].split()[0])
+    check_room(plan(named), "3d_fullres", float32_cpu)
+    with pytest.raises(ResourceError, match=f"batch {named + 1}; .*; fix: patch.batch_size {named} in plan.json, or autoseg"):
+        check_room(plan(named + 1), "3d_fullres", float32_cpu)
 
 
 def test_each_of_several_gpus_holds_its_share_of_a_batch(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,15 @@ def test_an_interrupted_run_keeps_its_budget(
     assert 90 < train(tiny.task(tmp_path), None, float32_cpu).seconds < 100
 
 
+def test_an_interrupted_run_keeps_its_seed_and_says_so(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
+    train(replace(tiny.task(tmp_path), seed=7), None, float32_cpu)
+    assert "note: with the seed 0, which it began with, not 7; --restart begins anew" in caplog.messages
+    assert load_state(tmp_path / "last.safetensors").seed == 0
+
+
 def test_a_finished_run_can_be_extended(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     run = tmp_path / "fold_0"
     shutil.copytree(tiny_runs.runs[0], run)

@@ -149,6 +149,7 @@ def test_learning_rate_of_an_extension_by_hand() -> None:
     assert extension_factor("cosine", 0.525) == pytest.approx(1 / 6)
     assert extension_factor("poly", 0.525) == pytest.approx(0.5**0.9 / 3)
     assert extension_factor("cosine", 1.0) == extension_factor("poly", 1.0) == 0
+    assert extension_factor("constant", 0.0) == extension_factor("constant", 0.5) == 1
 
 
 def test_what_the_options_ask_for() -> None:

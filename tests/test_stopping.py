@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from autoseg import stopping as module
-from autoseg.stopping import BY_USER, FILE, Stopping
+from autoseg.stopping import FILE, Stopping
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_the_first_signal_asks_and_the_second_stops(
         send(number)
         assert stopping.asked()
         assert stopping.reason == reason
-        assert reason in BY_USER
+        assert reason in ("Ctrl-C", "SIGTERM")
         assert caplog.messages == [f"{reason}: stopping: validating what was learnt so far; press again to stop at once"]
         with pytest.raises(KeyboardInterrupt):
             send(number)
@@ -77,7 +77,6 @@ def test_a_file_asks_once_and_vanishes(tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / FILE).touch()
         assert stopping.asked()
         assert stopping.reason == "STOP file"
-        assert stopping.reason in BY_USER
         assert not (tmp_path / FILE).exists()
         (tmp_path / FILE).touch()
     assert not (tmp_path / FILE).exists()

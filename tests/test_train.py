@@ -385,6 +385,21 @@ def test_a_fold_that_was_stopped_is_the_last_one(
     assert [(record.steps, record.stopped) for record in done] == [(1, "Ctrl-C"), (6, None), (6, None)]
 
 
+def test_told_to_stop_while_it_is_validated_a_fold_is_the_last_one_too(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = train_module.validate
+
+    def stop(*given: Any) -> Any:
+        (tmp_path / "fold_0" / "STOP").touch()
+        return original(*given)
+
+    monkeypatch.setattr(train_module, "validate", stop)
+    (done,) = train_folds(folds(tiny, tmp_path, "0", "1"), EPOCHS, float32_cpu)
+    assert (done.record.finished, done.record.stopped, done.told_to_stop) == (True, None, True)
+    assert "not trained: fold 1; the same command goes on" in caplog.text
+
+
 def test_one_fold_at_a_time_is_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="only one fold at a time can be extended; found: 0, 1; fix: -f with one of them"):
         next(train_folds(folds(tiny, tmp_path, "0", "1"), EPOCHS, float32_cpu, extend=True))

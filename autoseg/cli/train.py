@@ -25,7 +25,8 @@ def run(
         str | None, typer.Option("--extend", help="Train a finished run further, for so long (2h) or so many epochs (50).")
     ] = None,
     patience: Annotated[
-        int | None, typer.Option("--patience", min=1, help="Stop after so many epochs without a better case Dice.")
+        int | None,
+        typer.Option("--patience", min=1, help="Stop after so many epochs without a better score."),
     ] = None,
     pretrained: Annotated[
         Path | None, typer.Option("--pretrained", help="A run's folder: begin with its weights, as far as they fit.")
@@ -34,11 +35,16 @@ def run(
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was trained before.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, sampling and augmentation.")] = 0,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="The same run gives the same numbers, interrupted or not. With --epochs.")
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="The same run gives the same numbers, interrupted or not. Saved once an epoch. With --epochs.",
+        ),
     ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the curve for TensorBoard.")] = False,
     compile: Annotated[
-        bool, typer.Option("--compile", help="Let torch compile the network: minutes at first, then shorter steps on a GPU.")
+        bool,
+        typer.Option("--compile", help="Let torch compile the network: minutes at first; then steps may be shorter."),
     ] = False,
     device: o.DeviceOption = "auto",
     root: o.RootOption = o.ROOT,
