@@ -15,7 +15,7 @@ def keep_freed_memory() -> bool:
     """Freed blocks of up to 1 GB stay with the process for its next step instead of going back to the system.
 
     By default glibc asks the system for every block above 32 MB and gives it back when it is freed; then each training step on a
-    CPU has its memory cleared and mapped again, page by page, which is a quarter of its time (benchmarks/results/step.md).
+    CPU has its memory cleared and mapped again, page by page, which takes a part of its time (benchmarks/results/step.md).
 
     Returns:
         Whether that could be asked for: with glibc, and nowhere else.

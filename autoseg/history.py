@@ -14,7 +14,8 @@ from autoseg.tables import csv_text
 class Epoch:
     """One row of metrics.csv. `case_dice` is the mean over structures and a few whole validation cases, predicted by
     sliding window without mirroring; `case_mre` the mean radial error of landmarks from where their maps peak in these cases, mm
-    (pixels of natural images). None where nothing could be measured."""
+    (pixels of natural images). None where nothing could be measured. `data_wait` is the share of the epoch that was spent waiting
+    for batches, `peak_ram_gb` the largest RAM of the process so far, on a GPU too."""
 
     epoch: int
     step: int

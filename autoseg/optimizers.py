@@ -34,7 +34,7 @@ def make_optimizer(network: nn.Module, plan: TrainingPlan, taken: Collection[str
         {"params": weights, "weight_decay": decay, "scale": scale} for (scale, decay), weights in split.items()
     ]
     if plan.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.99, nesterov=True)
+        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.99, nesterov=True, fused=True)
     if plan.optimizer == "rmsprop":
         return torch.optim.RMSprop(groups, lr=plan.learning_rate)
     kind = torch.optim.Adam if plan.optimizer == "adam" else torch.optim.AdamW

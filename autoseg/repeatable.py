@@ -18,23 +18,22 @@ from autoseg.schedule import RunBudget
 
 @contextlib.contextmanager
 def repeatable(wanted: bool) -> Iterator[None]:
-    """If `wanted`, torch takes only operations inside that repeat themselves bit by bit.
+    """If `wanted`, torch takes only operations inside that repeat themselves bit by bit; else cuDNN may try which of its kernels
+    are fastest, as in nnU-Net, since all patches have one size.
 
     Raises:
         UsageError: the work needs an operation that does not.
     """
-    if not wanted:
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used; value: its manual
     cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    cudnn.deterministic, cudnn.benchmark = True, False
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used; value: its manual
+        torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = wanted, not wanted
     try:
         yield
     except RuntimeError as error:
-        if "determinis" not in str(error).lower():
+        if not wanted or "determinis" not in str(error).lower():
             raise
         raise UsageError(
             "this training cannot be repeated bit by bit here",

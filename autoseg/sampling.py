@@ -73,7 +73,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Patch:
-    """A sample of a batch; label None for a dataset of landmarks only."""
+    """A sample of a batch: image (C, *patch) and label (*patch), None for a dataset of landmarks only."""
 
     image: Tensor
     label: Tensor | None
@@ -100,7 +100,8 @@ class _Source:
 
 @dataclass(frozen=True)
 class Drawn:
-    """All of a batch that needs files or the CPU: patches, or what they are made of, and its landmarks."""
+    """All of a batch of B that needs files or the CPU: patches, or what they are made of, and points (B, N, d) and state (B, N)
+    of its landmarks, as in `Batch`."""
 
     samples: tuple[_Patch | _Source, ...]
     points: np.ndarray
@@ -320,7 +321,7 @@ class Loader:
     exception; the next `next()` raises it with its traceback, although it be a later batch's. With 0 threads `next()` makes the
     batch itself.
 
-    `waited` sums the seconds spent waiting.
+    `waited` sums the seconds that `next()` took: to wait, to make the batch where there are no threads, to hand it to a GPU.
     """
 
     def __init__(self, sampler: PatchSampler, first_step: int, threads: int, ahead: int = 4) -> None:

@@ -113,7 +113,8 @@ def bench(work: Path, kills: int, epochs: int, seed: int) -> str:
         f"`{typed}` on {machine('torch')}; {epochs} epochs",
         f"of {STEPS} steps, {seconds:.0f} s without a kill. Steps rise strictly, no epoch is missing or there twice.",
         "",
-        f"Differences to the run without a kill in metrics.csv, run.json and all tensors: {', '.join(differ) or 'none'}.",
+        f"Differences to the run without a kill in metrics.csv (but for {', '.join(CLOCK)}, which measure the",
+        f"machine), run.json and all tensors: {', '.join(differ) or 'none'}.",
         f"Case Dice {record.case_dice:.6f}, {record.steps} steps. Files left over: {', '.join(leftovers) or 'none'}.",
     ]
     return "\n".join(["# Killed again and again", "", *about, "", *lines, ""])

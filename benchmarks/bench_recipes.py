@@ -1,7 +1,7 @@
 """Recipes of training: the Dice that each reaches in the same time, on the same cores.
 
     python benchmarks/bench_recipes.py DATASET... (--time 5m [10m 30m] | --steps N) [--recipes NAME...] [--seeds 1] [--threads 2]
-        [--every 5] [--out benchmarks/results/recipes.md]
+        [--every 5] [--out table.md]
 
 Every dataset is planned for a CPU and for the time; then fold 0 is trained once as planned, and once for each recipe that differs
 from the plan as it says. The time includes the validation. Dice is the mean over structures of the validation cases, predicted

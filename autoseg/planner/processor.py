@@ -44,7 +44,7 @@ class Budget:
         time_s: wall-clock seconds of a training with its validation; None for no limit.
         gmacs_per_s: 10⁹ multiply-accumulates a second that the device does in training; None for a typical one.
         compute: the type that convolutions compute in there; None for float32 on a CPU, bfloat16 on a GPU.
-        recipe: how the network learns: `adamw_constant`, for any number of steps; `adamw_cosine`, whose rate falls to zero; or
+        recipe: how the network learns: `adamw_constant`; `adamw_cosine`, whose rate falls to zero; or
             nnU-Net's own `sgd_poly`.
 
     Raises:
