@@ -3,7 +3,7 @@
     python benchmarks/bench_step.py [--out benchmarks/results/step.md]
 
 The network and patch are those that the planner chooses for 208 cases of 36×50×35 voxels on a CPU, with its batch of two. Each
-figure is the median of five processes, taken in turns, each with the median of 15 steps: the allocator and libgomp are set
+figure is the median of three processes, taken in turns, each with the median of 15 steps: the allocator and libgomp are set
 once in a process. With a busy program beside it is seen how long threads may spin while they wait for one another.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 BUSY = "while True: pass"
-REPEATS = 5
+REPEATS = 3
 WARM_UP, STEPS = 4, 15
 PLAIN = "as autoseg does it"
 UNDONE = (
