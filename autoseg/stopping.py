@@ -52,10 +52,14 @@ class Stopping:
         if not self._follows:
             self._file.unlink(missing_ok=True)
 
-    def asked(self) -> bool:
-        """Whether to end now."""
+    def asked(self, at_last: bool = False) -> bool:
+        """Whether to end now.
+
+        Args:
+            at_last: nobody will ask again, so look for the file even if that was done a moment ago.
+        """
         now = time.monotonic()
-        if self.reason is None and not self._follows and now - self._looked > LOOK_EVERY:
+        if self.reason is None and not self._follows and (at_last or now - self._looked > LOOK_EVERY):
             self._looked = now
             if self._file.exists():
                 self._file.unlink(missing_ok=True)

@@ -162,7 +162,7 @@ def _train(
             if is_first():
                 _finish(run, training, validation, stopped)
             wait()  # here, where being told to stop ends no process before the first one is done
-            told_to_stop = yes(run.stopping.asked())
+            told_to_stop = yes(run.stopping.asked(at_last=True))
         return Trained(task, load_run(task.run), told_to_stop=told_to_stop)
     except KeyboardInterrupt:
         log.warning("stopped; the same command continues at step %d", run.state.step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most test files do witho
     from autoseg.runs import RunRecord
     from autoseg.task import TrainTask
     from autoseg.workspace import Workspace
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as where a shell runs the tests in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 DATASET_NAME = "Dataset001_Phantom"

@@ -89,7 +89,8 @@ def _adamw_cosine() -> tuple[TrainingPlan, dict[str, str]]:
         "training.weight_decay": "default of AdamW, the same for every dataset",
         "training.schedule": "the learning rate ends at zero, so the last weights are settled ones",
         "training.warmup_fraction": f"{100 * plan.warmup_fraction:g} % of the steps, until AdamW knows the size of the gradients",
-        "training.ema_decay": f"predictions use weights averaged over the last tenth of the steps, {1 / (1 - plan.ema_decay):.0f} at most",
+        "training.ema_decay": "predictions use weights averaged over the last tenth of the steps, "
+        f"{1 / (1 - plan.ema_decay):.0f} at most",
         "training.augmentation": "on: medical datasets are small",
     }
 
