@@ -42,10 +42,7 @@ def free_ram_gb(root: Path = Path("/")) -> float | None:
     Args:
         root: below which `proc` and `sys` lie.
     """
-    try:
-        lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
+    lines = _text(root / "proc/meminfo").splitlines()
     free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
     return None if free is None else min((free, *_left_in_groups(root))) / 1e9
 

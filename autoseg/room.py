@@ -34,7 +34,8 @@ def check_room(plan: Plan, configuration: str, device: Device) -> None:
 
     def needed(batch: int) -> float:
         """GB; the base is there already."""
-        return (memory(batch).total - memory(batch).base) / 1e9
+        taken = memory(batch)
+        return (taken.total - taken.base) / 1e9
 
     batch = chosen.patch.batch_size
     if needed(batch) <= free:

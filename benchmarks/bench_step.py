@@ -39,7 +39,7 @@ UNDONE = (
     "torch's instance norm",
     "group norm of one channel a group",
     "loss by autograd, one-hot label maps",
-    "AdamW weight by weight (foreach)",
+    "AdamW foreach instead of fused",
     "freed memory goes back to the system",
 )
 SPIN_LIMITS = (None, "10000", SPINS, "100")  # None: libgomp's own
@@ -62,7 +62,7 @@ def step_seconds(undone: str) -> float:
     plan = NetworkPlan("plain_unet", (16, 32, 64), (ones, twos, twos), (threes,) * 3, (2, 2, 2), (1, 1), True)
     network = build_network(plan, 1, 3)
     _exchange(network, _replacement(undone))
-    foreach = undone == "AdamW weight by weight (foreach)"
+    foreach = undone == "AdamW foreach instead of fused"
     optimizer = torch.optim.AdamW(network.parameters(), fused=not foreach, foreach=foreach)
     loss_of = _plain_dice_ce if undone == "loss by autograd, one-hot label maps" else LOSSES["dice_ce"]
     image, label = torch.randn(2, 1, 36, 52, 36), torch.randint(0, 3, (2, 36, 52, 36))
