@@ -31,17 +31,15 @@ BUSY = "while True: pass"
 REPEATS = 3
 WARM_UP, STEPS = 4, 15
 PLAIN = "as autoseg does it"
-UNDONE = (
-    PLAIN,
-    "float32",
-    "channels first",
-    "transposed convolutions",
-    "torch's instance norm",
-    "group norm of one channel a group",
-    "loss by autograd, one-hot label maps",
-    "AdamW foreach instead of fused",
-    "freed memory goes back to the system",
-)
+FLOAT32 = "float32"
+CHANNELS_FIRST = "channels first"
+TRANSPOSED = "transposed convolutions"
+INSTANCE_NORM = "torch's instance norm"
+GROUP_NORM = "group norm of one channel a group"
+ONE_HOT = "loss by autograd, one-hot label maps"
+FOREACH = "AdamW foreach instead of fused"
+NOT_KEPT = "freed memory goes back to the system"
+UNDONE = (PLAIN, FLOAT32, CHANNELS_FIRST, TRANSPOSED, INSTANCE_NORM, GROUP_NORM, ONE_HOT, FOREACH, NOT_KEPT)
 SPIN_LIMITS = (None, "10000", SPINS, "100")  # None: libgomp's own
 
 
@@ -54,22 +52,22 @@ def step_seconds(undone: str) -> float:
     from autoseg.nets import build_network, unet
     from autoseg.plan import NetworkPlan
 
-    if undone != "freed memory goes back to the system":
+    if undone != NOT_KEPT:
         keep_freed_memory()
-    if undone == "channels first":
+    if undone == CHANNELS_FIRST:
         unet.channels_last = lambda x: x
     ones, twos, threes = (1, 1, 1), (2, 2, 2), (3, 3, 3)
     plan = NetworkPlan("plain_unet", (16, 32, 64), (ones, twos, twos), (threes,) * 3, (2, 2, 2), (1, 1), True)
     network = build_network(plan, 1, 3)
     _exchange(network, _replacement(undone))
-    foreach = undone == "AdamW foreach instead of fused"
+    foreach = undone == FOREACH
     optimizer = torch.optim.AdamW(network.parameters(), fused=not foreach, foreach=foreach)
-    loss_of = _plain_dice_ce if undone == "loss by autograd, one-hot label maps" else LOSSES["dice_ce"]
+    loss_of = _plain_dice_ce if undone == ONE_HOT else LOSSES["dice_ce"]
     image, label = torch.randn(2, 1, 36, 52, 36), torch.randint(0, 3, (2, 36, 52, 36))
     seconds = []
     for _ in range(WARM_UP + STEPS):
         began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=undone != "float32"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=undone != FLOAT32):
             outputs = network(image).logits
         loss = deep_supervision(outputs, label, 255, loss_of)
         optimizer.zero_grad()
@@ -86,11 +84,11 @@ def _replacement(undone: str) -> Callable[[nn.Module], nn.Module | None]:
     from autoseg.nets.blocks import InstanceNorm, Upsample
 
     def instead(module: nn.Module) -> nn.Module | None:
-        if isinstance(module, Upsample) and undone == "transposed convolutions":
+        if isinstance(module, Upsample) and undone == TRANSPOSED:
             return nn.ConvTranspose3d(module.expand.in_channels, module.n_out, module.stride, module.stride)
-        if isinstance(module, InstanceNorm) and undone == "torch's instance norm":
+        if isinstance(module, InstanceNorm) and undone == INSTANCE_NORM:
             return nn.InstanceNorm3d(len(module.weight), affine=True)
-        if isinstance(module, InstanceNorm) and undone == "group norm of one channel a group":
+        if isinstance(module, InstanceNorm) and undone == GROUP_NORM:
             return nn.GroupNorm(len(module.weight), len(module.weight))
         return None
 
@@ -121,7 +119,9 @@ def measure(undone: str, spin: str | None, busy: bool) -> float:
     load = subprocess.Popen([sys.executable, "-c", BUSY]) if busy else None
     try:
         command = [sys.executable, __file__, "--one", undone]
-        return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+        seconds = float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+        print(f"{undone}, GOMP_SPINCOUNT={spin}, busy={busy}: {seconds:.3f} s", file=sys.stderr, flush=True)
+        return seconds
     finally:
         if load:
             load.kill()
