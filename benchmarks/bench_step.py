@@ -1,5 +1,7 @@
 """Time of a training step on a CPU: as autoseg does it, and with each choice that makes it fast undone.
 
+The precision is what autoseg chooses for the processor: bfloat16 where it has instructions for that, else float32.
+
     python benchmarks/bench_step.py [--out benchmarks/results/step.md]
 
 The network and patch are those that the planner chooses for 208 cases of 36×50×35 voxels on a CPU, with its batch of two. Each
@@ -15,6 +17,7 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -48,6 +51,7 @@ def step_seconds(undone: str) -> float:
     import torch
 
     from autoseg.allocator import keep_freed_memory
+    from autoseg.device import choose_device
     from autoseg.losses import LOSSES, deep_supervision
     from autoseg.nets import build_network, unet
     from autoseg.plan import NetworkPlan
@@ -63,11 +67,12 @@ def step_seconds(undone: str) -> float:
     foreach = undone == FOREACH
     optimizer = torch.optim.AdamW(network.parameters(), fused=not foreach, foreach=foreach)
     loss_of = _plain_dice_ce if undone == ONE_HOT else LOSSES["dice_ce"]
+    device = choose_device("cpu")
     image, label = torch.randn(2, 1, 36, 52, 36), torch.randint(0, 3, (2, 36, 52, 36))
     seconds = []
     for _ in range(WARM_UP + STEPS):
         began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=undone != FLOAT32):
+        with nullcontext() if undone == FLOAT32 else device.autocast():
             outputs = network(image).logits
         loss = deep_supervision(outputs, label, 255, loss_of)
         optimizer.zero_grad()
@@ -127,10 +132,18 @@ def measure(undone: str, spin: str | None, busy: bool) -> float:
             load.kill()
 
 
+def precision() -> str:
+    """That of autoseg's convolutions on this processor."""
+    from autoseg.device import choose_device
+
+    return str(choose_device("cpu").compute).removeprefix("torch.")
+
+
 def choices() -> list[str]:
-    rounds = [[measure(undone, SPINS, busy=False) for undone in UNDONE] for _ in range(REPEATS)]
+    undone = [name for name in UNDONE if name != precision()]
+    rounds = [[measure(name, SPINS, busy=False) for name in undone] for _ in range(REPEATS)]
     medians = [median(side) for side in zip(*rounds)]
-    rows = [f"| {undone} | {m:.3f} | {m / medians[0]:.2f}× |" for undone, m in zip(UNDONE, medians)]
+    rows = [f"| {name} | {m:.3f} | {m / medians[0]:.2f}× |" for name, m in zip(undone, medians)]
     return ["| | s a step | to autoseg's |", "| --- | ---: | ---: |", *rows]
 
 
@@ -156,7 +169,7 @@ def main() -> None:
         "# A training step on a CPU",
         "",
         f"`python benchmarks/bench_step.py` on {platform.machine()}, {os.cpu_count()} cores; torch {version('torch')}.",
-        f"Medians of {REPEATS} processes, in bfloat16. Below the first row one thing is done otherwise each time.",
+        f"Medians of {REPEATS} processes, in {precision()}. Below the first row one thing is done otherwise each time.",
         "",
         *choices(),
         "",
