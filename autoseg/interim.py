@@ -62,14 +62,27 @@ def _affordable_windows(run: Running, validation: list[StoredCase]) -> int:
     return count
 
 
-def expected_validation(run: Running) -> tuple[float, float]:
-    """Seconds that a case of the final validation will take, and the most that it may take for all cases."""
+def _expected_validation(run: Running) -> tuple[float, float]:
+    """Seconds that a case of the final validation will take, and the most that may be kept for all cases."""
     each = run.case_seconds * 2 ** len(run.configuration.inference.mirror_axes)
     return each, math.inf if run.budget.seconds is None else VALIDATION_SHARE * run.budget.seconds
 
 
+def time_to_validate(run: Running, stopped: bool) -> tuple[float, float]:
+    """Seconds that a case of the final validation will take, and those that all of them may take.
+
+    Args:
+        stopped: the training has ended early, so that what is left of its time may go to the validation.
+    """
+    each, most = _expected_validation(run)
+    if run.budget.seconds is not None and stopped:
+        return each, max(most, run.state.began.seconds + run.budget.seconds - run.elapsed)
+    # only where the reserve was cut: an estimate that is a little short must not cost cases
+    return each, most if each > most or run.state.reserve >= most else math.inf
+
+
 def _keep_for_validation(run: Running, n_cases: int) -> None:
-    each, most = expected_validation(run)
+    each, most = _expected_validation(run)
     reserve = LAST_SECONDS + (1.2 * each * n_cases if each <= most else 0)  # where not even one case fits, all goes to learning
     if run.progress() >= 1:
         reserve = max(reserve, run.state.reserve)  # a training that has ended does not begin again

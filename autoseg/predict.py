@@ -33,7 +33,7 @@ from autoseg.landmarks import Landmarks, LandmarkSet
 from autoseg.model import Model
 from autoseg.plan import DataPlan
 from autoseg.postprocess import Rule, apply_rules
-from autoseg.progress import log
+from autoseg.progress import log, number_of
 
 WORKERS = 2  # one case is read or written while the network works on the other
 
@@ -125,8 +125,8 @@ def predict(
 def outcome(data: DataPlan, n_cases: int) -> str:
     """What there is now: '20 label maps', 'landmarks of 20 cases'."""
     if not data.landmarks.names:
-        return f"{n_cases} label maps"
-    return f"{'label maps and ' if data.labels.names else ''}landmarks of {n_cases} cases"
+        return number_of(n_cases, "label map")
+    return f"{'label maps and ' if data.labels.names else ''}landmarks of {number_of(n_cases, 'case')}"
 
 
 def ending_of(word: str) -> str:

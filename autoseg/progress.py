@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from types import TracebackType
@@ -20,11 +21,20 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-class Progress:
-    """Counts finished items of one stage on stderr. Use as a context manager; call `advance` after each item."""
+def number_of(n: int, noun: str) -> str:
+    """'1 case', '3 cases'."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
-    def __init__(self, title: str, total: int, unit: str = "cases") -> None:
-        self.title, self.total, self.unit = title, total, unit
+
+class Progress:
+    """Counts finished items of one stage on stderr. Use as a context manager; call `advance` after each item.
+
+    Args:
+        most: seconds after which the stage ends, whatever is left of it.
+    """
+
+    def __init__(self, title: str, total: int, unit: str = "cases", most: float = math.inf) -> None:
+        self.title, self.total, self.unit, self.most = title, total, unit, most
         self.done = 0
         self.started = self._printed = time.monotonic()
         self._terminal = sys.stderr.isatty()
@@ -45,7 +55,8 @@ class Progress:
         if not self._shown or self.done == self.total or now - self._printed < (0.1 if self._terminal else 5.0):
             return
         self._printed = now
-        left = (now - self.started) / self.done * (self.total - self.done)
+        spent = now - self.started
+        left = min(spent / self.done * (self.total - self.done), max(self.most - spent, 0.0))
         self._print(f"{self.done}/{self.total} {self.unit}, {duration(left)} left{'  ' + note if note else ''}", "")
 
     def _print(self, text: str, end: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from autoseg.checkpoint import save_weights
 from autoseg.history import Epoch, write_history
 from autoseg.parallel import is_first
-from autoseg.progress import duration, log
+from autoseg.progress import duration, log, number_of
 from autoseg.rescue import has_collapsed, to_best
 from autoseg.running import Running
 from autoseg.task import TrainTask
@@ -38,13 +38,13 @@ def report_epoch(run: Running, row: Epoch) -> bool:
     began = run.state.began
     left = (row.seconds - began.seconds) * (1 / max(run.progress(), 1e-9) - 1)
     log.info(
-        "epoch %d/%d  step %d  loss %.3f  %s (%d cases)%s  lr %.1e  %.2f s/step  data wait %.0f%%  RAM %s GB  %s left",
+        "epoch %d/%d  step %d  loss %.3f  %s (%s)%s  lr %.1e  %.2f s/step  data wait %.0f%%  RAM %s GB  %s left",
         row.epoch,
         began.epochs + run.budget.n_epochs,
         row.step,
         row.train_loss,
         scores_text(run.task, row.case_dice, row.case_mre),
-        run.state.interim,
+        number_of(run.state.interim, "case"),
         " best" if better else "",
         row.learning_rate,
         row.step_seconds,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -10,18 +9,19 @@ from dataclasses import dataclass, replace
 
 from autoseg.allocator import keep_freed_memory
 from autoseg.arrangement import arrangement_of
+from autoseg.checkpoint import load_state
 from autoseg.dataset import Case
 from autoseg.device import Device, out_of_memory
 from autoseg.errors import DataError, UsageError
 from autoseg.files import write_text
 from autoseg.history import Epoch, epochs_without_gain
-from autoseg.interim import LAST_SECONDS, NO_SCORES, expected_validation, interim_score
+from autoseg.interim import LAST_SECONDS, NO_SCORES, interim_score, time_to_validate
 from autoseg.landmarks import State
 from autoseg.machine import peak_ram_gb
 from autoseg.parallel import decided, decided_score, is_first, rank, size, wait, yes
 from autoseg.plan import load_plan
 from autoseg.pretrained import Pretrained
-from autoseg.progress import duration, log
+from autoseg.progress import duration, log, number_of
 from autoseg.records import to_json
 from autoseg.repeatable import repeatable
 from autoseg.reporting import report_epoch, scores_text
@@ -175,13 +175,17 @@ def _skipped(task: TrainTask) -> RunRecord:
     """The record of a finished run, with a word on why nothing happens."""
     record, before = load_run(task.run), load_plan(task.run / "plan.json")
     how = f" until it was stopped ({record.stopped})" if record.stopped else ""
-    other = plan_changes(before, task.plan, task.configuration)
+    seed, differs = load_state(task.run / "last.safetensors").seed, []
+    if plan_changes(before, task.plan, task.configuration):
+        differs.append("another plan than the present one")
+    if seed != task.seed:
+        differs.append(f"the seed {seed}, not {task.seed}")
     log.warning(
         "%s is already trained%s (%s)%s; --extend trains it further, --restart anew",
         task.run,
         how,
         scores_text(task, record.case_dice, record.mre),
-        ", but with another plan than the present one" if other else "",
+        f", but with {' and '.join(differs)}" if differs else "",
     )
     return record
 
@@ -276,13 +280,11 @@ def _finish(run: Running, training: list[StoredCase], validation: list[StoredCas
     task, prepared = run.task, {case.name for case in validation}
     stored = (*training, *validation)
     lacking = [name for i, name in enumerate(task.plan.data.landmarks.names) if any(c.state[i] == State.ABSENT for c in stored)]
-    each, most = expected_validation(run)
-    # only where the reserve was cut: an estimate that is a little short must not cost cases
-    limit = most if each > most or run.state.reserve >= most else math.inf
+    each, limit = time_to_validate(run, stopped is not None)
     cases = [c for c in task.validation if c.name in prepared]
     candidates = () if task.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
     result = validate(run.model, cases, task.prepared, task.before, task.run, candidates, limit, each, lacking)
-    share = "" if result.n_cases == len(cases) else f" of {len(cases)}"
+    share = "" if result.n_cases == len(cases) else f"{result.n_cases} of "
     record = RunRecord(
         dataset=task.dataset,
         configuration=task.configuration,
@@ -290,7 +292,7 @@ def _finish(run: Running, training: list[StoredCase], validation: list[StoredCas
         finished=True,
         seconds=run.elapsed,
         steps=run.state.step,
-        validated_on="the training cases" if task.fold == "all" else f"{result.n_cases}{share} cases not trained on",
+        validated_on="the training cases" if task.fold == "all" else f"{share}{number_of(len(cases), 'case')} not trained on",
         case_dice=result.case_dice,
         structure_dice=result.structure_dice,
         postprocess=result.rules,

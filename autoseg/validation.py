@@ -128,12 +128,12 @@ def validate(
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         nonlocal n_cases
-        with Progress("validate", len(cases)) as progress:
+        with Progress("validate", len(cases), most=seconds) as progress:
             for case in cases:
                 elapsed = time.monotonic() - began
                 if n_cases and elapsed + elapsed / n_cases > seconds:
                     log.warning(
-                        "note: time for %d of %d validation cases only; a larger --time validates on more",
+                        "note: time for %d of %d validation cases only; a larger budget validates on more",
                         n_cases,
                         len(cases),
                     )
@@ -147,7 +147,7 @@ def validate(
                 progress.advance(case.name)
 
     if cases and each > seconds:
-        log.warning("note: no time to validate, a case would take %s; a larger --time validates", duration(each))
+        log.warning("note: no time to validate, a case would take %s; a larger budget leaves some", duration(each))
     rules: tuple[Rule, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     if cases and each <= seconds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,23 @@ def test_what_cannot_be_asked_for_costs_no_run(tiny: Tiny, tmp_path: Path, words
     with pytest.raises(UsageError, match=message):
         typed(tiny, root, *words)
     assert run.is_dir()  # --restart has not moved it
+
+
+@pytest.mark.parametrize("words", [("--time", "soon"), ("-f", "0,,1"), ("--extend", "5", "--time", "1h")])
+def test_a_misspelt_option_is_refused_before_torch_is_loaded(words: tuple[str, ...]) -> None:
+    """That takes seconds; on a busy machine a quarter of a minute."""
+    code = "import sys\nfrom autoseg.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, "train", *words], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "False\n")
+
+
+def test_folds_that_were_left_untrained_are_told_by_the_exit_code(
+    tiny: Tiny, tiny_runs: TinyRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = tiny_runs.records[0]
+    monkeypatch.setattr(train_module, "train_folds", lambda tasks, *_: iter([Trained(tasks[0], record, told_to_stop=True)]))
+    assert typed(tiny, tmp_path, "-f", "0,1").exit_code == 4
+    assert typed(tiny, tmp_path, "-f", "0").exit_code == 0
 
 
 def test_no_workers_means_no_thread(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

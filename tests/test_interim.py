@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import Tiny
@@ -11,9 +13,11 @@ from training import counted, history, own_clock, turn_clock
 
 from autoseg import interim as interim_module
 from autoseg import train as train_module
+from autoseg import validation as validation_module
 from autoseg.device import Device
 from autoseg.model import Model
 from autoseg.running import Running
+from autoseg.sampling import Loader
 from autoseg.schedule import RunBudget
 from autoseg.store import StoredCase
 from autoseg.train import train
@@ -59,7 +63,7 @@ def test_cases_too_large_to_score_leave_time_to_learn(
     assert [row["case_dice"] for row in history(tmp_path)].count("0.5") == 1
 
 
-@pytest.mark.parametrize(("windows", "kept", "validated"), [(100, 75, "1"), (200, 3, "0 of 1")])
+@pytest.mark.parametrize(("windows", "kept", "validated"), [(100, 75, "1 case"), (200, 3, "0 of 1 case")])
 def test_cases_that_would_take_too_long_are_not_scored_along_the_way(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, windows: int, kept: int, validated: str
 ) -> None:
@@ -70,5 +74,31 @@ def test_cases_that_would_take_too_long_are_not_scored_along_the_way(
     record = train(tiny.task(tmp_path), RunBudget(seconds=300), float32_cpu)
     assert record.steps == (300 - kept) // 2 + 1
     assert [row["case_dice"] for row in history(tmp_path)] == [""] * 10
-    assert record.validated_on == f"{validated} cases not trained on"
-    assert (record.case_dice is None) == (validated == "0 of 1")
+    assert record.validated_on == f"{validated} not trained on"
+    assert (record.case_dice is None) == validated.startswith("0")
+
+
+@pytest.mark.parametrize(("at", "validated"), [(10, "4 cases"), (250, "3 of 4 cases")])
+def test_a_run_that_is_stopped_validates_in_what_is_left_of_its_time(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, validated: str
+) -> None:
+    """Of 300 s, where a case of the validation takes 25 s: after 10 s there is time for all; after 250 s for two, but a quarter
+    of the budget, three cases, may always be spent."""
+    now = own_clock(monkeypatch, 2, 1)
+    usual, predict = train_module.step, validation_module._predict_stored
+
+    def step(run: Running, loader: Loader, progress: float) -> None:
+        usual(run, loader, progress)
+        if now[0] >= at:
+            run.stopping.reason = "Ctrl-C"
+
+    def predict_stored(*given: Any) -> Any:
+        now[0] += 25
+        return predict(*given)
+
+    monkeypatch.setattr(train_module, "step", step)
+    monkeypatch.setattr(validation_module, "_predict_stored", predict_stored)
+    monkeypatch.setattr(validation_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    task = tiny.task(tmp_path)
+    record = train(replace(task, validation=task.training), RunBudget(seconds=300), float32_cpu)
+    assert (record.stopped, record.validated_on) == ("Ctrl-C", f"{validated} not trained on")

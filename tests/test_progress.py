@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from autoseg import progress
-from autoseg.progress import Progress, duration, log
+from autoseg.progress import Progress, duration, log, number_of
 
 
 class Clock:
@@ -38,6 +38,22 @@ def _level(request: pytest.FixtureRequest) -> object:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_one_is_singular() -> None:
+    assert [number_of(n, "label map") for n in (0, 1, 2)] == ["0 label maps", "1 label map", "2 label maps"]
+
+
+def test_a_stage_that_ends_with_its_time_has_no_more_than_that_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("validate", 100, most=20) as bar:
+        clock.now += 6
+        bar.advance()
+        clock.now += 16
+        bar.advance()
+    assert (
+        capsys.readouterr().err
+        == "validate: 1/100 cases, 14 s left\nvalidate: 2/100 cases, 0 s left\nvalidate: 2/100 cases in 22 s\n"
+    )
 
 
 def test_plain_lines_where_there_is_no_terminal(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:

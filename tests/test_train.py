@@ -98,6 +98,8 @@ def test_a_plan_that_does_not_fit_the_run_or_the_device_is_said_to_be_so(
     assert "already trained" in caplog.text
     assert "another plan than the present one; --extend trains it further, --restart anew" in caplog.text
     assert "for a GPU" not in caplog.text
+    train(tiny.task(tiny_runs.runs[0], plan=edited, seed=3), EPOCHS, float32_cpu)
+    assert "but with another plan than the present one and the seed 0, not 3; --extend" in caplog.text
     gpu = replace(tiny.plan, origin=replace(tiny.plan.origin, device="cuda"))
     train(tiny.task(tmp_path, plan=gpu), RunBudget(epochs=1), float32_cpu)
     assert "the plan is for a GPU" in caplog.text

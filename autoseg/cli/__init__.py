@@ -13,7 +13,7 @@ import typer
 from autoseg import __version__
 from autoseg.errors import AutosegError
 
-FIRST_STEPS = """autoseg: medical image segmentation that configures itself.
+FIRST_STEPS = """autoseg: medical image segmentation and landmark localisation that configures itself.
 
 A first run takes three commands:
   autoseg plan_and_preprocess -d DATASET     look at the data, decide everything, prepare it
@@ -44,7 +44,7 @@ for name in ("plan_and_preprocess", "train", "predict", "evaluate", "postprocess
 def first_steps(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
-    """Medical image segmentation that configures itself: plan, prepare, train, predict, evaluate."""
+    """Medical image segmentation and landmark localisation that configures itself: plan, prepare, train, predict, evaluate."""
     if version:
         typer.echo(f"autoseg {__version__}")
     elif context.invoked_subcommand is None:

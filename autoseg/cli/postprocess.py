@@ -23,11 +23,11 @@ def run(
     """Apply a model's component rules to label maps, for example to those of another tool."""
     from autoseg.batch import Failure
     from autoseg.cleanup import clean_folder
-    from autoseg.progress import log
+    from autoseg.progress import log, number_of
     from autoseg.workspace import Workspace
 
     o.be_quiet(quiet)
     failures: list[Failure] = []
     done = clean_folder(masks, out, model or Workspace(root).last_model(), failures, workers)
-    log.info("%d label maps in %s", done, out)
+    log.info("%s in %s", number_of(done, "label map"), out)
     o.finish(failures, out, done, "postprocess")

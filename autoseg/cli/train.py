@@ -59,24 +59,27 @@ def run(
     On several GPUs: torchrun --nproc-per-node 2 -m autoseg train; each takes its share of the plan's batch. To end that early,
     use the file: after a signal torchrun gives the processes 30 s, and then kills them.
     """
+    from autoseg.folds import parse_folds
+    from autoseg.schedule import asked_budget
+
+    o.be_quiet(quiet)
+    budget, folds = asked_budget(time, epochs, extend, restart), parse_folds(fold)  # before torch, which takes seconds to load
+
     from autoseg.batch import Failure
     from autoseg.device import choose_device
     from autoseg.events import check_tensorboard
-    from autoseg.folds import parse_folds
     from autoseg.parallel import is_first, place_here, size, together, wait
     from autoseg.planning import note_speed
     from autoseg.pretrained import asked_weights
     from autoseg.progress import log
     from autoseg.repeatable import check_repeatable
     from autoseg.runs import record_table
-    from autoseg.schedule import asked_budget
     from autoseg.stages import forget_runs, prepare_dataset, prepare_stage_before
     from autoseg.task import train_task
     from autoseg.train import train_folds
     from autoseg.workspace import Workspace
 
-    o.be_quiet(quiet)
-    budget, weights = asked_budget(time, epochs, extend, restart), asked_weights(pretrained, freeze)
+    weights = asked_weights(pretrained, freeze)
     if budget and deterministic:
         check_repeatable(budget)
     if tensorboard:
@@ -91,7 +94,7 @@ def run(
             prepare_dataset(about, workspace, configuration, failures, threads)  # at once if nothing has changed or been deleted
             prepare_stage_before(about, workspace, configuration, failures, threads)
         wait()
-        found = [train_task(about, workspace, configuration, name, seed, workers) for name in parse_folds(fold)]
+        found = [train_task(about, workspace, configuration, name, seed, workers) for name in folds]
         tasks = [replace(t, deterministic=deterministic, tensorboard=tensorboard, compiled=compile) for t in found]
         if restart and is_first():  # nothing that is wrong above costs a run
             forget_runs([task.run for task in tasks], weights.model if weights else None)
@@ -115,3 +118,5 @@ def run(
         log.info("next: autoseg predict -i IMAGES -o MASKS")
         stages = ("preprocess", "prepare") if tasks[0].before else ("preprocess",)  # what a stage before said is prepared, too
         o.finish(failures, workspace.about(about.name), len(tasks[0].training), *stages)
+        if len(records) < len(tasks):
+            raise typer.Exit(4)
