@@ -1,4 +1,4 @@
-"""Progress with an estimate of the time left: a bar on a terminal, plain lines elsewhere, nothing when quiet."""
+"""Progress with an estimate of the time left: a line that moves on a terminal, plain lines elsewhere, nothing when quiet."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from types import TracebackType
 
 log = logging.getLogger("autoseg")
+EMPTY_LINE = "\r\x1b[K"  # on a terminal: back to the beginning of the line, and nothing on it
 
 
 def duration(seconds: float) -> str:
@@ -24,6 +25,26 @@ def duration(seconds: float) -> str:
 def number_of(n: int, noun: str) -> str:
     """'1 case', '3 cases'."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+class Ticker:
+    """A line on a terminal that is rewritten, once a second at most; nothing elsewhere, or when quiet."""
+
+    def __init__(self) -> None:
+        self._wanted = sys.stderr.isatty() and log.isEnabledFor(logging.INFO)
+        self._printed = -math.inf
+
+    @property
+    def due(self) -> bool:
+        return self._wanted and time.monotonic() - self._printed >= 1.0
+
+    def show(self, text: str) -> None:
+        self._printed = time.monotonic()
+        print(f"{EMPTY_LINE}{text}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._wanted:
+            print(EMPTY_LINE, end="", file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -61,4 +82,9 @@ class Progress:
 
     def _print(self, text: str, end: str) -> None:
         line = f"{self.title}: {text}"
-        print(f"\r\x1b[K{line}{end}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+        print(
+            f"{EMPTY_LINE}{line}{end}" if self._terminal else line,
+            end="" if self._terminal else "\n",
+            file=sys.stderr,
+            flush=True,
+        )

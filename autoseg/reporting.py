@@ -1,4 +1,4 @@
-"""The end of an epoch: a row in the curve, everything saved, and a line for people."""
+"""What is seen of a training: a line that moves with its steps; and at the end of an epoch a row in the curve, and a line."""
 
 from __future__ import annotations
 
@@ -35,12 +35,9 @@ def report_epoch(run: Running, row: Epoch) -> bool:
         to_best(run, row)
     else:
         run.save()
-    began = run.state.began
-    left = (row.seconds - began.seconds) * (1 / max(run.progress(), 1e-9) - 1)
     log.info(
-        "epoch %d/%d  step %d  loss %.3f  %s (%s)%s  lr %.1e  %.2f s/step  data wait %.0f%%  RAM %s GB  %s left",
-        row.epoch,
-        began.epochs + run.budget.n_epochs,
+        "%s  step %d  loss %.3f  %s (%s)%s  lr %.1e  %.2f s/step  data wait %.0f%%  RAM %s GB  %s left",
+        _epoch_of(run, row.epoch),
         row.step,
         row.train_loss,
         scores_text(run.task, row.case_dice, row.case_mre),
@@ -50,9 +47,26 @@ def report_epoch(run: Running, row: Epoch) -> bool:
         row.step_seconds,
         100 * row.data_wait,
         "--" if row.peak_ram_gb is None else f"{row.peak_ram_gb:.1f}",
-        duration(left),
+        _left(run, row.seconds),
     )
     return collapsed
+
+
+def report_step(run: Running, seconds: float, steps: int) -> None:
+    """On a terminal the line of the epoch that is being trained, after `steps` steps in `seconds`."""
+    if run.ticker.due:
+        number, loss = _epoch_of(run, len(run.state.history) + 1), run.state.loss_total / run.state.loss_steps
+        pace = f"{seconds / steps:.2f} s/step  {_left(run, run.elapsed)} left"
+        run.ticker.show(f"{number}  step {run.state.step}  loss {loss:.3f}  {pace}")
+
+
+def _epoch_of(run: Running, epoch: int) -> str:
+    return f"epoch {epoch}/{run.state.began.epochs + run.budget.n_epochs}"
+
+
+def _left(run: Running, elapsed: float) -> str:
+    """The time until the validation, `elapsed` seconds after the very beginning of the run."""
+    return duration((elapsed - run.state.began.seconds) * (1 / max(run.progress(), 1e-9) - 1))
 
 
 def scores_text(task: TrainTask, dice: float | None, mre: float | None) -> str:

@@ -21,7 +21,7 @@ from autoseg.optimizers import make_optimizer
 from autoseg.parallel import is_first, patches_here, share_out, wait
 from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
 from autoseg.pretrained import Pretrained, take_weights
-from autoseg.progress import duration, log
+from autoseg.progress import Ticker, duration, log
 from autoseg.repeatable import check_repeatable
 from autoseg.runs import is_finished
 from autoseg.schedule import RunBudget
@@ -53,6 +53,7 @@ class Running:
     began: float = field(default_factory=lambda: time.monotonic())
     saved: float = field(default_factory=lambda: time.monotonic())
     case_seconds: float = 0.0
+    ticker: Ticker = field(default_factory=Ticker)
 
     @property
     def elapsed(self) -> float:

@@ -24,7 +24,7 @@ from autoseg.pretrained import Pretrained
 from autoseg.progress import duration, log, number_of
 from autoseg.records import to_json
 from autoseg.repeatable import repeatable
-from autoseg.reporting import report_epoch, scores_text
+from autoseg.reporting import report_epoch, report_step, scores_text
 from autoseg.rescue import NotFinite, to_last_save
 from autoseg.room import check_room
 from autoseg.running import Running, plan_changes, set_up
@@ -168,6 +168,7 @@ def _train(
         log.warning("stopped; the same command continues at step %d", run.state.step)
         raise
     finally:
+        run.ticker.clear()
         run.events.close()
 
 
@@ -241,6 +242,8 @@ def _epoch(run: Running, loader: Loader, training: list[StoredCase], validation:
             loader.rewind(_sampler(run, training), run.state.step)
             continue
         steps += 1
+        if is_first():
+            report_step(run, time.monotonic() - began, steps)
         stopped = yes(run.stopping.asked() and run.progress() < 1)
         if not stopped and not yes(run.epoch_is_over()):
             if time.monotonic() - run.saved > SAVE_EVERY and not run.task.deterministic:

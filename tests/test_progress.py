@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from autoseg import progress
-from autoseg.progress import Progress, duration, log, number_of
+from autoseg.progress import Progress, Ticker, duration, log, number_of
 
 
 class Clock:
@@ -79,6 +79,24 @@ def test_one_line_that_is_rewritten_on_a_terminal(
         bar.advance()
         clock.now += 1
     assert capsys.readouterr().err == "\r\x1b[Ktrain: 1/3 epochs, 2 s left\r\x1b[Ktrain: 1/3 epochs in 2 s\n"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "level", "shown"),
+    [(True, logging.INFO, "\r\x1b[Kstep 1\r\x1b[Kstep 3\r\x1b[K"), (True, logging.WARNING, ""), (False, logging.INFO, "")],
+)
+def test_a_line_that_moves_once_a_second_on_a_terminal(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool, level: int, shown: str
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    log.setLevel(level)
+    ticker = Ticker()
+    for text in ("step 1", "step 2", "step 3"):
+        if ticker.due:
+            ticker.show(text)
+        clock.now += 0.6
+    ticker.clear()
+    assert capsys.readouterr().err == shown
 
 
 @pytest.mark.parametrize(("level", "total"), [(logging.WARNING, 2), (logging.INFO, 0)])

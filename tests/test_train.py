@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -292,6 +293,21 @@ def test_a_full_disk_costs_what_was_not_saved_and_no_more(
     monkeypatch.undo()
     train(tiny.task(run), EPOCHS, float32_cpu)
     same_outcome(run, tiny_runs.runs[0])
+
+
+def test_on_a_terminal_a_line_moves_with_the_steps(
+    tiny: Tiny,
+    float32_cpu: Device,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "autoseg")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(train_module, "step", lambda run, loader, progress: counted(run))
+    train(tiny.task(tmp_path), RunBudget(epochs=1), float32_cpu)
+    assert re.search(r"\r\x1b\[Kepoch 1/1  step 1  loss 0\.500  \d+\.\d\d s/step  .*\d s left\r", capsys.readouterr().err)
 
 
 def test_without_prepared_cases_there_is_nothing_to_learn(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:

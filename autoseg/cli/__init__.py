@@ -12,6 +12,7 @@ import typer
 
 from autoseg import __version__
 from autoseg.errors import AutosegError
+from autoseg.progress import EMPTY_LINE
 
 FIRST_STEPS = """autoseg: medical image segmentation and landmark localisation that configures itself.
 
@@ -58,7 +59,7 @@ def main() -> None:
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(logging.Formatter(f"{EMPTY_LINE if sys.stderr.isatty() else ''}%(message)s"))
     log = logging.getLogger("autoseg")
     log.addHandler(handler)
     log.setLevel(logging.INFO)
