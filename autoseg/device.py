@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from autoseg.allocator import give_back_freed_memory
 from autoseg.errors import ResourceError, UsageError
 from autoseg.machine import free_ram_gb
 
@@ -31,9 +32,11 @@ class Device:
         return self.compute == torch.float16
 
     def free_gb(self) -> float | None:
-        """Memory that is free there; None where the system does not tell."""
+        """Memory that is free there; None where the system does not tell. What this process has freed and kept is given back."""
         if self.place.type == "cuda":
+            torch.cuda.empty_cache()
             return torch.cuda.mem_get_info(self.place)[0] / 1e9
+        give_back_freed_memory()
         return free_ram_gb()
 
     def __str__(self) -> str:

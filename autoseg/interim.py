@@ -62,6 +62,13 @@ def _affordable_windows(run: Running, validation: list[StoredCase]) -> int:
     return count
 
 
+def begin_to_reserve(run: Running) -> None:
+    """Time for the validation until the first scores tell how much it takes: as before an interruption or an extension, as far as
+    the present budget allows."""
+    _, most = _expected_validation(run)
+    run.state = replace(run.state, reserve=max(LAST_SECONDS, min(run.state.reserve, most)))
+
+
 def _expected_validation(run: Running) -> tuple[float, float]:
     """Seconds that a case of the final validation will take, and the most that may be kept for all cases."""
     each = run.case_seconds * 2 ** len(run.configuration.inference.mirror_axes)

@@ -82,21 +82,29 @@ def patches_here(batch_size: int) -> int:
     return len(range(batch_size)[rank() :: size()])
 
 
+def check_shares(batch_size: int) -> None:
+    """
+    Raises:
+        UsageError: a process would have nothing to learn from.
+    """
+    if batch_size < size():
+        raise UsageError(
+            "more processes than patches in a batch",
+            found=f"{size()} processes, {batch_size} in a batch",
+            fix=f"--nproc-per-node {batch_size}, or a larger patch.batch_size in the plan",
+        )
+
+
 def share_out(batch_size: int) -> None:
     """Says what each process will learn from.
 
     Raises:
-        UsageError: a process would have nothing to do.
+        UsageError: for one there is nothing.
     """
+    check_shares(batch_size)
     n = size()
     if n == 1:
         return
-    if batch_size < n:
-        raise UsageError(
-            "more processes than patches in a batch",
-            found=f"{n} processes, {batch_size} in a batch",
-            fix=f"--nproc-per-node {batch_size}, or a larger patch.batch_size in the plan",
-        )
     log.info("%d processes share each batch of %d patches", n, batch_size)
     if batch_size % n:
         log.warning(

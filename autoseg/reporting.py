@@ -61,7 +61,7 @@ def report_step(run: Running, seconds: float, steps: int) -> None:
 
 
 def _epoch_of(run: Running, epoch: int) -> str:
-    return f"epoch {epoch}/{run.state.began.epochs + run.budget.n_epochs}"
+    return f"epoch {epoch}/{run.n_epochs}"
 
 
 def _left(run: Running, elapsed: float) -> str:

@@ -24,7 +24,7 @@ from autoseg.pretrained import Pretrained, take_weights
 from autoseg.progress import Ticker, duration, log
 from autoseg.repeatable import check_repeatable
 from autoseg.runs import is_finished
-from autoseg.schedule import RunBudget
+from autoseg.schedule import RunBudget, planned_budget
 from autoseg.stopping import Stopping
 from autoseg.task import TrainTask
 
@@ -36,6 +36,7 @@ class Running:
     Args:
         model: the averaged weights.
         forward: the network, or what it has been compiled to.
+        began: when, on the monotonic clock, this process began with the run; compiling counts.
         case_seconds: what a case took when it was last scored along the way; 0 before the first time.
     """
 
@@ -50,7 +51,7 @@ class Running:
     state: State
     stopping: Stopping
     events: Events
-    began: float = field(default_factory=lambda: time.monotonic())
+    began: float
     saved: float = field(default_factory=lambda: time.monotonic())
     case_seconds: float = 0.0
     ticker: Ticker = field(default_factory=Ticker)
@@ -69,13 +70,29 @@ class Running:
         return median(own) if own else 0.0
 
     def progress(self) -> float:
-        began, per_epoch = self.state.began, self.configuration.training.steps_per_epoch
-        return self.budget.progress(self.state.step - began.step, per_epoch, self.elapsed - began.seconds, self.state.reserve)
+        return self._progress_at(self.state.step, self.elapsed)
 
     def epoch_is_over(self) -> bool:
-        # Now and then a step of a 200th part adds up to a hair less than a whole epoch; and progress may fall back a little
-        # when the final validation turns out to need less time than was kept for it.
-        return int(self.progress() * self.budget.n_epochs + 1e-9) > len(self.state.history) - self.state.began.epochs
+        # now and then a step of a 200th part adds up to a hair less than a whole epoch
+        return int(self.progress() * self.budget.n_epochs + 1e-9) > self._epochs_reported
+
+    @property
+    def n_epochs(self) -> int:
+        """Rows that the curve will have at the end, unless the run is told to stop."""
+        return len(self.state.history) + self.budget.n_epochs - self._epochs_reported
+
+    @property
+    def _epochs_reported(self) -> int:
+        """How many epochs of the present budget ended before the last row of the curve; not the number of rows, some of which may
+        be of another budget, or of an epoch that was broken off."""
+        rows = self.state.history[self.state.began.epochs :]
+        progress = self._progress_at(rows[-1].step, rows[-1].seconds) if rows else 0.0
+        # progress falls back a little when the final validation turns out to need less time than was kept for it
+        return int(progress * self.budget.n_epochs + 0.1)
+
+    def _progress_at(self, step: int, elapsed: float) -> float:
+        began, per_epoch = self.state.began, self.configuration.training.steps_per_epoch
+        return self.budget.progress(step - began.step, per_epoch, elapsed - began.seconds, self.state.reserve)
 
     def save(self) -> None:
         if not is_first():
@@ -107,12 +124,13 @@ def set_up(
         UsageError: to be extended, but not finished; or begun with other weights; or a deterministic run that is limited by time;
             or more processes than patches in a batch.
     """
+    began = time.monotonic()
     _, configuration = task.plan.configuration(task.configuration)
     share_out(configuration.patch.batch_size)
     torch.manual_seed(task.seed)
     network = fresh_network(task.plan, configuration, device)
-    seconds, epochs = configuration.training.time_s, configuration.training.epochs
-    state = State(seconds, epochs if seconds is None else None, task.seed, 0, 0.0, 0.0, 0, None, 2.0**16, ())
+    planned = planned_budget(configuration.training)
+    state = State(planned.seconds, planned.epochs, task.seed, 0, 0.0, 0.0, 0, None, 2.0**16, ())
     last = task.run / "last.safetensors"
     if is_first():
         remove_leftovers(task.run)
@@ -147,7 +165,7 @@ def set_up(
         save_plan(task.plan, task.run / "plan.json")
     stopping = Stopping(task.run, follows=not is_first())
     wait()  # all have read what the first will write over
-    return Running(task, configuration, budget, model, network, forward, optimizer, scaler, state, stopping, events)
+    return Running(task, configuration, budget, model, network, forward, optimizer, scaler, state, stopping, events, began)
 
 
 def _example(plan: Plan, configuration: Configuration, device: Device) -> torch.Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from autoseg.errors import UsageError
-from autoseg.plan import LEAST_TIME_S
+from autoseg.plan import LEAST_TIME_S, TrainingPlan
 
 EXTENSION_RATE = 1 / 3  # of the base learning rate, at its highest: less than at first, so that what was learnt is kept
 EXTENSION_WARMUP = 0.05
@@ -131,6 +131,11 @@ def extension_factor(schedule: str, progress: float) -> float:
     return EXTENSION_RATE * learning_rate_factor(schedule, progress, EXTENSION_WARMUP)
 
 
+def planned_budget(training: TrainingPlan) -> RunBudget:
+    """What a run may spend where nobody says otherwise."""
+    return RunBudget(seconds=training.time_s) if training.time_s is not None else RunBudget(epochs=training.epochs)
+
+
 def asked_budget(time: str | None, epochs: int | None, extend: str | None = None, restart: bool = False) -> RunBudget | None:
     """The budget that the options --time, --epochs and --extend ask for; None where there is none of them.
 
@@ -138,7 +143,8 @@ def asked_budget(time: str | None, epochs: int | None, extend: str | None = None
         UsageError: options that contradict each other, or that are no budget.
     """
     if extend is None:
-        return RunBudget(parse_duration(time) if time else None, epochs) if time or epochs is not None else None
+        nothing = time is None and epochs is None
+        return None if nothing else RunBudget(None if time is None else parse_duration(time), epochs)
     others = {"--time": time, "--epochs": epochs, "--restart": restart or None}
     if given := [name for name, value in others.items() if value is not None]:
         raise UsageError(

@@ -16,6 +16,7 @@ from autoseg.dataset import Dataset
 from autoseg.errors import DataError, UsageError
 from autoseg.fingerprint import Fingerprint, has_fingerprint, load_fingerprint, take_fingerprint
 from autoseg.folds import extend_folds, leak_notes, load_folds, make_folds, save_folds
+from autoseg.lock import alone_in
 from autoseg.nnunet_splits import FILE as NNUNET_SPLITS
 from autoseg.nnunet_splits import read_nnunet_splits
 from autoseg.pairs import PairReader
@@ -110,7 +111,7 @@ def forget_runs(runs: Sequence[Path], needed: Path | None = None) -> None:
         needed: a folder that training is to read.
 
     Raises:
-        UsageError: `needed` would be moved or replaced; nothing has been touched.
+        UsageError: `needed` would be moved or replaced, and nothing has been touched; or a run is being trained.
     """
     present = [run for run in runs if run.is_dir()]
     if needed:
@@ -124,8 +125,9 @@ def forget_runs(runs: Sequence[Path], needed: Path | None = None) -> None:
                         fix="copy the folder elsewhere and give that to --pretrained, or leave out --restart",
                     )
     for run in present:
-        shutil.rmtree(_previous(run), ignore_errors=True)
-        run.replace(_previous(run))
+        with alone_in(run, waits=False):
+            shutil.rmtree(_previous(run), ignore_errors=True)
+            run.replace(_previous(run))
 
 
 def _previous(run: Path) -> Path:

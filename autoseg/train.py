@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from autoseg.allocator import keep_freed_memory
@@ -15,22 +16,23 @@ from autoseg.device import Device, out_of_memory
 from autoseg.errors import DataError, UsageError
 from autoseg.files import write_text
 from autoseg.history import Epoch, epochs_without_gain
-from autoseg.interim import LAST_SECONDS, NO_SCORES, interim_score, time_to_validate
+from autoseg.interim import NO_SCORES, begin_to_reserve, interim_score, time_to_validate
 from autoseg.landmarks import State
+from autoseg.lock import alone_in
 from autoseg.machine import peak_ram_gb
-from autoseg.parallel import decided, decided_score, is_first, rank, size, wait, yes
+from autoseg.parallel import check_shares, decided, decided_score, is_first, rank, size, wait, yes
 from autoseg.plan import load_plan
 from autoseg.pretrained import Pretrained
 from autoseg.progress import duration, log, number_of
 from autoseg.records import to_json
-from autoseg.repeatable import repeatable
+from autoseg.repeatable import check_repeatable, repeatable
 from autoseg.reporting import report_epoch, report_step, scores_text
 from autoseg.rescue import NotFinite, to_last_save
 from autoseg.room import check_room
 from autoseg.running import Running, plan_changes, set_up
 from autoseg.runs import RunRecord, is_finished, load_run
 from autoseg.sampling import Loader, PatchSampler
-from autoseg.schedule import RunBudget
+from autoseg.schedule import RunBudget, planned_budget
 from autoseg.step import step
 from autoseg.store import StoredCase, stored_key
 from autoseg.task import TrainTask
@@ -82,9 +84,23 @@ def train(
             background only or landmarks anywhere, once `rescue` has done what it can.
         PlanError: an interrupted run in the folder follows another plan.
         ResourceError: not enough memory for a step.
-        UsageError: a run to be extended that is not finished; or one to be continued that has begun with other weights.
+        UsageError: a run to be extended that is not finished, to be continued that has begun with other weights, or that another
+            process is training.
     """
     return _fold(task, budget, device, extend, patience, pretrained).record
+
+
+def check_anew(task: TrainTask, budget: RunBudget | None, device: Device) -> None:
+    """What would refuse a new run; to be asked before the one that is there is taken away.
+
+    Raises:
+        ResourceError, UsageError: see `train`.
+    """
+    _, configuration = task.plan.configuration(task.configuration)
+    check_room(task.plan, task.configuration, device)
+    check_shares(configuration.patch.batch_size)
+    if task.deterministic:
+        check_repeatable(budget or planned_budget(configuration.training))
 
 
 def train_folds(
@@ -119,7 +135,8 @@ def _fold(
 ) -> Trained:
     if is_finished(task.run) and not extend:
         return Trained(task, _skipped(task), skipped=True)
-    with repeatable(task.deterministic):
+    here = alone_in(task.run, waits=False) if is_first() else nullcontext()
+    with here, repeatable(task.deterministic):
         return _train(task, budget, device, extend, patience, pretrained)
 
 
@@ -150,7 +167,8 @@ def _train(
         len(validation),
         device,
         sum(p.numel() for p in run.network.parameters()) / 1e6,
-        (duration(run.budget.seconds) if run.budget.seconds else f"{run.budget.epochs} epochs") + (" more" if extend else ""),
+        (duration(run.budget.seconds) if run.budget.seconds else number_of(run.budget.epochs or 0, "epoch"))
+        + (" more" if extend else ""),
     )
     if is_first() and is_finished(task.run):
         run.save()
@@ -176,17 +194,17 @@ def _skipped(task: TrainTask) -> RunRecord:
     """The record of a finished run, with a word on why nothing happens."""
     record, before = load_run(task.run), load_plan(task.run / "plan.json")
     how = f" until it was stopped ({record.stopped})" if record.stopped else ""
-    seed, differs = load_state(task.run / "last.safetensors").seed, []
-    if plan_changes(before, task.plan, task.configuration):
-        differs.append("another plan than the present one")
-    if seed != task.seed:
+    other_plan, last = plan_changes(before, task.plan, task.configuration), task.run / "last.safetensors"
+    differs = ["another plan than the present one"] if other_plan else []
+    if last.is_file() and (seed := load_state(last).seed) != task.seed:
         differs.append(f"the seed {seed}, not {task.seed}")
     log.warning(
-        "%s is already trained%s (%s)%s; --extend trains it further, --restart anew",
+        "%s is already trained%s (%s)%s; %s",
         task.run,
         how,
         scores_text(task, record.case_dice, record.mre),
         f", but with {' and '.join(differs)}" if differs else "",
+        "--restart trains it anew" if other_plan else "--extend trains it further, --restart anew",
     )
     return record
 
@@ -201,7 +219,7 @@ def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase
     Returns:
         Why it ended before the budget was spent, if it did.
     """
-    run.state = replace(run.state, reserve=max(run.state.reserve, LAST_SECONDS))
+    begin_to_reserve(run)
     if is_first() and run.progress() < 1:  # what is there has been predicted with other weights
         shutil.rmtree(run.task.run / "validation", ignore_errors=True)
     try:

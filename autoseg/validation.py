@@ -121,6 +121,7 @@ def validate(
     if model.plan.data.landmarks.names:  # what an interrupted validation has left is not decided on
         for case in cases:
             landmarks_path(out / "validation", case).unlink(missing_ok=True)
+    cases = sorted(cases, key=lambda case: case.label is None)  # should time be short, rules need at least one with a label map
     scores: list[Dice] = []
     points: list[_Points] = []
     n_cases = 0

@@ -6,7 +6,8 @@ The precision is what autoseg chooses for the processor: bfloat16 where it has i
 
 The network and patch are those that the planner chooses for 208 cases of 36×50×35 voxels on a CPU, with its batch of two. Each
 figure is the least of three processes, taken in turns, each with the median of 15 steps: the allocator and libgomp are set
-once in a process, and whatever else runs on a machine makes steps slower, never faster. With a busy program beside it is seen how long threads may spin while they wait for one another.
+once in a process, and whatever else runs on a machine makes steps slower, never faster. With a busy program beside it is seen
+how long threads may spin while they wait for one another.
 """
 
 from __future__ import annotations

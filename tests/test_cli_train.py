@@ -16,7 +16,8 @@ from typer.testing import CliRunner, Result
 from autoseg import batch, events, parallel, planning, sampling
 from autoseg import train as train_module
 from autoseg.cli import app
-from autoseg.errors import UsageError
+from autoseg.device import Device
+from autoseg.errors import AutosegError, UsageError
 from autoseg.task import TrainTask
 from autoseg.train import Trained
 from autoseg.workspace import Workspace
@@ -51,7 +52,7 @@ def test_folds_in_turn_then_one_further_then_anew(tiny: Tiny, tmp_path: Path, ca
     for name in ("fold_1", "fold_1.previous"):
         with pytest.raises(UsageError, match="weights to begin with lie in a run that --restart takes away"):
             typed(tiny, root, "-f", "0,1", "--epochs", "1", "--restart", "--pretrained", str(runs / name))
-    assert sorted(p.name for p in runs.iterdir()) == ["fold_0", "fold_1", "fold_1.previous"]
+    assert sorted(p.name for p in runs.glob("[!.]*")) == ["fold_0", "fold_1", "fold_1.previous"]
 
 
 def test_only_what_is_trained_now_tells_the_speed(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,13 +77,18 @@ def test_only_what_is_trained_now_tells_the_speed(tiny: Tiny, tmp_path: Path, mo
         (("--pretrained", "nowhere"), "no weights to begin with"),
         (("-f", "0,,1"), "a fold without name"),
         (("-f", "0,7", "--restart"), "no fold '7'"),
+        (("--time", "", "--restart"), "not a duration"),
+        (("--restart",), "more memory than is free"),
     ],
 )
-def test_what_cannot_be_asked_for_costs_no_run(tiny: Tiny, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+def test_what_cannot_be_asked_for_costs_no_run(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setattr(Device, "free_gb", lambda _: 1e-6)
     root = tmp_path / "work"
     run = root / "runs" / "Dataset001_Phantom" / "3d_fullres" / "fold_0"
     run.mkdir(parents=True)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(AutosegError, match=message):
         typed(tiny, root, *words)
     assert run.is_dir()  # --restart has not moved it
 

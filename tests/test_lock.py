@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.errors import DiskError
+from autoseg.errors import DiskError, UsageError
 from autoseg.lock import alone_in
 
 COUNT = """
@@ -51,6 +51,15 @@ def test_who_waits_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     other.join(10)
     assert inside.is_set()
     assert caplog.messages == [f"another autoseg is preparing {tmp_path / 'cases'}: waiting for it"]
+
+
+def test_who_does_not_wait_is_refused(tmp_path: Path) -> None:
+    with alone_in(tmp_path / "fold_0"):
+        refused = pytest.raises(UsageError, match=r"another autoseg is training in this folder; file: .*fold_0; fix: wait until")
+        with refused, alone_in(tmp_path / "fold_0", waits=False):
+            pass
+    with alone_in(tmp_path / "fold_0", waits=False):
+        pass
 
 
 def test_it_is_let_go_after_a_fault(tmp_path: Path) -> None:

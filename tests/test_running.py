@@ -5,18 +5,23 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Tiny, TinyRuns
 from training import EPOCHS, history, interrupt_at, own_clock, same_outcome
 
+from autoseg import running as running_module
 from autoseg.checkpoint import Beginning, load_state
 from autoseg.device import Device
 from autoseg.errors import PlanError, UsageError
+from autoseg.lock import alone_in
 from autoseg.model import load_model
 from autoseg.plan import load_plan
 from autoseg.runs import load_run
 from autoseg.schedule import RunBudget, extension_factor
+from autoseg.stages import forget_runs
 from autoseg.task import TrainTask
 from autoseg.train import train
 
@@ -57,7 +62,25 @@ def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
     interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
     assert len(history(tmp_path)) == 2
     train(tiny.task(tmp_path), RunBudget(seconds=1000), float32_cpu)
-    assert len(history(tmp_path)) == 10
+    assert len(history(tmp_path)) == 12
+
+
+def test_time_instead_of_epochs_on_resuming_goes_on_reporting(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Twenty epochs of three steps, of two seconds each, and then what is left of ten minutes, reported once a minute."""
+    caplog.set_level("INFO", "autoseg")
+    own_clock(monkeypatch, 2, 0.1)
+    interrupt_at(monkeypatch, 61)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny.task(tmp_path), RunBudget(epochs=100), float32_cpu)
+    monkeypatch.undo()
+    own_clock(monkeypatch, 2, 0.1)
+    train(tiny.task(tmp_path), RunBudget(seconds=600), float32_cpu)
+    seconds = [float(row["seconds"]) for row in history(tmp_path)]
+    assert len(seconds) == 20 + 8
+    assert np.diff(seconds[20:]) == pytest.approx([60] * 7, abs=3)
+    assert any(message.startswith("epoch 21/28 ") for message in caplog.messages)
 
 
 def test_an_interrupted_run_keeps_its_budget(
@@ -122,6 +145,44 @@ def test_an_extension_in_time(tiny: Tiny, float32_cpu: Device, tmp_path: Path, m
     assert 90 < first.seconds < 102
     assert 190 < second.seconds - first.seconds < 202
     assert [row["epoch"] for row in history(tmp_path)] == [str(i + 1) for i in range(n + 10)]
+
+
+def test_an_extension_has_no_more_time_for_the_validation_than_a_quarter(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cases of a minute: a run that is limited by epochs keeps as many minutes as there are, more than the extension has."""
+    own_clock(monkeypatch, 30, 60)
+    task = tiny.task(tmp_path)
+    task = replace(task, validation=task.training)
+    first = train(task, RunBudget(epochs=20), float32_cpu)
+    assert load_state(tmp_path / "last.safetensors").reserve > 240
+    more = train(task, RunBudget(seconds=240), float32_cpu, extend=True)
+    assert 240 * 3 / 4 / 30 <= more.steps - first.steps <= 240 / 30
+
+
+def test_a_run_that_is_being_trained_is_left_alone(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+    run = tmp_path / "fold_0"
+    for touch in (lambda: train(tiny.task(run), EPOCHS, float32_cpu), lambda: forget_runs([run])):
+        run.mkdir(exist_ok=True)
+        with alone_in(run), pytest.raises(UsageError, match=r"another autoseg is training in this folder; file: .*STOP"):
+            touch()
+        assert list(run.iterdir()) == []
+    assert train(tiny.task(run), EPOCHS, float32_cpu).steps == 6
+
+
+def test_the_time_to_compile_is_part_of_the_budget(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = own_clock(monkeypatch, 2, 0.1)
+
+    def slowly(network: Any, *_: Any) -> Any:
+        now[0] += 50
+        return network
+
+    monkeypatch.setattr(running_module, "compiled", slowly)
+    record = train(replace(tiny.task(tmp_path), compiled=True), RunBudget(seconds=100), float32_cpu)
+    assert record.seconds < 102
+    assert record.steps < 50 / 2
 
 
 def test_a_run_knows_how_fast_its_latest_steps_were(

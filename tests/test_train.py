@@ -97,10 +97,10 @@ def test_a_plan_that_does_not_fit_the_run_or_the_device_is_said_to_be_so(
     edited = replace(tiny.plan, configurations={"3d_fullres": slower})
     assert train(tiny.task(tiny_runs.runs[0], plan=edited), EPOCHS, float32_cpu) == tiny_runs.records[0]
     assert "already trained" in caplog.text
-    assert "another plan than the present one; --extend trains it further, --restart anew" in caplog.text
+    assert "another plan than the present one; --restart trains it anew" in caplog.text
     assert "for a GPU" not in caplog.text
     train(tiny.task(tiny_runs.runs[0], plan=edited, seed=3), EPOCHS, float32_cpu)
-    assert "but with another plan than the present one and the seed 0, not 3; --extend" in caplog.text
+    assert "but with another plan than the present one and the seed 0, not 3; --restart" in caplog.text
     gpu = replace(tiny.plan, origin=replace(tiny.plan.origin, device="cuda"))
     train(tiny.task(tmp_path, plan=gpu), RunBudget(epochs=1), float32_cpu)
     assert "the plan is for a GPU" in caplog.text
@@ -235,6 +235,7 @@ def test_a_run_that_is_told_twice_stops_at_once_and_continues_to_the_same_end(
     first, second = (load_file(folder / "last.safetensors") for folder in (run, tiny_runs.runs[0]))
     assert all(torch.equal(first[k], second[k]) for k in first | second)
     assert load_run(run).case_dice == tiny_runs.records[0].case_dice
+    assert [(row["step"], row["case_dice"] != "") for row in history(run)] == [("3", True), ("5", False), ("6", True)]
 
 
 @pytest.mark.parametrize("optimizer", get_args(Optimizer))

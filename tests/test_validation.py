@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,19 @@ def test_no_case_is_begun_after_the_time_is_up(
     assert (none.n_cases, none.case_dice, none.rules) == (0, None, ())
     assert "no time to validate, a case would take 1 min 00 s" in caplog.text
     assert validate(model, task.training, task.prepared, None, tmp_path, ()).n_cases == 4
+
+
+def test_rules_have_a_label_map_to_go_by_where_time_is_short(
+    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path
+) -> None:
+    model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
+    task = tiny.task(tmp_path)
+    first, *others = task.training
+    found = validate(
+        model, [replace(first, label=None), *others], task.prepared, None, tmp_path, ("largest_foreground",), seconds=0
+    )
+    assert found.n_cases == 1
+    assert found.case_dice is not None
 
 
 def test_an_interrupted_validation_continues(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def show(record: Any, as_json: bool) -> None:
 def finish(failures: Sequence[Failure], folder: Path, done: int, *stages: str) -> None:
     """Writes failed.csv, names the first failures, and leaves with 4 if something was done, else 2."""
     from autoseg.batch import write_failures
+    from autoseg.progress import number_of
 
     write_failures(folder / "failed.csv", failures, stages)
     if not failures:
@@ -96,5 +97,5 @@ def finish(failures: Sequence[Failure], folder: Path, done: int, *stages: str) -
     for failure in failures[:5]:
         typer.echo(f"failed: {failure.reason}", err=True)
     more = f" ({len(failures) - 5} more)" if len(failures) > 5 else ""
-    typer.echo(f"{len(failures)} cases failed{more}: see {folder / 'failed.csv'}", err=True)
+    typer.echo(f"{number_of(len(failures), 'case')} failed{more}: see {folder / 'failed.csv'}", err=True)
     raise typer.Exit(4 if done else 2)

@@ -76,7 +76,7 @@ def run(
     from autoseg.runs import record_table
     from autoseg.stages import forget_runs, prepare_dataset, prepare_stage_before
     from autoseg.task import train_task
-    from autoseg.train import train_folds
+    from autoseg.train import check_anew, train_folds
     from autoseg.workspace import Workspace
 
     weights = asked_weights(pretrained, freeze)
@@ -96,6 +96,8 @@ def run(
         wait()
         found = [train_task(about, workspace, configuration, name, seed, workers) for name in folds]
         tasks = [replace(t, deterministic=deterministic, tensorboard=tensorboard, compiled=compile) for t in found]
+        if restart:
+            check_anew(tasks[0], budget, place)
         if restart and is_first():  # nothing that is wrong above costs a run
             forget_runs([task.run for task in tasks], weights.model if weights else None)
         wait()
@@ -118,5 +120,5 @@ def run(
         log.info("next: autoseg predict -i IMAGES -o MASKS")
         stages = ("preprocess", "prepare") if tasks[0].before else ("preprocess",)  # what a stage before said is prepared, too
         o.finish(failures, workspace.about(about.name), len(tasks[0].training), *stages)
-        if len(records) < len(tasks):
+        if len(records) < len(tasks) and size() == 1:  # torchrun would tell of a crash
             raise typer.Exit(4)
