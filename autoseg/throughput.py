@@ -13,10 +13,10 @@ from pathlib import Path
 from autoseg.batch import cpu_count
 
 CORE_BF16 = 60.0
-"""A core with bf16 instructions: 29.7·10⁹ a step take 0.23 to 0.25 s on two Zen 5 cores (benchmarks/results/step.md)."""
+"""A core with bf16 instructions: 29.7·10⁹ a step take 0.23 to 0.25 s on two Zen 5 cores (benchmarks/results/step_bf16.md)."""
 
 CORE_AVX512 = 40.0  # float32: the same step takes 0.371 s
-CORE_OTHER = 27.0  # AVX2: the same step takes 0.554 s, on other cores
+CORE_OTHER = 27.0  # AVX2: the same step takes 0.554 s (benchmarks/results/step.md)
 
 GPUS = (
     ("H200", 36e3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import tempfile
@@ -172,6 +173,17 @@ def test_exit_codes_of_main(
         main()
     assert caught.value.code == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(True, "\r\x1b[Khello"), (False, "hello")])
+def test_messages_take_the_place_of_a_line_that_moves(monkeypatch: pytest.MonkeyPatch, terminal: bool, shown: str) -> None:
+    handlers: list[logging.Handler] = []
+    monkeypatch.setattr("autoseg.cli.app", lambda: None)
+    monkeypatch.setattr("logging.Logger.addHandler", lambda self, handler: handlers.append(handler))
+    monkeypatch.setattr("logging.Logger.setLevel", lambda self, level: None)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    main()
+    assert handlers[0].format(logging.makeLogRecord({"msg": "hello"})) == shown
 
 
 def test_version() -> None:

@@ -27,8 +27,9 @@ No data at hand: autoseg demo. All commands: autoseg --help.
 SPINS = "1000"
 """How often threads of a convolution look whether the others are done before they sleep; libgomp reads it when torch is
 imported. Beside any other busy program they steal the very core that they wait for: with this limit a training step takes a
-fifth to a third less time there, and alone up to an eighth more (benchmarks/results/step.md). Whole trainings on a free machine
-lose nothing, since their loader is such a program: in 45 s 169 and 164 steps, with ten times as many looks 166 and 158."""
+fifth to a third less time there, and alone up to an eighth more (benchmarks/results/step.md, step_bf16.md). Whole trainings on
+a free machine lose nothing, since their loader is such a program: in 45 s 169 and 164 steps, with ten times as many looks 166
+and 158."""
 
 app = typer.Typer(
     add_completion=False,

@@ -17,7 +17,7 @@ from autoseg.planner.wording import billions, seconds
 
 TYPICAL_GMACS_PER_S = {"cpu": 120.0, "cuda": 10_000.0}
 """10⁹ multiply-accumulates a second in training, where nothing better is known: two server cores with bf16 instructions
-(benchmarks/results/step.md), and a mid-range GPU."""
+(benchmarks/results/step_bf16.md), and a mid-range GPU."""
 
 CPU_STEP_S = 0.15
 """What the batch is lowered to on a CPU, so that ten minutes hold some four thousand steps: on small cases two samples a step did
