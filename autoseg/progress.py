@@ -44,7 +44,7 @@ class Ticker:
 
     def clear(self) -> None:
         if self._wanted:
-            print(EMPTY_LINE, end="", file=sys.stderr, flush=True)
+            self.show("")
 
 
 class Progress:
