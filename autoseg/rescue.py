@@ -9,7 +9,7 @@ from autoseg.checkpoint import AVERAGED, load_state, load_training, load_weights
 from autoseg.errors import DataError
 from autoseg.history import Epoch
 from autoseg.progress import log
-from autoseg.running import Running
+from autoseg.running import Running, make_scaler
 
 MOST_ROLLBACKS = 3
 COLLAPSED = 0.1  # of the best case Dice so far; less is a collapse …
@@ -24,7 +24,7 @@ class NotFinite(DataError):
 
 
 def to_last_save(run: Running, error: NotFinite) -> None:
-    """Weights, optimizer and step as last.safetensors has them; other batches follow than did then. The clock goes on.
+    """Weights, optimizer, loss scale and step as last.safetensors has them; other batches follow than did then. The clock goes on.
 
     Raises:
         NotFinite: `error`, once this has been tried often enough.
@@ -35,6 +35,7 @@ def to_last_save(run: Running, error: NotFinite) -> None:
         last = run.task.run / "last.safetensors"
         load_training(last, run.network, run.model.networks[0], run.optimizer)
         saved = load_state(last)
+        run.scaler = make_scaler(run.model.device, saved)
         state = replace(run.state, step=saved.step, loss_total=saved.loss_total, loss_steps=saved.loss_steps)
         run.state = replace(state, rollbacks=state.rollbacks + 1)
         run.save()

@@ -155,9 +155,7 @@ def set_up(
         torch.set_num_threads(state.threads or torch.get_num_threads())
     state = replace(state, budget_seconds=budget.seconds, budget_epochs=budget.epochs, patience=patience or state.patience)
     state = replace(state, threads=torch.get_num_threads())
-    scaler = torch.amp.GradScaler(device.place.type, init_scale=state.loss_scale, enabled=device.needs_scaler)
-    if scaler.is_enabled():
-        scaler.load_state_dict({**scaler.state_dict(), "_growth_tracker": state.scale_steps})
+    scaler = make_scaler(device, state)
     model = Model((averaged,), task.plan, configuration, device)
     events = Events(task.run, task.tensorboard and is_first(), state.step)
     forward = compiled(network, _example(task.plan, configuration, device), device) if task.compiled else network
@@ -166,6 +164,14 @@ def set_up(
     stopping = Stopping(task.run, follows=not is_first())
     wait()  # all have read what the first will write over
     return Running(task, configuration, budget, model, network, forward, optimizer, scaler, state, stopping, events, began)
+
+
+def make_scaler(device: Device, state: State) -> torch.amp.GradScaler:
+    """Of the loss, at the scale that a state has come to; it does nothing where the device needs none."""
+    scaler = torch.amp.GradScaler(device.place.type, init_scale=state.loss_scale, enabled=device.needs_scaler)
+    if scaler.is_enabled():
+        scaler.load_state_dict({**scaler.state_dict(), "_growth_tracker": state.scale_steps})
+    return scaler
 
 
 def _example(plan: Plan, configuration: Configuration, device: Device) -> torch.Tensor:

@@ -34,15 +34,16 @@ def step(run: Running, loader: Loader, progress: float) -> None:
     with device.autocast():
         outputs = run.forward(image)
     loss = total_loss(run, outputs, batch)
-    value = total(float(loss.detach()))
-    _check_finite(value, "loss", run, batch)
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()
     add_gradients(run.network.parameters())
     run.scaler.unscale_(run.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
+    here, gradient = torch.stack([loss.detach(), norm]).tolist()  # a GPU is waited for once, when all is under way
+    value = total(here)
+    _check_finite(value, "loss", run, batch)
     if not run.scaler.is_enabled():  # which itself leaves out steps whose gradients overflow
-        _check_finite(float(norm), "gradient", run, batch)
+        _check_finite(gradient, "gradient", run, batch)
     with run.stopping.shielded():
         _update(run, value)
 

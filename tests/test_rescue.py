@@ -48,9 +48,9 @@ def test_a_loss_that_is_not_finite_names_the_cases(
     assert told == [f"{where}, with half the learning rate ({i} of 3)" for i in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize(("what", "compute"), [("loss", "float32"), ("gradient", "float32"), ("loss", "float16")])
 def test_a_step_that_fails_is_taken_back_with_half_the_learning_rate(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str, compute: str
 ) -> None:
     """At the fifth step: back to the third, after which the run was saved, and on with other batches."""
     original, steps, cases = step_module.deep_supervision, [], []
@@ -66,7 +66,7 @@ def test_a_step_that_fails_is_taken_back_with_half_the_learning_rate(
     batch = PatchSampler.batch
     monkeypatch.setattr(PatchSampler, "batch", lambda self, step: cases.append((self.seed, step)) or batch(self, step))
     task = tiny.task(tmp_path, threads=0)
-    record = train(task, EPOCHS, float32_cpu)
+    record = train(task, EPOCHS, Device(torch.device("cpu"), getattr(torch, compute)))
     assert f"the {what} is not finite" in caplog.text
     assert "back to step 3, with half the learning rate (1 of 3)" in caplog.text
     assert [step for _, step in cases] == [0, 1, 2, 3, 4, 3, 4, 5]
