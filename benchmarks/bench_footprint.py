@@ -1,11 +1,11 @@
 """What training takes, as autoseg estimates it from the plan, beside what it takes.
 
-    python benchmarks/bench_footprint.py [--data FOLDER] [--out benchmarks/results/footprint.md]
+    python benchmarks/bench_footprint.py [--device cpu] [--data FOLDER] [--out benchmarks/results/footprint.md]
 
 Each line is a process of its own. Training: `autoseg.train.train` for three epochs of one step on a made-up prepared case a
-quarter larger than the patch along each axis; the peak is what the operating system says, the seconds are those of the fastest
-step without waiting for data. Preparing and predicting: the first cases of datasets in FOLDER, with the plan for a CPU with
-8 GB and random weights.
+quarter larger than the patch along each axis. The peak is what the operating system says; on a GPU, what its driver and torch's
+allocator say. The seconds are those of the fastest step without waiting for data. Preparing and predicting: the first cases of
+datasets in FOLDER, with the plan for a CPU with 8 GB and random weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -36,9 +36,9 @@ from autoseg.footprint import (
     preparing_memory,
     training_memory,
 )
-from autoseg.machine import peak_ram_gb
-from autoseg.plan import Compute, NetworkPlan, ScnPlan
-from autoseg.throughput import CORE_AVX512, CORE_BF16, cpu_throughput
+from autoseg.machine import find_gpu, peak_ram_gb
+from autoseg.plan import Compute, DeviceKind, NetworkPlan, ScnPlan
+from autoseg.throughput import CORE_AVX512, CORE_BF16, cpu_throughput, gpu_throughput
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Training:
     classes: int
     maps: LandmarkMaps = NO_MAPS
 
-    def gigabytes(self, compute: Compute) -> float:
+    def gigabytes(self, compute: Compute, kind: DeviceKind) -> float:
         about = (self.network, self.patch, self.batch, self.channels, self.classes)
-        return training_memory(*about, compute, "cpu", landmarks=self.maps).total / 1e9
+        return training_memory(*about, compute, kind, landmarks=self.maps).total / 1e9
 
     @property
     def gmacs(self) -> float:
@@ -103,7 +103,7 @@ TRAININGS = {
 CASES = (("brats2013", 1.0), ("brats2013", 0.7), ("brats2013", 1.6), ("mouse_brain", 1.0), ("Task04_Hippocampus", 1.0))
 
 
-def measure_training(name: str, compute: Compute) -> dict[str, float]:
+def measure_training(name: str, compute: Compute, kind: DeviceKind) -> dict[str, float]:
     """Peak (GB) and seconds of the fastest step, in this process."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # as the command line does
     import torch
@@ -130,9 +130,14 @@ def measure_training(name: str, compute: Compute) -> dict[str, float]:
             before=None,
             run=Path(folder) / "run",
         )
-        train(task, RunBudget(epochs=3), Device(torch.device("cpu"), getattr(torch, compute)))
+        train(task, RunBudget(epochs=3), Device(torch.device(kind), getattr(torch, compute)))
         rows = load_state(task.run / "last.safetensors").history
-    return {"gb": peak_ram_gb(), "seconds": min(row.step_seconds * (1 - row.data_wait) for row in rows)}
+    found = {"gb": peak_ram_gb()}
+    if kind == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        context = total - free - torch.cuda.memory_reserved()
+        found = {"gb": (context + torch.cuda.max_memory_reserved()) / 1e9, "context": context / 1e9}
+    return {**found, "seconds": min(row.step_seconds * (1 - row.data_wait) for row in rows)}
 
 
 def made_up_plan(what: Training) -> Any:
@@ -254,7 +259,7 @@ def alone(*arguments: object) -> dict[str, Any]:
 
 def one(what: str, *arguments: str) -> dict[str, Any]:
     if what == "training":
-        return measure_training(arguments[0], arguments[1])  # type: ignore[arg-type]
+        return measure_training(*arguments)  # type: ignore[arg-type]
     dataset, root = Path(arguments[0]), Path(arguments[1])
     if what == "plan":
         make_plan(dataset, root)
@@ -264,23 +269,27 @@ def one(what: str, *arguments: str) -> dict[str, Any]:
     return measure_predicting(dataset, root, arguments[2])  # type: ignore[arg-type]
 
 
-def training_lines() -> list[str]:
+def training_lines(kind: DeviceKind) -> list[str]:
     lines = [
         "| plan | network | patch, batch, channels, classes, landmarks | type | estimated GB | measured GB | ratio "
         "| 10⁹ MAC a step | estimated s | measured s | ratio |",
         "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     cores = round(cpu_throughput() / cpu_throughput(1))
+    speeds: dict[Compute, float] = {"bfloat16": CORE_BF16 * cores, "float32": CORE_AVX512 * cores}
+    if kind == "cuda":
+        gpu = find_gpu()
+        speeds = {"bfloat16": gpu_throughput(gpu.name if gpu else "")}
     for name, what in TRAININGS.items():
         network = f"{what.network.kind} {what.network.features[0]}…{what.network.features[-1]}"
         size = f"{'×'.join(map(str, what.patch))}, {what.batch}, {what.channels}, {what.classes}, {what.maps.n}"
-        for compute, core in (("bfloat16", CORE_BF16), ("float32", CORE_AVX512)):
-            found = alone("training", name, compute)
-            gb, seconds = what.gigabytes(compute), what.gmacs / (core * cores)  # type: ignore[arg-type]
+        for compute, speed in speeds.items():
+            found = alone("training", name, compute, kind)
+            gb, seconds = what.gigabytes(compute, kind), what.gmacs / speed
             memory = f"{gb:.2f} | {found['gb']:.2f} | {gb / found['gb']:.2f}"
-            time = f"{what.gmacs:.0f} | {seconds:.2f} | {found['seconds']:.2f} | {seconds / found['seconds']:.2f}"
+            time = f"{what.gmacs:.0f} | {seconds:.3g} | {found['seconds']:.3g} | {seconds / found['seconds']:.2f}"
             lines.append(f"| {name} | {network} | {size} | {compute} | {memory} | {time} |")
-            print(lines[-1], flush=True)
+            print(lines[-1], f"context {found['context']:.2f} GB" if kind == "cuda" else "", flush=True)
     return lines
 
 
@@ -309,6 +318,7 @@ def case_lines(data: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--device", choices=get_args(DeviceKind), default="cpu")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -317,9 +327,16 @@ def main() -> None:
         return
     load = os.getloadavg()[0]
     about = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores (load {load:.0f} when begun)"
+    if options.device == "cuda" and (gpu := find_gpu()):
+        about = gpu.name
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "blosc2"))
-    lines = ["# Estimated and measured", "", f"`python benchmarks/bench_footprint.py` on {about}; {versions}.", ""]
-    lines += ["## Training", "", *training_lines()]
+    lines = [
+        "# Estimated and measured",
+        "",
+        f"`python benchmarks/bench_footprint.py --device {options.device}` on {about}; {versions}.",
+        "",
+    ]
+    lines += ["## Training", "", *training_lines(options.device)]
     if options.data:
         lines += ["", "## Preparing and predicting a case", "", *case_lines(options.data)]
     table = "\n".join([*lines, ""])

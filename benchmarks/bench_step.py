@@ -1,13 +1,14 @@
-"""Time of a training step on a CPU: as autoseg does it, and with each choice that makes it fast undone.
+"""Time of a training step: as autoseg does it, and with each choice that makes it fast undone.
 
 The precision is what autoseg chooses for the processor: bfloat16 where it has instructions for that, else float32.
 
-    python benchmarks/bench_step.py [--out benchmarks/results/step.md]
+    python benchmarks/bench_step.py [--device cpu] [--repeats 3] [--out benchmarks/results/step.md]
 
-The network and patch are those that the planner chooses for 208 cases of 36×50×35 voxels on a CPU, with its batch of two. Each
-figure is the least of three processes, taken in turns, each with the median of 15 steps: the allocator and libgomp are set
-once in a process, and whatever else runs on a machine makes steps slower, never faster. With a busy program beside it is seen
-how long threads may spin while they wait for one another.
+On a CPU, the network and patch are those that the planner chooses for 208 cases of 36×50×35 voxels, with its batch of two; on a
+GPU those that nnU-Net trains on the Decathlon's liver (128³ voxels, two samples). Each figure is the least of three processes,
+taken in turns, each with the median of 15 steps: the allocator and libgomp are set once in a process, and whatever else runs on
+a machine makes steps slower, never faster. With a busy program beside it is seen how long threads may spin while they wait for
+one another.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from autoseg.plan import NetworkPlan
+
 BUSY = "while True: pass"
-REPEATS = 3
 WARM_UP, STEPS = 4, 15
 PLAIN = "as autoseg does it"
 FLOAT32 = "float32"
@@ -43,42 +45,65 @@ GROUP_NORM = "group norm of one channel a group"
 ONE_HOT = "loss by autograd, one-hot label maps"
 FOREACH = "AdamW foreach instead of fused"
 NOT_KEPT = "freed memory goes back to the system"
-UNDONE = (PLAIN, FLOAT32, CHANNELS_FIRST, TRANSPOSED, INSTANCE_NORM, GROUP_NORM, ONE_HOT, FOREACH, NOT_KEPT)
+CHANNELS_LAST = "channels last"
+NOT_TRIED = "the first algorithm of cuDNN, none tried"
+COMPILED = "compiled, as with --compile"
+UNDONE = {
+    "cpu": (PLAIN, FLOAT32, CHANNELS_FIRST, TRANSPOSED, INSTANCE_NORM, GROUP_NORM, ONE_HOT, FOREACH, NOT_KEPT),
+    "cuda": (PLAIN, FLOAT32, CHANNELS_LAST, TRANSPOSED, GROUP_NORM, ONE_HOT, FOREACH, NOT_TRIED, COMPILED),
+}
 SPIN_LIMITS = (None, "10000", SPINS, "100")  # None: libgomp's own
 
 
-def step_seconds(undone: str) -> float:
+def planned(device: str) -> tuple[NetworkPlan, tuple[int, int, int]]:
+    """The network and the patch."""
+    from autoseg.plan import NetworkPlan
+
+    features, patch, blocks = ((16, 32, 64), (36, 52, 36), 1)
+    if device == "cuda":
+        features, patch, blocks = ((32, 64, 128, 256, 320, 320), (128, 128, 128), 2)
+    n, threes = len(features), (3, 3, 3)
+    strides = ((1, 1, 1), *((2, 2, 2),) * (n - 1))
+    return NetworkPlan("plain_unet", features, strides, (threes,) * n, (2,) * n, (blocks,) * (n - 1), True), patch
+
+
+def step_seconds(undone: str, kind: str) -> float:
     """Median of the steps after those to warm up, in this process."""
     import torch
 
     from autoseg.allocator import keep_freed_memory
+    from autoseg.compiling import compiled
     from autoseg.device import choose_device
     from autoseg.losses import LOSSES, deep_supervision
     from autoseg.nets import build_network, unet
-    from autoseg.plan import NetworkPlan
 
     if undone != NOT_KEPT:
         keep_freed_memory()
     if undone == CHANNELS_FIRST:
         unet.channels_last = lambda x: x
-    ones, twos, threes = (1, 1, 1), (2, 2, 2), (3, 3, 3)
-    plan = NetworkPlan("plain_unet", (16, 32, 64), (ones, twos, twos), (threes,) * 3, (2, 2, 2), (1, 1), True)
-    network = build_network(plan, 1, 3)
+    torch.backends.cudnn.benchmark = undone != NOT_TRIED  # as `repeatable` does
+    plan, patch = planned(kind)
+    device = choose_device(kind)
+    network = build_network(plan, 1, 3).to(device.place)
     _exchange(network, _replacement(undone))
+    image, label = (x.to(device.place) for x in (torch.randn(2, 1, *patch), torch.randint(0, 3, (2, *patch))))
+    if undone == CHANNELS_LAST:
+        network, image = network.to(memory_format=torch.channels_last_3d), image.to(memory_format=torch.channels_last_3d)
+    forward = compiled(network, image, device) if undone == COMPILED else network
     foreach = undone == FOREACH
     optimizer = torch.optim.AdamW(network.parameters(), fused=not foreach, foreach=foreach)
     loss_of = _plain_dice_ce if undone == ONE_HOT else LOSSES["dice_ce"]
-    device = choose_device("cpu")
-    image, label = torch.randn(2, 1, 36, 52, 36), torch.randint(0, 3, (2, 36, 52, 36))
     seconds = []
     for _ in range(WARM_UP + STEPS):
         began = time.perf_counter()
         with nullcontext() if undone == FLOAT32 else device.autocast():
-            outputs = network(image).logits
+            outputs = forward(image).logits
         loss = deep_supervision(outputs, label, 255, loss_of)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if device.place.type == "cuda":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     return median(seconds[WARM_UP:])
 
@@ -120,68 +145,89 @@ def _plain_dice_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice
     return F.cross_entropy(logits.float(), target) - dice[:, 1:].mean()
 
 
-def measure(undone: str, spin: str | None, busy: bool) -> float:
+def measure(undone: str, kind: str, spin: str | None, busy: bool) -> float:
     environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | ({"GOMP_SPINCOUNT": spin} if spin else {})
     load = subprocess.Popen([sys.executable, "-c", BUSY]) if busy else None
     try:
-        command = [sys.executable, __file__, "--one", undone]
-        seconds = float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-        print(f"{undone}, GOMP_SPINCOUNT={spin}, busy={busy}: {seconds:.3f} s", file=sys.stderr, flush=True)
+        command = [sys.executable, __file__, "--device", kind, "--one", undone]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        seconds = float(done.stdout.splitlines()[-1])
+        print(f"{undone}, GOMP_SPINCOUNT={spin}, busy={busy}: {seconds:.4f} s", file=sys.stderr, flush=True)
         return seconds
     finally:
         if load:
             load.kill()
 
 
-def precision() -> str:
-    """That of autoseg's convolutions on this processor."""
-    from autoseg.device import choose_device
-
-    return str(choose_device("cpu").compute).removeprefix("torch.")
-
-
-def choices() -> list[str]:
-    undone = [name for name in UNDONE if name != precision()]
-    rounds = [[measure(name, SPINS, busy=False) for name in undone] for _ in range(REPEATS)]
+def choices(kind: str, compute: str, repeats: int) -> list[str]:
+    undone = [name for name in UNDONE[kind] if name != compute]
+    rounds = [[measure(name, kind, SPINS, busy=False) for name in undone] for _ in range(repeats)]
     least = [min(side) for side in zip(*rounds)]
-    rows = [f"| {name} | {s:.3f} | {s / least[0]:.2f}× |" for name, s in zip(undone, least)]
+    rows = [f"| {name} | {s:.4f} | {s / least[0]:.2f}× |" for name, s in zip(undone, least)]
     return ["| | s a step | to autoseg's |", "| --- | ---: | ---: |", *rows]
 
 
-def spinning() -> list[str]:
+def spinning(repeats: int) -> list[str]:
     names = ("libgomp's own spinning", *(f"GOMP_SPINCOUNT={limit}" for limit in SPIN_LIMITS[1:]))
     rows = []
     for busy in (False, True):
-        rounds = [[measure(PLAIN, limit, busy) for limit in SPIN_LIMITS] for _ in range(REPEATS)]
+        rounds = [[measure(PLAIN, "cpu", limit, busy) for limit in SPIN_LIMITS] for _ in range(repeats)]
         figures = (f"{min(side):.3f}" for side in zip(*rounds))
         rows.append(f"| {'beside a busy program' if busy else 'alone'} | {' | '.join(figures)} |")
     return [f"| s a step | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names), *rows]
 
 
+def throughput(kind: str, seconds: float) -> str:
+    from autoseg.footprint import STEP_PASSES, multiply_accumulates
+
+    plan, patch = planned(kind)
+    gmacs = STEP_PASSES * 2 * multiply_accumulates(plan, patch, 1, 3) / 1e9
+    return f"{gmacs:.0f}·10⁹ multiply-accumulates a step: {gmacs / seconds:.0f}·10⁹ a second."
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--one", choices=UNDONE, help=argparse.SUPPRESS)
+    parser.add_argument("--device", choices=UNDONE, default="cpu")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    kind = options.device
     if options.one:
-        print(step_seconds(options.one))
+        print(step_seconds(options.one, kind))
         return
+    compute, where = machine(kind)
+    table = choices(kind, compute, options.repeats)
     lines = [
-        "# A training step on a CPU",
+        f"# A training step on a {'CPU' if kind == 'cpu' else 'GPU'}",
         "",
-        f"`python benchmarks/bench_step.py` on {platform.machine()}, {os.cpu_count()} cores; torch {version('torch')}.",
-        f"The least of {REPEATS} processes, in {precision()}. Below the first row one thing is done otherwise each time.",
+        f"`python benchmarks/bench_step.py --device {kind}` on {where}; torch {version('torch')}.",
+        f"The least of {options.repeats} processes, in {compute}. Below the first row one thing is done otherwise each time.",
+        throughput(kind, float(table[2].split("|")[2])),
         "",
-        *choices(),
-        "",
-        f"How long threads look for work before they sleep; autoseg takes GOMP_SPINCOUNT={SPINS}:",
-        "",
-        *spinning(),
+        *table,
     ]
-    table = "\n".join([*lines, ""])
-    print(table)
+    if kind == "cpu":
+        lines += [
+            "",
+            f"How long threads look for work before they sleep; autoseg takes GOMP_SPINCOUNT={SPINS}:",
+            "",
+            *spinning(options.repeats),
+        ]
+    text = "\n".join([*lines, ""])
+    print(text)
     if options.out:
-        options.out.write_text(table)
+        options.out.write_text(text)
+
+
+def machine(kind: str) -> tuple[str, str]:
+    """The precision of autoseg's convolutions there, and what to call it."""
+    import torch
+
+    from autoseg.device import choose_device
+
+    where = f"{platform.machine()}, {os.cpu_count()} cores" if kind == "cpu" else torch.cuda.get_device_name()
+    return str(choose_device(kind).compute).removeprefix("torch."), where
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""A training step beside nnU-Net's: same network, patch, batch, recipe and patches, on a CPU.
+"""A training step beside nnU-Net's: same network, patch, batch, recipe and patches.
 
-    python benchmarks/bench_step_nnunet.py DATASET [--steps 40] [--seeds 3] [--out benchmarks/results/step_nnunet.md]
+    python benchmarks/bench_step_nnunet.py DATASET [--device cpu] [--steps 40] [--seeds 3]
+        [--out benchmarks/results/step_nnunet.md]
 
 DATASET is Decathlon's Task04; nnU-Net 2 must be installed in the same environment. The plan is that of nnU-Net's default planner
 for a GPU with 8 GB and batch 9, which follows from the 260 cases of the whole task; the recipe is `sgd_poly`. Each side is a
 process of its own, as its users have it (autoseg keeps freed memory, see `allocator`). All learn from the same augmented patches,
 made beforehand, in turns of one step each, so that whatever else the machine does concerns all. nnU-Net's side is its own
-network, loss and optimizer settings, with the label maps of the coarse levels made beforehand, as its loaders do.
+network, loss and optimizer settings, with the label maps of the coarse levels made beforehand, as its loaders do; on a GPU it is
+compiled and computes in float16 with a loss scale, which are its defaults there, and autoseg is seen compiled and not.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from learning import plan_and_prepare
 from torch import Tensor
 
 from autoseg.allocator import keep_freed_memory
+from autoseg.compiling import compiled
 from autoseg.device import Device, choose_device
 from autoseg.losses import LOSSES, deep_supervision, nearest_resize
 from autoseg.nets import build_network
@@ -45,6 +48,7 @@ from autoseg.step import GRADIENT_NORM
 from autoseg.store import StoredCase
 
 BATCH = 9
+THEIRS, COMPILED = "nnU-Net", ", compiled"
 
 
 @dataclass(frozen=True)
@@ -58,24 +62,26 @@ class Sample:
 Step = Callable[[Sample, float], float]  # with a learning rate, to a loss
 
 
-def ours(plan: Plan, c: Configuration, device: Device, seed: int) -> Step:
+def ours(plan: Plan, c: Configuration, device: Device, seed: int, fused: bool) -> Step:
     keep_freed_memory()
     torch.manual_seed(seed)
-    network = build_network(c.network, len(plan.data.channels), plan.data.labels.n_classes)
+    network = build_network(c.network, len(plan.data.channels), plan.data.labels.n_classes).to(device.place)
     optimizer = make_optimizer(network, c.training)
+    image = torch.zeros(c.patch.batch_size, len(plan.data.channels), *c.patch.patch_size, device=device.place)
+    forward = compiled(network, image, device) if fused else network
+    learning = Learning(network, optimizer, torch.amp.GradScaler(device.place.type, enabled=device.needs_scaler))
 
     def step(sample: Sample, rate: float) -> float:
+        image, label = (x.to(device.place, non_blocking=True) for x in (sample.batch.image, sample.batch.label))
         with device.autocast():
-            outputs = network(sample.batch.image).logits
-        loss = deep_supervision(
-            outputs, sample.batch.label, plan.data.labels.ignore_index, LOSSES[c.training.loss], c.training.batch_dice
-        )
-        return finish(loss, network, optimizer, rate)
+            outputs = forward(image).logits
+        loss = deep_supervision(outputs, label, plan.data.labels.ignore_index, LOSSES[c.training.loss], c.training.batch_dice)
+        return learning.finish(loss, rate)
 
     return step
 
 
-def theirs(plan: Plan, c: Configuration, seed: int) -> Step:
+def theirs(plan: Plan, c: Configuration, device: Device, seed: int) -> Step:
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from dynamic_network_architectures.initialization.weight_init import InitWeights_He
     from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
@@ -101,6 +107,8 @@ def theirs(plan: Plan, c: Configuration, seed: int) -> Step:
         deep_supervision=True,
     )
     network.apply(InitWeights_He(1e-2))
+    network.to(device.place)
+    forward = torch.compile(network) if device.place.type == "cuda" else network
     dice = {"batch_dice": c.training.batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False}
     loss = DC_and_CE_loss(dice, {}, weight_ce=1, weight_dice=1, dice_class=MemoryEfficientSoftDiceLoss)
     levels = len(c.network.features) - 1
@@ -109,21 +117,34 @@ def theirs(plan: Plan, c: Configuration, seed: int) -> Step:
     optimizer = torch.optim.SGD(network.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True)
     for group in optimizer.param_groups:
         group["scale"] = 1.0
+    learning = Learning(network, optimizer, torch.amp.GradScaler(device.place.type, enabled=device.needs_scaler))
 
     def step(sample: Sample, rate: float) -> float:
-        return finish(supervised(network(sample.batch.image), sample.targets), network, optimizer, rate)
+        image = sample.batch.image.to(device.place, non_blocking=True)
+        targets = [target.to(device.place, non_blocking=True) for target in sample.targets]
+        with device.autocast():
+            loss = supervised(forward(image), targets)
+        return learning.finish(loss, rate)
 
     return step
 
 
-def finish(loss: Tensor, network: torch.nn.Module, optimizer: torch.optim.Optimizer, rate: float) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["scale"]
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
-    optimizer.step()
-    return float(loss.detach())
+@dataclass(frozen=True)
+class Learning:
+    network: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    def finish(self, loss: Tensor, rate: float) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return float(loss.detach())
 
 
 def prepared(dataset: Path, root: Path, steps: int) -> tuple[Plan, Configuration, list[Sample]]:
@@ -140,15 +161,16 @@ def prepared(dataset: Path, root: Path, steps: int) -> tuple[Plan, Configuration
     return plan, c, samples
 
 
-def side(name: str, plan: Plan, c: Configuration, samples: list[Sample], seed: int, turn: Connection) -> None:
+def side(name: str, plan: Plan, c: Configuration, device: Device, samples: list[Sample], seed: int, turn: Connection) -> None:
     """A process: one step each time it is told to, answered with its seconds and its loss."""
-    computing = {"autoseg, float32": torch.float32, "autoseg, bfloat16": torch.bfloat16}
-    device = Device(torch.device("cpu"), computing.get(name, torch.float32))
-    step = theirs(plan, c, seed) if name == "nnU-Net" else ours(plan, c, device, seed)
+    torch.backends.cudnn.benchmark = True  # as both do
+    step = theirs(plan, c, device, seed) if name == THEIRS else ours(plan, c, device, seed, COMPILED in name)
     for i, sample in enumerate(samples):
         turn.recv()
         began = time.perf_counter()
         loss = step(sample, c.training.learning_rate * learning_rate_factor(c.training.schedule, i / len(samples), 0.0))
+        if device.place.type == "cuda":
+            torch.cuda.synchronize()
         turn.send((time.perf_counter() - began, loss))
 
 
@@ -158,32 +180,41 @@ class Curve:
     losses: list[float]
 
 
-def take_turns(plan: Plan, c: Configuration, samples: list[Sample], seed: int) -> dict[str, Curve]:
-    names = ["nnU-Net", "autoseg, float32"]
-    if choose_device("cpu").compute == torch.bfloat16:
-        names.append("autoseg, bfloat16")
+def sides(kind: str) -> dict[str, Device]:
+    chosen = choose_device(kind)
+    name = f"autoseg, {str(chosen.compute).removeprefix('torch.')}"
+    if kind == "cuda":
+        return {THEIRS: Device(chosen.place, torch.float16), name: chosen, name + COMPILED: chosen}
+    float32 = Device(chosen.place, torch.float32)
+    return {THEIRS: float32, "autoseg, float32": float32, name: chosen}
+
+
+def take_turns(plan: Plan, c: Configuration, kind: str, samples: list[Sample], seed: int) -> dict[str, Curve]:
     start = multiprocessing.get_context("spawn")
-    ends = {name: start.Pipe() for name in names}
-    processes = [start.Process(target=side, args=(name, plan, c, samples, seed, ends[name][1])) for name in names]
+    devices = sides(kind)
+    ends = {name: start.Pipe() for name in devices}
+    processes = [
+        start.Process(target=side, args=(name, plan, c, device, samples, seed, ends[name][1])) for name, device in devices.items()
+    ]
     for process in processes:
         process.start()
-    curves = {name: Curve([], []) for name in names}
+    curves = {name: Curve([], []) for name in devices}
     for i in range(len(samples)):
         for name, curve in curves.items():
             ends[name][0].send(i)
             seconds, loss = ends[name][0].recv()
             curve.seconds.append(seconds)
             curve.losses.append(loss)
-        print(seed, i, {name: f"{v.seconds[-1]:.2f} s, loss {v.losses[-1]:.3f}" for name, v in curves.items()}, flush=True)
+        print(seed, i, {name: f"{v.seconds[-1]:.3f} s, loss {v.losses[-1]:.3f}" for name, v in curves.items()}, flush=True)
     for process in processes:
         process.join()
     return curves
 
 
-def bench(dataset: Path, steps: int, seeds: int) -> str:
+def bench(dataset: Path, kind: str, steps: int, seeds: int) -> str:
     with tempfile.TemporaryDirectory() as root:
         plan, c, samples = prepared(dataset, Path(root), steps)
-    runs = [take_turns(plan, c, samples, seed) for seed in range(seeds)]
+    runs = [take_turns(plan, c, kind, samples, seed) for seed in range(seeds)]
     quarter = max(1, steps // 4)
     spans = ", ".join(f"{q * quarter + 1}–{(q + 1) * quarter}" for q in range(4))
     lines = [
@@ -195,11 +226,12 @@ def bench(dataset: Path, steps: int, seeds: int) -> str:
         parts = [[statistics.mean(run[name].losses[q * quarter : (q + 1) * quarter]) for run in runs] for q in range(4)]
         curve = ", ".join(f"{statistics.mean(part):.3f}" for part in parts)
         spread = f"{min(parts[-1]):.3f} to {max(parts[-1]):.3f}"
-        lines.append(f"| {name} | {seconds:.2f} | {middle['nnU-Net'] / seconds:.2f}× | {curve} | {spread} |")
+        lines.append(f"| {name} | {seconds:.3f} | {middle[THEIRS] / seconds:.2f}× | {curve} | {spread} |")
     patch = "×".join(map(str, c.patch.patch_size))
+    where = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores" if kind == "cpu" else torch.cuda.get_device_name()
     about = (
-        f"`python benchmarks/bench_step_nnunet.py {dataset.name} --steps {steps} --seeds {seeds}` on {platform.machine()}, "
-        f"{len(os.sched_getaffinity(0))} cores; torch {version('torch')}, nnunetv2 {version('nnunetv2')}.\n"
+        f"`python benchmarks/bench_step_nnunet.py {dataset.name} --device {kind} --steps {steps} --seeds {seeds}` on {where}; "
+        f"torch {version('torch')}, nnunetv2 {version('nnunetv2')}.\n"
         f"Patch {patch}, batch {c.patch.batch_size}, features {', '.join(map(str, c.network.features))}."
     )
     return "\n".join(["# A training step beside nnU-Net's", "", about, "", *lines, ""])
@@ -208,11 +240,12 @@ def bench(dataset: Path, steps: int, seeds: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    table = bench(options.dataset.resolve(), options.steps, options.seeds)
+    table = bench(options.dataset.resolve(), options.device, options.steps, options.seeds)
     print(table)
     if options.out:
         options.out.write_text(table)
