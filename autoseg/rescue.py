@@ -24,7 +24,7 @@ class NotFinite(DataError):
 
 
 def to_last_save(run: Running, error: NotFinite) -> None:
-    """Weights, optimizer, loss scale and step as last.safetensors has them; other batches follow than did then. The clock goes on.
+    """Weights, optimizer, loss scale and step as last.safetensors has them; other batches follow than then. The clock goes on.
 
     Raises:
         NotFinite: `error`, once this has been tried often enough.

@@ -31,6 +31,7 @@ from autoseg.augment import (
     draw_intensity,
     draw_previous,
     draw_spatial,
+    sampled_at,
     source_box,
     to_send,
 )
@@ -90,11 +91,11 @@ class _Source:
     label: Tensor | None
     steps: tuple[Intensity, ...]
 
-    def patch(self, mirrored: Tensor) -> _Patch:
-        """On the device of `mirrored`."""
+    def patch(self, where: Tensor, mirrored: Tensor) -> _Patch:
+        """On the device of `where`, which says where its voxels lie in the box, and of `mirrored`."""
         with _augmenting(self.case):
             labels = [] if self.label is None else [self.label]
-            image, labels = apply_spatial_on(self.spatial, self.box, self.image, labels, mirrored)
+            image, labels = apply_spatial_on(self.spatial, where, self.image, labels, mirrored)
             return _Patch(apply_intensity_on(image, self.steps) if self.steps else image, labels[0] if labels else None)
 
 
@@ -103,7 +104,7 @@ class Drawn:
     """All of a batch of B that needs files or the CPU: patches, or what they are made of, and points (B, N, d) and state (B, N)
     of its landmarks, as in `Batch`."""
 
-    samples: tuple[_Patch | _Source, ...]
+    samples: tuple[_Patch, ...] | tuple[_Source, ...]
     points: np.ndarray
     state: np.ndarray
     cases: tuple[str, ...]
@@ -162,7 +163,11 @@ class PatchSampler:
     def finish(self, drawn: Drawn) -> Batch:
         """The batch; one sample after another is made where that happens on a GPU."""
         place = self._place
-        patches = [s if isinstance(s, _Patch) else s.patch(self._mirrored_there) for s in drawn.samples]
+        patches = [s for s in drawn.samples if isinstance(s, _Patch)]
+        sources = [s for s in drawn.samples if isinstance(s, _Source)]
+        if sources:
+            where = sampled_at([s.spatial for s in sources], [s.box for s in sources], place)
+            patches = [s.patch(at, self._mirrored_there) for s, at in zip(sources, where)]
         image = torch.stack([p.image.to(place, non_blocking=True) for p in patches])
         labels = [p.label.to(place, non_blocking=True) for p in patches if p.label is not None]
         label = torch.stack(labels).long() if labels else torch.empty((len(patches), 0), dtype=torch.int64, device=place)
@@ -243,7 +248,7 @@ class PatchSampler:
 
     @cached_property
     def _mirrored_there(self) -> Tensor:
-        return to_send(self._mirrored, torch.device("cpu")).to(self.place)
+        return torch.from_numpy(self._mirrored.astype(np.int64)).to(self.place)
 
     @cached_property
     def _mirrored(self) -> np.ndarray:

@@ -5,10 +5,10 @@ The precision is what autoseg chooses for the processor: bfloat16 where it has i
     python benchmarks/bench_step.py [--device cpu] [--repeats 3] [--out benchmarks/results/step.md]
 
 On a CPU, the network and patch are those that the planner chooses for 208 cases of 36×50×35 voxels, with its batch of two; on a
-GPU those that nnU-Net trains on the Decathlon's liver (128³ voxels, two samples). Each figure is the least of three processes,
-taken in turns, each with the median of 15 steps: the allocator and libgomp are set once in a process, and whatever else runs on
-a machine makes steps slower, never faster. With a busy program beside it is seen how long threads may spin while they wait for
-one another.
+GPU those that nnU-Net trains on the Decathlon's liver (128³ voxels, two samples). Each figure is the least of three, taken in
+turns, each the median of 15 steps: whatever else runs on a machine makes steps slower, never faster. On a CPU each is a process
+of its own, since the allocator and libgomp are set once in a process; and with a busy program beside it is seen how long threads
+may spin while they wait for one another.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -84,8 +85,9 @@ def step_seconds(undone: str, kind: str) -> float:
     torch.backends.cudnn.benchmark = undone != NOT_TRIED  # as `repeatable` does
     plan, patch = planned(kind)
     device = choose_device(kind)
-    network = build_network(plan, 1, 3).to(device.place)
+    network = build_network(plan, 1, 3)
     _exchange(network, _replacement(undone))
+    network = network.to(device.place)
     image, label = (x.to(device.place) for x in (torch.randn(2, 1, *patch), torch.randint(0, 3, (2, *patch))))
     if undone == CHANNELS_LAST:
         network, image = network.to(memory_format=torch.channels_last_3d), image.to(memory_format=torch.channels_last_3d)
@@ -145,23 +147,34 @@ def _plain_dice_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice
     return F.cross_entropy(logits.float(), target) - dice[:, 1:].mean()
 
 
-def measure(undone: str, kind: str, spin: str | None, busy: bool) -> float:
+def measure(undone: str, spin: str | None, busy: bool) -> float:
+    """On a CPU, in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | ({"GOMP_SPINCOUNT": spin} if spin else {})
     load = subprocess.Popen([sys.executable, "-c", BUSY]) if busy else None
     try:
-        command = [sys.executable, __file__, "--device", kind, "--one", undone]
+        command = [sys.executable, __file__, "--one", undone]
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-        seconds = float(done.stdout.splitlines()[-1])
-        print(f"{undone}, GOMP_SPINCOUNT={spin}, busy={busy}: {seconds:.4f} s", file=sys.stderr, flush=True)
+        seconds = float(done.stdout)
+        print(f"{undone}, GOMP_SPINCOUNT={spin}, busy={busy}: {seconds:.3f} s", file=sys.stderr, flush=True)
         return seconds
     finally:
         if load:
             load.kill()
 
 
+def measure_gpu(undone: str) -> float:
+    import torch
+
+    torch.cuda.empty_cache()
+    seconds = step_seconds(undone, "cuda")
+    print(f"{undone}: {seconds:.4f} s", file=sys.stderr, flush=True)
+    return seconds
+
+
 def choices(kind: str, compute: str, repeats: int) -> list[str]:
     undone = [name for name in UNDONE[kind] if name != compute]
-    rounds = [[measure(name, kind, SPINS, busy=False) for name in undone] for _ in range(repeats)]
+    one = measure_gpu if kind == "cuda" else partial(measure, spin=SPINS, busy=False)
+    rounds = [[one(name) for name in undone] for _ in range(repeats)]
     least = [min(side) for side in zip(*rounds)]
     rows = [f"| {name} | {s:.4f} | {s / least[0]:.2f}× |" for name, s in zip(undone, least)]
     return ["| | s a step | to autoseg's |", "| --- | ---: | ---: |", *rows]
@@ -171,7 +184,7 @@ def spinning(repeats: int) -> list[str]:
     names = ("libgomp's own spinning", *(f"GOMP_SPINCOUNT={limit}" for limit in SPIN_LIMITS[1:]))
     rows = []
     for busy in (False, True):
-        rounds = [[measure(PLAIN, "cpu", limit, busy) for limit in SPIN_LIMITS] for _ in range(repeats)]
+        rounds = [[measure(PLAIN, limit, busy) for limit in SPIN_LIMITS] for _ in range(repeats)]
         figures = (f"{min(side):.3f}" for side in zip(*rounds))
         rows.append(f"| {'beside a busy program' if busy else 'alone'} | {' | '.join(figures)} |")
     return [f"| s a step | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names), *rows]
@@ -194,7 +207,7 @@ def main() -> None:
     options = parser.parse_args()
     kind = options.device
     if options.one:
-        print(step_seconds(options.one, kind))
+        print(step_seconds(options.one, "cpu"))
         return
     compute, where = machine(kind)
     table = choices(kind, compute, options.repeats)
@@ -202,7 +215,7 @@ def main() -> None:
         f"# A training step on a {'CPU' if kind == 'cpu' else 'GPU'}",
         "",
         f"`python benchmarks/bench_step.py --device {kind}` on {where}; torch {version('torch')}.",
-        f"The least of {options.repeats} processes, in {compute}. Below the first row one thing is done otherwise each time.",
+        f"The least of {options.repeats}, in {compute}. Below the first row one thing is done otherwise each time.",
         throughput(kind, float(table[2].split("|")[2])),
         "",
         *table,

@@ -21,6 +21,7 @@ from autoseg.augment import (
     apply_spatial_on,
     draw_intensity,
     draw_spatial,
+    sampled_at,
     source_box,
     to_send,
 )
@@ -57,7 +58,7 @@ def on_device(
     spatial: Spatial, box: Box, image: np.ndarray, labels: list[np.ndarray], place: torch.device
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     sent, *maps = (to_send(x, place) for x in (image, *labels, PARTNER))
-    return apply_spatial_on(spatial, box, sent, maps[:-1], maps[-1].to(place))
+    return apply_spatial_on(spatial, sampled_at([spatial], [box], place)[0], sent, maps[:-1], maps[-1].to(place))
 
 
 @pytest.mark.parametrize("window", [(8, 10, 12), (9, 7, 11), (1, 12, 9), (30, 30, 30)])

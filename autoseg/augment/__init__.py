@@ -1,7 +1,7 @@
 """Paired transforms: draw parameters from a generator first, then apply them deterministically."""
 
 from autoseg.augment.intensity import Intensity, apply_intensity, draw_intensity
-from autoseg.augment.on_device import apply_intensity_on, apply_spatial_on, to_send
+from autoseg.augment.on_device import apply_intensity_on, apply_spatial_on, sampled_at, to_send
 from autoseg.augment.previous import apply_previous, draw_previous
 from autoseg.augment.spatial import Spatial, apply_spatial, apply_to_points, draw_spatial, source_box
 
@@ -17,6 +17,7 @@ __all__ = [
     "draw_intensity",
     "draw_previous",
     "draw_spatial",
+    "sampled_at",
     "source_box",
     "to_send",
 ]

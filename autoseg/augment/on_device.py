@@ -27,29 +27,29 @@ def to_send(array: np.ndarray, place: torch.device) -> Tensor:
 
 
 @torch.no_grad()
+def sampled_at(spatials: Sequence[Spatial], boxes: Sequence[Box], place: torch.device) -> Tensor:
+    """(B, *shape, 3), x first: where each voxel of B patches of the same shape lies in its box, which spans -1 to 1 from edge to
+    edge. Mirrored as they are, so that all a patch needs is one look-up."""
+    rows = to_send(np.stack([_to_box(*pair) for pair in zip(spatials, boxes)]), place).to(place, non_blocking=True)
+    return F.affine_grid(rows, [len(rows), 1, *spatials[0].shape], align_corners=False)
+
+
+@torch.no_grad()
 def apply_spatial_on(
-    spatial: Spatial, box: Box, image: Tensor, labels: Sequence[Tensor], mirrored_class: Tensor
+    spatial: Spatial, where: Tensor, image: Tensor, labels: Sequence[Tensor], mirrored_class: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    """`spatial.apply_spatial` on the device of `mirrored_class`; for the arguments see there.
+    """`spatial.apply_spatial` on the device of `where`, which `sampled_at` gives for a patch; for the other arguments see there.
 
     Returns:
         (C, *shape) float32 and whole numbers (*shape).
     """
-    place = mirrored_class.device
-    data, classes = image.to(place, non_blocking=True).float(), [label.to(place, non_blocking=True) for label in labels]
-    if not spatial.is_crop:
-        where = _sampled_at(spatial, box, place)
-        data = F.grid_sample(data[None], where, "bilinear", "zeros", align_corners=False)[0]
-        classes = [
-            F.grid_sample(c[None, None].float(), where, "nearest", "zeros", align_corners=False)[0, 0].to(c.dtype)
-            for c in classes
-        ]
-    if spatial.mirror:
-        data = data.flip([a + 1 for a in spatial.mirror])
-        classes = [c.flip(spatial.mirror) for c in classes]
-        if 2 in spatial.mirror:
-            classes = [mirrored_class[c.long()] for c in classes]
-    return data.contiguous(), [c.contiguous() for c in classes]
+    place = where.device
+    data = F.grid_sample(image.to(place, non_blocking=True).float()[None], where[None], "bilinear", "zeros", align_corners=False)
+    sent = [label.to(place, non_blocking=True)[None, None].float() for label in labels]
+    classes = [F.grid_sample(label, where[None], "nearest", "zeros", align_corners=False)[0, 0].long() for label in sent]
+    if 2 in spatial.mirror:
+        classes = [mirrored_class[label] for label in classes]
+    return data[0], classes
 
 
 @torch.no_grad()
@@ -58,15 +58,14 @@ def apply_intensity_on(image: Tensor, steps: tuple[Intensity, ...]) -> Tensor:
     return torch.stack([_changed(channel, step) for channel, step in zip(image, steps)])
 
 
-def _sampled_at(spatial: Spatial, box: Box, place: torch.device) -> Tensor:
-    """(1, *shape, 3), x first: where each voxel of the patch lies in the box, which spans -1 to 1 from edge to edge."""
-    from_centre = [torch.arange(n, device=place) - (n - 1) / 2 for n in spatial.shape]
-    axes = torch.meshgrid(*from_centre, indexing="ij")
+def _to_box(spatial: Spatial, box: Box) -> np.ndarray:
+    """(3, 4), x first: the map from patch to box where both span -1 to 1. Small numbers, however far from its origin the case
+    reaches."""
     to_edges = 2 / np.array(box.shape)
-    matrix = spatial.matrix * to_edges[:, None]
-    middle = (spatial.centre - box.start + 0.5) * to_edges - 1  # small numbers, however far from its origin the case reaches
-    rows = [sum((w * a for w, a in zip(matrix[c].tolist(), axes)), torch.tensor(float(middle[c]))) for c in (2, 1, 0)]
-    return torch.stack(rows, dim=-1)[None]
+    sign = np.array([-1 if axis in spatial.mirror else 1 for axis in range(3)])
+    matrix = spatial.matrix * to_edges[:, None] * (np.array(spatial.shape) / 2 * sign)
+    middle = (spatial.centre - box.start + 0.5) * to_edges - 1
+    return np.hstack([matrix[::-1, ::-1], middle[::-1, None]]).astype(np.float32)
 
 
 def _changed(x: Tensor, step: Intensity) -> Tensor:
