@@ -10,8 +10,21 @@ from torch import Tensor
 from autoseg.device import Device
 from autoseg.nets import Output
 from autoseg.progress import log
+from autoseg.schedule import RunBudget
 
 Forward = Callable[[Tensor], Output]
+
+WORTH_SECONDS, WORTH_STEPS = 1200.0, 5000  # of a run on a GPU: twenty times what compiling takes, or about as long
+
+
+def is_worth_compiling(device: Device, budget: RunBudget, steps_per_epoch: int) -> bool:
+    """Whether a run gains more by compiled steps than compiling takes, which is about a minute.
+
+    On a GPU a compiled step takes 0.58 of the time (benchmarks/results/step_cuda.md); a CPU gains little, if anything.
+    """
+    if device.place.type != "cuda":
+        return False
+    return (budget.seconds or 0.0) >= WORTH_SECONDS or (budget.epochs or 0) * steps_per_epoch >= WORTH_STEPS
 
 
 def compiled(network: torch.nn.Module, example: Tensor, device: Device) -> Forward:

@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from autoseg.checkpoint import Beginning, State, Transfer, load_state, load_training, save_training
-from autoseg.compiling import Forward, compiled
+from autoseg.compiling import Forward, compiled, is_worth_compiling
 from autoseg.device import Device
 from autoseg.errors import PlanError, UsageError
 from autoseg.events import Events
@@ -158,7 +158,9 @@ def set_up(
     scaler = make_scaler(device, state)
     model = Model((averaged,), task.plan, configuration, device)
     events = Events(task.run, task.tensorboard and is_first(), state.step)
-    forward = compiled(network, _example(task.plan, configuration, device), device) if task.compiled else network
+    worth = is_worth_compiling(device, budget, configuration.training.steps_per_epoch) and not task.deterministic
+    wanted = worth if task.compiled is None else task.compiled
+    forward = compiled(network, _example(task.plan, configuration, device), device) if wanted else network
     if is_first():
         save_plan(task.plan, task.run / "plan.json")
     stopping = Stopping(task.run, follows=not is_first())

@@ -329,7 +329,7 @@ class Loader:
     `waited` sums the seconds that `next()` took: to wait, to make the batch where there are no threads, to hand it to a GPU.
     """
 
-    def __init__(self, sampler: PatchSampler, first_step: int, threads: int, ahead: int = 4) -> None:
+    def __init__(self, sampler: PatchSampler, first_step: int, threads: int, ahead: int = 3) -> None:
         self._sampler, self._step, self._ahead = sampler, first_step, ahead
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="autoseg-loader") if threads else None
         self._queue: deque[Future[Batch | Drawn]] = deque()
@@ -355,14 +355,19 @@ class Loader:
             batch = self._sampler.batch(self._step)
             self._step += 1
         else:
-            ahead = self._sampler.batch if self._sampler.place is None else self._sampler.draw
-            while len(self._queue) < self._ahead:
-                self._queue.append(self._pool.submit(ahead, self._step))
-                self._step += 1
-            for future in self._queue:
-                if future.done():
-                    future.result()
+            self._draw_ahead(self._pool)
             ready = self._queue.popleft().result()
             batch = self._sampler.finish(ready) if isinstance(ready, Drawn) else ready
+            # only now: who decompresses holds Python's lock, which whoever hands work to a GPU needs as well
+            self._draw_ahead(self._pool)
         self.waited += time.monotonic() - started
         return batch
+
+    def _draw_ahead(self, pool: ThreadPoolExecutor) -> None:
+        ahead = self._sampler.batch if self._sampler.place is None else self._sampler.draw
+        while len(self._queue) < self._ahead:
+            self._queue.append(pool.submit(ahead, self._step))
+            self._step += 1
+        for future in self._queue:
+            if future.done():
+                future.result()

@@ -28,7 +28,7 @@ class TrainTask:
         threads: that prepare batches; 0 for none. They change nothing but the time.
         deterministic: the same run gives the same numbers again, killed and continued or not (see `repeatable`).
         tensorboard: write event files beside metrics.csv.
-        compiled: train with the network as torch compiles it, where that works.
+        compiled: train with the network as torch compiles it, where that works; None means where it is worth it.
     """
 
     dataset: str
@@ -44,7 +44,7 @@ class TrainTask:
     threads: int = 1
     deterministic: bool = False
     tensorboard: bool = False
-    compiled: bool = False
+    compiled: bool | None = None
 
     @property
     def unit(self) -> Unit:

@@ -15,9 +15,11 @@ from conftest import Tiny, TinyRuns
 from safetensors.torch import load_file
 from training import EPOCHS, interrupt_at, same_outcome
 
-from autoseg.compiling import compiled
+from autoseg import running
+from autoseg.compiling import compiled, is_worth_compiling
 from autoseg.device import Device
 from autoseg.model import fresh_network
+from autoseg.schedule import RunBudget
 from autoseg.train import train
 
 original = torch.compile
@@ -92,6 +94,37 @@ def test_nobody_asked(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypat
     monkeypatch.setattr(torch, "compile", tried.append)
     train(tiny.task(tmp_path / "fold_0"), replace(EPOCHS, epochs=1), float32_cpu)
     assert not tried
+
+
+@pytest.mark.parametrize(
+    ("place", "budget", "worth"),
+    [
+        ("cuda", RunBudget(1200.0), True),
+        ("cuda", RunBudget(1199.0), False),
+        ("cuda", RunBudget(epochs=20), True),
+        ("cuda", RunBudget(epochs=19), False),
+        ("cpu", RunBudget(86400.0), False),
+    ],
+)
+def test_where_compiling_is_worth_it(place: str, budget: RunBudget, worth: bool) -> None:
+    assert is_worth_compiling(Device(torch.device(place), torch.bfloat16), budget, 250) is worth
+
+
+@pytest.mark.parametrize(("asked", "deterministic", "does"), [(None, False, 1), (None, True, 0), (False, False, 0)])
+def test_where_it_is_worth_it_a_run_is_compiled_unless_its_numbers_must_be_the_same(
+    tiny: Tiny,
+    float32_cpu: Device,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: bool | None,
+    deterministic: bool,
+    does: int,
+) -> None:
+    tried: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda network: tried.append(network) or traced(network))
+    monkeypatch.setattr(running, "is_worth_compiling", lambda *_: True)
+    running.set_up(tiny.task(tmp_path / "fold_0", compiled=asked, deterministic=deterministic), EPOCHS, float32_cpu)
+    assert len(tried) == does
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, about itself

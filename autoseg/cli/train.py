@@ -43,9 +43,12 @@ def run(
     ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the curve for TensorBoard.")] = False,
     compile: Annotated[
-        bool,
-        typer.Option("--compile", help="Let torch compile the network: minutes at first; then steps may be shorter."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            help="Let torch compile the network: a minute or more at first; then steps may be shorter.",
+            show_default="on a GPU, if trained for 20 minutes",
+        ),
+    ] = None,
     device: o.DeviceOption = "auto",
     root: o.RootOption = o.ROOT,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that prepare batches; 0 for none.")] = 1,
