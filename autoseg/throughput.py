@@ -27,7 +27,8 @@ GPUS = (
 )
 """A piece of the name that the driver gives, and the figure. From nnU-Net's epochs of 250 steps and 50 forward passes on the
 Decathlon's liver (128³ voxels, two samples, 2864·10⁹ a step): 21 s on an H100 PCIe, 41 on an A100 PCIe, 77 on a V100 PCIe, 94
-on a 2080 Ti. An H200 computes as an H100 does. autoseg itself was not measured on them."""
+on a 2080 Ti. An H200 computes as an H100 does: autoseg's step of the same network and patch comes to 34.4e3 there, and to 59e3
+if compiled (benchmarks/results/step_cuda.md). On the others autoseg was not measured."""
 
 GPU_OTHER = 4e3  # half of the slowest above, so that unknown cards surprise by being faster
 

@@ -25,6 +25,7 @@ from autoseg.losses import (
     nearest_resize,
     topk_ce,
 )
+from autoseg.losses.dice_ce import by_adding, by_comparing
 from autoseg.plan import LossName
 
 IGNORE = 255
@@ -273,3 +274,17 @@ def test_a_hopeless_voxel_still_has_a_gradient() -> None:
     assert 80 < loss.item() < 500
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, torch.tensor([[[1.0], [-1.0]]]))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 8, 21])
+def test_sums_by_class_whichever_way(classes: int) -> None:
+    draw = torch.Generator().manual_seed(classes)
+    p = torch.rand(2, classes, 50, generator=draw, dtype=torch.float64)
+    index = torch.randint(0, classes, (2, 1, 50), generator=draw)
+    weight = torch.randint(0, 2, (2, 50), generator=draw).double()
+    picked = p.gather(1, index).squeeze(1)
+    one_hot = F.one_hot(index.squeeze(1), classes).movedim(-1, 1)
+    expected = [(x * weight.unsqueeze(1)).sum(2) for x in (p * one_hot, one_hot, p)]
+    for sums in (by_adding, by_comparing):
+        for found, right in zip(sums(p, index, picked, weight), expected):
+            torch.testing.assert_close(found, right)

@@ -18,12 +18,15 @@ BYTES_PER_WEIGHT = 20  # four bytes each for the weight, its average, its gradie
 
 BASE = {"cpu": 0.55e9, "cuda": 0.5e9}
 """cpu: resident after three steps of a network of 600 weights (torch 2.13 without CUDA, Linux): Python and torch 0.41, oneDNN
-and threads 0.10, matplotlib for the curves 0.04. cuda: of the card, the context with the driver and the kernels; not measured."""
+and threads 0.10, matplotlib for the curves 0.04. cuda: of the card, the context with the driver and the kernels; an
+H200, which has many processors to keep memory for, gives 0.81 to it with CUDA 13; smaller cards were not measured."""
 
 SLACK = {"cpu": 1.2, "cuda": 1.1}
 """Memory that is held over memory in use. cpu: glibc keeps freed blocks of up to 32 MB for later; with MALLOC_MMAP_THRESHOLD_ at
 64 kB, where it gives them back, the same steps take 1.13 to 1.5 times less beyond the base (and ten times as long). cuda:
-blocks that torch's allocator has cut and cannot join; not measured."""
+blocks that torch's allocator has cut and cannot join. Where there is plenty it comes to hold 1.1 to 1.9 times as much as this
+gives (benchmarks/results/footprint.md), since cuDNN tries what is fastest however much it takes; what it makes do with on a card
+that is nearly full was not measured."""
 
 LOADED_BATCHES = 5  # the one that is learnt from, three that wait (sampling.Loader), and the copies made while one is stacked
 
@@ -77,7 +80,8 @@ def training_memory(
     spread: int = 0,
     landmarks: LandmarkMaps = NO_MAPS,
 ) -> TrainingMemory:
-    """Peak memory of training, within 20 % on a CPU with glibc (benchmarks/results/footprint.md); on a GPU not measured.
+    """Peak memory of training, within 20 % on a CPU with glibc (benchmarks/results/footprint.md); on a GPU what cannot be done
+    without, see `SLACK`.
 
     Args:
         patch_size: voxels, multiples of the network's strides.

@@ -45,8 +45,7 @@ class _DiceCe(torch.autograd.Function):
         count = added_up(weight.sum()).clamp(min=1)
         cross_entropy = -(picked.clamp(min=torch.finfo(kind).tiny).log() * weight).sum() / count
 
-        predicted = torch.bmm(p, weight.unsqueeze(2)).squeeze(2)
-        overlap, size = (_by_class(index, values, p.shape[1]) for values in (picked * weight, weight))
+        overlap, size, predicted = (by_comparing if p.is_cuda else by_adding)(p, index, picked, weight)
         annotated = weight.amax(1)
         if batch_dice:
             overlap, size, predicted = added_up(torch.stack([overlap, size, predicted]).sum(1, keepdim=True))
@@ -82,7 +81,30 @@ class _DiceCe(torch.autograd.Function):
         return gradient.view(shape), None, None, None
 
 
-def _by_class(index: Tensor, values: Tensor, classes: int) -> Tensor:
-    """(B, K) sums of (B, V) values over the voxels of each class; `index` (B, 1, V)."""
-    rows = torch.arange(len(values), device=values.device).unsqueeze(1) * classes + index.squeeze(1)
-    return values.new_zeros(len(values) * classes).index_add_(0, rows.flatten(), values.flatten()).view(-1, classes)
+def by_adding(p: Tensor, index: Tensor, picked: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """I, S and P (B, K) of probabilities (B, K, V), voxel after voxel.
+
+    Args:
+        index: (B, 1, V) true classes.
+        picked: (B, V) probabilities of the true class.
+        weight: (B, V).
+    """
+    classes = p.shape[1]
+    rows = (torch.arange(len(p), device=p.device).unsqueeze(1) * classes + index.squeeze(1)).flatten()
+    overlap, size = (
+        p.new_zeros(len(p) * classes).index_add_(0, rows, values.flatten()).view(-1, classes)
+        for values in (picked * weight, weight)
+    )
+    return overlap, size, torch.bmm(p, weight.unsqueeze(2)).squeeze(2)
+
+
+def by_comparing(p: Tensor, index: Tensor, picked: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, some classes after others: threads of a GPU would wait for each other to add to few sums."""
+    found = []
+    for first in range(0, p.shape[1], CLASSES_AT_ONCE):
+        some = p[:, first : first + CLASSES_AT_ONCE]
+        here = index == torch.arange(first, first + some.shape[1], device=p.device).unsqueeze(1)
+        of_class = [torch.where(here, values.unsqueeze(1), 0).sum(2) for values in (picked * weight, weight)]
+        found.append((*of_class, (some * weight.unsqueeze(1)).sum(2)))
+    overlap, size, predicted = (torch.cat(parts, 1) for parts in zip(*found))
+    return overlap, size, predicted
