@@ -1,7 +1,8 @@
 """The same work for many cases on a few threads. One bad case is listed, it never stops the rest.
 
-Threads, not processes: reading, compressing, matrix products and interpolation all release Python's lock, nothing is
-copied between workers, a fault keeps its traceback, and it behaves alike on every operating system.
+Threads, not processes: reading images, matrix products and interpolation release Python's lock (compressing holds it, for a
+small part of the time), nothing is copied between workers, a fault keeps its traceback, and it behaves alike on every operating
+system.
 """
 
 from __future__ import annotations
