@@ -5,6 +5,7 @@ A patient is never in two folds. Where one is all the same (edited by hand, or k
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -178,15 +179,21 @@ def leak_notes(folds: Folds) -> list[str]:
 
 
 def parse_folds(text: str) -> tuple[str, ...]:
-    """'0', 'all' or '0,1,2' as names, each once, in their order. Whether there are such folds is seen when one is used.
+    """'0', 'all', '0,1,2' or '0..4' as names, each once, in their order. Whether there are such folds is seen when one is used.
 
     Raises:
         UsageError: a name is missing.
     """
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    if "" in names:
-        raise UsageError("a fold without name", found=f"'{text}'", allowed="such as 0, all, or 0,1,2")
-    return names
+    parts = [part.strip() for part in text.split(",")]
+    if "" in parts:
+        raise UsageError("a fold without name", found=f"'{text}'", allowed="such as 0, all, 0..4 or 0,1,2")
+    return tuple(dict.fromkeys(name for part in parts for name in _through(part)))
+
+
+def _through(part: str) -> list[str]:
+    """'2..4' as '2', '3', '4'; anything else as it is."""
+    ends = re.fullmatch(r"(\d{1,2})\.\.(\d{1,2})", part)
+    return [str(i) for i in range(int(ends[1]), int(ends[2]) + 1)] or [part] if ends else [part]
 
 
 def load_folds(path: Path) -> Folds:

@@ -44,8 +44,11 @@ def test_names_of_folds() -> None:
     assert parse_folds("0") == ("0",)
     assert parse_folds("all") == ("all",)
     assert parse_folds("2, 0,2,1") == ("2", "0", "1")
+    assert parse_folds("0..4") == ("0", "1", "2", "3", "4")
+    assert parse_folds("3, 1..3") == ("3", "1", "2")
+    assert parse_folds("4..0") == ("4..0",)
     for text in ("", "0,", ",1", "0,,1"):
-        with pytest.raises(UsageError, match=r"a fold without name; found: '.*'; allowed: such as 0, all, or 0,1,2"):
+        with pytest.raises(UsageError, match=r"a fold without name; found: '.*'; allowed: such as 0, all, 0\.\.4 or 0,1,2"):
             parse_folds(text)
 
 

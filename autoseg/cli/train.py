@@ -15,7 +15,7 @@ def run(
     dataset: o.DatasetOption = None,
     configuration: o.ConfigurationOption = None,
     fold: Annotated[
-        str, typer.Option("-f", "--fold", help="0 to 4, all (train on every case), or several, such as 0,1,2.")
+        str, typer.Option("-f", "--fold", help="0 to 4, all (train on every case), or several, such as 0..4 or 0,2.")
     ] = "0",
     time: Annotated[str | None, typer.Option("--time", help="Wall-clock budget of each fold, such as 10m, 2h, 1h30m.")] = None,
     epochs: Annotated[
