@@ -45,7 +45,7 @@ COMMANDS = {
         ("seed", "--seed", False),
         ("deterministic", "--deterministic", False),
         ("tensorboard", "--tensorboard", False),
-        ("compile", "--compile", False),
+        ("compile", "--compile --no-compile", False),
     },
     "predict": {
         *(MODEL, DEVICE, ROOT, WORKERS, QUIET, JSON),

@@ -157,7 +157,12 @@ def test_the_command_compiles_and_tells_tensorboard(tiny: Tiny, tmp_path: Path, 
 
     monkeypatch.setattr(train_module, "train_folds", train_folds)
     monkeypatch.setattr(events, "check_tensorboard", lambda: None)
-    for words, wanted in (((), (False, False)), (("--compile",), (True, False)), (("--tensorboard",), (False, True))):
+    for words, wanted in (
+        ((), (None, False)),
+        (("--compile",), (True, False)),
+        (("--no-compile",), (False, False)),
+        (("--tensorboard",), (None, True)),
+    ):
         with pytest.raises(IndexError):  # there is no record to show
             typed(tiny, tmp_path / "work", *words)
         assert (asked[-1].compiled, asked[-1].tensorboard) == wanted
