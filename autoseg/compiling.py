@@ -10,21 +10,23 @@ from torch import Tensor
 from autoseg.device import Device
 from autoseg.nets import Output
 from autoseg.progress import log
-from autoseg.schedule import RunBudget
 
 Forward = Callable[[Tensor], Output]
 
-WORTH_SECONDS, WORTH_STEPS = 1200.0, 5000  # of a run on a GPU: twenty times what compiling takes, or about as long
+WORTH_SECONDS, WORTH_STEPS = 1200.0, 20_000  # left of a run on a GPU
 
 
-def is_worth_compiling(device: Device, budget: RunBudget, steps_per_epoch: int) -> bool:
-    """Whether a run gains more by compiled steps than compiling takes, which is about a minute.
+def is_worth_compiling(device: Device, seconds: float, steps: int) -> bool:
+    """Whether a run may be expected to gain more by compiled steps than compiling takes, a minute or so.
 
-    On a GPU a compiled step takes 0.58 of the time (benchmarks/results/step_cuda.md); a CPU gains little, if anything.
+    On a GPU a compiled step takes 0.58 of the time with patches of 128³ voxels, 0.83 with small ones (benchmarks/results/
+    step_cuda.md, step_nnunet_cuda.md): in 20 000 steps even that is more than a minute.
+
+    Args:
+        seconds: that are left of the run's budget; 0 where it is one of epochs.
+        steps: the same; 0 where it is one of time.
     """
-    if device.place.type != "cuda":
-        return False
-    return (budget.seconds or 0.0) >= WORTH_SECONDS or (budget.epochs or 0) * steps_per_epoch >= WORTH_STEPS
+    return device.place.type == "cuda" and (seconds >= WORTH_SECONDS or steps >= WORTH_STEPS)
 
 
 def compiled(network: torch.nn.Module, example: Tensor, device: Device) -> Forward:

@@ -193,7 +193,9 @@ def parse_folds(text: str) -> tuple[str, ...]:
 def _through(part: str) -> list[str]:
     """'2..4' as '2', '3', '4'; anything else as it is."""
     ends = re.fullmatch(r"(\d{1,2})\.\.(\d{1,2})", part)
-    return [str(i) for i in range(int(ends[1]), int(ends[2]) + 1)] or [part] if ends else [part]
+    if ends is None or int(ends[1]) > int(ends[2]):
+        return [part]
+    return [str(i) for i in range(int(ends[1]), int(ends[2]) + 1)]
 
 
 def load_folds(path: Path) -> Folds:

@@ -62,10 +62,13 @@ class Running:
 
     @property
     def step_s(self) -> float:
-        """Median seconds of a step in the epochs since the run was set up; 0 where there are none.
+        """Median seconds of a step in the epochs since the run was set up; 0 where there are none, or where they were compiled,
+        on which a plan does not count.
 
         Those before an interruption or an extension may be another machine's.
         """
+        if self.forward is not self.network:
+            return 0.0
         own = [row.step_seconds for row in self.state.history if row.seconds > self.state.elapsed]
         return median(own) if own else 0.0
 
@@ -158,9 +161,9 @@ def set_up(
     scaler = make_scaler(device, state)
     model = Model((averaged,), task.plan, configuration, device)
     events = Events(task.run, task.tensorboard and is_first(), state.step)
-    worth = is_worth_compiling(device, budget, configuration.training.steps_per_epoch) and not task.deterministic
-    wanted = worth if task.compiled is None else task.compiled
-    forward = compiled(network, _example(task.plan, configuration, device), device) if wanted else network
+    forward: Forward = network
+    if _wants_compiling(task, configuration, device, state, budget):
+        forward = compiled(network, _example(task.plan, configuration, device), device)
     if is_first():
         save_plan(task.plan, task.run / "plan.json")
     stopping = Stopping(task.run, follows=not is_first())
@@ -174,6 +177,14 @@ def make_scaler(device: Device, state: State) -> torch.amp.GradScaler:
     if scaler.is_enabled():
         scaler.load_state_dict({**scaler.state_dict(), "_growth_tracker": state.scale_steps})
     return scaler
+
+
+def _wants_compiling(task: TrainTask, configuration: Configuration, device: Device, state: State, budget: RunBudget) -> bool:
+    if task.compiled is not None or task.deterministic:
+        return bool(task.compiled)
+    seconds = (budget.seconds or 0.0) - (state.elapsed - state.began.seconds)
+    steps = (budget.epochs or 0) * configuration.training.steps_per_epoch - (state.step - state.began.step)
+    return is_worth_compiling(device, seconds, steps)
 
 
 def _example(plan: Plan, configuration: Configuration, device: Device) -> torch.Tensor:

@@ -19,7 +19,8 @@ class RunRecord:
     """run.json of a trained fold: where it came from, how it went, what to do with its predictions.
 
     `stopped` says why the training ended before its budget was spent, if it did; `pretrained` what it began with; `step_s` how
-    many seconds a step took, in the part that was trained last if it was interrupted or extended; 0 where nothing is known.
+    many seconds a step took, in the part that was trained last if it was interrupted or extended; 0 where nothing is known, or
+    where it was compiled.
 
     Landmarks: mean errors in `unit`, over the cases in which a landmark is present and was found; `mre` is the mean over
     landmarks. `missed` counts landmarks that are present and were not found, `extra` those that were found and are absent.

@@ -48,6 +48,8 @@ OFF_CENTRE = 0.25
 """Of the patch: so far from its centre along each axis a landmark may lie that a patch is drawn to show. Always in the centre,
 its place would be known without looking. Windows of a prediction share half of each other, so one shows it as central as that."""
 
+AHEAD = 3  # batches that wait for their step
+
 T = TypeVar("T")
 _Showing = tuple[tuple[int, tuple[StoredCase, ...]], ...]
 
@@ -164,8 +166,7 @@ class PatchSampler:
         """The batch; one sample after another is made where that happens on a GPU."""
         place = self._place
         patches = [s for s in drawn.samples if isinstance(s, _Patch)]
-        sources = [s for s in drawn.samples if isinstance(s, _Source)]
-        if sources:
+        if sources := [s for s in drawn.samples if isinstance(s, _Source)]:  # then all are
             where = sampled_at([s.spatial for s in sources], [s.box for s in sources], place)
             patches = [s.patch(at, self._mirrored_there) for s, at in zip(sources, where)]
         image = torch.stack([p.image.to(place, non_blocking=True) for p in patches])
@@ -329,8 +330,8 @@ class Loader:
     `waited` sums the seconds that `next()` took: to wait, to make the batch where there are no threads, to hand it to a GPU.
     """
 
-    def __init__(self, sampler: PatchSampler, first_step: int, threads: int, ahead: int = 3) -> None:
-        self._sampler, self._step, self._ahead = sampler, first_step, ahead
+    def __init__(self, sampler: PatchSampler, first_step: int, threads: int) -> None:
+        self._sampler, self._step = sampler, first_step
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="autoseg-loader") if threads else None
         self._queue: deque[Future[Batch | Drawn]] = deque()
         self.waited = 0.0
@@ -355,19 +356,21 @@ class Loader:
             batch = self._sampler.batch(self._step)
             self._step += 1
         else:
-            self._draw_ahead(self._pool)
+            self.draw_ahead()
+            for future in self._queue:
+                if future.done():
+                    future.result()
             ready = self._queue.popleft().result()
             batch = self._sampler.finish(ready) if isinstance(ready, Drawn) else ready
-            # only now: who decompresses holds Python's lock, which whoever hands work to a GPU needs as well
-            self._draw_ahead(self._pool)
         self.waited += time.monotonic() - started
         return batch
 
-    def _draw_ahead(self, pool: ThreadPoolExecutor) -> None:
+    def draw_ahead(self) -> None:
+        """Begins with the batches that are to be ready, if threads are to make any. Best called where a GPU is about to be waited
+        for: blosc2 holds Python's lock while it decompresses, and handing work to a GPU needs it."""
+        if self._pool is None:
+            return
         ahead = self._sampler.batch if self._sampler.place is None else self._sampler.draw
-        while len(self._queue) < self._ahead:
-            self._queue.append(pool.submit(ahead, self._step))
+        while len(self._queue) < AHEAD:
+            self._queue.append(self._pool.submit(ahead, self._step))
             self._step += 1
-        for future in self._queue:
-            if future.done():
-                future.result()

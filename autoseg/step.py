@@ -39,6 +39,7 @@ def step(run: Running, loader: Loader, progress: float) -> None:
     add_gradients(run.network.parameters())
     run.scaler.unscale_(run.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
+    loader.draw_ahead()
     here, gradient = torch.stack([loss.detach(), norm]).tolist()  # a GPU is waited for once, when all is under way
     value = total(here)
     _check_finite(value, "loss", run, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -97,19 +98,38 @@ def test_nobody_asked(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("place", "budget", "worth"),
+    ("place", "seconds", "steps", "worth"),
     [
-        ("cuda", RunBudget(1200.0), True),
-        ("cuda", RunBudget(1199.0), False),
-        ("cuda", RunBudget(epochs=20), True),
-        ("cuda", RunBudget(epochs=19), False),
-        ("cpu", RunBudget(86400.0), False),
+        ("cuda", 1200.0, 0, True),
+        ("cuda", 1199.0, 0, False),
+        ("cuda", 0.0, 20_000, True),
+        ("cuda", 0.0, 19_999, False),
+        ("cpu", 86400.0, 250_000, False),
     ],
 )
-def test_where_compiling_is_worth_it(place: str, budget: RunBudget, worth: bool) -> None:
-    assert is_worth_compiling(Device(torch.device(place), torch.bfloat16), budget, 250) is worth
+def test_where_compiling_is_worth_it(place: str, seconds: float, steps: int, worth: bool) -> None:
+    assert is_worth_compiling(Device(torch.device(place), torch.bfloat16), seconds, steps) is worth
 
 
+@pytest.mark.parametrize(("budget", "left"), [(RunBudget(epochs=10), (0.0, 27)), (RunBudget(3600.0), (3540.0, 0))], ids=str)
+def test_it_is_what_is_left_of_a_run_that_counts(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: RunBudget, left: tuple[float, int]
+) -> None:
+    """Three steps, a minute ago."""
+    interrupt_at(monkeypatch, 4)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny.task(tmp_path), budget, float32_cpu)
+    run = running.set_up(tiny.task(tmp_path), budget, float32_cpu)
+    run.state, run.began = replace(run.state, step=3, elapsed=60.0), time.monotonic()
+    run.save()
+    given: list[tuple[float, int]] = []
+    monkeypatch.setattr(running, "is_worth_compiling", lambda device, *left: given.append(left))
+    running.set_up(tiny.task(tmp_path), budget, float32_cpu)
+    [(seconds, steps)] = given
+    assert (max(seconds, 0.0), max(steps, 0)) == (pytest.approx(left[0], abs=1), left[1])
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, about itself
 @pytest.mark.parametrize(("asked", "deterministic", "does"), [(None, False, 1), (None, True, 0), (False, False, 0)])
 def test_where_it_is_worth_it_a_run_is_compiled_unless_its_numbers_must_be_the_same(
     tiny: Tiny,
@@ -123,8 +143,9 @@ def test_where_it_is_worth_it_a_run_is_compiled_unless_its_numbers_must_be_the_s
     tried: list[object] = []
     monkeypatch.setattr(torch, "compile", lambda network: tried.append(network) or traced(network))
     monkeypatch.setattr(running, "is_worth_compiling", lambda *_: True)
-    running.set_up(tiny.task(tmp_path / "fold_0", compiled=asked, deterministic=deterministic), EPOCHS, float32_cpu)
+    run = running.set_up(tiny.task(tmp_path / "fold_0", compiled=asked, deterministic=deterministic), EPOCHS, float32_cpu)
     assert len(tried) == does
+    assert (run.forward is not run.network) == bool(does)
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, about itself

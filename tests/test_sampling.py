@@ -22,7 +22,7 @@ from autoseg.labels import LabelSet
 from autoseg.landmarks import LandmarkSet, State
 from autoseg.placement import Placement, Prepared
 from autoseg.plan import Configuration, PatchPlan
-from autoseg.sampling import Batch, Loader, PatchSampler
+from autoseg.sampling import AHEAD, Batch, Loader, PatchSampler
 from autoseg.store import StoredCase, write_case
 
 LABELS = LabelSet(("left", "right", "spot"), (1, 2, 3))
@@ -309,11 +309,29 @@ def test_a_fault_is_raised_at_once(threads: int) -> None:
         broken.breaks.set()
         if threads == 0:
             loader.next()
-        while threads and (len(broken.made) < 4 or not all(future.done() for future in loader._queue)):  # the last is the fourth
+        while threads and (len(broken.made) < 3 or not all(future.done() for future in loader._queue)):  # the last is the third
             time.sleep(0.001)
         with pytest.raises(ValueError, match="broken patch"):
             loader.next()
-    assert max(broken.made) <= 2 + 4  # no more than four batches are made ahead
+    assert max(broken.made) <= AHEAD
+
+
+def test_batches_are_begun_when_asked_for() -> None:
+    """As a step does before it waits for a GPU; asked twice, or for the next batch, nothing more is."""
+    begun: list[int] = []
+
+    class Counting(_Broken):
+        def batch(self, step: int) -> Batch:
+            begun.append(step)
+            return Batch(*[torch.zeros(1)] * 4, ("a",))
+
+    with Loader(Counting(), 0, threads=1) as loader:  # type: ignore[arg-type]
+        loader.next()
+        loader.draw_ahead()
+        loader.draw_ahead()
+        loader.next()
+        loader._pool.submit(int).result()  # type: ignore[union-attr]  # the last in the line
+        assert begun == list(range(1 + AHEAD))
 
 
 def test_waiting_is_counted() -> None:

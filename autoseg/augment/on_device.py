@@ -30,8 +30,13 @@ def to_send(array: np.ndarray, place: torch.device) -> Tensor:
 def sampled_at(spatials: Sequence[Spatial], boxes: Sequence[Box], place: torch.device) -> Tensor:
     """(B, *shape, 3), x first: where each voxel of B patches of the same shape lies in its box, which spans -1 to 1 from edge to
     edge. Mirrored as they are, so that all a patch needs is one look-up."""
-    rows = to_send(np.stack([_to_box(*pair) for pair in zip(spatials, boxes)]), place).to(place, non_blocking=True)
-    return F.affine_grid(rows, [len(rows), 1, *spatials[0].shape], align_corners=False)
+    maps = to_send(np.stack([_to_box(*pair) for pair in zip(spatials, boxes)]), place).to(place, non_blocking=True)
+    along = maps.view(len(maps), 1, 1, 1, 3, 4).unbind(-1)
+    where = along[3]
+    for axis, n in enumerate(spatials[0].shape):  # not F.affine_grid, a matrix product: those may be set to compute in TF32
+        ramp = torch.arange(1 - n, n, 2, device=place) / n
+        where = where + along[2 - axis] * ramp.view(-1, *(1,) * (3 - axis))
+    return where
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ def run(
         bool | None,
         typer.Option(
             help="Let torch compile the network: a minute or more at first; then steps may be shorter.",
-            show_default="on a GPU, if trained for 20 minutes",
+            show_default="on a GPU, with 20 minutes or 20000 steps to go",
         ),
     ] = None,
     device: o.DeviceOption = "auto",
