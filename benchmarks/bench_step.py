@@ -92,6 +92,8 @@ def step_seconds(undone: str, kind: str) -> float:
     if undone == CHANNELS_LAST:
         network, image = network.to(memory_format=torch.channels_last_3d), image.to(memory_format=torch.channels_last_3d)
     forward = compiled(network, image, device) if undone == COMPILED else network
+    if undone == COMPILED and forward is network:
+        raise RuntimeError("the network cannot be compiled here, see above")
     foreach = undone == FOREACH
     optimizer = torch.optim.AdamW(network.parameters(), fused=not foreach, foreach=foreach)
     loss_of = _plain_dice_ce if undone == ONE_HOT else LOSSES["dice_ce"]
@@ -214,7 +216,7 @@ def main() -> None:
     lines = [
         f"# A training step on a {'CPU' if kind == 'cpu' else 'GPU'}",
         "",
-        f"`python benchmarks/bench_step.py --device {kind}` on {where}; torch {version('torch')}.",
+        f"`python benchmarks/bench_step.py --device {kind} --repeats {options.repeats}` on {where}; torch {version('torch')}.",
         f"The least of {options.repeats}, in {compute}. Below the first row one thing is done otherwise each time.",
         throughput(kind, float(table[2].split("|")[2])),
         "",

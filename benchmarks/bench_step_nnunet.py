@@ -69,6 +69,8 @@ def ours(plan: Plan, c: Configuration, device: Device, seed: int, fused: bool) -
     optimizer = make_optimizer(network, c.training)
     image = torch.zeros(c.patch.batch_size, len(plan.data.channels), *c.patch.patch_size, device=device.place)
     forward = compiled(network, image, device) if fused else network
+    if fused and forward is network:
+        raise RuntimeError("the network cannot be compiled here, see above")
     learning = Learning(network, optimizer, torch.amp.GradScaler(device.place.type, enabled=device.needs_scaler))
 
     def step(sample: Sample, rate: float) -> float:

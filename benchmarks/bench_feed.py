@@ -1,0 +1,138 @@
+"""How much of a training step is waiting for its batch: steps with one batch again and again, and with batches as they are drawn.
+
+    python benchmarks/bench_feed.py [DATASET] [--device cpu] [--steps 40] [--out benchmarks/results/feed.md]
+
+Each row is `autoseg.step.step` after some steps to warm up. DATASET is planned for the device and prepared in a folder of its
+own. On a GPU the network and patch of nnU-Net's plan for the Decathlon's liver come beside it, two samples of 128³ voxels drawn
+from a made-up case of 160³.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from autoseg.cli import SPINS
+
+os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # as the command line does
+
+import torch
+from bench_footprint import Training, made_up_plan, unet, write_made_up_case
+from learning import machine, plan_and_prepare
+
+from autoseg.allocator import keep_freed_memory
+from autoseg.dataset import Case
+from autoseg.device import Device, choose_device
+from autoseg.planning import Wish
+from autoseg.running import set_up
+from autoseg.sampling import Batch, Loader, PatchSampler
+from autoseg.schedule import RunBudget
+from autoseg.step import step
+from autoseg.store import StoredCase
+from autoseg.task import TrainTask
+
+LIVER = Training(unet("plain", 3, 32, 6, 320, 2), (128, 128, 128), 2, 1, 3)
+WARM_UP = 8
+THREADS = (1, 4)
+
+
+class Again(Loader):
+    """The same batch for each step."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch, self.waited = batch, 0.0
+
+    def next(self) -> Batch:
+        return self.batch
+
+    def draw_ahead(self) -> None:
+        pass
+
+
+def rows(name: str, task: TrainTask, device: Device, steps: int) -> list[str]:
+    run = set_up(replace(task, compiled=False), RunBudget(epochs=1), device)
+    cases = [StoredCase.open(task.prepared, case.name) for case in task.training]
+    place = device.place if device.place.type == "cuda" else None
+    sampler = PatchSampler(cases, run.configuration, task.plan.data.labels, 0, place)
+    began = time.perf_counter()
+    for i in range(5):
+        drawn = sampler.draw(i)
+    drawing = (time.perf_counter() - began) / 5
+
+    def timed(loader: Loader) -> tuple[float, float]:
+        for _ in range(WARM_UP):
+            step(run, loader, 0.5)
+        began, waited = time.perf_counter(), loader.waited
+        for _ in range(steps):
+            step(run, loader, 0.5)
+        return (time.perf_counter() - began) / steps, (loader.waited - waited) / steps
+
+    ways: dict[str, Callable[[], Loader]] = {"one batch again and again": lambda: Again(sampler.finish(drawn))}
+    for n in THREADS:
+        ways[f"drawn by {n} thread{'s' * (n > 1)}"] = lambda n=n: Loader(sampler, 0, n)  # type: ignore[misc]
+    lines = []
+    for way, make in ways.items():
+        with ExitStack() as stack:
+            loader = make()
+            if not isinstance(loader, Again):
+                stack.enter_context(loader)
+            seconds, waited = timed(loader)
+        lines.append(f"| {name}, {way} | {1e3 * seconds:.1f} | {1e3 * waited:.1f} | {1e3 * drawing:.1f} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def made_up(folder: Path) -> TrainTask:
+    write_made_up_case(LIVER, folder)
+    plan, case = made_up_plan(LIVER), Case("case", (Path("case.nii.gz"),), None)
+    return TrainTask("made_up", plan, "made_up", "0", (case,), (), folder, None, folder / "run")
+
+
+def bench(dataset: Path | None, kind: str, steps: int) -> Sequence[str]:
+    device = choose_device(kind)
+    keep_freed_memory()
+    torch.backends.cudnn.benchmark = True  # as a training does
+    lines = []
+    with tempfile.TemporaryDirectory() as root:
+        if dataset:
+            task = plan_and_prepare(dataset, Path(root), Wish(kind, 8)).task("0")
+            lines += rows(dataset.name, replace(task, run=Path(root) / "run"), device, steps)
+        if kind == "cuda":
+            folder = Path(root) / "liver"
+            folder.mkdir()
+            lines += rows("128³ voxels, two samples", made_up(folder), device, steps)
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, nargs="?")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    where = machine() if options.device == "cpu" else torch.cuda.get_device_name()
+    words = f"{options.dataset.name} " if options.dataset else ""
+    lines = [
+        "# How batches keep up with steps",
+        "",
+        f"`python benchmarks/bench_feed.py {words}--device {options.device}` on {where}; torch {torch.__version__}.",
+        "",
+        "| | ms a step | of which waited for the batch | ms to draw a batch alone |",
+        "| --- | ---: | ---: | ---: |",
+        *bench(options.dataset and options.dataset.resolve(), options.device, options.steps),
+    ]
+    table = "\n".join([*lines, ""])
+    print(table)
+    if options.out:
+        options.out.write_text(table)
+
+
+if __name__ == "__main__":
+    main()
