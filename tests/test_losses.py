@@ -276,6 +276,23 @@ def test_a_hopeless_voxel_still_has_a_gradient() -> None:
     torch.testing.assert_close(logits.grad, torch.tensor([[[1.0], [-1.0]]]))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_a_gpu_finds_the_loss_and_gradient_of_a_cpu(batch_dice: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits, target = torch.randn(2, 21, 6, 7, 8, generator=draw), torch.randint(0, 21, (2, 6, 7, 8), generator=draw)
+    target[0, 0] = 255
+    found = []
+    for place in ("cpu", "cuda"):
+        here = logits.to(place).requires_grad_()
+        loss = dice_ce(here, target.to(place), 255, batch_dice)
+        loss.backward()
+        assert here.grad is not None
+        found.append((loss.detach().cpu(), here.grad.cpu()))
+    torch.testing.assert_close(found[1], found[0])
+
+
 @pytest.mark.parametrize("classes", [2, 3, 8, 21])
 def test_sums_by_class_whichever_way(classes: int) -> None:
     draw = torch.Generator().manual_seed(classes)

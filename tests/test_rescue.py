@@ -22,8 +22,8 @@ from autoseg.device import Device
 from autoseg.errors import DataError
 from autoseg.history import Epoch
 from autoseg.placement import Prepared
-from autoseg.rescue import has_collapsed, to_best
-from autoseg.running import set_up
+from autoseg.rescue import NotFinite, has_collapsed, to_best, to_last_save
+from autoseg.running import make_scaler, set_up
 from autoseg.sampling import PatchSampler
 from autoseg.schedule import RunBudget, learning_rate_factor
 from autoseg.store import StoredCase, write_case
@@ -79,6 +79,24 @@ def test_a_step_that_fails_is_taken_back_with_half_the_learning_rate(
         [0.01 * learning_rate_factor("cosine", 2 / 6, 0.02), 0.005 * learning_rate_factor("cosine", 5 / 6, 0.02)], rel=1e-4
     )
     assert all(bool(t.isfinite().all()) for t in load_file(tmp_path / "last.safetensors").values())
+
+
+def test_the_loss_scale_is_taken_back_too(tiny: Tiny, tmp_path: Path) -> None:
+    """To the same number of steps until it rises, and ready for gradients although the last ones were not used."""
+    run = set_up(tiny.task(tmp_path), EPOCHS, Device(torch.device("cpu"), torch.float16))
+    run.state = replace(run.state, loss_scale=512.0, scale_steps=7)
+    run.scaler = make_scaler(run.model.device, run.state)
+    run.save()
+    run.scaler.scale(next(run.network.parameters()).sum()).backward()
+    run.scaler.unscale_(run.optimizer)
+    run.scaler.update(64.0)
+    run.scaler.unscale_(run.optimizer)
+    to_last_save(run, NotFinite("the loss is not finite", found="nan", case="a"))
+    assert (run.scaler.get_scale(), run.scaler.state_dict()["_growth_tracker"]) == (512.0, 7)
+    again = load_state(tmp_path / "last.safetensors")
+    assert (again.loss_scale, again.scale_steps) == (512.0, 7)
+    run.scaler.scale(next(run.network.parameters()).sum()).backward()
+    run.scaler.unscale_(run.optimizer)
 
 
 def test_a_network_that_sees_background_only_goes_back_to_its_best(
