@@ -207,6 +207,16 @@ def _extended(state: State, task: TrainTask, budget: RunBudget | None) -> State:
     )
 
 
+def unspent(task: TrainTask, state: State) -> str | None:
+    """What a run that has ended early has left of its budget, as `--extend` takes it: '140s' or, of epochs, '7'."""
+    if state.budget_seconds is not None:
+        seconds = round(state.budget_seconds - (state.elapsed - state.began.seconds))
+        return f"{seconds}s" if seconds > 0 else None
+    per_epoch = task.plan.configuration(task.configuration)[1].training.steps_per_epoch
+    epochs = (state.budget_epochs or 0) - (state.step - state.began.step) // per_epoch
+    return str(epochs) if epochs > 0 else None
+
+
 def plan_changes(before: Plan, now: Plan, configuration: str) -> tuple[str, ...]:
     """What two plans differ in of all that training follows, which is the data and the configuration: 'key old → new'."""
     keys = ("data.", f"configurations.{configuration}.")

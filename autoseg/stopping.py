@@ -87,4 +87,4 @@ class Stopping:
 
     def _stop(self, reason: str) -> None:
         self.reason, self._heard = reason, time.monotonic()
-        log.warning("%s: stopping: validating what was learnt so far; press again to stop at once", reason)
+        log.warning("%s: stopping: validating what was learnt so far; Ctrl-C or SIGTERM now stops at once", reason)

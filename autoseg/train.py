@@ -29,7 +29,7 @@ from autoseg.repeatable import check_repeatable, repeatable
 from autoseg.reporting import report_epoch, report_step, scores_text
 from autoseg.rescue import NotFinite, to_last_save
 from autoseg.room import check_room
-from autoseg.running import Running, plan_changes, set_up
+from autoseg.running import Running, plan_changes, set_up, unspent
 from autoseg.runs import RunRecord, is_finished, load_run
 from autoseg.sampling import Loader, PatchSampler
 from autoseg.schedule import RunBudget, planned_budget
@@ -126,7 +126,7 @@ def train_folds(
         done = _fold(task, budget, device, extend, patience, pretrained)
         yield done
         if done.told_to_stop and i + 1 < len(tasks):
-            log.warning("not trained: fold %s; the same command goes on", ", ".join(t.fold for t in tasks[i + 1 :]))
+            log.warning("not trained: fold %s; the same command trains the rest", ", ".join(t.fold for t in tasks[i + 1 :]))
             return
 
 
@@ -196,15 +196,20 @@ def _skipped(task: TrainTask) -> RunRecord:
     how = f" until it was stopped ({record.stopped})" if record.stopped else ""
     other_plan, last = plan_changes(before, task.plan, task.configuration), task.run / "last.safetensors"
     differs = ["another plan than the present one"] if other_plan else []
-    if last.is_file() and (seed := load_state(last).seed) != task.seed:
-        differs.append(f"the seed {seed}, not {task.seed}")
+    further = "--extend trains it further"
+    if last.is_file():
+        state = load_state(last)
+        if state.seed != task.seed:
+            differs.append(f"the seed {state.seed}, not {task.seed}")
+        if record.stopped and (rest := unspent(task, state)):
+            further = f"--extend {rest} trains it for the rest of its budget"
     log.warning(
         "%s is already trained%s (%s)%s; %s",
         task.run,
         how,
         scores_text(task, record.case_dice, record.mre),
         f", but with {' and '.join(differs)}" if differs else "",
-        "--restart trains it anew" if other_plan else "--extend trains it further, --restart anew",
+        "--restart trains it anew" if other_plan else f"{further}, --restart anew",
     )
     return record
 

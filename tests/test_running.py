@@ -13,17 +13,32 @@ from conftest import Tiny, TinyRuns
 from training import EPOCHS, history, interrupt_at, own_clock, same_outcome
 
 from autoseg import running as running_module
-from autoseg.checkpoint import Beginning, load_state
+from autoseg.checkpoint import Beginning, State, load_state
 from autoseg.device import Device
 from autoseg.errors import PlanError, UsageError
 from autoseg.lock import alone_in
 from autoseg.model import load_model
 from autoseg.plan import load_plan
+from autoseg.running import unspent
 from autoseg.runs import load_run
 from autoseg.schedule import RunBudget, extension_factor
 from autoseg.stages import forget_runs
 from autoseg.task import TrainTask
 from autoseg.train import train
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epochs", "rest"),
+    [(180.0, None, "140s"), (45.0, None, None), (None, 9, "7"), (None, 2, None)],  # three steps an epoch
+)
+def test_what_a_run_has_not_spent(
+    tiny: Tiny, tmp_path: Path, seconds: float | None, epochs: int | None, rest: str | None
+) -> None:
+    """Forty seconds and eight steps after it was extended."""
+    state = State(seconds, epochs, 0, 20, 100.0, 5.0, 0, None, 1.0, (), began=Beginning(12, 60.0, 4))
+    if seconds == 45.0:
+        state = replace(state, elapsed=106.0)
+    assert unspent(tiny.task(tmp_path), state) == rest
 
 
 def test_another_plan_does_not_continue_the_run(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:

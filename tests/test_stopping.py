@@ -39,7 +39,7 @@ def test_the_first_signal_asks_and_the_second_stops(
         assert stopping.asked()
         assert stopping.reason == reason
         assert reason in ("Ctrl-C", "SIGTERM")
-        assert caplog.messages == [f"{reason}: stopping: validating what was learnt so far; press again to stop at once"]
+        assert caplog.messages == [f"{reason}: stopping: validating what was learnt so far; Ctrl-C or SIGTERM now stops at once"]
         with pytest.raises(KeyboardInterrupt):
             send(number)
 

@@ -207,7 +207,7 @@ def test_a_run_that_is_told_to_stop_leaves_a_model(
     run = tmp_path / "fold_0"
     done = program(tiny, run, what)
     assert done.returncode == 0, done.stderr
-    assert f"{reason}: stopping: validating what was learnt so far; press again to stop at once" in done.stderr
+    assert f"{reason}: stopping: validating what was learnt so far; Ctrl-C or SIGTERM now stops at once" in done.stderr
     record = load_run(run)
     assert (record.finished, record.stopped, record.steps) == (True, reason, 5)
     assert record.case_dice is not None
@@ -216,6 +216,7 @@ def test_a_run_that_is_told_to_stop_leaves_a_model(
     assert len(load_model((run,), float32_cpu)[0].networks) == 1
     assert train(tiny.task(run), EPOCHS, float32_cpu) == record
     assert f"already trained until it was stopped ({reason})" in caplog.text
+    assert "; --extend 1 trains it for the rest of its budget, --restart anew" in caplog.text
 
 
 def test_a_run_that_is_told_twice_stops_at_once_and_continues_to_the_same_end(
@@ -398,7 +399,7 @@ def test_a_fold_that_was_stopped_is_the_last_one(
     tasks = folds(tiny, tmp_path, "0", "1", "2")
     monkeypatch.setattr(train_module, "step", stop)
     assert len(list(train_folds(tasks, EPOCHS, float32_cpu))) == 1
-    assert "not trained: fold 1, 2; the same command goes on" in caplog.text
+    assert "not trained: fold 1, 2; the same command trains the rest" in caplog.text
     monkeypatch.undo()
     done = [d.record for d in train_folds(tasks, EPOCHS, float32_cpu)]
     assert [(record.steps, record.stopped) for record in done] == [(1, "Ctrl-C"), (6, None), (6, None)]
@@ -416,7 +417,7 @@ def test_told_to_stop_while_it_is_validated_a_fold_is_the_last_one_too(
     monkeypatch.setattr(train_module, "validate", stop)
     (done,) = train_folds(folds(tiny, tmp_path, "0", "1"), EPOCHS, float32_cpu)
     assert (done.record.finished, done.record.stopped, done.told_to_stop) == (True, None, True)
-    assert "not trained: fold 1; the same command goes on" in caplog.text
+    assert "not trained: fold 1; the same command trains the rest" in caplog.text
 
 
 def test_one_fold_at_a_time_is_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def run(
     compile: Annotated[
         bool | None,
         typer.Option(
-            help="Let torch compile the network: a minute or more at first; then steps may be shorter.",
+            help="Let torch compile the network: a minute or more at first; then steps are shorter on a GPU, but not on a CPU.",
             show_default="on a GPU, with 20 minutes or 20000 steps to go",
         ),
     ] = None,

@@ -154,7 +154,7 @@ def fit_time(
     work = f"{billions(1e9 * sample.step_gmacs(smaller, batch))} multiply-accumulates a step"
     batch_reason = f"{work} {where}"
     if batch < batch_size:
-        batch_reason = f"lowered to {batch} {where}, so that a step takes about {budget.batch_limit_s:.2g} s: {work}"
+        batch_reason = f"lowered to {batch} {where}, so that a step takes about {step_s(smaller, batch):.2g} s: {work}"
     patch_reasons = []
     if tight:
         share = prod(topology.patch_size) / prod(tight.patch_size)
