@@ -45,8 +45,8 @@ class InstanceNorm(nn.Module):
 class _NormEach(torch.autograd.Function):
     """Batch normalisation of each sample by itself.
 
-    It is torch's only norm on a CPU whose backward pass is made for channels-last maps; with that of group
-    normalisation a whole step takes 1.16 times as long in float32, 2.2 times in bfloat16 (benchmarks/results/step.md, step_bf16.md).
+    It is torch's only norm on a CPU whose backward pass is made for channels-last maps; with that of group normalisation a whole
+    step takes 1.16 times as long in float32, 2.2 times in bfloat16 (benchmarks/results/step.md, step_bf16.md).
     """
 
     @staticmethod
