@@ -80,8 +80,8 @@ def training_memory(
     spread: int = 0,
     landmarks: LandmarkMaps = NO_MAPS,
 ) -> TrainingMemory:
-    """Peak memory of training, within 20 % on a CPU with glibc (benchmarks/results/footprint.md); on a GPU what cannot be done
-    without, see `SLACK`.
+    """Peak memory of training, within 20 % on a CPU with glibc (benchmarks/results/footprint.md); on a GPU less than is
+    taken where there is plenty, see `SLACK`.
 
     Args:
         patch_size: voxels, multiples of the network's strides.
