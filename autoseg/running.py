@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import dataclass, field, replace
+from math import ceil
 from statistics import median
 
 import torch
@@ -162,7 +163,7 @@ def set_up(
     model = Model((averaged,), task.plan, configuration, device)
     events = Events(task.run, task.tensorboard and is_first(), state.step)
     forward: Forward = network
-    if _wants_compiling(task, configuration, device, state, budget):
+    if _wants_compiling(task, configuration, device, state):
         forward = compiled(network, _example(task.plan, configuration, device), device)
     if is_first():
         save_plan(task.plan, task.run / "plan.json")
@@ -179,12 +180,17 @@ def make_scaler(device: Device, state: State) -> torch.amp.GradScaler:
     return scaler
 
 
-def _wants_compiling(task: TrainTask, configuration: Configuration, device: Device, state: State, budget: RunBudget) -> bool:
+def _wants_compiling(task: TrainTask, configuration: Configuration, device: Device, state: State) -> bool:
     if task.compiled is not None or task.deterministic:
         return bool(task.compiled)
-    seconds = (budget.seconds or 0.0) - (state.elapsed - state.began.seconds)
-    steps = (budget.epochs or 0) * configuration.training.steps_per_epoch - (state.step - state.began.step)
-    return is_worth_compiling(device, seconds, steps)
+    return is_worth_compiling(device, *_left(state, configuration.training.steps_per_epoch))
+
+
+def _left(state: State, steps_per_epoch: int) -> tuple[float, int]:
+    """Seconds and steps of its budget that a run has not spent; of the one that it is not limited by, none."""
+    seconds = (state.budget_seconds or 0.0) - (state.elapsed - state.began.seconds)
+    steps = (state.budget_epochs or 0) * steps_per_epoch - (state.step - state.began.step)
+    return max(0.0, seconds), max(0, steps)
 
 
 def _example(plan: Plan, configuration: Configuration, device: Device) -> torch.Tensor:
@@ -209,12 +215,11 @@ def _extended(state: State, task: TrainTask, budget: RunBudget | None) -> State:
 
 def unspent(task: TrainTask, state: State) -> str | None:
     """What a run that has ended early has left of its budget, as `--extend` takes it: '140s' or, of epochs, '7'."""
-    if state.budget_seconds is not None:
-        seconds = round(state.budget_seconds - (state.elapsed - state.began.seconds))
-        return f"{seconds}s" if seconds > 0 else None
     per_epoch = task.plan.configuration(task.configuration)[1].training.steps_per_epoch
-    epochs = (state.budget_epochs or 0) - (state.step - state.began.step) // per_epoch
-    return str(epochs) if epochs > 0 else None
+    seconds, steps = _left(state, per_epoch)
+    if whole := round(seconds):
+        return f"{whole}s"
+    return str(ceil(steps / per_epoch)) if steps else None
 
 
 def plan_changes(before: Plan, now: Plan, configuration: str) -> tuple[str, ...]:

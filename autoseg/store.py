@@ -308,7 +308,7 @@ def _read(path: Path, box: Box, shape: Triple, lead: tuple[int, ...]) -> np.ndar
     size = tuple(b - a for a, b in zip(start, stop))
     if 0 in size:
         return np.zeros((*lead, *box.shape), dtype=stored.dtype)
-    # what indexing comes to in the end; on its way there, holding Python's lock, it takes as long as to decompress a small box
+    # what indexing comes to in the end; its way there takes two thirds as long again as to decompress a small box
     part = stored.get_slice_numpy(np.empty((*lead, *size), dtype=stored.dtype), ((0,) * len(lead) + start, lead + stop))
     if size == box.shape:
         return part

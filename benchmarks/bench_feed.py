@@ -13,8 +13,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,13 +22,13 @@ from autoseg.cli import SPINS
 os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # as the command line does
 
 import torch
-from bench_footprint import Training, made_up_plan, unet, write_made_up_case
+from bench_footprint import LIVER, made_up_task
 from learning import machine, plan_and_prepare
 
 from autoseg.allocator import keep_freed_memory
-from autoseg.dataset import Case
 from autoseg.device import Device, choose_device
 from autoseg.planning import Wish
+from autoseg.progress import number_of
 from autoseg.running import set_up
 from autoseg.sampling import Batch, Loader, PatchSampler
 from autoseg.schedule import RunBudget
@@ -37,7 +36,6 @@ from autoseg.step import step
 from autoseg.store import StoredCase
 from autoseg.task import TrainTask
 
-LIVER = Training(unet("plain", 3, 32, 6, 320, 2), (128, 128, 128), 2, 1, 3)
 WARM_UP = 8
 THREADS = (1, 4)
 
@@ -45,14 +43,12 @@ THREADS = (1, 4)
 class Again(Loader):
     """The same batch for each step."""
 
-    def __init__(self, batch: Batch) -> None:
-        self.batch, self.waited = batch, 0.0
+    def __init__(self, sampler: PatchSampler) -> None:
+        super().__init__(sampler, 0, threads=0)
+        self._batch = super().next()
 
     def next(self) -> Batch:
-        return self.batch
-
-    def draw_ahead(self) -> None:
-        pass
+        return self._batch
 
 
 def rows(name: str, task: TrainTask, device: Device, steps: int) -> list[str]:
@@ -62,7 +58,7 @@ def rows(name: str, task: TrainTask, device: Device, steps: int) -> list[str]:
     sampler = PatchSampler(cases, run.configuration, task.plan.data.labels, 0, place)
     began = time.perf_counter()
     for i in range(5):
-        drawn = sampler.draw(i)
+        sampler.draw(i)
     drawing = (time.perf_counter() - began) / 5
 
     def timed(loader: Loader) -> tuple[float, float]:
@@ -73,25 +69,15 @@ def rows(name: str, task: TrainTask, device: Device, steps: int) -> list[str]:
             step(run, loader, 0.5)
         return (time.perf_counter() - began) / steps, (loader.waited - waited) / steps
 
-    ways: dict[str, Callable[[], Loader]] = {"one batch again and again": lambda: Again(sampler.finish(drawn))}
-    for n in THREADS:
-        ways[f"drawn by {n} thread{'s' * (n > 1)}"] = lambda n=n: Loader(sampler, 0, n)  # type: ignore[misc]
+    ways: dict[str, Loader] = {"one batch again and again": Again(sampler)}
+    ways |= {f"drawn by {number_of(n, 'thread')}": Loader(sampler, 0, n) for n in THREADS}
     lines = []
-    for way, make in ways.items():
-        with ExitStack() as stack:
-            loader = make()
-            if not isinstance(loader, Again):
-                stack.enter_context(loader)
+    for way, loader in ways.items():
+        with loader:
             seconds, waited = timed(loader)
         lines.append(f"| {name}, {way} | {1e3 * seconds:.1f} | {1e3 * waited:.1f} | {1e3 * drawing:.1f} |")
         print(lines[-1], flush=True)
     return lines
-
-
-def made_up(folder: Path) -> TrainTask:
-    write_made_up_case(LIVER, folder)
-    plan, case = made_up_plan(LIVER), Case("case", (Path("case.nii.gz"),), None)
-    return TrainTask("made_up", plan, "made_up", "0", (case,), (), folder, None, folder / "run")
 
 
 def bench(dataset: Path | None, kind: str, steps: int) -> Sequence[str]:
@@ -106,7 +92,7 @@ def bench(dataset: Path | None, kind: str, steps: int) -> Sequence[str]:
         if kind == "cuda":
             folder = Path(root) / "liver"
             folder.mkdir()
-            lines += rows("128³ voxels, two samples", made_up(folder), device, steps)
+            lines += rows("128³ voxels, two samples", made_up_task(LIVER, folder), device, steps)
     return lines
 
 
@@ -117,12 +103,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    where = machine() if options.device == "cpu" else torch.cuda.get_device_name()
     words = f"{options.dataset.name} " if options.dataset else ""
     lines = [
         "# How batches keep up with steps",
         "",
-        f"`python benchmarks/bench_feed.py {words}--device {options.device}` on {where}; torch {torch.__version__}.",
+        f"`python benchmarks/bench_feed.py {words}--device {options.device}` on {machine('torch', device=options.device)}.",
         "",
         "| | ms a step | of which waited for the batch | ms to draw a batch alone |",
         "| --- | ---: | ---: | ---: |",

@@ -100,6 +100,7 @@ TRAININGS = {
     "landmarks, flat": Training(unet("plain", 2, 32, 7, 512, 2, points=True), (768, 640), 4, 1, 1, LandmarkMaps(19)),
     "joint": Training(unet("plain", 3, 32, 4, 320, 1), (40, 56, 40), 4, 1, 3, LandmarkMaps(6)),
 }
+LIVER = Training(unet("plain", 3, 32, 6, 320, 2), (128, 128, 128), 2, 1, 3)  # as nnU-Net's plan for the Decathlon's liver
 CASES = (("brats2013", 1.0), ("brats2013", 0.7), ("brats2013", 1.6), ("mouse_brain", 1.0), ("Task04_Hippocampus", 1.0))
 
 
@@ -109,27 +110,13 @@ def measure_training(name: str, compute: Compute, kind: DeviceKind) -> dict[str,
     import torch
 
     from autoseg.checkpoint import load_state
-    from autoseg.dataset import Case
     from autoseg.device import Device
     from autoseg.schedule import RunBudget
-    from autoseg.task import TrainTask
     from autoseg.train import train
 
     with tempfile.TemporaryDirectory() as folder:
         what = TRAININGS[name]
-        plan = made_up_plan(what)
-        write_made_up_case(what, Path(folder))
-        task = TrainTask(
-            dataset="made_up",
-            plan=plan,
-            configuration="made_up",
-            fold="0",
-            training=(Case("case", (Path("case.nii.gz"),), None),),
-            validation=(),
-            prepared=Path(folder),
-            before=None,
-            run=Path(folder) / "run",
-        )
+        task = made_up_task(what, Path(folder))
         train(task, RunBudget(epochs=3), Device(torch.device(kind), getattr(torch, compute)))
         rows = load_state(task.run / "last.safetensors").history
     found = {"gb": peak_ram_gb()}
@@ -138,6 +125,25 @@ def measure_training(name: str, compute: Compute, kind: DeviceKind) -> dict[str,
         context = total - free - torch.cuda.memory_reserved()
         found = {"gb": (context + torch.cuda.max_memory_reserved()) / 1e9, "context": context / 1e9}
     return {**found, "seconds": min(row.step_seconds * (1 - row.data_wait) for row in rows)}
+
+
+def made_up_task(what: Training, folder: Path) -> Any:
+    """With its one case prepared in the folder."""
+    from autoseg.dataset import Case
+    from autoseg.task import TrainTask
+
+    write_made_up_case(what, folder)
+    return TrainTask(
+        dataset="made_up",
+        plan=made_up_plan(what),
+        configuration="made_up",
+        fold="0",
+        training=(Case("case", (Path("case.nii.gz"),), None),),
+        validation=(),
+        prepared=folder,
+        before=None,
+        run=folder / "run",
+    )
 
 
 def made_up_plan(what: Training) -> Any:

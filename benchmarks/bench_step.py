@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
+
+from bench_footprint import LIVER, TRAININGS
 
 from autoseg.cli import SPINS
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor, nn
-
-    from autoseg.plan import NetworkPlan
 
 BUSY = "while True: pass"
 WARM_UP, STEPS = 4, 15
@@ -53,19 +52,8 @@ UNDONE = {
     "cpu": (PLAIN, FLOAT32, CHANNELS_FIRST, TRANSPOSED, INSTANCE_NORM, GROUP_NORM, ONE_HOT, FOREACH, NOT_KEPT),
     "cuda": (PLAIN, FLOAT32, CHANNELS_LAST, TRANSPOSED, GROUP_NORM, ONE_HOT, FOREACH, NOT_TRIED, COMPILED),
 }
+SAMPLES = {"cpu": replace(TRAININGS["small"], batch=2), "cuda": LIVER}
 SPIN_LIMITS = (None, "10000", SPINS, "100")  # None: libgomp's own
-
-
-def planned(device: str) -> tuple[NetworkPlan, tuple[int, int, int]]:
-    """The network and the patch."""
-    from autoseg.plan import NetworkPlan
-
-    features, patch, blocks = ((16, 32, 64), (36, 52, 36), 1)
-    if device == "cuda":
-        features, patch, blocks = ((32, 64, 128, 256, 320, 320), (128, 128, 128), 2)
-    n, threes = len(features), (3, 3, 3)
-    strides = ((1, 1, 1), *((2, 2, 2),) * (n - 1))
-    return NetworkPlan("plain_unet", features, strides, (threes,) * n, (2,) * n, (blocks,) * (n - 1), True), patch
 
 
 def step_seconds(undone: str, kind: str) -> float:
@@ -83,12 +71,12 @@ def step_seconds(undone: str, kind: str) -> float:
     if undone == CHANNELS_FIRST:
         unet.channels_last = lambda x: x
     torch.backends.cudnn.benchmark = undone != NOT_TRIED  # as `repeatable` does
-    plan, patch = planned(kind)
-    device = choose_device(kind)
-    network = build_network(plan, 1, 3)
+    what, device = SAMPLES[kind], choose_device(kind)
+    network = build_network(what.network, what.channels, what.classes)
     _exchange(network, _replacement(undone))
     network = network.to(device.place)
-    image, label = (x.to(device.place) for x in (torch.randn(2, 1, *patch), torch.randint(0, 3, (2, *patch))))
+    image = torch.randn(what.batch, what.channels, *what.patch).to(device.place)
+    label = torch.randint(0, what.classes, (what.batch, *what.patch)).to(device.place)
     if undone == CHANNELS_LAST:
         network, image = network.to(memory_format=torch.channels_last_3d), image.to(memory_format=torch.channels_last_3d)
     forward = compiled(network, image, device) if undone == COMPILED else network
@@ -192,14 +180,6 @@ def spinning(repeats: int) -> list[str]:
     return [f"| s a step | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names), *rows]
 
 
-def throughput(kind: str, seconds: float) -> str:
-    from autoseg.footprint import STEP_PASSES, multiply_accumulates
-
-    plan, patch = planned(kind)
-    gmacs = STEP_PASSES * 2 * multiply_accumulates(plan, patch, 1, 3) / 1e9
-    return f"{gmacs:.0f}·10⁹ multiply-accumulates a step: {gmacs / seconds:.0f}·10⁹ a second."
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=UNDONE, default="cpu")
@@ -211,14 +191,18 @@ def main() -> None:
     if options.one:
         print(step_seconds(options.one, "cpu"))
         return
-    compute, where = machine(kind)
+    from learning import machine
+
+    from autoseg.device import choose_device
+
+    compute, gmacs = str(choose_device(kind).compute).removeprefix("torch."), SAMPLES[kind].gmacs
     table = choices(kind, compute, options.repeats)
     lines = [
         f"# A training step on a {'CPU' if kind == 'cpu' else 'GPU'}",
         "",
-        f"`python benchmarks/bench_step.py --device {kind} --repeats {options.repeats}` on {where}; torch {version('torch')}.",
+        f"`python benchmarks/bench_step.py --device {kind} --repeats {options.repeats}` on {machine('torch', device=kind)}.",
         f"The least of {options.repeats}, in {compute}. Below the first row one thing is done otherwise each time.",
-        throughput(kind, float(table[2].split("|")[2])),
+        f"{gmacs:.0f}·10⁹ multiply-accumulates a step: {gmacs / float(table[2].split('|')[2]):.0f}·10⁹ a second.",
         "",
         *table,
     ]
@@ -233,16 +217,6 @@ def main() -> None:
     print(text)
     if options.out:
         options.out.write_text(text)
-
-
-def machine(kind: str) -> tuple[str, str]:
-    """The precision of autoseg's convolutions there, and what to call it."""
-    import torch
-
-    from autoseg.device import choose_device
-
-    where = f"{platform.machine()}, {os.cpu_count()} cores" if kind == "cpu" else torch.cuda.get_device_name()
-    return str(choose_device(kind).compute).removeprefix("torch."), where
 
 
 if __name__ == "__main__":

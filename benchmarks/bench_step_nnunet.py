@@ -16,13 +16,11 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -31,7 +29,7 @@ from autoseg.cli import SPINS
 os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # as the command line does
 
 import torch
-from learning import plan_and_prepare
+from learning import machine, plan_and_prepare
 from torch import Tensor
 
 from autoseg.allocator import keep_freed_memory
@@ -230,10 +228,9 @@ def bench(dataset: Path, kind: str, steps: int, seeds: int) -> str:
         spread = f"{min(parts[-1]):.3f} to {max(parts[-1]):.3f}"
         lines.append(f"| {name} | {seconds:.3f} | {middle[THEIRS] / seconds:.2f}× | {curve} | {spread} |")
     patch = "×".join(map(str, c.patch.patch_size))
-    where = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores" if kind == "cpu" else torch.cuda.get_device_name()
     about = (
-        f"`python benchmarks/bench_step_nnunet.py {dataset.name} --device {kind} --steps {steps} --seeds {seeds}` on {where}; "
-        f"torch {version('torch')}, nnunetv2 {version('nnunetv2')}.\n"
+        f"`python benchmarks/bench_step_nnunet.py {dataset.name} --device {kind} --steps {steps} --seeds {seeds}` on "
+        f"{machine('torch', 'nnunetv2', device=kind)}.\n"
         f"Patch {patch}, batch {c.patch.batch_size}, features {', '.join(map(str, c.network.features))}."
     )
     return "\n".join(["# A training step beside nnU-Net's", "", about, "", *lines, ""])

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+import torch
+
 from autoseg.batch import Failure
 from autoseg.dataset import Dataset, images_in, open_dataset
 from autoseg.device import choose_device
@@ -147,7 +149,7 @@ def data_folder(typed: str) -> Path:
     return Path(typed).resolve() if Path(typed).is_dir() else root / typed
 
 
-def machine(*packages: str) -> str:
-    """'x86_64, 2 cores, torch 2.13.0'."""
-    cores = f"{len(os.sched_getaffinity(0))} cores"
-    return ", ".join((platform.machine(), cores, *(f"{package} {version(package)}" for package in packages)))
+def machine(*packages: str, device: str = "cpu") -> str:
+    """'x86_64, 2 cores, torch 2.13.0', or with the GPU's name in place of the cores."""
+    here = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores" if device == "cpu" else torch.cuda.get_device_name()
+    return ", ".join((here, *(f"{package} {version(package)}" for package in packages)))
