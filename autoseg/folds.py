@@ -14,8 +14,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from autoseg.errors import UsageError, nearest, some
+from autoseg.errors import PlanError, UsageError, nearest, some
 from autoseg.files import write_text
+from autoseg.names import check_name
 from autoseg.records import from_json, to_json
 
 N_FOLDS = 5
@@ -182,12 +183,15 @@ def parse_folds(text: str) -> tuple[str, ...]:
     """'0', 'all', '0,1,2' or '0..4' as names, each once, in their order. Whether there are such folds is seen when one is used.
 
     Raises:
-        UsageError: a name is missing.
+        UsageError: a name is missing, or cannot be a file's.
     """
     parts = [part.strip() for part in text.split(",")]
     if "" in parts:
         raise UsageError("a fold without name", found=f"'{text}'", allowed="such as 0, all, 0..4 or 0,1,2")
-    return tuple(dict.fromkeys(name for part in parts for name in _through(part)))
+    names = tuple(dict.fromkeys(name for part in parts for name in _through(part)))
+    for name in names:
+        check_name(name, "a fold", UsageError)
+    return names
 
 
 def _through(part: str) -> list[str]:
@@ -203,11 +207,13 @@ def load_folds(path: Path) -> Folds:
 
     Raises:
         UsageError: no such file, or a case is in two folds.
-        PlanError: the file is malformed.
+        PlanError: the file is malformed, or names a case as no file can be.
     """
     if not path.is_file():
         raise UsageError("no folds yet", file=path, fix="autoseg plan_and_preprocess -d DATASET")
     folds = from_json(Folds, path.read_text(encoding="utf-8"), path)
+    for name in (*folds.cases, *folds.vanished):
+        check_name(name, "a case", PlanError, path)
     twice = [name for name, count in Counter(folds.cases).items() if count > 1]
     if twice:
         raise UsageError("a case is in two folds", file=path, found=", ".join(twice[:5]), fix="list it once, or delete the file")

@@ -5,12 +5,17 @@
     case.foreground.npy    linear voxel indices of the structures, class after class
     case.json              everything else; written last, so a case without it does not count
 
+While the parts are written, and while they are deleted, the JSON is called case.json.partial. It says which files are the
+case's: nothing else in the folder is ever deleted.
+
 Nothing here is flushed to the platter with fsync: a prepared case can be made again, and 0.4 ms a file is a tenth of the
 time of a small case. Against a power cut, which may keep the JSON and lose data, the JSON lists the size of every file.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import os
 from dataclasses import dataclass
@@ -22,6 +27,7 @@ import numpy as np
 from autoseg.errors import DataError, DiskError, PlanError
 from autoseg.geometry import AxisMap, Box, Grid, Triple
 from autoseg.landmarks import State
+from autoseg.names import check_name
 from autoseg.placement import Placement, Prepared
 from autoseg.records import from_json, to_json
 
@@ -29,8 +35,9 @@ FOREGROUND_MINIMUM = 10_000  # voxels kept per structure, or 1 % of them if that
 FOREGROUND_SHARE = 0.01
 FOREGROUND_SEED = 1234
 
-_IMAGE, _LABEL, _FOREGROUND, _MARKER = ".image.b2nd", ".label.b2nd", ".foreground.npy", ".json"
-_ENDINGS = (_MARKER, _MARKER + ".partial", _IMAGE, _LABEL, _FOREGROUND)  # marker first: removal un-commits at once
+_IMAGE, _LABEL, _FOREGROUND = ".image.b2nd", ".label.b2nd", ".foreground.npy"
+_PARTS = (_IMAGE, _LABEL, _FOREGROUND)
+_MARKER, _PARTIAL = ".json", ".json.partial"
 _BLOCK_DEPTH, _BLOCK_AREA = 8, 48 * 48  # voxels decompressed together: thin, so that single slices stay cheap too
 _BLOCKS_PER_CHUNK = 4  # along each axis: a chunk of about 32×192×192 is one write
 
@@ -177,19 +184,21 @@ def write_case(folder: Path, name: str, prepared: Prepared, key: str) -> None:
         key: what the case was made from; `stored_key` gives it back.
 
     Raises:
+        DataError: a name that no file can have.
         DiskError: the disk is full or the folder cannot be written to.
     """
+    check_name(name, "a case", DataError, folder)
     parts = {_IMAGE: prepared.image} | ({} if prepared.label is None else {_LABEL: prepared.label})
     classes, foreground = _foreground(prepared.label)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_case(folder, name)
-        for ending, array in parts.items():
-            _write(folder / f"{name}{ending}", array)
-        np.save(folder / f"{name}{_FOREGROUND}", foreground, allow_pickle=False)
-        sizes = {ending: (folder / f"{name}{ending}").stat().st_size for ending in (*parts, _FOREGROUND)}
-        partial = folder / f"{name}{_MARKER}.partial"
+        contents = {ending: _packed(array) for ending, array in parts.items()} | {_FOREGROUND: _saved(foreground)}
+        sizes = {ending: len(content) for ending, content in contents.items()}
+        partial = folder / f"{name}{_PARTIAL}"
         partial.write_text(to_json(_record(prepared, key, classes, sizes)), encoding="utf-8")
+        for ending, content in contents.items():
+            (folder / f"{name}{ending}").write_bytes(content)
         os.replace(partial, folder / f"{name}{_MARKER}")
     except (OSError, RuntimeError) as error:  # blosc2 reports a full disk as RuntimeError
         raise DiskError(
@@ -204,21 +213,32 @@ def stored_key(folder: Path, name: str) -> str | None:
 
 
 def stored_names(folder: Path) -> tuple[str, ...]:
-    """Names of all cases of which at least one file is there, complete or not, sorted."""
+    """Names of all cases that the store knows of, complete or not, sorted; of other files nothing is said."""
     files = os.listdir(folder) if folder.is_dir() else []
-    return tuple(sorted({f[: -len(e)] for f in files for e in _ENDINGS if f.endswith(e)}))
+    found = [(f[: -len(e)], f) for f in files for e in (_MARKER, _PARTIAL) if f.endswith(e)]
+    return tuple(sorted({name for name, file in found if _claimed(folder / file)}))
 
 
 def remove_case(folder: Path, name: str) -> None:
-    """Deletes what there is of a case."""
-    for ending in _ENDINGS:
-        (folder / f"{name}{ending}").unlink(missing_ok=True)
+    """Deletes what there is of a case, as its marker tells: where there is none, nothing is deleted.
+
+    Killed at any moment, it leaves a complete case or one that counts as absent and can be deleted.
+    """
+    marker, partial = folder / f"{name}{_MARKER}", folder / f"{name}{_PARTIAL}"
+    if _claimed(marker):
+        os.replace(marker, partial)  # from now on the case does not count, and this still says what is left to delete
+    if endings := _claimed(partial):
+        for ending in endings:
+            (folder / f"{name}{ending}").unlink(missing_ok=True)
+        partial.unlink()
 
 
 def _complete(folder: Path, name: str) -> _Record | None:
     marker = folder / f"{name}{_MARKER}"
     try:
         record = from_json(_Record, marker.read_text(encoding="utf-8"), marker)
+        if not {*record.file_sizes} <= {*_PARTS}:
+            return None
         sizes = {ending: (folder / f"{name}{ending}").stat().st_size for ending in record.file_sizes}
     except (FileNotFoundError, PlanError):  # no commit, or one that a power cut or an older autoseg left
         return None
@@ -279,7 +299,17 @@ def _foreground(label: np.ndarray | None) -> tuple[tuple[_ClassRecord, ...], np.
     return tuple(records), np.concatenate(kept).astype(narrow) if kept else np.empty(0, dtype=narrow)
 
 
-def _write(path: Path, array: np.ndarray) -> None:
+def _claimed(marker: Path) -> tuple[str, ...]:
+    """Endings of the files that a case's marker, or one of an older autoseg, says are the case's; none where it is none."""
+    try:
+        sizes = json.loads(marker.read_text(encoding="utf-8"))["file_sizes"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, IndexError):  # absent, or somebody else's file
+        return ()
+    return tuple(ending for ending in _PARTS if ending in sizes) if isinstance(sizes, dict) else ()
+
+
+def _packed(array: np.ndarray) -> bytes:
+    """A compressed array as the content of a file; blosc2 would hold Python's lock while it writes one."""
     import blosc2  # 0.25 s to import, and reading a stored key does not need it
 
     lead, blocks = (1,) * (array.ndim - 3), _blocks(array.shape[-3:])
@@ -287,7 +317,14 @@ def _write(path: Path, array: np.ndarray) -> None:
     # Zstandard 1 with byte shuffle: 0.70 of raw float16 noise in 1.0 ms a small case, where LZ4 does not compress at all
     settings = blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, filters=[blosc2.Filter.SHUFFLE], nthreads=1)
     packed = blosc2.asarray(np.ascontiguousarray(array), chunks=lead + chunks, blocks=lead + blocks, cparams=settings)
-    path.write_bytes(packed.to_cframe())  # blosc2 would hold Python's lock while it writes the file
+    return bytes(packed.to_cframe())
+
+
+def _saved(array: np.ndarray) -> bytes:
+    """A plain array as the content of a .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _blocks(shape: tuple[int, ...]) -> Triple:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from autoseg.errors import UsageError
 from autoseg.files import write_text
+from autoseg.names import check_name
 from autoseg.records import from_json, to_json
 
 
@@ -28,25 +29,31 @@ class Last:
 
 @dataclass(frozen=True)
 class Workspace:
-    """All paths below one `--root`."""
+    """All paths below one `--root`.
+
+    Names of datasets, configurations and folds may come from a stranger's files: one that would lead out of the folder that it
+    belongs in is a `UsageError`. Links are followed, since prepared cases often lie on another disk.
+    """
 
     root: Path
 
     def about(self, dataset: str) -> Path:
-        return self.root / "datasets" / dataset
+        return self._folder("datasets", dataset)
 
     def label_values(self, dataset: str) -> Path:
         """Where the values of label maps are kept for a dataset that does not say what they mean."""
         return self.about(dataset) / "label_values.json"
 
-    def prepared(self, dataset: str, configuration: str = "") -> Path:
-        return self.root / "prepared" / dataset / configuration
+    def prepared(self, dataset: str, configuration: str | None = None) -> Path:
+        """The folder of a configuration's cases, or the one above those of all configurations."""
+        return self._folder("prepared", dataset, configuration)
 
     def runs(self, dataset: str) -> Path:
-        return self.root / "runs" / dataset
+        return self._folder("runs", dataset)
 
     def run(self, dataset: str, configuration: str, fold: str) -> Path:
-        return self.runs(dataset) / configuration / f"fold_{fold}"
+        check_name(fold, "a fold", UsageError, self.root)
+        return self._folder("runs", dataset, configuration) / f"fold_{fold}"
 
     def speeds(self) -> dict[str, float]:
         """10⁹ multiply-accumulates a second that trainings have done here, by kind of device."""
@@ -85,3 +92,17 @@ class Workspace:
         if not found:
             raise UsageError("no finished model yet", file=self.root, fix="autoseg train, or give -m MODEL")
         return Path(found)
+
+    def _folder(self, kind: str, dataset: str, configuration: str | None = None) -> Path:
+        """
+        Raises:
+            UsageError: a name that is no file's, so that the folder could be anywhere.
+        """
+        check_name(dataset, "a dataset", UsageError, self.root)
+        folder = self.root / kind / dataset
+        if configuration is not None:
+            check_name(configuration, "a configuration", UsageError, self.root)
+            folder /= configuration
+        if self.root not in folder.parents:  # a drive's letter does so on Windows
+            raise UsageError("a path leads out of the workspace", file=self.root, found=folder, fix="rename the dataset")
+        return folder

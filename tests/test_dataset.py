@@ -37,6 +37,11 @@ def test_nnunet_layout(tmp_path: Path) -> None:
     assert [c.name for c in dataset.cases] == ["a", "b"]
 
 
+def test_the_folder_here_has_a_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lay_out(tmp_path / "Task01_X", NNUNET, ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz")))
+    assert open_dataset(Path()).name == "Task01_X"
+
+
 def test_decathlon_layout(tmp_path: Path) -> None:
     about = {
         "modality": {"0": "FLAIR", "1": "T1w"},
@@ -167,6 +172,8 @@ def test_byte_order_mark(tmp_path: Path) -> None:
         ({**NNUNET, "labels": {"background": 0, "liver": True}}, r"must be whole numbers.*found: liver: True"),
         ({**NNUNET, "training": ["a.nii.gz"]}, r"'training' must list \{image, label\} pairs; file: .*found: a\.nii\.gz"),
         ({**NNUNET, "training": [{"label": "a"}]}, r"'training' must list"),
+        ({**NNUNET, "training": [{"image": "b/a\0.nii"}]}, r"a case needs a name that can be a file's.*json; found: 'a\\x00'"),
+        ({**NNUNET, "training": [{"image": ".."}]}, r"a case needs a name that can be a file's.*found: '\.\.'; allowed: 1 to"),
         ({**NNUNET, "training": [{"image": "a.nii.gz"}, {"image": "b/a.nii"}]}, r"two cases have the same name.*found: a"),
         (
             {**NNUNET, "labels": {"background": 0}},

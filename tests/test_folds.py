@@ -52,6 +52,20 @@ def test_names_of_folds() -> None:
             parse_folds(text)
 
 
+@pytest.mark.parametrize("name", ["..", "../0", "/0", "0\\1", "0\n1", "0\0", "a" * 256])
+def test_a_fold_is_called_as_a_file_can_be(name: str) -> None:
+    with pytest.raises(UsageError, match=r"a fold needs a name that can be a file's; found: .*; allowed: 1 to 220 bytes"):
+        parse_folds(f"0,{name}")
+
+
+@pytest.mark.parametrize("text", ['"validation": [["../a"]]', '"validation": [["a"]], "vanished": {"../a": "0"}'])
+def test_splits_name_no_case_that_leads_elsewhere(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "splits.json"
+    path.write_text(f'{{"dataset": "hash", {text}}}')
+    with pytest.raises(PlanError, match=r"a case needs a name that can be a file's; file: .*splits\.json; found: '\.\./a'"):
+        load_folds(path)
+
+
 @pytest.mark.parametrize("n", [5, 7, 20, 208, 260])
 def test_folds_equal_those_of_scikit_learn(n: int) -> None:
     ordered = [f"case_{i:03d}" for i in range(n)]

@@ -18,6 +18,7 @@ ROOT = Path(autoseg.__file__).parent
 # A module imports only from layers above its own line; a package stands here as one, its files may import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("allocator", "errors", "machine", "sides"),
+    ("names",),
     ("bootstrap", "files", "geometry", "labels", "landmarks", "predictability", "presence", "progress", "records", "tables"),
     ("batch", "heatmaps", "image", "lock", "parallel", "placement", "plan", "workspace"),
     (

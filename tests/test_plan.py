@@ -159,6 +159,16 @@ def test_the_first_configuration_must_exist() -> None:
 CASCADED = replace(PLAN, configurations={**PLAN.configurations, "3d_cascade": replace(FINE, previous="2d")})
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../../..", "/tmp/a", "a\\b", "a\nb", "a\0b", "a" * 256])
+def test_a_configuration_is_called_as_a_folder_can_be(name: str) -> None:
+    document = json.loads(to_json(PLAN))
+    document["configurations"][name] = document["configurations"]["3d_fullres"]
+    document["first"] = name
+    message = r"^a configuration needs a name that can be a file's; file: plan\.json; found: .* under 'configurations'; allowed"
+    with pytest.raises(PlanError, match=message):
+        parse_plan(json.dumps(document), "plan.json")
+
+
 def test_a_cascade_sees_a_channel_a_structure_more_on_the_same_prepared_cases() -> None:
     assert parse_plan(to_json(CASCADED), "plan.json") == CASCADED
     assert (CASCADED.input_channels("3d_fullres"), CASCADED.input_channels("3d_cascade")) == (1, 3)

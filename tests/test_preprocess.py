@@ -108,13 +108,17 @@ def test_only_what_changed_is_done_again(dataset: Dataset, tmp_path: Path) -> No
 def test_cases_that_left_the_dataset_are_removed(dataset: Dataset, tmp_path: Path) -> None:
     folder, plan = tmp_path / "prepared", _plan(dataset)
     preprocess(dataset, plan, "3d", folder, _keys(dataset), [])
-    (folder / "half.image.b2nd").write_bytes(b"")  # what a killed run left of a case that is gone now
+    (folder / "half.json.partial").write_bytes((folder / "a.json").read_bytes())  # a killed run left it of a case that is gone
+    (folder / "half.image.b2nd").write_bytes(b"")
+    (folder / "settings.json").write_text("{}")  # not a case
     fewer = replace(dataset, cases=dataset.cases[1:])
     keys = _keys(fewer)
     del keys["d"]  # could not be read before
     report = preprocess(fewer, plan, "3d", folder, keys, [])
     assert (report.done, report.reused, report.removed) == ((), ("b", "c"), ("a", "d", "half"))
     assert stored_names(folder) == ("b", "c")
+    assert not list(folder.glob("half.*"))
+    assert (folder / "settings.json").is_file()
 
 
 def test_bad_cases_are_listed_and_not_left_in_the_store(dataset: Dataset, tmp_path: Path) -> None:

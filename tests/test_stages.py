@@ -48,6 +48,27 @@ def test_fingerprint_makes_folds_and_later_extends_them(dataset: Dataset, tmp_pa
     assert mended.vanished == {"phantom_100": str(old["phantom_000"])}
 
 
+@pytest.mark.parametrize("way", ["absolute", "relative", "above", "empty"])
+def test_a_strangers_plan_touches_nothing_outside_the_workspace(
+    dataset: Dataset, workspace: Workspace, tmp_path: Path, way: str
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    for file in ("holiday.json", "notes.json.partial", "photo.image.b2nd", "keep.txt"):
+        (private / file).write_text(file)
+    name = {"absolute": str(private), "relative": "../../../private", "above": "..", "empty": ""}[way]
+    path = workspace.about(NAME) / "plan.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["configurations"] = {name: document["configurations"][document["first"]]}
+    document["first"] = name
+    path.write_text(json.dumps(document), encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(PlanError, match=r"a configuration needs a name that can be a file's; file: .*plan\.json; found: '"):
+        prepare_dataset(dataset, workspace, None, [], 0)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (private / "holiday.json").read_text() == "holiday.json"
+
+
 def folds_of(dataset: Dataset, workspace: Workspace) -> Folds:
     fingerprint_dataset(open_dataset(dataset.root), workspace, [], 0)
     return load_folds(workspace.about(NAME) / "splits.json")

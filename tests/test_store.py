@@ -195,9 +195,8 @@ def test_incomplete_is_absent(tmp_path: Path, ending: str) -> None:
     assert stored_key(tmp_path, "a") is None
     with pytest.raises(DataError, match="case a: not prepared, or only in part"):
         StoredCase.open(tmp_path, "a")
-    assert stored_names(tmp_path) == ("a",)
-    remove_case(tmp_path, "a")
-    assert os.listdir(tmp_path) == []
+    write_case(tmp_path, "a", _prepared((3, 4, 5)), "again")  # what is left does not stand in the way
+    assert stored_key(tmp_path, "a") == "again"
 
 
 def test_names(tmp_path: Path) -> None:
@@ -205,6 +204,76 @@ def test_names(tmp_path: Path) -> None:
     for name in ("b", "a.json", "a"):
         write_case(tmp_path, name, _prepared((1, 2, 3)), "k")
     assert {"a", "a.json", "b"} == set(stored_names(tmp_path))
+
+
+@pytest.mark.parametrize("absent", [".image.b2nd", ".label.b2nd", ".foreground.npy"])
+def test_an_incomplete_case_is_known_and_removed_as_a_whole(tmp_path: Path, absent: str) -> None:
+    write_case(tmp_path, "a", _prepared((3, 4, 5)), "k")
+    (tmp_path / f"a{absent}").unlink()
+    assert stored_names(tmp_path) == ("a",)
+    remove_case(tmp_path, "a")
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_not_the_stores_is_neither_listed_nor_deleted(tmp_path: Path) -> None:
+    foreign = {
+        "holiday.json": "{}",
+        "list.json": "[]",
+        "sizes.json": '{"file_sizes": ["x"]}',
+        "deep.json": "[" * 100_000,
+        "notes.json.partial": "{",
+        "photo.image.b2nd": "x",
+        "photo.label.b2nd": "x",
+        "photo.foreground.npy": "x",
+        "latin.json": "",
+    }
+    for file, text in foreign.items():
+        (tmp_path / file).write_text(text)
+    (tmp_path / "latin.json").write_bytes(b'{"file_sizes": "\xfc"}')
+    (tmp_path / "folder.json").mkdir()
+    write_case(tmp_path, "a", _prepared((1, 2, 3)), "k")
+    assert stored_names(tmp_path) == ("a",)
+    for name in ("a", *(file.split(".")[0] for file in (*foreign, "folder"))):
+        remove_case(tmp_path, name)
+    assert set(os.listdir(tmp_path)) == {*foreign, "folder.json"}
+
+
+def test_a_marker_claims_no_file_but_those_of_its_case(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    for file in ("kept.txt", "store/a.txt", "store/a.image.b2nd"):
+        (tmp_path / file).write_text("x")
+    sizes = {"/../../kept.txt": 1, ".txt": 1, ".image.b2nd": 1}
+    (tmp_path / "store" / "a.json").write_text(json.dumps({"file_sizes": sizes}))
+    remove_case(tmp_path / "store", "a")
+    assert [p.name for p in (tmp_path / "store").iterdir()] == ["a.txt"]
+    assert (tmp_path / "kept.txt").is_file()
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_killed_while_removing_leaves_what_can_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+    write_case(tmp_path, "a", _prepared((3, 4, 5)), "k")
+    unlink, calls = Path.unlink, []
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        calls.append(path)
+        if len(calls) > moment:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_case(tmp_path, "a")
+    assert stored_key(tmp_path, "a") is None
+    assert stored_names(tmp_path) == ("a",)
+    remove_case(tmp_path, "a")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_case_is_not_written_under_a_name_that_leads_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a case needs a name that can be a file's; file: .*; found: '\.\./a'; allowed: "):
+        write_case(tmp_path / "store", "../a", _prepared((1, 2, 3)), "k")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_marker_is_plain_json(tmp_path: Path) -> None:

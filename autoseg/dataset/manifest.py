@@ -14,6 +14,7 @@ from pathlib import Path
 from autoseg.dataset.case import Case
 from autoseg.errors import DataError, nearest
 from autoseg.io import IMAGE_ENDINGS, LANDMARK_ENDINGS, image_ending, landmark_ending
+from autoseg.names import check_name
 
 MANIFEST = "cases.csv"
 _EXAMPLE = "case,image,label"
@@ -61,13 +62,7 @@ def _image_columns(columns: Sequence[str], table: Path) -> list[str]:
 def _case(row: dict[str, str], images: Sequence[str], table: Path, line: int) -> Case:
     name, label = row["case"], row.get("label", "")
     files = [row.get(column, "") for column in images]
-    if not re.fullmatch(r"[^./\\][^/\\]*", name):
-        raise DataError(
-            "a case needs a name that can be a file's",
-            file=table,
-            found=f"'{name}' in line {line}",
-            allowed="no slash, no dot at the beginning",
-        )
+    check_name(name, "a case", DataError, table, f"in line {line}")
     for column, value in (*zip(images, files), *([("label", label)] if label else [])):
         if not image_ending(Path(value)):
             raise DataError(

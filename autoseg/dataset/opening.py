@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from autoseg.errors import DataError, some
 from autoseg.io import IMAGE_ENDINGS, landmark_ending
 from autoseg.labels import LabelSet
 from autoseg.landmarks import LandmarkSet
+from autoseg.names import check_name
 from autoseg.progress import log
 
 
@@ -66,7 +68,7 @@ def open_dataset(root: Path, values: Path | None = None) -> Dataset:
     elif in_folders:
         cases = _without_missing_maps(cases)
     about_all = (description.channels, description.labels, tuple(cases), description.landmarks, description.landmark_rules)
-    return Dataset(root.name, root, *about_all)
+    return Dataset(Path(os.path.abspath(root)).name, root, *about_all)  # '.' has no name of its own
 
 
 def _without_missing_maps(cases: list[Case]) -> list[Case]:
@@ -116,6 +118,8 @@ def read_description(root: Path) -> Description:
 
 def _check_names(cases: list[Case], source: Path) -> None:
     names = [c.name for c in cases]
+    for name in names:
+        check_name(name, "a case", DataError, source)
     if len(set(names)) < len(names):
         twice = sorted({n for n in names if names.count(n) > 1})
         raise DataError("two cases have the same name", file=source, found=", ".join(twice[:5]))

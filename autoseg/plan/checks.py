@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from autoseg.errors import PlanError, nearest
+from autoseg.names import check_name
 from autoseg.plan.model import LEAST_TIME_S, Configuration, Plan
 
 
@@ -17,6 +18,7 @@ def check_plan(plan: Plan, source: str | Path) -> None:
         PlanError: a value that cannot be, or that contradicts another one; names its key.
     """
     for name, configuration in plan.configurations.items():
+        check_name(name, "a configuration", PlanError, source, "under 'configurations'")
         _validate(configuration, f"configurations.{name}", source)
         _validate_landmarks(configuration, plan, f"configurations.{name}", source)
         alone = [other for other, c in plan.configurations.items() if c.previous is None and other != name]
