@@ -271,6 +271,9 @@ def reading(case: StoredCase, stage: str) -> Iterator[None]:
     """
     try:
         yield
+    except DataError as error:
+        error.problem, error.case = f"{stage}: {error.problem}", case.name
+        raise
     except Exception as error:
         if lacks_memory(error):
             raise

@@ -14,13 +14,16 @@ time of a small case. Against a power cut, which may keep the JSON and lose data
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,6 +33,9 @@ from autoseg.landmarks import State
 from autoseg.names import check_name
 from autoseg.placement import Placement, Prepared
 from autoseg.records import from_json, to_json
+
+if TYPE_CHECKING:
+    import blosc2
 
 FOREGROUND_MINIMUM = 10_000  # voxels kept per structure, or 1 % of them if that is more: nnU-Net's rule and seed
 FOREGROUND_SHARE = 0.01
@@ -153,7 +159,11 @@ class StoredCase:
         return tuple(np.flatnonzero(self.state == State.PRESENT).tolist())
 
     def read(self, box: Box | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Image (C, z, y, x) float16 and label (z, y, x) of a box, or of the whole case; 0 where the box reaches outside."""
+        """Image (C, z, y, x) float16 and label (z, y, x) of a box, or of the whole case; 0 where the box reaches outside.
+
+        Raises:
+            DataError: a file is damaged, or not one that the store has written.
+        """
         box = box or Box((0, 0, 0), self.shape)
         image = _read(self.folder / f"{self.name}{_IMAGE}", box, self.shape, (self.n_channels,))
         return image, _read(self.folder / f"{self.name}{_LABEL}", box, self.shape, ()) if self.has_label else None
@@ -163,12 +173,20 @@ class StoredCase:
         return None if self.before is None else self.before.read(box)[0][0]
 
     def foreground(self, class_index: int) -> np.ndarray:
-        """(N, 3) voxel indices (z, y, x) of a structure: all of them, or a fixed random choice where there are many."""
+        """(N, 3) voxel indices (z, y, x) of a structure: all of them, or a fixed random choice where there are many.
+
+        Raises:
+            DataError: the file is damaged, or not one that the store has written.
+        """
         start = 0
         for c in self.record.classes:
             if c.index == class_index:
-                kept = np.load(self._foreground_file, mmap_mode="r", allow_pickle=False)[start : start + c.kept]
-                return np.stack(np.unravel_index(kept, self.shape), axis=1)
+                path = self._foreground_file
+                with _reading(path):
+                    kept = np.lib.format.open_memmap(path, mode="r")[start : start + c.kept]
+                    if kept.shape != (c.kept,):
+                        raise _unreadable(path, f"{kept.shape} of {c.kept} voxels of class {class_index}")
+                    return np.stack(np.unravel_index(kept, self.shape), axis=1)
             start += c.kept
         return np.empty((0, 3), dtype=np.int64)
 
@@ -336,10 +354,51 @@ def _blocks(shape: tuple[int, ...]) -> Triple:
 
 
 def _read(path: Path, box: Box, shape: Triple, lead: tuple[int, ...]) -> np.ndarray:
-    """The box of a stored array, zeros outside. One thread: the callers are threads already."""
+    """The box of a stored array, zeros outside."""
+    with _reading(path):
+        stored = _open_plain(path, (*lead, *shape))
+        return _box(stored, box, shape, lead)
+
+
+def _open_plain(path: Path, shape: tuple[int, ...]) -> blosc2.NDArray:
+    """A stored array of numbers, open to be read by one thread: the callers are threads already.
+
+    A file may come from anybody. `blosc2.open` makes whatever its meta layers ask for: other files, addresses, and expressions
+    whose source it runs (up to 4.14.0, even if told to read only). What it calls first, and is called here, makes none of that.
+
+    Raises:
+        DataError: something else than a plain array of this shape.
+    """
     import blosc2
 
-    stored = blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))
+    stored = blosc2.blosc2_ext.open(str(path), "r", 0, dparams=blosc2.DParams(nthreads=1))
+    chunks = getattr(stored, "schunk", stored)
+    layers = [*chunks.meta.keys(), *(["further metadata"] if len(chunks.vlmeta) else [])]
+    if type(stored) is not blosc2.NDArray or layers != ["b2nd"]:
+        raise _unreadable(path, f"a file with {', '.join(layers) or 'bytes'}")
+    if stored.dtype.kind not in "uif" or stored.dtype.itemsize != chunks.typesize or stored.shape != shape:
+        raise _unreadable(path, f"{stored.dtype} of {chunks.typesize} bytes, shape {stored.shape}", f"numbers, shape {shape}")
+    return stored
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns what libraries raise over a damaged file into a `DataError`; running out of memory stays what it is."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, SyntaxError) as error:
+        if any(words in str(error) for words in ("allocate memory", "out of memory")):
+            raise
+        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+
+
+def _unreadable(path: Path, found: str, allowed: str = "what autoseg preprocess has written") -> DataError:
+    fix = f"delete the folder {path.parent}, then autoseg preprocess"
+    return DataError("the prepared case cannot be read", file=path, found=found, allowed=allowed, fix=fix)
+
+
+def _box(stored: blosc2.NDArray, box: Box, shape: Triple, lead: tuple[int, ...]) -> np.ndarray:
+    """The box of an open array, zeros outside."""
     start = tuple(min(max(a, 0), n) for a, n in zip(box.start, shape))
     stop = tuple(min(max(b, a), n) for a, b, n in zip(start, box.stop, shape))
     size = tuple(b - a for a, b in zip(start, stop))

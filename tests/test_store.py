@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import blosc2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -236,6 +239,129 @@ def test_what_is_not_the_stores_is_neither_listed_nor_deleted(tmp_path: Path) ->
     for name in ("a", *(file.split(".")[0] for file in (*foreign, "folder"))):
         remove_case(tmp_path, name)
     assert set(os.listdir(tmp_path)) == {*foreign, "folder.json"}
+
+
+MADE = (1, 4, 5, 6)  # shape of the stored image that somebody has replaced
+
+
+def _replaced(folder: Path, make: Callable[[Path], object]) -> StoredCase:
+    """A prepared case that counts as complete, with another file in place of its image."""
+    write_case(folder, "a", _prepared(MADE[1:], channels=1), "k")
+    image, marker = folder / "a.image.b2nd", folder / "a.json"
+    image.unlink()
+    make(image)
+    content = json.loads(marker.read_text(encoding="utf-8"))
+    content["file_sizes"][".image.b2nd"] = image.stat().st_size
+    marker.write_text(json.dumps(content), encoding="utf-8")
+    assert stored_key(folder, "a") == "k"
+    return StoredCase.open(folder, "a")
+
+
+def _plain(path: Path, meta: dict | None = None, dtype: type = np.float16, shape: tuple[int, ...] = MADE) -> blosc2.NDArray:
+    return blosc2.zeros(shape, dtype, urlpath=str(path), mode="w", meta=meta)
+
+
+def _running(command: str) -> str:
+    """Source of a function that blosc2 would make of a file: it needs no import to reach the shell."""
+    shell = "[c for c in ().__class__.__base__.__subclasses__() if c.__name__ == '_wrap_close'][0].__init__.__globals__['system']"
+    return f"{shell}({command!r})\ndef evil(inputs, output, offset):\n    output[:] = 0\n"
+
+
+def _lazy_function(path: Path, source: str) -> None:
+    _plain(path.with_name("operand.b2nd"))
+    operands = {"o0": "operand.b2nd"}
+    _plain(path, {"LazyArray": 1})
+    _noted(path, _LazyArray={"UDF": source, "operands": operands, "name": "evil"})
+
+
+def test_code_in_a_stored_file_is_not_run(tmp_path: Path) -> None:
+    trace = tmp_path / "ran"
+    case = _replaced(tmp_path, lambda path: _lazy_function(path, _running(f"touch {trace}")))
+    message = (
+        r"the prepared case cannot be read; file: .*a\.image\.b2nd; found: a file with b2nd, LazyArray, further.*; fix: delete"
+    )
+    for read in (case.read, lambda: case.read(Box((0, 0, 0), (1, 1, 1))), StoredCase(tmp_path, "b", case.record, case).previous):
+        with pytest.raises(DataError, match=message):
+            read()
+    assert not trace.exists()
+
+
+def test_the_code_in_that_file_is_one_that_would_run(tmp_path: Path) -> None:
+    trace = tmp_path / "ran"
+    _lazy_function(tmp_path / "a.b2nd", _running(f"touch {trace}"))
+    trusting = {"deserialize": "full"} if "deserialize" in inspect.signature(blosc2.open).parameters else {}
+    blosc2.open(str(tmp_path / "a.b2nd"), mode="r", **trusting)
+    assert trace.exists()
+
+
+def _lazy_expression(path: Path) -> None:
+    operand = _plain(path.with_name("operand.b2nd"))
+    (operand + operand).save(urlpath=str(path))
+
+
+def _noted(path: Path, **notes: object) -> None:
+    """Adds metadata of variable length to a file."""
+    array = blosc2.blosc2_ext.open(str(path), "a", 0)
+    for key, value in notes.items():
+        array.schunk.vlmeta[key] = value
+
+
+def _with_note(path: Path) -> None:
+    _plain(path)
+    _noted(path, a=1)
+
+
+def _zip(path: Path) -> None:
+    with path.open("wb") as handle:
+        np.savez(handle, a=1)
+
+
+def _with_addresses(path: Path) -> None:
+    _plain(path, dtype=np.int64)
+    path.write_bytes(path.read_bytes().replace(b"<i8", b"|O8"))
+
+
+FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "expression": (_lazy_expression, "found: a file with b2nd, (LazyArray|b2o), further metadata"),
+    "proxy": (
+        lambda path: _plain(path, {"proxy-source": {"local_abspath": "/etc/passwd", "urlpath": None, "caterva2_env": False}}),
+        "found: a file with b2nd, proxy-source",
+    ),
+    "object": (lambda path: _plain(path, {"b2o": {"kind": "c2array", "version": 1}}), "found: a file with b2nd, b2o"),
+    "list": (lambda path: _plain(path, {"vlarray": {}}), "found: a file with b2nd, vlarray"),
+    "note": (_with_note, "found: a file with b2nd, further metadata"),
+    "bytes": (lambda path: blosc2.SChunk(data=b"x" * 99, urlpath=str(path), mode="w"), "found: a file with bytes"),
+    "addresses": (_with_addresses, r"found: object of 8 bytes, shape \(1, 4, 5, 6\); allowed: numbers"),
+    "texts": (lambda path: _plain(path, dtype=np.dtype("U1")), "found: <U1 of 4 bytes"),
+    "shape": (lambda path: _plain(path, shape=(1, 4, 5, 7)), r"found: .*\(1, 4, 5, 7\); allowed: numbers, shape \(1, 4, 5, 6\)"),
+    "axes": (lambda path: _plain(path, shape=(120,)), r"found: float16 of 2 bytes, shape \(120,\)"),
+    "zip": (_zip, "found: RuntimeError"),
+    "text": (lambda path: path.write_text("x"), "found: RuntimeError"),
+    "nothing": (lambda path: path.write_bytes(b""), "found: RuntimeError"),
+}
+
+
+@pytest.mark.parametrize(("make", "found"), FOREIGN.values(), ids=FOREIGN)
+def test_only_plain_arrays_are_read(tmp_path: Path, make: Callable[[Path], object], found: str) -> None:
+    message = rf"the prepared case cannot be read; file: .*a\.image\.b2nd; {found}.*; fix: delete the folder {tmp_path}, then"
+    case = _replaced(tmp_path, make)
+    with pytest.raises(DataError, match=message):
+        case.read()
+
+
+def test_a_damaged_foreground_names_its_file(tmp_path: Path) -> None:
+    write_case(tmp_path, "a", _prepared((3, 4, 5)), "k")
+    case, file = StoredCase.open(tmp_path, "a"), tmp_path / "a.foreground.npy"
+    objects, pickled = np.array([{}], dtype=object), tmp_path / "pickled.npy"
+    np.save(pickled, objects, allow_pickle=True)
+    outside = tmp_path / "outside.npy"
+    np.save(outside, np.full(100, 10**6))
+    for content in (pickled.read_bytes(), outside.read_bytes(), b"PK\x03\x04", file.read_bytes()[:-40], b""):
+        file.write_bytes(content)
+        with pytest.raises(
+            DataError, match=r"cannot be read; file: .*a\.foreground\.npy; found: .*; fix: delete the folder .*, then"
+        ):
+            case.foreground(3)
 
 
 def test_a_marker_claims_no_file_but_those_of_its_case(tmp_path: Path) -> None:

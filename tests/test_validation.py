@@ -69,7 +69,9 @@ def test_a_prepared_case_that_cannot_be_read(
     image = prepared / f"{name}.image.b2nd"
     image.write_bytes(image.read_bytes()[:-100])
     monkeypatch.setattr(StoredCase, "open", lambda *_: stored)
-    message = rf"case {name}: validate: the prepared case cannot be read; file: .*prepared; found: RuntimeError: blosc2.*; fix"
+    message = (
+        rf"case {name}: validate: the prepared case cannot be read; file: .*\.image\.b2nd; found: RuntimeError: blosc2.*; fix"
+    )
     with pytest.raises(DataError, match=message):
         case_scores(model, [stored])
     with pytest.raises(DataError, match=message):
