@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import DataError
-from autoseg.files import atomic_path
+from autoseg.files import atomic_path, write_array
 from autoseg.heatmaps import Rivals
 from autoseg.plan import SpacePlan
 from autoseg.predictability import mean_shape
@@ -90,7 +90,7 @@ class Arrangement:
             DiskError: the disk is full.
         """
         with atomic_path(run / FILE) as temporary, open(temporary, "wb") as handle:
-            np.save(handle, self.cases.astype(np.float32), allow_pickle=False)
+            write_array(handle, self.cases.astype(np.float32))
 
 
 def arrangement_of(cases: Sequence[StoredCase], space: SpacePlan) -> Arrangement:

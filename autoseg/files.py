@@ -8,6 +8,9 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
 
 from autoseg.errors import DiskError
 
@@ -56,6 +59,14 @@ def write_text(target: Path, text: str) -> None:
     """Writes UTF-8 text atomically."""
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_array(handle: BinaryIO, array: np.ndarray) -> None:
+    """Writes what `numpy.save` would, through Python, which tells of every byte that cannot be written: numpy leaves the last
+    ones to the C library, and does not look whether they arrive."""
+    whole = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(whole))
+    handle.write(whole.data)
 
 
 def sha256(path: Path) -> str:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autoseg.errors import DataError, DiskError, PlanError
+from autoseg.files import write_array
 from autoseg.geometry import AxisMap, Box, Grid, Triple
 from autoseg.landmarks import State
 from autoseg.names import check_name
@@ -341,7 +342,7 @@ def _packed(array: np.ndarray) -> bytes:
 def _saved(array: np.ndarray) -> bytes:
     """A plain array as the content of a .npy file."""
     buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
+    write_array(buffer, array)
     return buffer.getvalue()
 
 

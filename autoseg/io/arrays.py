@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import DataError
-from autoseg.files import atomic_path
+from autoseg.files import atomic_path, write_array
 from autoseg.io.formats import Header, parsing, plain_grid
 
 
@@ -39,8 +39,8 @@ def write_labels(path: Path, values: np.ndarray, like: Path) -> None:
 
 def write_pixels(path: Path, data: np.ndarray) -> None:
     """Writes an array as it is, atomically."""
-    with atomic_path(path) as temporary:
-        np.save(temporary, np.ascontiguousarray(data), allow_pickle=False)
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        write_array(handle, data)
 
 
 def _open(path: Path) -> np.ndarray:

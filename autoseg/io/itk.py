@@ -9,13 +9,16 @@ from typing import TypeVar
 import numpy as np
 import SimpleITK as sitk
 
-from autoseg.errors import DataError, GeometryError, ResourceError
+from autoseg.errors import DataError, DiskError, GeometryError, ResourceError
 from autoseg.files import atomic_path
 from autoseg.geometry import Grid
 from autoseg.io.formats import Header
-from autoseg.io.nifti import check_complete, copy_geometry, is_nifti, not_finite
+from autoseg.io.nifti import check_complete, copy_geometry, first_byte, is_nifti, not_finite
+from autoseg.io.written import check_room, missing_end
 
 T = TypeVar("T")
+
+_FIX = "free disk space, or write to another folder"
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK repeats header quirks on stderr; what matters is checked here
 
@@ -142,9 +145,33 @@ def _save(
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:
+            check_room(temporary)
             raise ResourceError("the image cannot be written", file=path, found=_reason(error)) from error
+        if fault := _fault(temporary, data.nbytes):
+            raise DiskError("the image could not be written whole", file=path, found=fault, fix=_FIX)
         if exactly is not None:
             copy_geometry(exactly, temporary)
+
+
+def _fault(path: Path, n_bytes: int) -> str | None:
+    """What is missing of a file that ITK has just written, which it may not have noticed itself; None if it is whole.
+
+    Args:
+        n_bytes: of its voxels.
+    """
+    if not is_nifti(path):
+        return missing_end(path, n_bytes)
+    try:
+        header = _header(path)
+    except DataError:
+        return f"{path.stat().st_size} bytes, of which no header can be read"
+    if fault := missing_end(path, first_byte(header) + n_bytes):
+        return fault
+    try:
+        check_complete(path, header)
+    except DataError as error:
+        return f"{error.found} instead of {error.allowed}"
+    return None
 
 
 def _reason(error: RuntimeError) -> str:

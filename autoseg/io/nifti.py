@@ -23,15 +23,15 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def check_complete(path: Path, image: sitk.Image) -> None:
-    """Compares the length of a file with what its header announces; `image` is what was read of it.
+def check_complete(path: Path, image: sitk.Image | sitk.ImageFileReader) -> None:
+    """Compares the length of a file with what its header announces; `image` is what was read of it, at least the header.
 
     A gzip file ends with the length of its content, so as a rule nothing is unpacked.
 
     Raises:
         DataError: the file is shorter.
     """
-    wanted = _first(image) + _count(image) * int(image.GetMetaData("bitpix")) // 8
+    wanted = first_byte(image) + _count(image) * int(image.GetMetaData("bitpix")) // 8
     with open(path, "rb") as handle:
         packed = handle.read(2) == _GZIP
         length = handle.seek(-4, 2) + 4
@@ -56,7 +56,7 @@ def not_finite(path: Path, image: sitk.Image) -> int:
     with open(path, "rb") as plain, gzip.open(plain) if _is_packed(path) else plain as handle:
         content = handle.read()
     order = "<" if content[:4] == _NIFTI_1 else ">"
-    numbers = np.frombuffer(content, order + kind, _count(image), _first(image))
+    numbers = np.frombuffer(content, order + kind, _count(image), first_byte(image))
     return int((~np.isfinite(numbers)).sum())
 
 
@@ -76,12 +76,12 @@ def copy_geometry(source: Path, target: Path) -> None:
     target.write_bytes(gzip.compress(content, 6, mtime=0) if packed else content)
 
 
-def _first(image: sitk.Image) -> int:
+def first_byte(image: sitk.Image | sitk.ImageFileReader) -> int:
     """Byte at which the voxels begin."""
     return int(float(image.GetMetaData("vox_offset")))
 
 
-def _count(image: sitk.Image) -> int:
+def _count(image: sitk.Image | sitk.ImageFileReader) -> int:
     """Numbers in the file."""
     return math.prod(int(image.GetMetaData(f"dim[{i}]")) for i in range(1, int(image.GetMetaData("dim[0]")) + 1))
 

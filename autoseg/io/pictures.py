@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +84,10 @@ def _write(path: Path, picture: np.ndarray | None, dtype: np.dtype, found: str) 
             allowed=allowed.get(ending or "", "nothing: JPG changes values"),
             fix="write .tif or .npy" if ending != ".bmp" else "write .png, .tif or .npy",
         )
+    content = io.BytesIO()  # Pillow itself does not notice that the end of a BMP finds no room on the disk
+    Pillow.fromarray(np.ascontiguousarray(picture)).save(content, format=(ending or "")[1:])
     with atomic_path(path) as temporary:
-        Pillow.fromarray(np.ascontiguousarray(picture)).save(temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def _decoded(image: Pillow.Image, as_labels: bool) -> tuple[np.ndarray, bool]:

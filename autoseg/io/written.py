@@ -1,0 +1,51 @@
+"""Whether a file that a library says it has written is there to its last byte: on a full disk not all of them notice."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+_GZIP = b"\x1f\x8b"
+_HEADER = 1 << 16  # bytes; longer than any header of text that ITK writes
+_ROOM = 1 << 20  # bytes
+
+
+def missing_end(path: Path, n_bytes: int) -> str | None:
+    """What is wrong with the length of a file, as far as it says how long it should be; None if nothing is.
+
+    A gzip stream ends with the length of its content, so nothing is unpacked. A NRRD holds such a stream behind its header.
+
+    Args:
+        n_bytes: length of the content, unpacked.
+    """
+    with open(path, "rb") as handle:
+        head = handle.read(_HEADER)
+        length = handle.seek(0, os.SEEK_END)
+        handle.seek(max(length - 4, 0))
+        tail = int.from_bytes(handle.read(4), "little")
+    name = path.name.lower()
+    if name.endswith(".mha"):
+        text, mark, _ = head.partition(b"ElementDataFile = LOCAL\n")
+        packed = re.search(rb"^CompressedDataSize = (\d+)$", text, re.MULTILINE)
+        wanted = len(text) + len(mark) + (int(packed[1]) if packed else n_bytes)
+        return None if mark and length == wanted else f"{length} bytes instead of {wanted}"
+    if name.endswith(".nrrd") or head.startswith(_GZIP):
+        stream = head if head.startswith(_GZIP) else head.partition(b"\n\n")[2]
+        whole = stream.startswith(_GZIP) and tail == n_bytes % 2**32
+        return None if whole else f"{length} bytes, the end of the compressed part is missing"
+    if name.endswith(".nii"):
+        return None if length == n_bytes else f"{length} bytes instead of {n_bytes}"
+    return None if name.endswith((".mhd", ".nhdr")) else f"{length} bytes of an unknown kind"
+
+
+def check_room(path: Path) -> None:
+    """Tries whether the disk takes more, in a file that is thrown away afterwards.
+
+    Raises:
+        OSError: it does not.
+    """
+    with open(path, "ab") as handle:
+        handle.write(b"\0" * _ROOM)
+        handle.flush()
+        os.fsync(handle.fileno())
