@@ -25,16 +25,17 @@ import torch
 from bench_footprint import LIVER, made_up_task
 from learning import machine, plan_and_prepare
 
-from autoseg.allocator import keep_freed_memory
-from autoseg.device import Device, choose_device
-from autoseg.planning import Wish
-from autoseg.progress import number_of
-from autoseg.running import set_up
-from autoseg.sampling import Batch, Loader, PatchSampler
-from autoseg.schedule import RunBudget
-from autoseg.step import step
-from autoseg.store import StoredCase
-from autoseg.task import TrainTask
+from autoseg.nets.device import Device, choose_device
+from autoseg.pipeline.plan import Wish
+from autoseg.preprocessing.store import StoredCase
+from autoseg.runs.budget import RunBudget
+from autoseg.runs.job import TrainTask
+from autoseg.system.allocator import keep_freed_memory
+from autoseg.system.progress import number_of
+from autoseg.training.loader import Loader
+from autoseg.training.run import set_up
+from autoseg.training.sampling import Batch, PatchSampler
+from autoseg.training.step import step
 
 WARM_UP = 8
 THREADS = (1, 4)

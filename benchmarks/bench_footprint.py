@@ -36,9 +36,9 @@ from autoseg.footprint import (
     preparing_memory,
     training_memory,
 )
-from autoseg.machine import find_gpu, peak_ram_gb
+from autoseg.footprint.speed import CORE_AVX512, CORE_BF16, cpu_throughput, gpu_throughput
 from autoseg.plan import Compute, DeviceKind, NetworkPlan, ScnPlan
-from autoseg.throughput import CORE_AVX512, CORE_BF16, cpu_throughput, gpu_throughput
+from autoseg.system.machine import find_gpu, peak_ram_gb
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ def measure_training(name: str, compute: Compute, kind: DeviceKind) -> dict[str,
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # as the command line does
     import torch
 
-    from autoseg.checkpoint import load_state
-    from autoseg.device import Device
-    from autoseg.schedule import RunBudget
-    from autoseg.train import train
+    from autoseg.nets.device import Device
+    from autoseg.runs.budget import RunBudget
+    from autoseg.training.checkpoint import load_state
+    from autoseg.training.train import train
 
     with tempfile.TemporaryDirectory() as folder:
         what = TRAININGS[name]
@@ -130,7 +130,7 @@ def measure_training(name: str, compute: Compute, kind: DeviceKind) -> dict[str,
 def made_up_task(what: Training, folder: Path) -> Any:
     """With its one case prepared in the folder."""
     from autoseg.dataset import Case
-    from autoseg.task import TrainTask
+    from autoseg.runs.job import TrainTask
 
     write_made_up_case(what, folder)
     return TrainTask(
@@ -148,8 +148,8 @@ def made_up_task(what: Training, folder: Path) -> Any:
 
 def made_up_plan(what: Training) -> Any:
     from autoseg import plan as p
-    from autoseg.labels import LabelSet
-    from autoseg.landmarks import LandmarkSet
+    from autoseg.imaging.labels import LabelSet
+    from autoseg.imaging.landmarks import LandmarkSet
 
     structures = tuple(range(1, what.classes))
     ndim = len(what.patch)
@@ -175,10 +175,10 @@ def made_up_plan(what: Training) -> Any:
 
 def write_made_up_case(what: Training, folder: Path) -> None:
     """Noise, all classes as slices across x, and landmarks anywhere."""
-    from autoseg.geometry import AxisMap, Box, Grid
-    from autoseg.landmarks import State
-    from autoseg.placement import Placement, Prepared
-    from autoseg.store import write_case
+    from autoseg.imaging.geometry import AxisMap, Box, Grid
+    from autoseg.imaging.landmarks import State
+    from autoseg.preprocessing.placement import Placement, Prepared
+    from autoseg.preprocessing.store import write_case
 
     shape = (1,) * (3 - len(what.patch)) + tuple(n * 5 // 4 for n in what.patch)
     rng = np.random.default_rng(0)
@@ -193,9 +193,9 @@ def write_made_up_case(what: Training, folder: Path) -> None:
 
 def make_plan(dataset: Path, root: Path) -> None:
     from autoseg.dataset import open_dataset
-    from autoseg.planning import Wish, plan_dataset
-    from autoseg.stages import fingerprint_dataset
-    from autoseg.workspace import Workspace
+    from autoseg.pipeline.fingerprint import fingerprint_dataset
+    from autoseg.pipeline.plan import Wish, plan_dataset
+    from autoseg.pipeline.workspace import Workspace
 
     about, workspace = open_dataset(dataset), Workspace(root)
     fingerprint_dataset(about, workspace, [], None)
@@ -206,10 +206,10 @@ def measure_preparing(dataset: Path, root: Path, factor: float) -> dict[str, Any
     """Peak (GB) and disk (MB) of the first case, at `factor` times the planned spacing."""
     from autoseg.dataset import open_dataset
     from autoseg.io import read_image, read_label_map
+    from autoseg.pipeline.workspace import Workspace
     from autoseg.plan import load_plan
-    from autoseg.prepare import prepare
-    from autoseg.store import write_case
-    from autoseg.workspace import Workspace
+    from autoseg.preprocessing.prepare import prepare
+    from autoseg.preprocessing.store import write_case
 
     about = open_dataset(dataset)
     plan = load_plan(Workspace(root).about(about.name) / "plan.json")
@@ -233,13 +233,14 @@ def measure_predicting(dataset: Path, root: Path, compute: Compute) -> dict[str,
     import torch
 
     from autoseg.dataset import open_dataset
-    from autoseg.device import Device
+    from autoseg.inference.model import Model
+    from autoseg.inference.predict import predict
     from autoseg.io import read_image
-    from autoseg.model import Model, fresh_network
+    from autoseg.nets.build import fresh_network
+    from autoseg.nets.device import Device
+    from autoseg.pipeline.workspace import Workspace
     from autoseg.plan import load_plan
-    from autoseg.predict import predict
-    from autoseg.prepare import prepare
-    from autoseg.workspace import Workspace
+    from autoseg.preprocessing.prepare import prepare
 
     about = open_dataset(dataset)
     plan = load_plan(Workspace(root).about(about.name) / "plan.json")

@@ -23,16 +23,16 @@ import numpy as np
 from joint_dataset import make_joint_dataset, mean_place_mre
 from learning import machine
 
-from autoseg.bootstrap import interval, resample_weights
-from autoseg.checkpoint import load_state
 from autoseg.dataset import Dataset, output_path
-from autoseg.fingerprint import load_fingerprint
-from autoseg.folds import load_folds
+from autoseg.evaluation.bootstrap import interval, resample_weights
+from autoseg.evaluation.metrics import dice_per_structure
+from autoseg.fingerprint.dataset import load_fingerprint
 from autoseg.io import read_label_map
-from autoseg.metrics import dice_per_structure
+from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import Configuration, load_plan, save_plan
-from autoseg.runs import RunRecord, load_run
-from autoseg.workspace import Workspace
+from autoseg.runs.record import RunRecord, load_run
+from autoseg.splits.folds import load_folds
+from autoseg.training.checkpoint import load_state
 
 STEPS_PER_EPOCH = 250
 AUTOSEG = [sys.executable, "-m", "autoseg"]

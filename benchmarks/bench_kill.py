@@ -25,10 +25,10 @@ from pathlib import Path
 from learning import machine, plan_and_prepare
 from safetensors.numpy import load_file
 
-from autoseg.phantom import make_phantoms
+from autoseg.dataset.phantoms import make_phantoms
+from autoseg.pipeline.plan import Wish
 from autoseg.plan import Plan
-from autoseg.planning import Wish
-from autoseg.runs import load_run
+from autoseg.runs.record import load_run
 
 STEPS = 10
 START = 4.0  # seconds until the first step, about

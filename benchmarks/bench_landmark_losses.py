@@ -40,9 +40,9 @@ from landmark_cells import (
     write_table,
 )
 
-from autoseg import landmark_maps
-from autoseg.heatmaps import find_peaks
-from autoseg.landmarks import Landmarks, State
+from autoseg.imaging.landmarks import Landmarks, State
+from autoseg.nets import landmark_maps
+from autoseg.nets.heatmaps import find_peaks
 from autoseg.plan import Configuration, LandmarkLossName
 
 LOSSES = get_args(LandmarkLossName)

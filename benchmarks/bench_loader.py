@@ -29,9 +29,10 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from learning import machine, plan_and_prepare
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from autoseg.planning import Wish
-from autoseg.sampling import Loader, PatchSampler
-from autoseg.store import StoredCase
+from autoseg.pipeline.plan import Wish
+from autoseg.preprocessing.store import StoredCase
+from autoseg.training.loader import Loader
+from autoseg.training.sampling import PatchSampler
 
 ROUNDS, WARM_UP = 3, 4
 KINDS = (

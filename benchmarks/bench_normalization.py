@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from learning import learn_and_test, machine
 
-from autoseg.geometry import Box
+from autoseg.dataset.phantoms import make_phantoms
+from autoseg.imaging.geometry import Box
+from autoseg.imaging.intensities import clip_levels
 from autoseg.io import read_image, write_image
-from autoseg.normalize import clip_levels
-from autoseg.phantom import make_phantoms
 from autoseg.plan import Normalization, Plan
 
 ARMS: tuple[tuple[str, Normalization], ...] = (

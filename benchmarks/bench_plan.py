@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.dataset import read_description
-from autoseg.fingerprint import Fingerprint
+from autoseg.fingerprint.dataset import Fingerprint
 from autoseg.plan import Configuration, Plan
-from autoseg.planner import Budget, make_plan
+from autoseg.planner.make_plan import Budget, make_plan
 from autoseg.planner.nnunet import FILE, from_nnunet
 from autoseg.planner.spacing import median_shape
 

@@ -23,10 +23,10 @@ from statistics import median
 import torch
 from learning import Ledger, Limit, Planned, data_folder, learn, limit_of, machine, plan_and_prepare
 
-from autoseg.files import write_text
+from autoseg.pipeline.plan import Wish
 from autoseg.plan import Configuration
 from autoseg.planner.training import RECIPES
-from autoseg.planning import Wish
+from autoseg.system.files import write_text
 
 PLANNED = "as planned"
 Edit = Callable[[Configuration], Configuration]

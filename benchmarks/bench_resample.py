@@ -17,7 +17,7 @@ from importlib.metadata import version
 import numpy as np
 from skimage.transform import resize
 
-from autoseg.resample import resample_argmax, resample_image, resample_labels
+from autoseg.preprocessing.resample import resample_argmax, resample_image, resample_labels
 
 SOURCE, TARGET = (100, 512, 512), (250, 400, 400)
 N_CLASSES = 4

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from learning import learn_and_test, machine
 
-from autoseg.evaluate import StructureSummary
-from autoseg.files import write_text
-from autoseg.image import LabelMap
+from autoseg.dataset.phantoms import LABELS, make_phantom
+from autoseg.evaluation.label_maps import StructureSummary
+from autoseg.imaging.image import LabelMap
+from autoseg.imaging.labels import LabelSet
 from autoseg.io import write_image, write_label_map
-from autoseg.labels import LabelSet
-from autoseg.phantom import LABELS, make_phantom
 from autoseg.plan import Plan, SamplingKind
-from autoseg.records import to_json
+from autoseg.system.files import write_text
+from autoseg.system.records import to_json
 
 WITH_NODULE = LabelSet((*LABELS.names[:2], "nodule"), (1, 2, 3))
 N_RARE, N_TRAINING, N_EACH = 3, 20, 10

@@ -39,12 +39,12 @@ from landmark_cells import (
     write_table,
 )
 
-from autoseg.bootstrap import interval, resample_weights
+from autoseg.evaluation.bootstrap import interval, resample_weights
+from autoseg.fingerprint.landmarks import covisibility, measure_landmarks
 from autoseg.footprint import multiply_accumulates
-from autoseg.landmark_facts import covisibility, measure_landmarks
 from autoseg.plan import Configuration
-from autoseg.planner.heads import map_grid
-from autoseg.planner.landmarks import plan_scn, shape_scn
+from autoseg.planner.landmark_head import map_grid
+from autoseg.planner.landmark_rules import plan_scn, shape_scn
 
 BRANCHES = ("off", "on")
 

@@ -60,11 +60,11 @@ def step_seconds(undone: str, kind: str) -> float:
     """Median of the steps after those to warm up, in this process."""
     import torch
 
-    from autoseg.allocator import keep_freed_memory
-    from autoseg.compiling import compiled
-    from autoseg.device import choose_device
-    from autoseg.losses import LOSSES, deep_supervision
     from autoseg.nets import build_network, unet
+    from autoseg.nets.device import choose_device
+    from autoseg.system.allocator import keep_freed_memory
+    from autoseg.training.compilation import compiled
+    from autoseg.training.losses import LOSSES, deep_supervision
 
     if undone != NOT_KEPT:
         keep_freed_memory()
@@ -193,7 +193,7 @@ def main() -> None:
         return
     from learning import machine
 
-    from autoseg.device import choose_device
+    from autoseg.nets.device import choose_device
 
     compute, gmacs = str(choose_device(kind).compute).removeprefix("torch."), SAMPLES[kind].gmacs
     table = choices(kind, compute, options.repeats)

@@ -32,18 +32,18 @@ import torch
 from learning import machine, plan_and_prepare
 from torch import Tensor
 
-from autoseg.allocator import keep_freed_memory
-from autoseg.compiling import compiled
-from autoseg.device import Device, choose_device
-from autoseg.losses import LOSSES, deep_supervision, nearest_resize
 from autoseg.nets import build_network
-from autoseg.optimizers import make_optimizer
+from autoseg.nets.device import Device, choose_device
+from autoseg.pipeline.plan import Wish
 from autoseg.plan import Configuration, Plan
-from autoseg.planning import Wish
-from autoseg.sampling import Batch, PatchSampler
-from autoseg.schedule import learning_rate_factor
-from autoseg.step import GRADIENT_NORM
-from autoseg.store import StoredCase
+from autoseg.preprocessing.store import StoredCase
+from autoseg.system.allocator import keep_freed_memory
+from autoseg.training.compilation import compiled
+from autoseg.training.losses import LOSSES, deep_supervision, nearest_resize
+from autoseg.training.optimizers import make_optimizer
+from autoseg.training.sampling import Batch, PatchSampler
+from autoseg.training.schedule import learning_rate_factor
+from autoseg.training.step import GRADIENT_NORM
 
 BATCH = 9
 THEIRS, COMPILED = "nnU-Net", ", compiled"

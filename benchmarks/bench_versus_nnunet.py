@@ -30,12 +30,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from autoseg.dataset import Case, Dataset, open_dataset, output_path
-from autoseg.folds import load_folds
+from autoseg.evaluation.metrics import dice_per_structure
 from autoseg.io import has_geometry, read_image, read_label_map
-from autoseg.metrics import dice_per_structure
-from autoseg.runs import load_run
-from autoseg.schedule import asked_budget
-from autoseg.workspace import Workspace
+from autoseg.pipeline.workspace import Workspace
+from autoseg.runs.budget import asked_budget
+from autoseg.runs.record import load_run
+from autoseg.splits.folds import load_folds
 
 NUMBER = 1  # of the dataset, for nnU-Net
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.dataset import Dataset, case_name, open_dataset
-from autoseg.facts import CaseFacts
-from autoseg.image import LabelMap
+from autoseg.fingerprint.case import CaseFacts
+from autoseg.imaging.image import LabelMap
+from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.io import read_label_map, write_landmarks
-from autoseg.landmarks import Landmarks, State
 
 PARTS = ("centre", "front", "back")
 

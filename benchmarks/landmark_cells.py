@@ -19,19 +19,19 @@ import numpy as np
 import torch
 from learning import Ledger, Limit, Planned, data_folder, learn, limit_of, machine, plan_and_prepare
 
-from autoseg.batch import Failure
 from autoseg.dataset import Case, load_landmarks
-from autoseg.evaluate_landmarks import LandmarkPair, evaluate_landmarks
-from autoseg.files import write_text
-from autoseg.geometry import Grid
+from autoseg.evaluation.landmark_summary import Unit
+from autoseg.evaluation.landmarks import LandmarkPair, evaluate_landmarks
+from autoseg.imaging.geometry import Grid
+from autoseg.imaging.landmarks import Landmarks
+from autoseg.inference.model import Model
 from autoseg.io import read_grid, read_image
-from autoseg.landmark_summary import Unit
-from autoseg.landmarks import Landmarks
-from autoseg.model import Model
+from autoseg.pipeline.plan import Wish
 from autoseg.plan import Configuration
-from autoseg.planning import Wish
-from autoseg.records import to_json
-from autoseg.runs import RunRecord
+from autoseg.runs.record import RunRecord
+from autoseg.system.files import write_text
+from autoseg.system.records import to_json
+from autoseg.system.workers import Failure
 
 RADIUS_MM = 2.0  # Wang et al., IEEE TMI 2015
 RADIUS_SHARE = 0.01  # of the longest edge of the median case: 2 mm say little of a mouse, and nothing where a pixel has no size

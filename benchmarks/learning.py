@@ -13,23 +13,25 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 
-from autoseg.batch import Failure
 from autoseg.dataset import Dataset, images_in, open_dataset
-from autoseg.device import choose_device
-from autoseg.evaluate import StructureSummary, evaluate
-from autoseg.files import write_text
-from autoseg.fingerprint import Fingerprint
-from autoseg.model import Model, load_model
+from autoseg.evaluation.label_maps import StructureSummary, evaluate
+from autoseg.fingerprint.dataset import Fingerprint
+from autoseg.inference.model import Model, load_model
+from autoseg.inference.predict import predict
+from autoseg.nets.device import choose_device
+from autoseg.pipeline.fingerprint import fingerprint_dataset
+from autoseg.pipeline.plan import Wish, plan_dataset
+from autoseg.pipeline.preprocess import prepare_dataset
+from autoseg.pipeline.training import train_task
+from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import Configuration, Plan, save_plan
-from autoseg.planning import Wish, plan_dataset
-from autoseg.predict import predict
-from autoseg.records import from_json
-from autoseg.runs import RunRecord
-from autoseg.schedule import RunBudget, parse_duration
-from autoseg.stages import fingerprint_dataset, prepare_dataset
-from autoseg.task import TrainTask, train_task
-from autoseg.train import train
-from autoseg.workspace import Workspace
+from autoseg.runs.budget import RunBudget, parse_duration
+from autoseg.runs.job import TrainTask
+from autoseg.runs.record import RunRecord
+from autoseg.system.files import write_text
+from autoseg.system.records import from_json
+from autoseg.system.workers import Failure
+from autoseg.training.train import train
 
 Change = Callable[[Plan], Plan]
 MOST_EPOCHS = 10

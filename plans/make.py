@@ -15,13 +15,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from autoseg.dataset import open_dataset, read_description
-from autoseg.fingerprint import Fingerprint, load_fingerprint
+from autoseg.fingerprint.dataset import Fingerprint, load_fingerprint
+from autoseg.pipeline.fingerprint import fingerprint_dataset
+from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import Plan, save_plan
-from autoseg.planner import Budget, make_plan
+from autoseg.planner.make_plan import Budget, make_plan
 from autoseg.planner.nnunet import FILE, from_nnunet
-from autoseg.records import json_schema, to_json
-from autoseg.stages import fingerprint_dataset
-from autoseg.workspace import Workspace
+from autoseg.system.records import json_schema, to_json
 
 HERE = Path(__file__).resolve().parent
 FINGERPRINT, PLAN = ".fingerprint.json", ".plan.json"

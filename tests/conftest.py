@@ -16,11 +16,11 @@ from hypothesis import settings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most test files do without it
     from autoseg.dataset import Dataset
-    from autoseg.device import Device
+    from autoseg.nets.device import Device
+    from autoseg.pipeline.workspace import Workspace
     from autoseg.plan import Configuration, Plan
-    from autoseg.runs import RunRecord
-    from autoseg.task import TrainTask
-    from autoseg.workspace import Workspace
+    from autoseg.runs.job import TrainTask
+    from autoseg.runs.record import RunRecord
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as where a shell runs the tests in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -62,7 +62,7 @@ class Tiny:
 
     def task(self, run: Path, **changes: Any) -> TrainTask:
         """Training of fold 0 into the folder `run`."""
-        from autoseg.task import train_task
+        from autoseg.pipeline.training import train_task
 
         return replace(train_task(self.dataset, self.workspace, None, "0", threads=2), run=run, **changes)
 
@@ -88,7 +88,7 @@ def float32_cpu() -> Device:
     """The same numbers on every machine. One thread: the networks of the tests are too small for more."""
     import torch
 
-    from autoseg.device import Device
+    from autoseg.nets.device import Device
 
     torch.set_num_threads(1)
 
@@ -97,13 +97,14 @@ def float32_cpu() -> Device:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    from autoseg.batch import Failure
     from autoseg.dataset import open_dataset
-    from autoseg.phantom import make_phantoms
+    from autoseg.dataset.phantoms import make_phantoms
+    from autoseg.pipeline.fingerprint import fingerprint_dataset
+    from autoseg.pipeline.plan import Wish, plan_dataset
+    from autoseg.pipeline.preprocess import prepare_dataset
+    from autoseg.pipeline.workspace import Workspace
     from autoseg.plan import save_plan
-    from autoseg.planning import Wish, plan_dataset
-    from autoseg.stages import fingerprint_dataset, prepare_dataset
-    from autoseg.workspace import Workspace
+    from autoseg.system.workers import Failure
 
     folder = tmp_path_factory.mktemp("tiny")
     failures: list[Failure] = []
@@ -129,7 +130,7 @@ def dataset(tiny: Tiny, tmp_path: Path) -> Dataset:
 @pytest.fixture
 def workspace(tiny: Tiny, tmp_path: Path) -> Workspace:
     """The tiny dataset's documents without its prepared cases and runs, for a copy of the dataset."""
-    from autoseg.workspace import Workspace
+    from autoseg.pipeline.workspace import Workspace
 
     about = tmp_path / "work" / "datasets" / DATASET_NAME
     shutil.copytree(tiny.workspace.about(DATASET_NAME), about, ignore=shutil.ignore_patterns("source.json"))
@@ -148,9 +149,9 @@ def add_case(dataset: Dataset, name: str) -> Dataset:
 @pytest.fixture(scope="session")
 def tiny_runs(tiny: Tiny, float32_cpu: Device) -> TinyRuns:
     """Folds 0 and 1, trained for two epochs of three steps."""
-    from autoseg.schedule import RunBudget
-    from autoseg.task import train_task
-    from autoseg.train import train
+    from autoseg.pipeline.training import train_task
+    from autoseg.runs.budget import RunBudget
+    from autoseg.training.train import train
 
     tasks = [train_task(tiny.dataset, tiny.workspace, None, fold, threads=2) for fold in ("0", "1")]
     first, second = (train(task, RunBudget(epochs=2), float32_cpu) for task in tasks)

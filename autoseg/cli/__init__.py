@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from autoseg import __version__
 from autoseg.errors import AutosegError
-from autoseg.progress import EMPTY_LINE
+from autoseg.system.progress import EMPTY_LINE
+from autoseg.version import __version__
 
 FIRST_STEPS = """autoseg: medical image segmentation and landmark localisation that configures itself.
 

@@ -18,8 +18,8 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Make a small dataset, then plan, train, predict and evaluate on it, to see how it all goes."""
-    from autoseg.demo import run_demo
-    from autoseg.schedule import parse_duration
+    from autoseg.pipeline.demo import run_demo
+    from autoseg.runs.budget import parse_duration
 
     o.be_quiet(quiet)
     report = run_demo(folder, parse_duration(time), device)

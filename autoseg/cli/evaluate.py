@@ -35,13 +35,13 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Compare predictions with references, per structure and landmark: Dice, surface distances, volumes; errors of landmarks."""
-    from autoseg.batch import Failure
-    from autoseg.evaluate import report_table
-    from autoseg.evaluate_landmarks import landmark_table
-    from autoseg.evaluation import evaluate_folder
-    from autoseg.landmark_summary import parse_radii
-    from autoseg.progress import log
-    from autoseg.workspace import Workspace
+    from autoseg.evaluation.folder import evaluate_folder
+    from autoseg.evaluation.label_maps import report_table
+    from autoseg.evaluation.landmark_summary import parse_radii
+    from autoseg.evaluation.landmarks import landmark_table
+    from autoseg.pipeline.workspace import Workspace
+    from autoseg.system.progress import log
+    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     about = o.open_named(dataset, Workspace(root))

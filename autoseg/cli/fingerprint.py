@@ -13,10 +13,10 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Look at a dataset: check every case and gather sizes, spacings, intensities and structures."""
-    from autoseg.batch import Failure
-    from autoseg.progress import log
-    from autoseg.stages import fingerprint_dataset
-    from autoseg.workspace import Workspace
+    from autoseg.pipeline.fingerprint import fingerprint_dataset
+    from autoseg.pipeline.workspace import Workspace
+    from autoseg.system.progress import log
+    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     workspace = Workspace(root)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from autoseg.batch import Failure
     from autoseg.dataset import Dataset
-    from autoseg.planning import Wish
-    from autoseg.workspace import Workspace
+    from autoseg.pipeline.plan import Wish
+    from autoseg.pipeline.workspace import Workspace
+    from autoseg.system.workers import Failure
 
 DatasetOption = Annotated[
     str | None,
@@ -63,8 +63,8 @@ def open_named(wanted: str | None, workspace: Workspace) -> Dataset:
 
 def open_folder(folder: Path, workspace: Workspace) -> Dataset:
     """The dataset in a folder, unless the workspace holds work on another one of its name."""
-    from autoseg.claim import check_claim
     from autoseg.dataset import open_dataset
+    from autoseg.pipeline.ownership import check_claim
 
     check_claim(folder.name, folder, workspace)
     return open_dataset(folder, workspace.label_values(folder.name))
@@ -72,8 +72,8 @@ def open_folder(folder: Path, workspace: Workspace) -> Dataset:
 
 def wish(device: str, memory: float | None, family: str | None, time: str | None, recipe: str | None) -> Wish:
     """What the options of a planning command ask for."""
-    from autoseg.planning import Wish
-    from autoseg.schedule import parse_duration
+    from autoseg.pipeline.plan import Wish
+    from autoseg.runs.budget import parse_duration
 
     return Wish(device, memory, family, None if time is None else parse_duration(time), recipe)
 
@@ -81,15 +81,15 @@ def wish(device: str, memory: float | None, family: str | None, time: str | None
 def show(record: Any, as_json: bool) -> None:
     """Prints a record as JSON where it was asked for."""
     if as_json:
-        from autoseg.records import to_json
+        from autoseg.system.records import to_json
 
         typer.echo(to_json(record), nl=False)
 
 
 def finish(failures: Sequence[Failure], folder: Path, done: int, *stages: str) -> None:
     """Writes failed.csv, names the first failures, and leaves with 4 if something was done, else 2."""
-    from autoseg.batch import write_failures
-    from autoseg.progress import number_of
+    from autoseg.system.progress import number_of
+    from autoseg.system.workers import write_failures
 
     write_failures(folder / "failed.csv", failures, stages)
     if not failures:

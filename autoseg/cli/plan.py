@@ -11,7 +11,7 @@ from autoseg.cli import options as o
 from autoseg.errors import UsageError
 
 if TYPE_CHECKING:
-    from autoseg.workspace import Workspace
+    from autoseg.pipeline.workspace import Workspace
 
 
 def run(
@@ -36,14 +36,14 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Decide everything from the fingerprint and write the plan, each choice with its reason; or show and compare plans."""
-    from autoseg.batch import Failure
-    from autoseg.notes import differences_note, plan_differences, plan_note
+    from autoseg.pipeline.fingerprint import ensure_fingerprint
+    from autoseg.pipeline.plan import describe_plan, find_plan, is_nnunet_folder, plan_dataset
+    from autoseg.pipeline.workspace import Workspace
     from autoseg.plan import Plan
-    from autoseg.planning import describe_plan, find_plan, is_nnunet_folder, plan_dataset
-    from autoseg.progress import log
-    from autoseg.records import json_schema, to_json
-    from autoseg.stages import ensure_fingerprint
-    from autoseg.workspace import Workspace
+    from autoseg.plan.text import differences_note, plan_differences, plan_note
+    from autoseg.system.progress import log
+    from autoseg.system.records import json_schema, to_json
+    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     if words == ["schema"]:

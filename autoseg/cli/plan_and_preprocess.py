@@ -20,12 +20,13 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Look at a dataset, decide everything, and prepare it: fingerprint, plan and preprocess in one."""
-    from autoseg.batch import Failure
-    from autoseg.pairs import PairReader
-    from autoseg.planning import describe_plan, plan_dataset
-    from autoseg.progress import log
-    from autoseg.stages import fingerprint_dataset, prepare_dataset
-    from autoseg.workspace import Workspace
+    from autoseg.dataset.reading import PairReader
+    from autoseg.pipeline.fingerprint import fingerprint_dataset
+    from autoseg.pipeline.plan import describe_plan, plan_dataset
+    from autoseg.pipeline.preprocess import prepare_dataset
+    from autoseg.pipeline.workspace import Workspace
+    from autoseg.system.progress import log
+    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     workspace = Workspace(root)

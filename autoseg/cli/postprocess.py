@@ -21,10 +21,10 @@ def run(
     quiet: o.QuietOption = False,
 ) -> None:
     """Apply a model's component rules to label maps, for example to those of another tool."""
-    from autoseg.batch import Failure
-    from autoseg.cleanup import clean_folder
-    from autoseg.progress import log, number_of
-    from autoseg.workspace import Workspace
+    from autoseg.pipeline.postprocess import clean_folder
+    from autoseg.pipeline.workspace import Workspace
+    from autoseg.system.progress import log, number_of
+    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     failures: list[Failure] = []

@@ -32,14 +32,14 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Predict label maps or landmarks, or both, for a folder of images."""
-    from autoseg.batch import Failure
     from autoseg.dataset import images_in
-    from autoseg.device import choose_device
-    from autoseg.model import load_model
-    from autoseg.predict import ending_of, outcome, predict
-    from autoseg.progress import log
-    from autoseg.runs import common_rules, folds_of
-    from autoseg.workspace import Workspace
+    from autoseg.inference.model import load_model
+    from autoseg.inference.predict import ending_of, outcome, predict
+    from autoseg.nets.device import choose_device
+    from autoseg.pipeline.workspace import Workspace
+    from autoseg.runs.record import common_rules, folds_of
+    from autoseg.system.progress import log
+    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     ending = ending_of(landmarks_format) if landmarks_format else ""

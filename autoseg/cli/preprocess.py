@@ -14,10 +14,10 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Bring the cases to the plan's grid. Unchanged cases are kept, interrupted work continues."""
-    from autoseg.batch import Failure
-    from autoseg.progress import log
-    from autoseg.stages import prepare_dataset
-    from autoseg.workspace import Workspace
+    from autoseg.pipeline.preprocess import prepare_dataset
+    from autoseg.pipeline.workspace import Workspace
+    from autoseg.system.progress import log
+    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     workspace = Workspace(root)

@@ -62,25 +62,25 @@ def run(
     On several GPUs: torchrun --nproc-per-node 2 -m autoseg train; each takes its share of the plan's batch. To end that early,
     use the file: after a signal torchrun gives the processes 30 s, and then kills them.
     """
-    from autoseg.folds import parse_folds
-    from autoseg.schedule import asked_budget
+    from autoseg.runs.budget import asked_budget
+    from autoseg.splits.folds import parse_folds
 
     o.be_quiet(quiet)
     budget, folds = asked_budget(time, epochs, extend, restart), parse_folds(fold)  # before torch, which takes seconds to load
 
-    from autoseg.batch import Failure
-    from autoseg.device import choose_device
-    from autoseg.events import check_tensorboard
-    from autoseg.parallel import is_first, place_here, size, together, wait
-    from autoseg.planning import note_speed
-    from autoseg.pretrained import asked_weights
-    from autoseg.progress import log
-    from autoseg.repeatable import check_repeatable
-    from autoseg.runs import record_table
-    from autoseg.stages import forget_runs, prepare_dataset, prepare_stage_before
-    from autoseg.task import train_task
-    from autoseg.train import check_anew, train_folds
-    from autoseg.workspace import Workspace
+    from autoseg.nets.device import choose_device
+    from autoseg.pipeline.plan import note_speed
+    from autoseg.pipeline.preprocess import prepare_dataset, prepare_stage_before
+    from autoseg.pipeline.training import forget_runs, train_task
+    from autoseg.pipeline.workspace import Workspace
+    from autoseg.runs.budget import check_repeatable
+    from autoseg.runs.record import record_table
+    from autoseg.system.progress import log
+    from autoseg.system.workers import Failure
+    from autoseg.training.distributed import is_first, place_here, size, together, wait
+    from autoseg.training.pretrained import asked_weights
+    from autoseg.training.tensorboard import check_tensorboard
+    from autoseg.training.train import check_anew, train_folds
 
     weights = asked_weights(pretrained, freeze)
     if budget and deterministic:

@@ -6,11 +6,11 @@ of label maps, see `landmark_sources`.
 """
 
 from autoseg.dataset.case import Case, Dataset, Description, LandmarkRules, case_name, unit_of
-from autoseg.dataset.finding import find_dataset, is_dataset, search_places
-from autoseg.dataset.landmark_sources import LANDMARK_TABLE, case_landmarks
-from autoseg.dataset.loading import landmark_digest, load_landmarks, load_predicted, outside_remark
-from autoseg.dataset.opening import open_dataset, read_description
-from autoseg.dataset.results import PROBABILITIES, check_apart, images_in, landmarks_path, output_path, probabilities_path
+from autoseg.dataset.landmark_files import LANDMARK_TABLE, case_landmarks
+from autoseg.dataset.landmark_loading import landmark_digest, load_landmarks, load_predicted, outside_remark
+from autoseg.dataset.layouts import open_dataset, read_description
+from autoseg.dataset.outputs import PROBABILITIES, check_apart, images_in, landmarks_path, output_path, probabilities_path
+from autoseg.dataset.search import find_dataset, is_dataset, search_places
 
 __all__ = [
     "LANDMARK_TABLE",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.imaging.labels import LabelSet
+from autoseg.imaging.landmarks import NO_LANDMARKS, LandmarkSet, State, Unit
 from autoseg.io import has_geometry, image_ending
-from autoseg.labels import LabelSet
-from autoseg.landmarks import NO_LANDMARKS, LandmarkSet, State, Unit
 
 
 @dataclass(frozen=True)

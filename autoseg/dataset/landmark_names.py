@@ -10,10 +10,10 @@ from typing import Any
 
 from autoseg.dataset.case import LandmarkRules
 from autoseg.errors import DataError, LabelError, nearest
+from autoseg.imaging.labels import LabelSet
+from autoseg.imaging.landmarks import LandmarkSet, State
+from autoseg.imaging.side_names import sides
 from autoseg.io import Point
-from autoseg.labels import LabelSet
-from autoseg.landmarks import LandmarkSet, State
-from autoseg.sides import sides
 
 _UNLISTED = {"absent": State.ABSENT, "unlabelled": State.UNLABELLED}
 

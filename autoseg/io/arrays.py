@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import DataError
-from autoseg.files import atomic_path, write_array
 from autoseg.io.formats import Header, parsing, plain_grid
+from autoseg.system.files import atomic_path, write_array
 
 
 def read_header(path: Path) -> Header:

@@ -12,10 +12,10 @@ import re
 from pathlib import Path
 
 from autoseg.errors import DataError, nearest
+from autoseg.imaging.landmarks import Landmarks
 from autoseg.io.markups import description_text, split_description
 from autoseg.io.points import PointFile, confidence_of, coordinates, make_point, read_text, space_named
-from autoseg.landmarks import Landmarks
-from autoseg.tables import csv_text
+from autoseg.system.tables import csv_text
 
 _COLUMNS = ("id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc", "associatedNodeID")
 _UNSET = {"0": "undefined", "1": "preview", "3": "missing"}

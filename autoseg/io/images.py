@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import DataError, GeometryError, LabelError
-from autoseg.geometry import Grid
-from autoseg.image import Image, LabelMap
+from autoseg.imaging.geometry import Grid
+from autoseg.imaging.image import Image, LabelMap
+from autoseg.imaging.labels import LabelSet, whole_numbers
 from autoseg.io import arrays, itk, pictures, tiff
 from autoseg.io.colour import is_grey, match_channels
 from autoseg.io.formats import ARRAY_ENDING, PICTURE_ENDINGS, TIFF_ENDINGS, Header, has_geometry, image_ending, plain_grid
 from autoseg.io.nifti import is_nifti
-from autoseg.labels import LabelSet, whole_numbers
 
 
 def read_header(path: Path) -> Header:

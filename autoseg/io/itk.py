@@ -10,11 +10,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from autoseg.errors import DataError, DiskError, GeometryError, ResourceError
-from autoseg.files import atomic_path
-from autoseg.geometry import Grid
+from autoseg.imaging.geometry import Grid
 from autoseg.io.formats import Header
 from autoseg.io.nifti import check_complete, copy_geometry, first_byte, is_nifti, not_finite
 from autoseg.io.written import check_room, missing_end
+from autoseg.system.files import atomic_path
 
 T = TypeVar("T")
 

@@ -7,13 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from autoseg.errors import DataError
-from autoseg.files import stamp, write_text
+from autoseg.imaging.landmarks import Landmarks
 from autoseg.io.fcsv import fcsv_text, read_fcsv
 from autoseg.io.markups import markups_text, read_markups
 from autoseg.io.point_json import point_json_text, read_point_json
 from autoseg.io.point_tables import read_table, table_text
 from autoseg.io.points import PointFile, read_object
-from autoseg.landmarks import Landmarks
+from autoseg.system.files import stamp, write_text
 
 LANDMARK_ENDINGS = (".mrk.json", ".fcsv", ".json", ".csv")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import DataError
+from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, read_object, space_named, state_word
-from autoseg.landmarks import Landmarks, State
 
 _SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"

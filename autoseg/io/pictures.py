@@ -10,9 +10,9 @@ import SimpleITK as sitk
 from PIL import Image as Pillow
 
 from autoseg.errors import DataError
-from autoseg.files import atomic_path
 from autoseg.io.colour import without_alpha
 from autoseg.io.formats import Header, image_ending, parsing, plain_grid
+from autoseg.system.files import atomic_path
 
 Pillow.MAX_IMAGE_PIXELS = None  # a whole slide is no attack; what does not fit into memory fails as a case of its own
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import DataError, nearest
+from autoseg.imaging.landmarks import Landmarks
 from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, read_object, space_named, state_word
-from autoseg.landmarks import Landmarks
 
 _UNITS = {"LPS": "mm", "RAS": "mm", "voxel": "px"}
 _KEYS = ("position", "state", "confidence")

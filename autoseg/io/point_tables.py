@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autoseg.errors import DataError, nearest
+from autoseg.imaging.landmarks import Landmarks
 from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, read_text, space_named, state_word
-from autoseg.landmarks import Landmarks
 
 _NEEDED = ("landmark", "x", "y")
 _SEPARATOR = re.compile(r'"?sep=(.)"?[ ,;\t]*(?:\n|$)', re.IGNORECASE)

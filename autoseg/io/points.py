@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autoseg.errors import DataError, nearest, some
-from autoseg.landmarks import Landmarks, State
+from autoseg.imaging.landmarks import Landmarks, State
 
 Space = Literal["LPS", "RAS", "voxel"]
 

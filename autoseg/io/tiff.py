@@ -15,9 +15,9 @@ import tifffile
 from PIL import Image as Pillow
 
 from autoseg.errors import DataError
-from autoseg.files import atomic_path
 from autoseg.io.colour import without_alpha
 from autoseg.io.formats import Header, parsing, plain_grid
+from autoseg.system.files import atomic_path
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it describes odd tags on stderr; what matters is checked here
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from autoseg.heatmaps import start_undecided
 from autoseg.nets.blocks import convolution
 from autoseg.nets.scn import NARROW, SpatialConfiguration
 from autoseg.plan import LandmarkLossName, ScnPlan
@@ -63,3 +63,14 @@ class PointHead(nn.Module):
         chosen = list(landmarks)
         some = {"weight": self.local.weight[chosen], "bias": self.local.bias[chosen]}  # type: ignore[index]
         return torch.func.functional_call(self.local, some, (features,))
+
+
+def start_undecided(head: nn.Module, voxels: int) -> None:
+    """Sets the bias of the layer that makes the logits so that, before training, "not here" is as likely as the whole patch.
+
+    Args:
+        head: a convolution with a bias.
+        voxels: of the patch.
+    """
+    assert isinstance(head.bias, Tensor)
+    nn.init.constant_(head.bias, -math.log(voxels))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoseg.heatmaps import a_few
+from autoseg.nets.heatmaps import a_few
 
 
 def pooled(maps: Tensor, factor: Sequence[int], summed: bool = False) -> Tensor:

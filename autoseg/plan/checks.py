@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from autoseg.errors import PlanError, nearest
-from autoseg.names import check_name
 from autoseg.plan.model import LEAST_TIME_S, Configuration, Plan
+from autoseg.system.names import check_name
 
 
 def check_plan(plan: Plan, source: str | Path) -> None:

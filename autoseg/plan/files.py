@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import PlanError, UsageError
-from autoseg.files import write_text
 from autoseg.plan.checks import check_plan
 from autoseg.plan.model import SCHEMA_VERSION, Plan
-from autoseg.records import from_json, to_json
+from autoseg.system.files import write_text
+from autoseg.system.records import from_json, to_json
 
 
 def load_plan(path: Path) -> Plan:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from autoseg.errors import UsageError, nearest
-from autoseg.labels import LabelSet
-from autoseg.landmarks import LandmarkSet
+from autoseg.imaging.labels import LabelSet
+from autoseg.imaging.landmarks import LandmarkSet
 
 SCHEMA_VERSION = 4
 AUTO = "auto"

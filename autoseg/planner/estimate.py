@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from autoseg.fingerprint import Fingerprint
+from autoseg.fingerprint.dataset import Fingerprint
 from autoseg.footprint import predicting_memory, prepared_bytes
 from autoseg.plan import Footprint
 from autoseg.planner.architecture import Architecture
-from autoseg.planner.processor import Budget
+from autoseg.planner.budget import Budget
 from autoseg.planner.spacing import median_shape
 from autoseg.planner.wording import billions, number
 

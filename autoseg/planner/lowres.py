@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import prod
 
 from autoseg.planner.architecture import Architecture, plan_architecture
-from autoseg.planner.processor import Budget, most_voxels
-from autoseg.planner.sample import Sample
+from autoseg.planner.budget import Budget, most_voxels
+from autoseg.planner.cost import Sample
 from autoseg.planner.spacing import coarser, coarsest_first
 from autoseg.planner.wording import number, numbers
 

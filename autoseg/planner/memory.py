@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import ceil, floor, prod
 
 from autoseg.errors import ResourceError
+from autoseg.planner.budget import Budget
+from autoseg.planner.cost import Sample
 from autoseg.planner.patch import MIN_BATCH, Reference, batch_cap, batch_size, initial_patch, shrink_until, steady_batch_size
-from autoseg.planner.processor import Budget
-from autoseg.planner.sample import Sample
 from autoseg.planner.topology import Topology
 from autoseg.planner.wording import billions, number, size
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoseg.facts import CaseFacts
-from autoseg.labels import LabelSet
-from autoseg.landmarks import NO_LANDMARKS, LandmarkSet
-from autoseg.laterality import laterality
+from autoseg.fingerprint.case import CaseFacts
+from autoseg.fingerprint.laterality import laterality
+from autoseg.imaging.labels import LabelSet
+from autoseg.imaging.landmarks import NO_LANDMARKS, LandmarkSet
 from autoseg.planner.spacing import AXES
 from autoseg.planner.wording import percent
 

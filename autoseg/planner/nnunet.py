@@ -9,10 +9,10 @@ from typing import Any
 
 from autoseg.dataset import Description
 from autoseg.errors import DataError
-from autoseg.facts import SCHEMA_VERSION, CaseFacts
-from autoseg.fingerprint import Fingerprint, Intensity
-from autoseg.geometry import Triple
-from autoseg.landmarks import NO_LANDMARKS
+from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFacts
+from autoseg.fingerprint.dataset import Fingerprint, Intensity
+from autoseg.imaging.geometry import Triple
+from autoseg.imaging.landmarks import NO_LANDMARKS
 
 FILE = "dataset_fingerprint.json"
 STATISTICS = ("mean", "std", "median", "min", "max", "percentile_00_5", "percentile_99_5")

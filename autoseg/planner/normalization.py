@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from autoseg.fingerprint import Fingerprint
+from autoseg.fingerprint.dataset import Fingerprint
 from autoseg.plan import ChannelPlan, Normalization
 from autoseg.planner.wording import number, percent
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 from statistics import median
 
-from autoseg.fingerprint import Fingerprint, StructureFacts
+from autoseg.fingerprint.dataset import Fingerprint, StructureFacts
 from autoseg.plan import SamplingKind
 from autoseg.planner.wording import percent
 

@@ -8,8 +8,8 @@ from math import inf
 import numpy as np
 
 from autoseg.errors import DataError
-from autoseg.facts import CaseFacts
-from autoseg.geometry import resampled_shape
+from autoseg.fingerprint.case import CaseFacts
+from autoseg.imaging.geometry import resampled_shape
 from autoseg.planner.wording import number, numbers
 
 ANISOTROPY = 3.0  # from this ratio of spacings on an axis counts as thick-sliced (nnU-Net)

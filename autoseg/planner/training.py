@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autoseg.plan import POSTPROCESS_RULES, InferencePlan, PostprocessRule, TrainingPlan
+from autoseg.planner.budget import Budget
 from autoseg.planner.lowres import COVER
-from autoseg.planner.processor import Budget
 from autoseg.planner.wording import billions, percent, seconds
 
 UNUSED = "of no account: there are no label maps"

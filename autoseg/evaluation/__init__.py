@@ -1,0 +1,1 @@
+"""Predictions against references: metrics, intervals and reports."""

@@ -1,0 +1,161 @@
+"""A folder of predictions against references: label maps, landmarks or both, as far as the dataset and the folder have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autoseg.dataset import Case, Dataset, LandmarkRules, case_landmarks, images_in, load_landmarks, load_predicted
+from autoseg.errors import AutosegError, UsageError, some
+from autoseg.evaluation.label_maps import STAGE, Report, evaluate
+from autoseg.evaluation.landmark_summary import LandmarkReport
+from autoseg.evaluation.landmarks import LandmarkPair, evaluate_landmarks
+from autoseg.io import has_geometry, image_ending, read_grid
+from autoseg.system.progress import log
+from autoseg.system.workers import Failure
+
+TEST_IMAGES = "imagesTs"  # where datasets keep the images of cases that are not for training
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Reports on label maps and on landmarks; None where there are none to compare."""
+
+    label_maps: Report | None
+    landmarks: LandmarkReport | None
+
+    @property
+    def n_cases(self) -> int:
+        return max(report.n_cases for report in (self.label_maps, self.landmarks) if report is not None)
+
+
+def evaluate_folder(
+    dataset: Dataset,
+    predictions: Path,
+    out: Path,
+    tolerance_mm: float,
+    failures: list[Failure],
+    references: Path | None = None,
+    images: Path | None = None,
+    workers: int | None = None,
+    radii: Sequence[float] | None = None,
+) -> Evaluation:
+    """Scores what was predicted, see `evaluate` and `evaluate_landmarks` for what that means and what is written to `out`.
+
+    Args:
+        references: folder of reference label maps or landmarks, or both; None for those of the dataset, where cases that were not
+            predicted are no failures. Label maps there show structures where such were predicted; else they may show landmarks as
+            spots, if the dataset says of what values.
+        images: folder of the images that landmarks belong to; None for those of the dataset, its imagesTs included.
+        failures: gets references without a prediction, and unreadable files.
+        radii: within which landmarks count as found, see `landmark_summary.summarize_points`.
+
+    Raises:
+        UsageError: a folder is missing, or no case name is in both.
+        DataError: two files of one folder have the same case name.
+    """
+    for folder in (predictions, references):
+        if folder is not None and not folder.is_dir():
+            raise UsageError("no such folder", file=folder)
+    report, points = None, None
+    cases = _image_cases(dataset, images) if dataset.landmarks.names else {}
+    found = case_landmarks(predictions, cases) if cases else {}
+    structures = bool(dataset.labels.names) and (
+        not found or all(_has_maps(folder) for folder in (predictions, references) if folder)
+    )
+    given = {c.name: c.landmarks for c in dataset.cases if c.landmarks}
+    if found and references:
+        given = case_landmarks(references, cases, LandmarkRules() if structures else dataset.landmark_rules)
+    if found and structures and not given:
+        spots = "; its label maps are taken to show structures" if dataset.landmark_rules.values else ""
+        log.warning("note: landmarks are not scored: no file of them in %s%s", references or dataset.root, spots)
+    elif found and not given:
+        raise UsageError(
+            "no reference landmarks of a known case",
+            file=references or dataset.root,
+            found=some(sorted(path.name for path in references.iterdir())) if references else f"{len(dataset.cases)} cases",
+            allowed=f"files such as {next(iter(cases))}.mrk.json, landmarks.csv, or label maps with spots of known values",
+            fix='name files like their images; for spots -d names a dataset whose dataset.json has "landmarks": {"nose": 1}',
+        )
+    elif found:
+        points = _evaluate_points(dataset, cases, given, found, out, failures, references is None, radii)
+    if structures:
+        known = references or {c.name: c.label for c in dataset.cases if c.label is not None}
+        report = evaluate(known, predictions, dataset.labels, out, tolerance_mm, failures, workers, references is None)
+    if report is None and points is None:
+        raise UsageError(
+            "no landmarks of a known case in the folder",
+            file=predictions,
+            found=some(sorted(path.name for path in predictions.iterdir())),
+            allowed=f"files such as {next(iter(cases), 'case')}.mrk.json, or landmarks.csv",
+            fix="name files like their images; -i says where these are, if not in the dataset",
+        )
+    return Evaluation(report, points)
+
+
+def _has_maps(folder: Path) -> bool:
+    return any(image_ending(path) for path in folder.iterdir())
+
+
+def _evaluate_points(
+    dataset: Dataset,
+    cases: Mapping[str, Case],
+    given: Mapping[str, Path],
+    found: Mapping[str, Path],
+    out: Path,
+    failures: list[Failure],
+    only_predicted: bool,
+    radii: Sequence[float] | None,
+) -> LandmarkReport:
+    """
+    Args:
+        cases: with the images.
+        given, found: files of references and of predictions, by case.
+
+    Raises:
+        UsageError: no case is in both, or errors would be in mm in some cases and in pixels in others.
+    """
+    names = [name for name in given if name in found]
+    if not names:
+        raise UsageError(
+            "no file of predicted landmarks has the name of a reference",
+            found=some(list(found)),
+            allowed=some(list(given)),
+            fix="name each prediction like its reference, apart from the file ending",
+        )
+    if not only_predicted:
+        missing = sorted(set(given) - set(found))
+        failures += [Failure(name, STAGE, f"case {name}: no predicted landmarks; fix: predict this case") for name in missing]
+
+    def pairs() -> Iterator[LandmarkPair]:
+        for name in sorted(names):
+            try:
+                grid = read_grid(cases[name].images[0])
+                reference = load_landmarks(replace(cases[name], landmarks=given[name]), dataset, grid)
+                prediction = load_predicted(cases[name], found[name], dataset.landmarks, grid)
+            except AutosegError as error:
+                error.case = error.case or name
+                failures.append(Failure(name, STAGE, str(error)))
+                continue
+            yield LandmarkPair(name, reference, prediction, grid)
+
+    pictures = {not has_geometry(cases[name].images[0]): name for name in names}
+    if len(pictures) > 1:
+        raise UsageError(
+            "errors would be in mm for some cases and in pixels for others",
+            found=f"{cases[pictures[False]].images[0].name} and {cases[pictures[True]].images[0].name}",
+            fix="put predictions of volumes and of pictures into folders of their own, and evaluate each",
+        )
+    return evaluate_landmarks(pairs(), out, failures, radii, "px" if True in pictures else "mm")
+
+
+def _image_cases(dataset: Dataset, images: Path | None) -> dict[str, Case]:
+    """Cases by name, for their images."""
+    if images is not None:
+        return {c.name: c for c in images_in(images, len(dataset.channels))}
+    known = {c.name: c for c in dataset.cases}
+    tests = dataset.root / TEST_IMAGES
+    if tests.is_dir():
+        known = {c.name: c for c in images_in(tests, len(dataset.channels))} | known
+    return known

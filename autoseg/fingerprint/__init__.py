@@ -1,0 +1,1 @@
+"""What the data is: sizes, spacings, intensities, structures and landmarks."""

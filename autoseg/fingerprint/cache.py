@@ -1,0 +1,157 @@
+"""Measuring the cases of a dataset, each once: what was found out is kept for as long as the files stay the same."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.dataset import Case, Dataset, landmark_digest
+from autoseg.dataset.reading import PairReader, check_annotated
+from autoseg.errors import DataError, PlanError
+from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFacts, measure, quantiles
+from autoseg.system.files import disk_errors, sha256, stamp, write_text
+from autoseg.system.records import from_json
+from autoseg.system.workers import Failure, run_cases
+
+N_QUANTILES = 512  # per case and channel: 0.2 % steps, finer than the 0.5 % that the outermost percentile asks for
+STAGE = "fingerprint"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One line of the cache: the facts, what they hold for, and the quantiles that only the summary needs.
+
+    Args:
+        meaning: digest of the channels, labels and landmarks that the files were read with.
+        stamps: of the files, image channels first, then label map and landmarks.
+        quantiles: base64 of (channels, N_QUANTILES) little-endian float32; empty for a case without
+            structures or landmarks.
+    """
+
+    meaning: str
+    stamps: tuple[str, ...]
+    facts: CaseFacts
+    quantiles: str
+
+    @property
+    def unpacked(self) -> np.ndarray:
+        """Quantiles as (channels, N_QUANTILES) float32."""
+        return np.frombuffer(base64.b64decode(self.quantiles), dtype="<f4").reshape(-1, N_QUANTILES)
+
+
+def _scan_case(case: Case, dataset: Dataset, known: Scan | None, reader: PairReader | None) -> Scan:
+    """Reads and measures one case, or renews the stamps of `known` if the files hold what they held then.
+
+    Raises:
+        DataError: a file is missing or unreadable, NaN, nothing but zeros.
+        GeometryError: image and label map, or image and landmarks, do not fit each other.
+        LabelError: values that no structure has; names that no landmark has.
+    """
+    _check_files(case, dataset)
+    files = _files(case)
+    try:
+        stamps = tuple(map(stamp, files))
+        voxels = [sha256(path) for path in files if path != case.landmarks]
+        content = text_digest(" ".join([*voxels, *filter(None, [landmark_digest(case, dataset)])]))
+    except OSError as error:
+        raise DataError("the file cannot be read", file=error.filename, found=error.strerror) from error
+    meaning = _meaning(dataset)
+    if known is not None and known.facts.digest == content:
+        return Scan(meaning, stamps, known.facts, known.quantiles)
+
+    pair = (reader or PairReader(dataset)).read(case, keep=reader is not None)
+    found = measure(case.name, content, pair.image, pair.label_map, dataset.labels, pair.remark, pair.landmarks)
+    if found is None:
+        raise DataError("the image holds nothing but zeros", file=case.images[0])
+    facts, channels = found
+    return Scan(meaning, stamps, facts, _pack([quantiles(v, N_QUANTILES) for v in channels]))
+
+
+def _files(case: Case) -> tuple[Path, ...]:
+    """Image files, label file and file of landmarks, as far as the case has them."""
+    return (*case.images, *(path for path in (case.label, case.landmarks) if path))
+
+
+def _check_files(case: Case, dataset: Dataset) -> None:
+    """
+    Raises:
+        DataError: one that is missing, or nothing to learn from.
+    """
+    check_annotated(case, dataset)
+    kinds = ["image"] * len(case.images) + ["label"] * (case.label is not None) + ["landmark"]
+    for what, path in zip(kinds, _files(case)):
+        if not path.is_file():
+            raise DataError(f"the {what} file is missing", file=path, fix="add it, or take the case out of the dataset")
+
+
+def scan_cases(
+    dataset: Dataset, cache: Path, failures: list[Failure], workers: int | None, reader: PairReader | None
+) -> list[Scan]:
+    """One scan per usable case, in the dataset's order; the cache follows."""
+    meaning = _meaning(dataset)
+    old = _load_cache(cache)
+    known = {name: scan for name, scan in old.items() if scan.meaning == meaning}
+    done = {case.name: known[case.name] for case in dataset.cases if case.name in known and _untouched(case, known[case.name])}
+    left = [case for case in dataset.cases if case.name not in done]
+    if left:
+        write_text(cache, "".join(map(_line, known.values())))  # whole again, should an interruption have cut the last line
+        with disk_errors(cache), open(cache, "a", encoding="utf-8") as handle:
+
+            def work(case: Case) -> Scan:
+                return _scan_case(case, dataset, known.get(case.name), reader)
+
+            for case, scan in run_cases(work, left, STAGE, failures, workers):
+                done[case.name] = scan
+                handle.write(_line(scan))
+                handle.flush()
+    ordered = [done[case.name] for case in dataset.cases if case.name in done]
+    if left or len(old) != len(ordered):
+        write_text(cache, "".join(map(_line, ordered)))
+    return ordered
+
+
+def _untouched(case: Case, scan: Scan) -> bool:
+    files = _files(case)
+    return all(path.is_file() for path in files) and tuple(map(stamp, files)) == scan.stamps
+
+
+def _load_cache(cache: Path) -> dict[str, Scan]:
+    """Scans by case name, later lines first. A line that is not whole or of an older kind is no scan: the case is read again."""
+    scans = {}
+    for line in cache.read_text(encoding="utf-8", errors="replace").split("\n") if cache.is_file() else ():
+        try:
+            scan = from_json(Scan, line, cache)
+        except PlanError:
+            continue
+        scans[scan.facts.name] = scan
+    return scans
+
+
+def _line(scan: Scan) -> str:
+    return json.dumps(asdict(scan), ensure_ascii=False) + "\n"
+
+
+def _meaning(dataset: Dataset) -> str:
+    return text_digest(
+        json.dumps(
+            [
+                *(SCHEMA_VERSION, N_QUANTILES, dataset.channels, asdict(dataset.labels)),
+                *(dataset.landmarks.names, asdict(dataset.landmark_rules)),
+            ]
+        )
+    )
+
+
+def text_digest(text: str) -> str:
+    """sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _pack(rows: Sequence[np.ndarray]) -> str:
+    return base64.b64encode(np.asarray(rows, dtype="<f4").tobytes()).decode("ascii")

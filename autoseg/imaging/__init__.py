@@ -1,0 +1,1 @@
+"""Grids, images, label maps and landmarks as pure numpy."""

@@ -1,0 +1,42 @@
+"""Robust intensity levels of a volume, from an even sample of its voxels."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+TAIL = 0.5  # percent of the voxels at either end that the robust schemes do not believe
+
+SAMPLE = 2**20  # voxels at most that percentiles are taken of: 5000 of them lie beyond each
+
+
+def strided(volume: np.ndarray, limit: int = SAMPLE) -> np.ndarray:
+    """Every n-th voxel along each of the last three axes, at most `limit` a volume: a view of evenly spread voxels.
+
+    The longest axis is thinned out first, so that few slices stay, and the choice depends on the shape alone.
+    """
+    steps, counts = [1, 1, 1], list(volume.shape[-3:])
+    while prod(counts) > limit:
+        axis = counts.index(max(counts))
+        steps[axis] += 1
+        counts[axis] = -(-volume.shape[axis - 3] // steps[axis])
+    z, y, x = (slice(None, None, step) for step in steps)
+    return volume[..., z, y, x]
+
+
+def clip_levels(values: np.ndarray) -> tuple[np.float32, np.float32]:
+    """The percentiles 0.5 and 99.5 of some voxels: one of the values each (no interpolation), the nearest by rank."""
+    last = values.size - 1
+    ranks = round(last * TAIL / 100), round(last * (100 - TAIL) / 100)
+    parted = np.partition(values, ranks, axis=None)
+    return np.float32(parted[ranks[0]]), np.float32(parted[ranks[1]])
+
+
+def fences(low: np.float32, high: np.float32) -> tuple[np.float32, np.float32]:
+    """Where outliers begin: as far beyond the percentiles 0.5 and 99.5 as these lie apart.
+
+    A small bright structure is often brighter than 99.5 % of the image. It stays what it is, as it is hardly brighter than the
+    rest by the whole range of the image; a spike that would dominate mean and standard deviation is.
+    """
+    return low - (high - low), high + (high - low)

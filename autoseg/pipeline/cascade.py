@@ -1,0 +1,169 @@
+"""What the stage before says about the training cases, as input for the next one.
+
+Each case gets the prediction of the fold that did not learn from it, so that the network meets in training the errors that
+it will meet later: its label map, or without structures the spots of its landmarks. That is brought to the grid of the prepared
+case and stored as a case of its own, with class indices or numbers of landmarks (1, Z, Y, X) in place of the image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.dataset import Case, case_landmarks, case_name, load_predicted
+from autoseg.errors import GeometryError, UsageError, some
+from autoseg.io import image_ending, read_label_map
+from autoseg.plan import Configuration, Plan, load_plan
+from autoseg.preprocessing.landmark_spots import prepare_spots, spot_radii_mm
+from autoseg.preprocessing.placement import Placement, Prepared
+from autoseg.preprocessing.prepare import prepare_labels
+from autoseg.preprocessing.store import StoredCase, remove_case, stored_key, stored_names, write_case
+from autoseg.runs.record import is_finished
+from autoseg.splits.folds import Folds
+from autoseg.system.files import sha256
+from autoseg.system.lock import alone_in
+from autoseg.system.workers import Failure, run_cases
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """The second of two stages.
+
+    Args:
+        configuration, previous: names of this stage and of the one before in the plan.
+        runs: folder with the previous stage's folds.
+        prepared: folder of this stage's prepared cases.
+        folder: where what the previous stage found is kept on this stage's grid.
+    """
+
+    plan: Plan
+    configuration: str
+    previous: str
+    runs: Path
+    prepared: Path
+    folder: Path
+
+    def predictions(self, folds: Folds) -> dict[str, Path]:
+        """For each case the file of the fold that was validated on it; cases without one are left out.
+
+        Raises:
+            UsageError: a fold is not trained yet, or there is no file at all.
+        """
+        found = {
+            fold: self._validated(self.runs / f"fold_{fold}" / "validation", folds)
+            for fold in folds.names
+            if fold != "all" and is_finished(self.runs / f"fold_{fold}")
+        }
+        missing = [fold for fold in folds.names if fold != "all" and fold not in found]
+        if missing or not found:
+            raise UsageError(
+                f"{self.configuration} learns from what {self.previous} predicts for every case, so all of its folds come first",
+                file=self.runs,
+                found="not finished: " + (", ".join(f"fold {fold}" for fold in missing) or "any fold"),
+                fix=f"autoseg train -c {self.previous} -f {missing[0] if missing else 0}, and so on",
+            )
+        maps = {n: maps[n] for fold, maps in found.items() for n in folds.validation_cases(fold) if n in maps}
+        if not maps:
+            raise UsageError(
+                f"{self.previous} was not validated on any case",
+                file=self.runs,
+                fix=f"autoseg train -c {self.previous} --restart with a larger --time, which leaves time to validate",
+            )
+        return maps
+
+    def _validated(self, folder: Path, folds: Folds) -> dict[str, Path]:
+        """The files with structures, or with landmarks where there are no structures, by case."""
+        if not folder.is_dir():
+            return {}
+        if self.plan.data.labels.names:
+            return {case_name(p): p for p in sorted(folder.iterdir()) if image_ending(p)}
+        return case_landmarks(folder, folds.cases)
+
+    def remark(self, folds: Folds) -> str | None:
+        """Which cases cannot be learnt from since no fold has predicted them honestly, if there are any.
+
+        Raises:
+            UsageError: see `predictions`.
+        """
+        absent = sorted(set(folds.cases) - set(self.predictions(folds)))
+        if not absent:
+            return None
+        return (
+            f"{len(absent)} cases are left out of {self.configuration}, no fold of {self.previous} was validated on them: "
+            f"{some(absent)}; autoseg train -c {self.previous} --restart, with more --time if that was short"
+        )
+
+    def key(self, prediction: Path, case_key: str) -> str:
+        """Digest of all that is stored of a prediction depends on."""
+        spots = "" if self.plan.data.labels.names else f" {spot_radii_mm(self._stage(prediction))}"
+        return hashlib.sha256(f"{sha256(prediction)} {case_key}{spots}".encode()).hexdigest()
+
+    def _stage(self, prediction: Path) -> Configuration:
+        """The previous stage as it was trained, which the plan may no longer be."""
+        return load_plan(prediction.parents[1] / "plan.json").configurations[self.previous]
+
+    def prepare(
+        self,
+        cases: Iterable[Case],
+        folds: Folds,
+        case_keys: Mapping[str, str],
+        failures: list[Failure],
+        workers: int | None = None,
+    ) -> None:
+        """Brings `folder` in line with the predictions; what is up to date is kept.
+
+        Args:
+            case_keys: of the prepared cases, by name.
+            failures: cases that fail are appended.
+
+        Raises:
+            UsageError: see `predictions`.
+        """
+        maps = self.predictions(folds)
+        with alone_in(self.folder):
+            wanted = {name: self.key(path, case_keys[name]) for name, path in maps.items() if name in case_keys}
+            for name in set(stored_names(self.folder)) - set(wanted):
+                remove_case(self.folder, name)
+            outdated = [c for c in cases if c.name in wanted and stored_key(self.folder, c.name) != wanted[c.name]]
+
+            def work(case: Case) -> None:
+                placement = StoredCase.open(self.prepared, case.name).placement
+                found = self._on_grid(case, maps[case.name], placement)
+                write_case(self.folder, case.name, Prepared(found[None], None, placement), wanted[case.name])
+
+            for _ in run_cases(work, outdated, f"prepare {self.previous} for {self.configuration}", failures, workers):
+                pass
+
+    def _on_grid(self, case: Case, prediction: Path, placement: Placement) -> np.ndarray:
+        """(Z, Y, X) numbers that say what the previous stage found, on the grid of a prepared case."""
+        data, space = self.plan.data, self.plan.configurations[self.configuration].space
+        if not data.labels.names:
+            found = load_predicted(case, prediction, data.landmarks, placement.source)
+            return prepare_spots(found, placement, self._stage(prediction))
+        label_map = read_label_map(prediction, data.labels)
+        if label_map.grid.shape != placement.source.shape:
+            raise GeometryError(
+                f"the prediction of {self.previous} has another shape than the case",
+                file=prediction,
+                found=label_map.grid.shape,
+                allowed=placement.source.shape,
+                fix=f"autoseg train -c {self.previous} --restart, since the dataset has changed",
+            )
+        return prepare_labels(label_map, placement, space)
+
+
+def cascade_of(plan: Plan, configuration: str, runs: Path, prepared: Path) -> Cascade | None:
+    """The cascade that a configuration is the second stage of, or None.
+
+    Args:
+        runs, prepared: the dataset's folders, one folder a configuration in each.
+    """
+    previous = plan.configurations[configuration].previous
+    if previous is None:
+        return None
+    cases = prepared / plan.prepared_as(configuration)
+    return Cascade(plan, configuration, previous, runs / previous, cases, prepared / f"{configuration}.{previous}")

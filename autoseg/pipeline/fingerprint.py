@@ -1,0 +1,81 @@
+"""`autoseg fingerprint` on a workspace: the fingerprint, and the folds that go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoseg.dataset import Dataset
+from autoseg.dataset.reading import PairReader
+from autoseg.fingerprint.dataset import Fingerprint, has_fingerprint, take_fingerprint
+from autoseg.pipeline.ownership import check_claim, claim
+from autoseg.pipeline.workspace import Workspace
+from autoseg.splits.folds import extend_folds, leak_notes, load_folds, make_folds, save_folds
+from autoseg.splits.nnunet import FILE as NNUNET_SPLITS
+from autoseg.splits.nnunet import read_nnunet_splits
+from autoseg.splits.patients import find_patients
+from autoseg.system.progress import log
+from autoseg.system.workers import Failure
+
+
+def fingerprint_dataset(
+    dataset: Dataset, workspace: Workspace, failures: list[Failure], workers: int | None, reader: PairReader | None = None
+) -> Fingerprint:
+    """Scans what is new, writes fingerprint.json, and brings splits.json up to date with the cases that are usable.
+
+    Raises:
+        DataError: nothing can be used; patients.csv or nnU-Net's splits_final.json in the dataset's folder is faulty.
+        UsageError: the workspace holds work on another dataset of this name.
+    """
+    check_claim(dataset.name, dataset.root, workspace)
+    folder = workspace.about(dataset.name)
+    notices: list[str] = []
+    fingerprint = take_fingerprint(dataset, folder, failures, notices, workers, reader)
+    claim(dataset.name, dataset.root, workspace)  # not before: one without a usable case leaves the place to others
+    _note(notices, folder / "fingerprint.json")
+    _update_folds(dataset, fingerprint, folder / "splits.json")
+    return fingerprint
+
+
+def ensure_fingerprint(dataset: Dataset, workspace: Workspace, failures: list[Failure], workers: int | None = None) -> None:
+    """Scans a dataset that has not been scanned before, or by an older autoseg that looked at less.
+
+    Raises:
+        DataError, UsageError: see `fingerprint_dataset`.
+    """
+    check_claim(dataset.name, dataset.root, workspace)
+    if not has_fingerprint(workspace.about(dataset.name) / "fingerprint.json"):
+        fingerprint_dataset(dataset, workspace, failures, workers)
+
+
+def _update_folds(dataset: Dataset, fingerprint: Fingerprint, path: Path) -> None:
+    """Makes the folds, from nnU-Net's splits_final.json if there is one, or extends those at hand; says what they go by."""
+    digests = {c.name: c.digest for c in fingerprint.cases}
+    names = [c.name for c in dataset.cases]
+    notices: list[str] = []
+    patients = find_patients(dataset.root, names, digests, notices)
+    by_hand = dataset.root / NNUNET_SPLITS
+    old = load_folds(path) if path.is_file() else None
+    if old is None and by_hand.is_file():
+        old = read_nnunet_splits(by_hand, names, fingerprint.hash)
+        log.info("%d folds from %s, %d cases for training only", len(old.validation), by_hand, len(old.training_only))
+    elif old and by_hand.is_file() and by_hand.stat().st_mtime_ns > path.stat().st_mtime_ns:
+        notices.insert(
+            0,
+            f"{by_hand} is newer than {path}, which stays in force; for the newer one delete splits.json, then autoseg "
+            "fingerprint and autoseg train --restart",
+        )
+    given = (digests, fingerprint.hash, patients.of)
+    folds = make_folds(*given) if old is None else extend_folds(old, *given)
+    if (summary := patients.summary(digests)) and not folds.leaks and not (old and old.patients):
+        log.info("%s", summary)
+    _note(notices + leak_notes(folds), path)
+    save_folds(folds, path)
+
+
+def _note(notices: Sequence[str], place: Path) -> None:
+    """Says the first few."""
+    for notice in notices[:5]:
+        log.warning("note: %s", notice)
+    if len(notices) > 5:
+        log.warning("note: %d more, see %s", len(notices) - 5, place)

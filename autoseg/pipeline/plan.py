@@ -1,0 +1,239 @@
+"""The planning stage on a workspace: for what the user asked and for the machine there is."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+from autoseg.dataset import Dataset, read_description
+from autoseg.errors import DataError, UsageError
+from autoseg.fingerprint.dataset import load_fingerprint
+from autoseg.footprint import STEP_PASSES, multiply_accumulates, plan_maps, plan_memory
+from autoseg.footprint.speed import cpu_has_bf16, cpu_throughput, gpu_throughput
+from autoseg.imaging.landmarks import Unit
+from autoseg.pipeline.ownership import check_claim
+from autoseg.pipeline.workspace import Workspace
+from autoseg.plan import DEFAULT_RECIPE, Configuration, DeviceKind, Footprint, Plan, load_plan, save_plan
+from autoseg.plan.edits import apply_edits, find_edits
+from autoseg.planner.make_plan import Budget, make_plan
+from autoseg.planner.nnunet import FILE as NNUNET_FINGERPRINT
+from autoseg.planner.nnunet import from_nnunet
+from autoseg.system.machine import find_gpu
+from autoseg.system.progress import log
+
+CPU_MEMORY_GB = 8.0  # a laptop's share for training; the plan for a CPU is bound by time long before
+NNUNET_MEMORY_GB = 8.0  # of nnU-Net's default planner
+TELLING_GMACS = 5.0  # 10⁹ multiply-accumulates; the time of a smaller step goes elsewhere and says little of larger ones
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user asks of a plan; None where nothing was said.
+
+    Args:
+        device: `auto` is the GPU if there is one.
+        time_s: wall-clock seconds of a training.
+    """
+
+    device: str = "auto"
+    memory_gb: float | None = None
+    family: str | None = None
+    time_s: float | None = None
+    recipe: str | None = None
+
+    @property
+    def nothing(self) -> bool:
+        return self == Wish()
+
+    def budget(self, workspace: Workspace) -> Budget:
+        """For this machine: as fast as its name tells or, with a limit of time, as trainings in the workspace have shown.
+
+        Without a limit the same data and machine give the same plan, whatever was trained before.
+
+        Raises:
+            UsageError: unknown device, family or recipe, or too little of something.
+        """
+        self._check_device()
+        gpu = find_gpu() if self.device == "auto" or self.device.startswith("cuda") else None
+        kind = "cuda" if self.device.startswith("cuda") or gpu else "cpu"
+        own = gpu.memory_gb if gpu else CPU_MEMORY_GB
+        estimate = cpu_throughput() if kind == "cpu" else gpu_throughput(gpu.name) if gpu else None
+        return Budget(
+            device=kind,
+            memory_gb=own if self.memory_gb is None else self.memory_gb,
+            family=self.family or "plain",
+            time_s=self.time_s,
+            gmacs_per_s=estimate if self.time_s is None else workspace.speeds().get(kind, estimate),
+            compute="bfloat16" if kind == "cuda" or cpu_has_bf16() else "float32",
+            recipe=self.recipe or DEFAULT_RECIPE,
+        )
+
+    def budget_elsewhere(self) -> Budget:
+        """For a machine that is not this one: `auto` is a typical GPU with the memory of nnU-Net's default planner."""
+        self._check_device()
+        kind = "cuda" if self.device == "auto" or self.device.startswith("cuda") else "cpu"
+        memory = NNUNET_MEMORY_GB if self.memory_gb is None else self.memory_gb
+        return Budget(kind, memory, self.family or "plain", self.time_s, compute="bfloat16", recipe=self.recipe or DEFAULT_RECIPE)
+
+    def _check_device(self) -> None:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise UsageError("unknown device", found=self.device, allowed="auto, cpu, cuda, cuda:1, mps")
+
+
+def plan_dataset(dataset: Dataset, workspace: Workspace, wish: Wish = Wish(), replan: bool = False) -> Plan:
+    """Writes plan.json, or keeps the one that is there: a plan may have been edited by hand, and models depend on it.
+
+    A kept plan that no longer fits dataset or wish is said to be so; `replan` makes a new one, carries edits by hand over
+    to it, and keeps the old one beside it.
+
+    Raises:
+        PlanError: the plan at hand is malformed, or its edits contradict the new plan.
+        UsageError: the workspace holds work on another dataset of this name.
+    """
+    check_claim(dataset.name, dataset.root, workspace)
+    folder = workspace.about(dataset.name)
+    fingerprint = load_fingerprint(folder / "fingerprint.json")
+    budget = wish.budget(workspace)
+    path = folder / "plan.json"
+    workspace.remember_dataset(dataset.root)
+    if path.is_file() and not replan:
+        plan = load_plan(path)
+        if plan.origin.fingerprint != fingerprint.hash:
+            log.warning("note: the dataset has changed since it was planned; the plan is kept, --replan makes a new one")
+        elif not wish.nothing and (kept := _budget_of(plan)) != _without_speed(budget):
+            log.warning("note: the plan at hand is for %s; it is kept, --replan makes one for %s", kept, budget)
+        return plan
+    planned = make_plan(fingerprint, budget)
+    plan = planned
+    if path.is_file():
+        plan = _with_edits(planned, folder)
+        shutil.copyfile(path, folder / "plan.previous.json")
+    save_plan(planned, folder / "plan.planned.json")
+    save_plan(plan, path)
+    return plan
+
+
+def note_speed(workspace: Workspace, plan: Plan, configuration: str, device: str, step_s: float) -> None:
+    """Remembers what a training has shown of the speed of a device, for the next plans.
+
+    Args:
+        step_s: seconds that a step took; 0 where none was made.
+    """
+    c, n_classes = plan.configurations[configuration], plan.data.n_classes
+    about = (plan.input_channels(configuration), n_classes, plan_maps(plan, configuration))
+    macs = multiply_accumulates(c.network, c.patch.patch_size, *about)
+    gmacs = STEP_PASSES * c.patch.batch_size * macs / 1e9
+    if device in get_args(DeviceKind) and step_s > 0 and gmacs >= TELLING_GMACS:
+        workspace.remember_speed(device, gmacs / step_s)
+
+
+def is_nnunet_folder(folder: Path) -> bool:
+    """Whether nnU-Net has left its fingerprint of a dataset there."""
+    return (folder / NNUNET_FINGERPRINT).is_file()
+
+
+def plan_nnunet_folder(folder: Path, wish: Wish) -> Plan:
+    """Plans from nnU-Net's dataset_fingerprint.json and the dataset.json beside it; writes nothing.
+
+    Raises:
+        DataError: one of the files is missing or malformed.
+    """
+    path = folder / NNUNET_FINGERPRINT
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{NNUNET_FINGERPRINT} cannot be read", file=path, found=str(error)) from error
+    seen = from_nnunet(folder.resolve().name, read_description(folder), found, path)
+    return make_plan(seen, wish.budget_elsewhere())
+
+
+def find_plan(path: Path, workspace: Workspace, wish: Wish = Wish()) -> Plan:
+    """The plan that a path stands for: a plan file, a folder with a plan.json, a planned dataset, or nnU-Net's folder of one.
+
+    Raises:
+        UsageError: the dataset has not been planned, or another one of this name has.
+        PlanError: the file is no plan.
+    """
+    if path.is_file():
+        return load_plan(path)
+    if (path / "plan.json").is_file():
+        return load_plan(path / "plan.json")
+    if is_nnunet_folder(path):
+        return plan_nnunet_folder(path, wish)
+    name = path.resolve().name
+    if path.is_dir():
+        check_claim(name, path, workspace)
+    return load_plan(workspace.about(name) / "plan.json")
+
+
+def describe_plan(plan: Plan, path: Path, unit: Unit = "mm") -> str:
+    """What was decided, in a few lines; `unit` is that of lengths in the dataset."""
+    lines = []
+    for name, c in plan.configurations.items():
+        first = " (to train first)" if name == plan.first and len(plan.configurations) > 1 else ""
+        lines.append(
+            f"{name}{first}: spacing {_times(c.space.spacing_mm)} {unit}, patch {_times(c.patch.patch_size)}, "
+            f"batch {c.patch.batch_size}, {len(c.network.features)} stages of {_times(c.network.features, ', ')} features"
+            f"{_landmarks(plan, c, unit)}{_costs(c.footprint)}"
+        )
+        if c.footprint and c.footprint.training_gb > plan.origin.memory_gb:
+            lines.append(
+                f"    note: more than {plan.origin.memory_gb:g} GB, see its footprint in plan show; --memory makes it fit"
+            )
+    return "\n".join([*lines, f"plan with reasons: {path}"])
+
+
+def _with_edits(planned: Plan, folder: Path) -> Plan:
+    """The new plan with what was edited by hand in the old one."""
+    path, record = folder / "plan.json", folder / "plan.planned.json"
+    old = load_plan(path)
+    before = load_plan(record) if record.is_file() else None
+    if before is None or before.origin != old.origin:
+        log.warning("note: it is not known what was edited by hand in the old plan; it is kept as plan.previous.json")
+        return planned
+    edits = find_edits(before, old)
+    plan, lost = apply_edits(planned, edits, path)
+    for name, c in plan.configurations.items():
+        needed = plan_memory(plan, name, plan.origin.compute or "float32", plan.origin.device).total / 1e9
+        if c.footprint is None and needed > plan.origin.memory_gb:
+            log.warning(
+                "note: with the edits %s takes about %.1f GB to train, more than %g GB", name, needed, plan.origin.memory_gb
+            )
+    for edit in edits:
+        log.warning("note: edit by hand %s: %s", "has no place in the new plan" if edit in lost else "kept", edit)
+    return plan
+
+
+def _landmarks(plan: Plan, c: Configuration, unit: Unit) -> str:
+    if c.landmarks is None:
+        return ""
+    sigma = _times(c.landmarks.sigma_mm)
+    branch = " and a spatial configuration branch" if c.landmarks.scn else ""
+    return f"; {len(plan.data.landmarks)} landmarks, sigma {sigma} {unit}, {c.landmarks.loss}{branch}"
+
+
+def _costs(footprint: Footprint | None) -> str:
+    if footprint is None:
+        return ""
+    return f"; about {footprint.training_gb:.1f} GB and {footprint.step_s:.2g} s a step, {footprint.prepared_gb:.2g} GB on disk"
+
+
+def _budget_of(plan: Plan) -> Budget:
+    """What a plan was made for."""
+    origin = plan.origin
+    return Budget(
+        origin.device, origin.memory_gb, origin.family, plan.configurations[plan.first].training.time_s, recipe=origin.recipe
+    )
+
+
+def _without_speed(budget: Budget) -> Budget:
+    """A plan is not out of date because the machine turns out to be faster."""
+    return replace(budget, gmacs_per_s=None, compute=None)
+
+
+def _times(values: tuple[float, ...] | tuple[int, ...], between: str = "×") -> str:
+    return between.join(f"{v:.4g}" for v in values)

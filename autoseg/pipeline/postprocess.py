@@ -1,0 +1,40 @@
+"""A model's component rules applied to a folder of label maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autoseg.dataset import PROBABILITIES, Case, case_name, check_apart, images_in, output_path
+from autoseg.imaging.image import LabelMap
+from autoseg.io import read_label_map, write_label_map
+from autoseg.plan import load_plan
+from autoseg.postprocessing.component_rules import apply_rules
+from autoseg.runs.record import common_rules, folds_of, load_run
+from autoseg.system.workers import Failure, run_cases
+
+
+def clean_folder(masks: Path, out: Path, model: Path, failures: list[Failure], workers: int | None = None) -> int:
+    """Writes a cleaned copy of every label map of `masks` to `out` under the same name; probabilities are left alone.
+
+    Args:
+        model: a run's folder, or the folder above several folds.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        UsageError: no finished model, no label map, or `out` is where the label maps are.
+    """
+    runs = folds_of(model)
+    rules = common_rules([load_run(run) for run in runs])
+    labels = load_plan(runs[0] / "plan.json").data.labels
+    cases = [c for c in images_in(masks, 1) if not c.name.endswith(PROBABILITIES)]
+    check_apart(cases, out)
+
+    def work(case: Case) -> None:
+        source = case.images[0]
+        label_map = read_label_map(source, labels)
+        cleaned = LabelMap(apply_rules(label_map.data, rules, labels), label_map.grid, labels)
+        write_label_map(output_path(out, Case(case_name(source), case.images, None)), cleaned, like=source)
+
+    return sum(1 for _ in run_cases(work, cases, "postprocess", failures, workers))

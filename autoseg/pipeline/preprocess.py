@@ -1,0 +1,66 @@
+"""The stages of the pipeline on a workspace: each reads what the one before wrote, and can be run again alone.
+
+The command line calls these and nothing else; so can a program.
+"""
+
+from __future__ import annotations
+
+from autoseg.dataset import Dataset
+from autoseg.dataset.reading import PairReader
+from autoseg.errors import DataError
+from autoseg.fingerprint.dataset import load_fingerprint
+from autoseg.pipeline.cascade import cascade_of
+from autoseg.pipeline.ownership import claim
+from autoseg.pipeline.workspace import Workspace
+from autoseg.plan import load_plan
+from autoseg.preprocessing.dataset import PreprocessReport, preprocess
+from autoseg.preprocessing.store import stored_key
+from autoseg.splits.folds import load_folds
+from autoseg.system.progress import log
+from autoseg.system.workers import Failure
+
+
+def prepare_dataset(
+    dataset: Dataset,
+    workspace: Workspace,
+    configuration: str | None,
+    failures: list[Failure],
+    workers: int | None,
+    reader: PairReader | None = None,
+) -> PreprocessReport:
+    """Brings the usable cases to the grid of a configuration; what is there and unchanged is kept.
+
+    Raises:
+        DataError: no usable case.
+        UsageError: not planned yet, no such configuration; the workspace holds work on another dataset of this name.
+    """
+    folder = workspace.about(dataset.name)
+    plan = load_plan(folder / "plan.json")
+    claim(dataset.name, dataset.root, workspace)
+    name, _ = plan.configuration(configuration)
+    keys = {c.name: c.digest for c in load_fingerprint(folder / "fingerprint.json").cases}
+    if not any(c.name in keys for c in dataset.cases):
+        raise DataError("no usable case", file=folder / "fingerprint.json", fix="autoseg fingerprint -d DATASET")
+    prepared = workspace.prepared(dataset.name, plan.prepared_as(name))
+    return preprocess(dataset, plan, name, prepared, keys, failures, workers, reader)
+
+
+def prepare_stage_before(
+    dataset: Dataset, workspace: Workspace, configuration: str | None, failures: list[Failure], workers: int | None
+) -> None:
+    """For the second stage of a cascade: brings what the first one says about the prepared cases to their grid.
+
+    Raises:
+        UsageError: a fold of the first stage is not trained yet.
+    """
+    folder = workspace.about(dataset.name)
+    plan = load_plan(folder / "plan.json")
+    name, _ = plan.configuration(configuration)
+    cascade = cascade_of(plan, name, workspace.runs(dataset.name), workspace.prepared(dataset.name))
+    if cascade is None:
+        return
+    keys = {c.name: key for c in dataset.cases if (key := stored_key(cascade.prepared, c.name)) is not None}
+    folds = load_folds(folder / "splits.json")
+    if remark := cascade.remark(folds):
+        log.warning("note: %s", remark)
+    cascade.prepare(dataset.cases, folds, keys, failures, workers)

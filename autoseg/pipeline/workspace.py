@@ -1,0 +1,108 @@
+"""Where autoseg keeps its work, and which dataset and model were used last.
+
+autoseg_work/
+  last.json                          last planned dataset, last finished model
+  speeds.json                        how fast trainings have been here, for the next plans
+  datasets/Task01_X/                 fingerprint.json, plan.json, splits.json, source.json, failed.csv: small, worth keeping
+  prepared/Task01_X/3d_fullres/      cases on the plan's grid: safe to delete
+  runs/Task01_X/3d_fullres/fold_0/   weights, metrics, curves: one model per fold
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autoseg.errors import UsageError
+from autoseg.system.files import write_text
+from autoseg.system.names import check_name
+from autoseg.system.records import from_json, to_json
+
+
+@dataclass(frozen=True)
+class Last:
+    """Folder of the last planned dataset and of the last finished model; empty where there is none yet."""
+
+    dataset: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """All paths below one `--root`.
+
+    Names of datasets, configurations and folds may come from a stranger's files: one that would lead out of the folder that it
+    belongs in is a `UsageError`. Links are followed, since prepared cases often lie on another disk.
+    """
+
+    root: Path
+
+    def about(self, dataset: str) -> Path:
+        return self._folder("datasets", dataset)
+
+    def label_values(self, dataset: str) -> Path:
+        """Where the values of label maps are kept for a dataset that does not say what they mean."""
+        return self.about(dataset) / "label_values.json"
+
+    def prepared(self, dataset: str, configuration: str | None = None) -> Path:
+        """The folder of a configuration's cases, or the one above those of all configurations."""
+        return self._folder("prepared", dataset, configuration)
+
+    def runs(self, dataset: str) -> Path:
+        return self._folder("runs", dataset)
+
+    def run(self, dataset: str, configuration: str, fold: str) -> Path:
+        check_name(fold, "a fold", UsageError, self.root)
+        return self._folder("runs", dataset, configuration) / f"fold_{fold}"
+
+    def speeds(self) -> dict[str, float]:
+        """10⁹ multiply-accumulates a second that trainings have done here, by kind of device."""
+        path = self.root / "speeds.json"
+        return from_json(dict[str, float], path.read_text(encoding="utf-8"), path) if path.is_file() else {}
+
+    def remember_speed(self, device: str, gmacs_per_s: float) -> None:
+        write_text(self.root / "speeds.json", to_json(self.speeds() | {device: round(gmacs_per_s, 1)}))
+
+    def last(self) -> Last:
+        path = self.root / "last.json"
+        return from_json(Last, path.read_text(encoding="utf-8"), path) if path.is_file() else Last()
+
+    def remember_dataset(self, root: Path) -> None:
+        write_text(self.root / "last.json", to_json(replace(self.last(), dataset=str(root.resolve()))))
+
+    def remember_model(self, run: Path) -> None:
+        write_text(self.root / "last.json", to_json(replace(self.last(), model=str(run.resolve()))))
+
+    def last_dataset(self) -> Path:
+        """
+        Raises:
+            UsageError: nothing has been planned under this root.
+        """
+        found = self.last().dataset
+        if not found:
+            raise UsageError("no dataset planned yet", file=self.root, fix="autoseg plan_and_preprocess -d DATASET")
+        return Path(found)
+
+    def last_model(self) -> Path:
+        """
+        Raises:
+            UsageError: no training has finished under this root.
+        """
+        found = self.last().model
+        if not found:
+            raise UsageError("no finished model yet", file=self.root, fix="autoseg train, or give -m MODEL")
+        return Path(found)
+
+    def _folder(self, kind: str, dataset: str, configuration: str | None = None) -> Path:
+        """
+        Raises:
+            UsageError: a name that is no file's, so that the folder could be anywhere.
+        """
+        check_name(dataset, "a dataset", UsageError, self.root)
+        folder = self.root / kind / dataset
+        if configuration is not None:
+            check_name(configuration, "a configuration", UsageError, self.root)
+            folder /= configuration
+        if self.root not in folder.parents:  # a drive's letter does so on Windows
+            raise UsageError("a path leads out of the workspace", file=self.root, found=folder, fix="rename the dataset")
+        return folder

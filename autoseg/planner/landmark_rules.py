@@ -1,0 +1,225 @@
+"""Landmarks: how wide their targets are, whether a patch shows all of them, and whether they should know about each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import ceil, log2
+
+from autoseg.fingerprint.landmarks import CasePoints, LandmarkFacts, covisibility, size_needed
+from autoseg.footprint import scn_layers
+from autoseg.imaging.geometry import Triple
+from autoseg.plan import LandmarkLossName, ScnForm, ScnPlan
+from autoseg.planner.wording import billions, number, numbers, percent, size
+
+LOSS: LandmarkLossName = "spatial_ce"
+LOSS_REASON = "cross entropy over all voxels and 'not here': one peak a landmark, and the probability that it is there"
+NO_SCN = "no spatial configuration branch: "
+SIGMA_VOXELS = 1.0
+"""Of the maps. On the mouse skulls (maps of 0.42 mm, 300 steps, one seed) the error is 0.30 mm with 1 voxel, 0.35 mm with 1.5."""
+
+MARGIN = 1.2  # of the patch over the spread of the landmarks: rotation and scaling in training need room
+MOST_CASES = 0.9  # share of the cases that must fit
+
+FEWEST = 3  # landmarks: one or two have no arrangement
+FEW_CASES = 150  # fewer than that
+LEAST_RHO, LEAST_KAPPA = 0.8, 2.0
+"""A branch needs all three. Conventions: no comparison is published in which only one of them varied."""
+
+HIDDEN_LAYERS = 3
+WIDEST = {
+    2: 32,
+    3: 24,
+}  # voxels along the longest axis of the coarse maps, as Payer et al. 2019; half of it where that takes long
+LARGEST_KERNEL = {2: 11, 3: 7}  # Payer et al., Medical Image Analysis 2019
+FEATURES = {2: 128, 3: 64}  # the same
+LEAST_FEATURES = 16
+MOST_WORK = 0.25  # of the network's own multiply-accumulates
+
+
+@dataclass(frozen=True)
+class TargetSigma:
+    """Standard deviation (mm) of the Gaussian that a landmark is for the network, along the axes of the spacing, and why."""
+
+    sigma_mm: tuple[float, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Context:
+    """Whether a patch shows all landmarks of a case at once.
+
+    Args:
+        fits: in nine of ten cases it does.
+    """
+
+    fits: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class ScnChoice:
+    """The branch, or None for none, and why; and why it is as it is, by the names of its fields, empty for none."""
+
+    scn: ScnPlan | None
+    reason: str
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def target_sigma(facts: LandmarkFacts, spacing: Sequence[float]) -> TargetSigma:
+    """One voxel along each axis. Each landmark has a map of its own, so that targets of neighbours may overlap.
+
+    Args:
+        spacing: mm, of the maps that the network makes.
+    """
+    reason = f"a voxel of {numbers(spacing)} mm: narrow for precision, wide enough to be read between voxels"
+    if facts.close_mm is not None:
+        reason += f"; one landmark in ten is less than {number(facts.close_mm)} mm from the next, which has a map of its own"
+    return TargetSigma(tuple(SIGMA_VOXELS * s for s in spacing), reason)
+
+
+def plan_context(facts: LandmarkFacts, cases: Sequence[CasePoints], patch: Triple, spacing: Sequence[float]) -> Context:
+    """Whether the network can see all landmarks of a case together.
+
+    Args:
+        patch, spacing: voxels and mm along (z, y, x); one voxel through the slices of a 2D network.
+    """
+    patch_mm = [n * s for n, s in zip(patch, spacing)]
+    needed = size_needed(cases, patch_mm, MARGIN)
+    share = float((needed <= 1 + 1e-9).mean()) if len(needed) else 1.0
+    seen = (
+        f"a patch of {numbers(patch_mm)} mm shows all landmarks, which spread over {numbers(facts.extent_mm)} mm, with "
+        f"{percent(MARGIN - 1)} to spare or to the edge of the image in {percent(share)} of the cases"
+    )
+    if share >= MOST_CASES:
+        return Context(True, seen)
+    return Context(False, f"{seen}: windows overlap, and each sees some of them")
+
+
+def plan_scn(
+    facts: LandmarkFacts,
+    cases: Sequence[CasePoints],
+    patch: Triple,
+    spacing: Sequence[float],
+    network_macs: float,
+    slice_axis: int | None = None,
+) -> ScnChoice:
+    """Whether landmarks should be told apart by where the others are (Payer et al. 2019), and how.
+
+    A network whose patches show all landmarks sees that by itself: measured in benchmarks/bench_scn.py.
+
+    Args:
+        patch, spacing: as in `plan_context`, but of the maps that the network makes.
+        slice_axis: the axis through the slices of a 2D network.
+        network_macs: multiply-accumulates of the network on a patch.
+    """
+    patch_mm = [n * s for n, s in zip(patch, spacing)]
+    off = _why_not(facts, cases, patch_mm)
+    if off:
+        return ScnChoice(None, f"{NO_SCN}{off}")
+    scn, reasons = shape_scn(facts, patch, spacing, network_macs, slice_axis)
+    share = covisibility(cases, patch_mm) or 0.0
+    seen = f"a patch of {numbers(patch_mm)} mm around a landmark shows {percent(share)} of the pairs"
+    return ScnChoice(scn, f"a spatial configuration branch: {seen}; {_why(facts)[1]}", reasons)
+
+
+def scn_macs(scn: ScnPlan, n_landmarks: int, size: Sequence[int]) -> float:
+    """Multiply-accumulates of a branch that is fed maps of `size`, one number an axis of the factor."""
+    return float(sum(c.inputs * c.outputs * c.voxels * c.taps for c in scn_layers(scn, size, n_landmarks)))
+
+
+def _why_not(facts: LandmarkFacts, cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> str:
+    """The reason that rules a branch out, or nothing."""
+    n = len(facts.landmarks)
+    if n < FEWEST:
+        return f"{n} landmarks are fewer than {FEWEST} and make no arrangement"
+    if all(len(case.present) < 2 for case in cases):
+        return "no case has two landmarks"
+    whole = float((size_needed(cases, patch_mm, 1.0) <= 1 + 1e-9).mean())
+    if whole >= MOST_CASES:
+        return (
+            f"a patch of {numbers(patch_mm)} mm shows all landmarks in {percent(whole)} of the cases: the network itself sees "
+            "where the others are"
+        )
+    enough, reason = _why(facts)
+    return "" if enough else reason
+
+
+def _why(facts: LandmarkFacts) -> tuple[bool, str]:
+    """Whether the others tell much about a landmark that few cases do not tell, and the numbers that say so."""
+    rho, kappa, vary = facts.median_rho, facts.median_kappa, facts.distance_variation
+    if rho is None or kappa is None:
+        return False, "too few cases tell how much the others say about a landmark"
+    tells, apart, few = rho > LEAST_RHO, kappa > LEAST_KAPPA, facts.n_cases < FEW_CASES
+    said = (
+        f"the others explain {percent(max(rho, 0.0))} of the variance of a place (median), {_not(tells)}more than "
+        f"{percent(LEAST_RHO)}",
+        f"neighbours are {number(kappa)} times as far away as the others leave open (median), {_not(apart)}more than "
+        f"{number(LEAST_KAPPA)}",
+        f"{facts.n_cases} cases are {_not(few)}fewer than {FEW_CASES}",
+        *([] if vary is None else [f"distances between landmarks vary by {percent(vary)} (median)"]),
+    )
+    return tells and apart and few, "; ".join(said)
+
+
+def _not(holds: bool) -> str:
+    return "" if holds else "not "
+
+
+def shape_scn(
+    facts: LandmarkFacts, patch: Triple, spacing: Sequence[float], network_macs: float, slice_axis: int | None = None
+) -> tuple[ScnPlan, dict[str, str]]:
+    """The branch that landmarks would have, whether the rule asks for one or not, and the reasons for its fields.
+
+    What takes too much work gets fewer features first, then maps that are twice as coarse. For the arguments see `plan_scn`.
+    """
+    axes = [axis for axis in range(3) if axis != slice_axis]
+    ndim, n = len(axes), len(facts.landmarks)
+    sizes, steps = [patch[axis] for axis in axes], [spacing[axis] for axis in axes]
+    for widest, features in product((WIDEST[ndim], WIDEST[ndim] // 2), _halves(FEATURES[ndim], LEAST_FEATURES)):
+        factor = _factors(sizes, steps, widest)
+        coarse = [size // f for size, f in zip(sizes, factor)]
+        spread = [min(facts.extent_mm[a] / (s * f), c) for a, s, f, c in zip(axes, steps, factor, coarse)]
+        reach = ceil(max(spread))
+        kernel = next((k for k in range(3, LARGEST_KERNEL[ndim] + 1, 2) if _sees(k) >= reach), None)
+        form: ScnForm = "unet" if kernel is None else "convolutions"
+        scn = ScnPlan(form, factor, kernel or 3, HIDDEN_LAYERS, features, "gate")
+        if scn_macs(scn, n, sizes) <= MOST_WORK * network_macs:
+            break
+    sees = (
+        f"{HIDDEN_LAYERS + 1} convolutions of {scn.kernel} see {_sees(scn.kernel)} coarse voxels, landmarks spread over {reach}"
+    )
+    large = f"convolutions of {LARGEST_KERNEL[ndim]} would see {_sees(LARGEST_KERNEL[ndim])} coarse voxels, too few for"
+    return scn, {
+        "form": "convolutions over the maps of all landmarks" if kernel else f"{large} {reach}: a small U-Net does it",
+        "factor": f"coarse maps of {size(coarse)} voxels",
+        "kernel": sees if kernel else "small, since the U-Net sees far",
+        "layers": f"{HIDDEN_LAYERS} (Payer et al. 2019)",
+        "features": f"{features} channels take {billions(scn_macs(scn, n, sizes))} multiply-accumulates beside the "
+        f"{billions(network_macs)} of the network",
+        "combine": "a gate is open or shut and has no slope, so that it rules places out and does not shift what it lets through",
+    }
+
+
+def _halves(most: int, least: int) -> list[int]:
+    """`most`, half of it, and so on down to `least`."""
+    return [most >> i for i in range((most // least).bit_length())]
+
+
+def _sees(kernel: int) -> int:
+    """Voxels along an axis that the branch's convolutions see."""
+    return (HIDDEN_LAYERS + 1) * (kernel - 1) + 1
+
+
+def _factors(sizes: Sequence[int], spacing: Sequence[float], widest: int) -> tuple[int, ...]:
+    """Powers of two that leave voxels of about the same edge in mm, `widest` of them or less along the longest axis.
+
+    Every one divides its axis: where one would not, all are halved.
+    """
+    edge_mm = max(n * s for n, s in zip(sizes, spacing)) / widest
+    while True:
+        factors = tuple(2 ** max(0, ceil(log2(edge_mm / s) - 1e-9)) if n > 1 else 1 for n, s in zip(sizes, spacing))
+        if all(n % f == 0 for n, f in zip(sizes, factors)):
+            return factors
+        edge_mm /= 2

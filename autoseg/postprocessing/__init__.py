@@ -1,0 +1,1 @@
+"""What validation decides about predictions: component rules and presence thresholds."""

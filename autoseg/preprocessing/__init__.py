@@ -1,0 +1,1 @@
+"""A case on the plan's grid, and the exact way back to its own."""

@@ -1,0 +1,141 @@
+"""A case on the plan's grid, and predictions back on the case's own.
+
+Order of steps as in nnU-Net: orient, crop, normalise, resample. Normalising first keeps the mask of nonzero voxels exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoseg.errors import DataError, GeometryError, LabelError
+from autoseg.imaging.geometry import AxisMap, Box, Grid, Triple, resampled_shape
+from autoseg.imaging.image import Image, LabelMap, _shape_mismatch, check_pair
+from autoseg.imaging.landmarks import Landmarks, State
+from autoseg.plan import DataPlan, SpacePlan
+from autoseg.preprocessing.normalize import MASKED, normalize
+from autoseg.preprocessing.placement import Placement, Prepared
+from autoseg.preprocessing.resample import axis_orders, resample_argmax, resample_image, resample_labels
+
+__all__ = ["Placement", "Prepared", "check_pair", "prepare", "prepare_labels", "restore_labels", "restore_probabilities"]
+
+
+def prepare(
+    image: Image, label: LabelMap | None, data: DataPlan, space: SpacePlan, landmarks: Landmarks | None = None
+) -> Prepared:
+    """Brings one case to canonical orientation, crops, normalises and resamples it.
+
+    `label` must lie on the same voxels, see `check_pair`. For 2D the slices stay as they are, each is resampled in its plane.
+
+    Args:
+        landmarks: of the case, those of `data` in the same order; None if nothing is known of any. The crop leaves out none.
+
+    Raises:
+        DataError: another number of channels than planned; intensities that the normalisation cannot take.
+        GeometryError: image and label map differ in shape.
+        LabelError: other landmarks than planned.
+    """
+    names = data.landmarks.names
+    if landmarks is not None and landmarks.names != names:
+        raise LabelError("landmarks differ from the plan", found=", ".join(landmarks.names), allowed=", ".join(names))
+    if len(image.data) != len(data.channels):
+        raise DataError("number of channels differs from the plan", found=len(image.data), allowed=len(data.channels))
+    if label is not None and label.grid.shape != image.grid.shape:
+        raise _shape_mismatch(image, label)
+    axes = image.grid.canonical_axes()
+    canonical = image.grid.reoriented(axes)
+    voxels = axes.apply(image.data)
+    crop, mask = _crop(voxels, data, space)
+    voxels = voxels[(slice(None), *crop.slices)]
+    normalised = np.stack([normalize(v, c, mask) for v, c in zip(voxels, data.channels)])
+    cropped = canonical.crop(crop)
+    shape = resampled_shape(crop.shape, cropped.spacing, _target_spacing(cropped, space))
+    if shape != crop.shape:
+        normalised = resample_image(normalised, shape, _orders(cropped, space, space.image_order))
+    placement = Placement(image.grid, axes, crop, cropped.with_shape(shape))
+    indices = None if label is None else prepare_labels(label, placement, space)
+    points, state = np.full((len(names), 3), np.nan), np.full(len(names), State.UNLABELLED, dtype=np.int64)
+    if landmarks is not None:
+        state[:] = landmarks.state
+        points[landmarks.present] = placement.to_voxels(landmarks.points_mm[landmarks.present])
+    return Prepared(normalised.astype(np.float16), indices, placement, points, state)
+
+
+def prepare_labels(label: LabelMap, placement: Placement, space: SpacePlan) -> np.ndarray:
+    """(Z, Y, X) class indices on the prepared grid, of a label map on the voxels that `placement` starts from."""
+    indices = np.ascontiguousarray(placement.axes.apply(label.data)[placement.crop.slices])
+    if placement.target.shape == placement.crop.shape:
+        return indices
+    cropped = placement.source.reoriented(placement.axes).crop(placement.crop)
+    return resample_labels(indices, placement.target.shape, _orders(cropped, space, space.label_order))
+
+
+def restore_labels(logits: np.ndarray, placement: Placement) -> np.ndarray:
+    """(K, z, y, x) logits on the prepared grid to (Z, Y, X) class indices on the source grid; background outside the crop.
+
+    uint8, or uint16 from 255 classes on, as `LabelSet.index_dtype`. Where nothing was resampled, exactly `argmax`.
+
+    Raises:
+        GeometryError: logits of another shape than the prepared case.
+    """
+    _check_prepared(logits, placement)
+    inside = resample_argmax(logits, placement.crop.shape)
+    result = np.zeros(placement.source.shape, dtype=inside.dtype)
+    _canonical(result, placement.axes, placement.crop)[...] = inside
+    return result
+
+
+def restore_probabilities(logits: np.ndarray, placement: Placement) -> np.ndarray:
+    """(K, z, y, x) logits on the prepared grid to (K, Z, Y, X) float32 probabilities on the source grid.
+
+    Logits are resampled, then softmax; outside the crop the background has 1.
+
+    Raises:
+        GeometryError: logits of another shape than the prepared case.
+    """
+    _check_prepared(logits, placement)
+    result = np.zeros((len(logits), *placement.source.shape), dtype=np.float32)
+    result[0] = 1
+    inside = [_canonical(r, placement.axes, placement.crop) for r in result]
+    for k, view in enumerate(inside):
+        view[...] = resample_image(logits[k : k + 1], placement.crop.shape, (1, 1, 1))[0]
+    largest = np.maximum.reduce(inside)
+    total = np.zeros(placement.crop.shape, dtype=np.float32)
+    for view in inside:
+        view -= largest
+        np.exp(view, out=view)
+        total += view
+    for view in inside:
+        view /= total
+    return result
+
+
+def _crop(voxels: np.ndarray, data: DataPlan, space: SpacePlan) -> tuple[Box, np.ndarray | None]:
+    """The box to keep of (C, Z, Y, X), and the nonzero mask inside it where a channel's normalisation asks for one."""
+    everything = Box((0, 0, 0), voxels.shape[1:])
+    masked = any(c.normalization in MASKED for c in data.channels)
+    if space.crop != "nonzero" and not masked:
+        return everything, None
+    nonzero = voxels[0] != 0
+    for channel in voxels[1:]:
+        nonzero |= channel != 0
+    box = (Box.around(nonzero) if space.crop == "nonzero" else None) or everything
+    return box, nonzero[box.slices] if masked else None
+
+
+def _target_spacing(cropped: Grid, space: SpacePlan) -> tuple[float, float, float]:
+    return space.in_volume(space.spacing_mm, cropped.spacing[space.slice_axis or 0])
+
+
+def _orders(cropped: Grid, space: SpacePlan, order: int) -> Triple:
+    """Interpolation order along (z, y, x). Across slices nothing is resampled, so their distance has no say in 2D."""
+    return (order,) * 3 if len(space.spacing_mm) == 2 else axis_orders(cropped.spacing, _target_spacing(cropped, space), order)
+
+
+def _canonical(array: np.ndarray, axes: AxisMap, crop: Box) -> np.ndarray:
+    """The crop of a source-shaped array as a view in canonical orientation: what is written to it lands at home."""
+    return axes.apply(array)[crop.slices]
+
+
+def _check_prepared(logits: np.ndarray, placement: Placement) -> None:
+    if logits.shape[1:] != placement.target.shape:
+        raise GeometryError("logits do not fit the prepared case", found=logits.shape[1:], allowed=placement.target.shape)

@@ -1,0 +1,415 @@
+"""Prepared cases on disk: compressed, read in parts, complete or absent.
+
+    case.image.b2nd        (C, Z, Y, X) float16
+    case.label.b2nd        (Z, Y, X) class indices, if there is a label map
+    case.foreground.npy    linear voxel indices of the structures, class after class
+    case.json              everything else; written last, so a case without it does not count
+
+While the parts are written, and while they are deleted, the JSON is called case.json.partial. It says which files are the
+case's: nothing else in the folder is ever deleted.
+
+Nothing here is flushed to the platter with fsync: a prepared case can be made again, and 0.4 ms a file is a tenth of the
+time of a small case. Against a power cut, which may keep the JSON and lose data, the JSON lists the size of every file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autoseg.errors import DataError, DiskError, PlanError
+from autoseg.imaging.geometry import AxisMap, Box, Grid, Triple
+from autoseg.imaging.landmarks import State
+from autoseg.preprocessing.placement import Placement, Prepared
+from autoseg.system.files import write_array
+from autoseg.system.names import check_name
+from autoseg.system.records import from_json, to_json
+
+if TYPE_CHECKING:
+    import blosc2
+
+FOREGROUND_MINIMUM = 10_000  # voxels kept per structure, or 1 % of them if that is more: nnU-Net's rule and seed
+FOREGROUND_SHARE = 0.01
+FOREGROUND_SEED = 1234
+
+_IMAGE, _LABEL, _FOREGROUND = ".image.b2nd", ".label.b2nd", ".foreground.npy"
+_PARTS = (_IMAGE, _LABEL, _FOREGROUND)
+_MARKER, _PARTIAL = ".json", ".json.partial"
+_BLOCK_DEPTH, _BLOCK_AREA = 8, 48 * 48  # voxels decompressed together: thin, so that single slices stay cheap too
+_BLOCKS_PER_CHUNK = 4  # along each axis: a chunk of about 32×192×192 is one write
+
+Row = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class _GridRecord:
+    shape: Triple
+    affine: tuple[Row, Row, Row, Row]
+
+
+@dataclass(frozen=True)
+class _ClassRecord:
+    """`voxels` of a class in the case, `kept` of them in the foreground file."""
+
+    index: int
+    voxels: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The JSON of a stored case. Landmarks have a place (fractional voxels of the prepared grid) where they are present."""
+
+    key: str
+    n_channels: int
+    shape: Triple
+    source: _GridRecord
+    axis_order: Triple
+    axis_flip: tuple[bool, bool, bool]
+    crop_start: Triple
+    crop_stop: Triple
+    target: _GridRecord
+    classes: tuple[_ClassRecord, ...]
+    file_sizes: dict[str, int]
+    landmark_states: tuple[int, ...] = ()
+    landmark_points: tuple[tuple[float, float, float] | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoredCase:
+    """A case of the store, to be read in parts. Holds no open file: cheap to copy, safe to use from many threads.
+
+    `before` is what an earlier stage says about it: a stored case with class indices in place of the image.
+    """
+
+    folder: Path
+    name: str
+    record: _Record
+    before: StoredCase | None = None
+
+    @staticmethod
+    def open(folder: Path, name: str, before: Path | None = None) -> StoredCase:
+        """
+        Args:
+            before: the folder of what an earlier stage found, if there is one.
+
+        Raises:
+            DataError: the case is absent or incomplete.
+        """
+        record = _complete(folder, name)
+        if record is None:
+            raise DataError("not prepared, or only in part", case=name, file=folder, fix="autoseg preprocess")
+        return StoredCase(folder, name, record, StoredCase.open(before, name) if before else None)
+
+    @property
+    def shape(self) -> Triple:
+        return self.record.shape
+
+    @property
+    def n_channels(self) -> int:
+        return self.record.n_channels
+
+    @property
+    def has_label(self) -> bool:
+        return _LABEL in self.record.file_sizes
+
+    @cached_property
+    def placement(self) -> Placement:
+        r = self.record
+        return Placement(_grid(r.source), AxisMap(r.axis_order, r.axis_flip), Box(r.crop_start, r.crop_stop), _grid(r.target))
+
+    @property
+    def voxel_counts(self) -> dict[int, int]:
+        """Voxels of each structure that occurs, by class index."""
+        return {c.index: c.voxels for c in self.record.classes}
+
+    @property
+    def classes_present(self) -> tuple[int, ...]:
+        """Class indices of the structures that occur, ascending."""
+        return tuple(c.index for c in self.record.classes)
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """(N, 3) of the landmarks, fractional voxels (z, y, x), also outside the case; NaN unless present."""
+        return np.array([p or (np.nan,) * 3 for p in self.record.landmark_points], dtype=np.float64).reshape(-1, 3)
+
+    @cached_property
+    def state(self) -> np.ndarray:
+        """(N,) of `landmarks.State`."""
+        return np.array(self.record.landmark_states, dtype=np.int64)
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """(N,) whether a landmark is present, and in the case as it is stored."""
+        index = np.rint(self.points)  # to the voxel that it lies in
+        return (np.isfinite(index) & (index >= 0) & (index < self.shape)).all(1)
+
+    @property
+    def landmarks_present(self) -> tuple[int, ...]:
+        """Numbers of the landmarks whose place is known."""
+        return tuple(np.flatnonzero(self.state == State.PRESENT).tolist())
+
+    def read(self, box: Box | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Image (C, z, y, x) float16 and label (z, y, x) of a box, or of the whole case; 0 where the box reaches outside.
+
+        Raises:
+            DataError: a file is damaged, or not one that the store has written.
+        """
+        box = box or Box((0, 0, 0), self.shape)
+        image = _read(self.folder / f"{self.name}{_IMAGE}", box, self.shape, (self.n_channels,))
+        return image, _read(self.folder / f"{self.name}{_LABEL}", box, self.shape, ()) if self.has_label else None
+
+    def previous(self, box: Box | None = None) -> np.ndarray | None:
+        """Numbers (z, y, x) that say what an earlier stage found in a box, if there is one; 0 where the box reaches outside."""
+        return None if self.before is None else self.before.read(box)[0][0]
+
+    def foreground(self, class_index: int) -> np.ndarray:
+        """(N, 3) voxel indices (z, y, x) of a structure: all of them, or a fixed random choice where there are many.
+
+        Raises:
+            DataError: the file is damaged, or not one that the store has written.
+        """
+        start = 0
+        for c in self.record.classes:
+            if c.index == class_index:
+                path = self._foreground_file
+                with _reading(path):
+                    kept = np.lib.format.open_memmap(path, mode="r")[start : start + c.kept]
+                    if kept.shape != (c.kept,):
+                        raise _unreadable(path, f"{kept.shape} of {c.kept} voxels of class {class_index}")
+                    return np.stack(np.unravel_index(kept, self.shape), axis=1)
+            start += c.kept
+        return np.empty((0, 3), dtype=np.int64)
+
+    @property
+    def _foreground_file(self) -> Path:
+        return self.folder / f"{self.name}{_FOREGROUND}"
+
+
+def write_case(folder: Path, name: str, prepared: Prepared, key: str) -> None:
+    """Writes or replaces one case. Killed at any moment, it leaves a complete case or none.
+
+    Args:
+        key: what the case was made from; `stored_key` gives it back.
+
+    Raises:
+        DataError: a name that no file can have.
+        DiskError: the disk is full or the folder cannot be written to.
+    """
+    check_name(name, "a case", DataError, folder)
+    parts = {_IMAGE: prepared.image} | ({} if prepared.label is None else {_LABEL: prepared.label})
+    classes, foreground = _foreground(prepared.label)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_case(folder, name)
+        contents = {ending: _packed(array) for ending, array in parts.items()} | {_FOREGROUND: _saved(foreground)}
+        sizes = {ending: len(content) for ending, content in contents.items()}
+        partial = folder / f"{name}{_PARTIAL}"
+        partial.write_text(to_json(_record(prepared, key, classes, sizes)), encoding="utf-8")
+        for ending, content in contents.items():
+            (folder / f"{name}{ending}").write_bytes(content)
+        os.replace(partial, folder / f"{name}{_MARKER}")
+    except (OSError, RuntimeError) as error:  # blosc2 reports a full disk as RuntimeError
+        raise DiskError(
+            "cannot write the prepared case", case=name, file=folder, found=str(error), fix="free disk space, or another --root"
+        ) from error
+
+
+def stored_key(folder: Path, name: str) -> str | None:
+    """The key that a case was written with, or None if it is absent or incomplete."""
+    record = _complete(folder, name)
+    return None if record is None else record.key
+
+
+def stored_names(folder: Path) -> tuple[str, ...]:
+    """Names of all cases that the store knows of, complete or not, sorted; of other files nothing is said."""
+    files = os.listdir(folder) if folder.is_dir() else []
+    found = [(f[: -len(e)], f) for f in files for e in (_MARKER, _PARTIAL) if f.endswith(e)]
+    return tuple(sorted({name for name, file in found if _claimed(folder / file)}))
+
+
+def remove_case(folder: Path, name: str) -> None:
+    """Deletes what there is of a case, as its marker tells: where there is none, nothing is deleted.
+
+    Killed at any moment, it leaves a complete case or one that counts as absent and can be deleted.
+    """
+    marker, partial = folder / f"{name}{_MARKER}", folder / f"{name}{_PARTIAL}"
+    if _claimed(marker):
+        os.replace(marker, partial)  # from now on the case does not count, and this still says what is left to delete
+    if endings := _claimed(partial):
+        for ending in endings:
+            (folder / f"{name}{ending}").unlink(missing_ok=True)
+        partial.unlink()
+
+
+def _complete(folder: Path, name: str) -> _Record | None:
+    marker = folder / f"{name}{_MARKER}"
+    try:
+        record = from_json(_Record, marker.read_text(encoding="utf-8"), marker)
+        if not {*record.file_sizes} <= {*_PARTS}:
+            return None
+        sizes = {ending: (folder / f"{name}{ending}").stat().st_size for ending in record.file_sizes}
+    except (FileNotFoundError, PlanError):  # no commit, or one that a power cut or an older autoseg left
+        return None
+    return record if sizes == record.file_sizes else None
+
+
+def _record(prepared: Prepared, key: str, classes: tuple[_ClassRecord, ...], sizes: dict[str, int]) -> _Record:
+    p, placement = prepared, prepared.placement
+    shape: Triple = p.image.shape[1:]
+    return _Record(
+        key,
+        len(p.image),
+        shape,
+        _grid_record(placement.source),
+        placement.axes.order,
+        placement.axes.flip,
+        placement.crop.start,
+        placement.crop.stop,
+        _grid_record(placement.target),
+        classes,
+        sizes,
+        tuple(p.state.tolist()),
+        tuple(tuple(at) if known == State.PRESENT else None for at, known in zip(p.points.tolist(), p.state)),
+    )
+
+
+def _grid_record(grid: Grid) -> _GridRecord:
+    return _GridRecord(grid.shape, tuple(tuple(row) for row in grid.affine.tolist()))  # type: ignore[arg-type]
+
+
+def _grid(record: _GridRecord) -> Grid:
+    return Grid(record.shape, np.array(record.affine))
+
+
+def _foreground(label: np.ndarray | None) -> tuple[tuple[_ClassRecord, ...], np.ndarray]:
+    """Per class the number of voxels and, class after class, the linear indices of those that are kept."""
+    if label is None:
+        return (), np.empty(0, dtype=np.uint32)
+    linear = np.flatnonzero(label)
+    values = label.reshape(-1)[linear]
+    order = np.argsort(values, kind="stable")  # radix sort: linear in time, and voxels stay in reading order
+    counts = np.bincount(values)
+    ends = np.cumsum(counts)
+    records, kept = [], []
+    ignored = np.iinfo(label.dtype).max  # see LabelSet.ignore_index
+    for index in np.flatnonzero(counts):
+        if index == ignored:
+            continue
+        n = int(counts[index])
+        voxels = linear[order[ends[index] - n : ends[index]]]
+        wanted = max(FOREGROUND_MINIMUM, math.ceil(FOREGROUND_SHARE * n))
+        if wanted < n:
+            generator = np.random.default_rng((FOREGROUND_SEED, int(index)))
+            voxels = np.sort(generator.choice(voxels, wanted, replace=False, shuffle=False))
+        records.append(_ClassRecord(int(index), n, len(voxels)))
+        kept.append(voxels)
+    narrow = np.uint32 if label.size <= 2**32 else np.uint64
+    return tuple(records), np.concatenate(kept).astype(narrow) if kept else np.empty(0, dtype=narrow)
+
+
+def _claimed(marker: Path) -> tuple[str, ...]:
+    """Endings of the files that a case's marker, or one of an older autoseg, says are the case's; none where it is none."""
+    try:
+        sizes = json.loads(marker.read_text(encoding="utf-8"))["file_sizes"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, IndexError):  # absent, or somebody else's file
+        return ()
+    return tuple(ending for ending in _PARTS if ending in sizes) if isinstance(sizes, dict) else ()
+
+
+def _packed(array: np.ndarray) -> bytes:
+    """A compressed array as the content of a file; blosc2 would hold Python's lock while it writes one."""
+    import blosc2  # 0.25 s to import, and reading a stored key does not need it
+
+    lead, blocks = (1,) * (array.ndim - 3), _blocks(array.shape[-3:])
+    chunks = tuple(min(n, _BLOCKS_PER_CHUNK * b) for n, b in zip(array.shape[-3:], blocks))
+    # Zstandard 1 with byte shuffle: 0.70 of raw float16 noise in 1.0 ms a small case, where LZ4 does not compress at all
+    settings = blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, filters=[blosc2.Filter.SHUFFLE], nthreads=1)
+    packed = blosc2.asarray(np.ascontiguousarray(array), chunks=lead + chunks, blocks=lead + blocks, cparams=settings)
+    return bytes(packed.to_cframe())
+
+
+def _saved(array: np.ndarray) -> bytes:
+    """A plain array as the content of a .npy file."""
+    buffer = io.BytesIO()
+    write_array(buffer, array)
+    return buffer.getvalue()
+
+
+def _blocks(shape: tuple[int, ...]) -> Triple:
+    """Block edges that divide the shape with little waste; wider where there are few slices."""
+    depth = min(shape[0], _BLOCK_DEPTH)
+    edge = round(math.sqrt(_BLOCK_AREA * _BLOCK_DEPTH / depth))
+    wanted = (depth, edge, edge)
+    return tuple(math.ceil(n / math.ceil(n / w)) for n, w in zip(shape, wanted))  # type: ignore[return-value]
+
+
+def _read(path: Path, box: Box, shape: Triple, lead: tuple[int, ...]) -> np.ndarray:
+    """The box of a stored array, zeros outside."""
+    with _reading(path):
+        stored = _open_plain(path, (*lead, *shape))
+        return _box(stored, box, shape, lead)
+
+
+def _open_plain(path: Path, shape: tuple[int, ...]) -> blosc2.NDArray:
+    """A stored array of numbers, open to be read by one thread: the callers are threads already.
+
+    A file may come from anybody. `blosc2.open` makes whatever its meta layers ask for: other files, addresses, and expressions
+    whose source it runs (up to 4.14.0, even if told to read only). What it calls first, and is called here, makes none of that.
+
+    Raises:
+        DataError: something else than a plain array of this shape.
+    """
+    import blosc2
+
+    stored = blosc2.blosc2_ext.open(str(path), "r", 0, dparams=blosc2.DParams(nthreads=1))
+    chunks = getattr(stored, "schunk", stored)
+    layers = [*chunks.meta.keys(), *(["further metadata"] if len(chunks.vlmeta) else [])]
+    if type(stored) is not blosc2.NDArray or layers != ["b2nd"]:
+        raise _unreadable(path, f"a file with {', '.join(layers) or 'bytes'}")
+    if stored.dtype.kind not in "uif" or stored.dtype.itemsize != chunks.typesize or stored.shape != shape:
+        raise _unreadable(path, f"{stored.dtype} of {chunks.typesize} bytes, shape {stored.shape}", f"numbers, shape {shape}")
+    return stored
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns what libraries raise over a damaged file into a `DataError`; running out of memory stays what it is."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, SyntaxError) as error:
+        if any(words in str(error) for words in ("allocate memory", "out of memory")):
+            raise
+        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+
+
+def _unreadable(path: Path, found: str, allowed: str = "what autoseg preprocess has written") -> DataError:
+    fix = f"delete the folder {path.parent}, then autoseg preprocess"
+    return DataError("the prepared case cannot be read", file=path, found=found, allowed=allowed, fix=fix)
+
+
+def _box(stored: blosc2.NDArray, box: Box, shape: Triple, lead: tuple[int, ...]) -> np.ndarray:
+    """The box of an open array, zeros outside."""
+    start = tuple(min(max(a, 0), n) for a, n in zip(box.start, shape))
+    stop = tuple(min(max(b, a), n) for a, b, n in zip(start, box.stop, shape))
+    size = tuple(b - a for a, b in zip(start, stop))
+    if 0 in size:
+        return np.zeros((*lead, *box.shape), dtype=stored.dtype)
+    # what indexing comes to in the end; its way there takes two thirds as long again as to decompress a small box
+    part = stored.get_slice_numpy(np.empty((*lead, *size), dtype=stored.dtype), ((0,) * len(lead) + start, lead + stop))
+    if size == box.shape:
+        return part
+    result = np.zeros((*lead, *box.shape), dtype=stored.dtype)
+    inside = tuple(slice(a - c, b - c) for a, b, c in zip(start, stop, box.start))
+    result[..., inside[0], inside[1], inside[2]] = part
+    return result

@@ -1,0 +1,69 @@
+"""Folds made by hand for nnU-Net: a splits_final.json in the dataset's folder."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from autoseg.errors import DataError, nearest, some
+from autoseg.splits.folds import Folds
+
+FILE = "splits_final.json"
+FORM = '[{"train": [case, …], "val": [case, …]}, …]'
+
+
+def read_nnunet_splits(path: Path, names: Collection[str], dataset: str) -> Folds:
+    """The folds that the file describes. Cases that no fold is validated on are for training only.
+
+    Args:
+        names: all cases of the dataset.
+        dataset: hash of the fingerprint.
+
+    Raises:
+        DataError: another form; validation sets that overlap; a fold that does not train on all the rest; cases that the
+            dataset lacks, or that the file leaves out.
+    """
+    folds = _read(path)
+    listed = {name for train, val in folds for name in (*train, *val)}
+    known = set(names)
+    if strange := sorted(listed - known):
+        raise DataError(
+            f"the splits name a case that the dataset lacks{nearest(strange[0], names)}", file=path, found=some(strange)
+        )
+    if left_out := sorted(known - listed):
+        raise DataError(
+            "the splits leave out cases of the dataset",
+            file=path,
+            found=some(left_out),
+            fix="add them to the lists: to every 'train' alone if no fold is to be validated on them",
+        )
+    judged = Counter(name for _, val in folds for name in val)
+    if twice := sorted(name for name, count in judged.items() if count > 1):
+        raise DataError("a case is validated on twice", file=path, found=some(twice), allowed="each in one 'val' at most")
+    for i, (train, val) in enumerate(folds):
+        if both := sorted(set(train) & set(val)):
+            raise DataError(f"fold {i} trains on its validation cases", file=path, found=some(both))
+        if unused := sorted(listed - set(train) - set(val)):
+            raise DataError(f"fold {i} leaves out cases", file=path, found=some(unused), allowed="a fold trains on all the rest")
+    return Folds(dataset, tuple(tuple(sorted(val)) for _, val in folds), tuple(sorted(known - judged.keys())))
+
+
+def _read(path: Path) -> list[tuple[list[str], list[str]]]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{FILE} is not valid JSON", file=path, found=str(error), allowed=FORM) from error
+    if not isinstance(raw, list) or not raw or not all(map(_is_fold, raw)):
+        raise DataError(f"{FILE} has another form", file=path, found=json.dumps(raw)[:80], allowed=FORM)
+    return [(fold["train"], fold["val"]) for fold in raw]
+
+
+def _is_fold(raw: Any) -> bool:
+    """Whether it has two lists of names, of which there is one to validate on."""
+    if not isinstance(raw, dict) or raw.keys() != {"train", "val"}:
+        return False
+    lists = list(raw.values())
+    return all(isinstance(part, list) and all(isinstance(n, str) for n in part) for part in lists) and bool(raw["val"])

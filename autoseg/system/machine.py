@@ -1,0 +1,98 @@
+"""What this machine has and what a process takes of it, found out without torch, which takes seconds to import."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A graphics card, by the name that its driver gives it."""
+
+    name: str
+    memory_gb: float
+
+
+def find_gpu() -> Gpu | None:
+    """The NVIDIA GPU with the least memory; None without a driver that answers."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, "--query-gpu=memory.total,name", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):  # a broken driver hangs
+        return None
+    found = []
+    for line in answer.stdout.splitlines() if answer.returncode == 0 else ():
+        memory, _, name = line.partition(",")
+        if memory.strip().replace(".", "").isdecimal():
+            found.append(Gpu(name.strip(), round(float(memory) / 1024, 1)))
+    return min(found, key=lambda gpu: gpu.memory_gb, default=None)
+
+
+def free_ram_gb(root: Path = Path("/")) -> float | None:
+    """RAM that this process may still take: what is free, or what is left of the limit of a container or a cluster's job, if
+    that is less. None where the system does not tell (only Linux does).
+
+    Args:
+        root: below which `proc` and `sys` lie.
+    """
+    lines = _text(root / "proc/meminfo").splitlines()
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    return None if free is None else min((free, *_left_in_groups(root))) / 1e9
+
+
+def peak_ram_gb() -> float | None:
+    """Largest resident size of this process so far; None where the operating system does not tell (Windows)."""
+    if sys.platform == "win32":
+        return None
+    if sys.platform == "linux":  # where the figure of `resource` begins with what the process was that started this one
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _left_in_groups(root: Path) -> list[int]:
+    """Bytes left of each memory limit that Linux's control groups, old or new, put on this process."""
+    left = []
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        old = controllers == "memory"
+        limit, used = ("memory.limit_in_bytes", "memory.usage_in_bytes") if old else ("memory.max", "memory.current")
+        top = root / "sys/fs/cgroup" / controllers
+        own = top / path.lstrip("/")  # not there where a container sees its group as the topmost one
+        for group in (folder for folder in (own, *own.parents) if folder.is_relative_to(top)):
+            most, now = _text(group / limit).strip(), _text(group / used).strip()
+            if most.isdecimal() and now.isdecimal():
+                left.append(max(0, int(most) - int(now) + _file_cache(group, "total_inactive_file" if old else "inactive_file")))
+    return left
+
+
+def _file_cache(group: Path, name: str) -> int:
+    """Bytes of files that the group has read and that are given up when it needs memory."""
+    values = dict(line.split() for line in _text(group / "memory.stat").splitlines())
+    return int(values.get(name, 0))
+
+
+def _text(path: Path) -> str:
+    """Empty where there is no such file, or it may not be read."""
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""
+
+
+def cpu_count() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,126 @@
+"""The same work for many cases on a few threads. One bad case is listed, it never stops the rest.
+
+Threads, not processes: reading images, matrix products and interpolation release Python's lock (compressing holds it, for a
+small part of the time), nothing is copied between workers, a fault keeps its traceback, and it behaves alike on every operating
+system.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from autoseg.errors import AutosegError, DiskError
+from autoseg.system.files import write_text
+from autoseg.system.machine import cpu_count
+from autoseg.system.progress import Progress
+from autoseg.system.tables import csv_text
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+C = TypeVar("C", bound=Named)
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that could not be worked on, and why."""
+
+    case: str
+    stage: str
+    reason: str
+
+
+def run_cases(
+    work: Callable[[C], R], cases: Sequence[C], stage: str, failures: list[Failure], workers: int | None = None
+) -> Iterator[tuple[C, R]]:
+    """Yields (case, result) as they finish; what raises `AutosegError` or runs out of memory goes to `failures`.
+
+    At most twice as many cases as workers are in flight, so memory does not grow with the dataset.
+
+    Args:
+        stage: shown in the progress line and in `failures`.
+        workers: threads; None means one per core, 0 means none (everything runs here).
+
+    Raises:
+        DiskError: nothing can be written any more.
+        RuntimeError: any other exception of a case, with the case's name; that is a bug.
+    """
+    count = cpu_count() if workers is None else workers
+    with Progress(stage, len(cases)) as progress:
+        for case, outcome in _in_turn(work, cases) if count == 0 else _on_threads(work, cases, count):
+            try:
+                result = outcome()
+            except DiskError:
+                raise
+            except AutosegError as error:
+                error.case = error.case or case.name
+                failures.append(Failure(case.name, stage, str(error)))
+                progress.advance()
+                continue
+            except MemoryError as error:
+                fix = "--workers 1, or a machine with more memory"
+                failures.append(Failure(case.name, stage, f"case {case.name}: out of memory; found: {error}; fix: {fix}"))
+                progress.advance()
+                continue
+            except Exception as error:
+                raise RuntimeError(f"{stage}: case {case.name}: {type(error).__name__}: {error}") from error
+            progress.advance(case.name)
+            yield case, result
+
+
+def write_failures(path: Path, failures: Sequence[Failure], stages: Sequence[str]) -> None:
+    """Brings failed.csv (case, stage, reason) up to date after `stages` were run: what other stages wrote stays.
+
+    The file vanishes when nothing is left in it.
+
+    Args:
+        stages: first words of `Failure.stage`: 'preprocess' stands for 'preprocess 3d_fullres' and every other configuration.
+    """
+    old = read_failures(path)
+    kept = [f for f in old if f.stage.split()[0] not in stages]
+    rows = sorted([*kept, *failures], key=lambda f: (f.case, f.stage))
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    write_text(path, csv_text([("case", "stage", "reason"), *((f.case, f.stage, f.reason) for f in rows)]))
+
+
+def read_failures(path: Path) -> list[Failure]:
+    """What `write_failures` wrote; nothing where there is no file."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as handle:
+        return [Failure(*row) for row in list(csv.reader(handle))[1:] if len(row) == 3]
+
+
+def _in_turn(work: Callable[[C], R], cases: Sequence[C]) -> Iterator[tuple[C, Callable[[], R]]]:
+    for case in cases:
+        yield case, lambda case=case: work(case)  # type: ignore[misc]
+
+
+def _on_threads(work: Callable[[C], R], cases: Sequence[C], count: int) -> Iterator[tuple[C, Callable[[], R]]]:
+    waiting = iter(cases)
+    with ThreadPoolExecutor(count, thread_name_prefix="autoseg") as pool:
+        running: dict[Future[R], C] = {}
+        try:
+            while True:
+                for case in waiting:
+                    running[pool.submit(work, case)] = case
+                    if len(running) >= 2 * count:
+                        break
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result
+        finally:
+            for future in running:
+                future.cancel()

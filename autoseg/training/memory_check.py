@@ -1,0 +1,51 @@
+"""Whether there is memory for a training, before its first step: the system may end one that takes too much without a word."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import replace
+
+import torch
+
+from autoseg.errors import ResourceError
+from autoseg.footprint import TrainingMemory, plan_memory
+from autoseg.nets.device import Device
+from autoseg.plan import Compute, DeviceKind, Plan
+from autoseg.training.distributed import patches_here
+
+
+def check_room(plan: Plan, configuration: str, device: Device) -> None:
+    """Each of several processes has a GPU for its share of the batch; on a CPU they share the memory, too.
+
+    Raises:
+        ResourceError: the plan takes more memory than is free.
+    """
+    free = device.free_gb()
+    if free is None:
+        return
+    compute: Compute = "float32" if device.compute == torch.float32 else "bfloat16"
+    kind: DeviceKind = "cuda" if device.place.type == "cuda" else "cpu"
+    chosen = plan.configurations[configuration]
+
+    def memory(batch: int) -> TrainingMemory:
+        there = batch if kind == "cpu" else patches_here(batch)
+        here = replace(chosen, patch=replace(chosen.patch, batch_size=there))
+        return plan_memory(replace(plan, configurations={configuration: here}), configuration, compute, kind)
+
+    def needed(batch: int) -> float:
+        """GB; the base is there already."""
+        taken = memory(batch)
+        return (taken.total - taken.base) / 1e9
+
+    batch = chosen.patch.batch_size
+    if needed(batch) <= free:
+        return
+    smaller = bisect_right(range(1, batch), free, key=needed)
+    in_all = free + memory(batch).base / 1e9
+    raise ResourceError(
+        "training with this plan takes more memory than is free",
+        found=f"about {needed(batch):.1f} GB for patch {'×'.join(map(str, chosen.patch.patch_size))}, batch {batch}",
+        allowed=f"{free:.1f} GB",
+        fix=(f"patch.batch_size {smaller} in plan.json, or " if smaller else "")
+        + f"autoseg plan_and_preprocess --replan --memory {in_all:.1f}",
+    )

@@ -1,0 +1,79 @@
+"""What is seen of a training: a line that moves with its steps; and at the end of an epoch a row in the curve, and a line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from autoseg.runs.history import Epoch, write_history
+from autoseg.runs.job import TrainTask
+from autoseg.system.progress import duration, log, number_of
+from autoseg.training.checkpoint import save_weights
+from autoseg.training.distributed import is_first
+from autoseg.training.rollback import has_collapsed, to_best
+from autoseg.training.run import Running
+
+
+def report_epoch(run: Running, row: Epoch) -> bool:
+    """Adds an epoch to the curve, saves, and says how it went.
+
+    One file is what counts: killed before it is written, the epoch is trained again; afterwards, nothing is left to be decided.
+
+    Returns:
+        Whether the network has collapsed and is back at its best weights.
+    """
+    collapsed = has_collapsed(run, row)
+    run.state = replace(run.state, history=(*run.state.history, row), loss_total=0.0, loss_steps=0)
+    better = row.score is not None and (run.state.best is None or row.score > run.state.best)
+    if better:
+        run.state = replace(run.state, best=row.score)
+    if is_first():
+        if better:
+            save_weights(run.task.run / "best.safetensors", run.model.networks[0], run.state)
+        write_history(run.task.run, run.state.history)
+    run.events.add(row)
+    if collapsed:
+        to_best(run, row)
+    else:
+        run.save()
+    log.info(
+        "%s  step %d  loss %.3f  %s (%s)%s  lr %.1e  %.2f s/step  data wait %.0f%%  RAM %s GB  %s left",
+        _epoch_of(run, row.epoch),
+        row.step,
+        row.train_loss,
+        scores_text(run.task, row.case_dice, row.case_mre),
+        number_of(run.state.interim, "case"),
+        " best" if better else "",
+        row.learning_rate,
+        row.step_seconds,
+        100 * row.data_wait,
+        "--" if row.peak_ram_gb is None else f"{row.peak_ram_gb:.1f}",
+        _left(run, row.seconds),
+    )
+    return collapsed
+
+
+def report_step(run: Running, seconds: float, steps: int) -> None:
+    """On a terminal the line of the epoch that is being trained, after `steps` steps in `seconds`."""
+    if run.ticker.due:
+        number, loss = _epoch_of(run, len(run.state.history) + 1), run.state.loss_total / run.state.loss_steps
+        pace = f"{seconds / steps:.2f} s/step  {_left(run, run.elapsed)} left"
+        run.ticker.show(f"{number}  step {run.state.step}  loss {loss:.3f}  {pace}")
+
+
+def _epoch_of(run: Running, epoch: int) -> str:
+    return f"epoch {epoch}/{run.n_epochs}"
+
+
+def _left(run: Running, elapsed: float) -> str:
+    """The time until the validation, `elapsed` seconds after the very beginning of the run."""
+    return duration((elapsed - run.state.began.seconds) * (1 / max(run.progress(), 1e-9) - 1))
+
+
+def scores_text(task: TrainTask, dice: float | None, mre: float | None) -> str:
+    """'case Dice 0.879  MRE 0.31 mm', as far as the dataset is about either; two dashes where there is no score."""
+    parts = []
+    if task.plan.data.labels.names:
+        parts.append(f"case Dice {'--' if dice is None else f'{dice:.3f}'}")
+    if task.plan.data.landmarks.names:
+        parts.append(f"MRE {'--' if mre is None else f'{mre:.3g} {task.unit}'}")
+    return "  ".join(parts)

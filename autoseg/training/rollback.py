@@ -1,0 +1,91 @@
+"""A training that goes wrong goes back to where it was good, and on with half the learning rate; a few times, then it fails."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from autoseg.errors import DataError
+from autoseg.nets.weights import AVERAGED, load_weights
+from autoseg.runs.history import Epoch
+from autoseg.system.progress import log
+from autoseg.training.checkpoint import load_state, load_training
+from autoseg.training.run import Running, make_scaler
+
+MOST_ROLLBACKS = 3
+COLLAPSED = 0.1  # of the best case Dice so far; less is a collapse …
+WORTH_SAVING = 0.05  # … if the best was more than this, which networks that have not begun to learn do not reach
+LOST = 0.25
+"""Of the diagonal of a patch: landmarks that are so far off in the mean, and ten times as far as in the best epoch, are a
+collapse where there are no label maps. Places drawn at random are off by more, a few that are mistaken for each other by less."""
+
+
+class NotFinite(DataError):
+    """Loss or gradient is NaN or infinite; the weights are as they were before the step."""
+
+
+def to_last_save(run: Running, error: NotFinite) -> None:
+    """Weights, optimizer, loss scale and step as last.safetensors has them; other batches follow than then. The clock goes on.
+
+    Raises:
+        NotFinite: `error`, once this has been tried often enough.
+    """
+    if run.state.rollbacks >= MOST_ROLLBACKS:
+        raise error
+    with run.stopping.shielded():
+        last = run.task.run / "last.safetensors"
+        load_training(last, run.network, run.model.networks[0], run.optimizer)
+        saved = load_state(last)
+        run.scaler = make_scaler(run.model.device, saved)
+        state = replace(run.state, step=saved.step, loss_total=saved.loss_total, loss_steps=saved.loss_steps)
+        run.state = replace(state, rollbacks=state.rollbacks + 1)
+        run.save()
+    _tell(run, f"{error.problem} ({error.found}, cases {error.case})", f"step {run.state.step}")
+
+
+def has_collapsed(run: Running, row: Epoch) -> bool:
+    """Whether the network has come to predict (almost) nothing but background, or landmarks anywhere, after it was better."""
+    best = run.state.best
+    if best is None:
+        return False
+    if row.case_dice is not None:
+        return best > WORTH_SAVING and row.case_dice < COLLAPSED * best
+    if row.case_mre is not None:
+        c = run.configuration
+        diagonal = math.hypot(*(n * mm for n, mm in zip(c.patch.patch_size, c.space.spacing_mm)))
+        return row.case_mre > max(-best / COLLAPSED, LOST * diagonal)
+    return False
+
+
+def to_best(run: Running, row: Epoch) -> None:
+    """The averaged weights of best.safetensors, and an optimizer that remembers nothing; steps and curve go on. Saves.
+
+    last.safetensors would not do: the collapse may have begun before it was written.
+
+    Raises:
+        DataError: this has been tried often enough.
+    """
+    best = run.state.best or 0.0
+    if row.case_dice is None:
+        what = "has come to find landmarks no better than by chance"
+        problem = f"the error of landmarks has risen from {-best:.3g} to {row.case_mre:.3g} {run.task.unit}"
+    else:
+        what, problem = "has come to predict background only", f"case Dice has fallen from {best:.3f} to {row.case_dice:.3f}"
+    if run.state.rollbacks >= MOST_ROLLBACKS:
+        raise DataError(
+            f"the network {what}",
+            file=run.task.run,
+            found=f"{problem} at step {run.state.step}, after {MOST_ROLLBACKS} attempts with a lower learning rate",
+            fix="a lower training.learning_rate in the plan, then --restart",
+        )
+    with run.stopping.shielded():
+        for network in (run.network, run.model.networks[0]):
+            load_weights(run.task.run / "best.safetensors", network, AVERAGED)
+        run.optimizer.state.clear()
+        run.state = replace(run.state, rollbacks=run.state.rollbacks + 1)
+        run.save()
+    _tell(run, problem, "the best weights")
+
+
+def _tell(run: Running, problem: str, where: str) -> None:
+    log.warning("%s: back to %s, with half the learning rate (%d of %d)", problem, where, run.state.rollbacks, MOST_ROLLBACKS)

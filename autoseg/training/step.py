@@ -1,0 +1,95 @@
+"""One training step: from a batch to better weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from autoseg.nets import Output
+from autoseg.training.distributed import add_gradients, gathered, total
+from autoseg.training.loader import Loader
+from autoseg.training.losses import LOSSES, deep_supervision
+from autoseg.training.losses.landmarks import landmark_loss
+from autoseg.training.rollback import NotFinite
+from autoseg.training.run import Running
+from autoseg.training.sampling import Batch
+from autoseg.training.schedule import extension_factor, learning_rate_factor
+
+GRADIENT_NORM = 12.0  # clipping, as nnU-Net
+
+
+def step(run: Running, loader: Loader, progress: float) -> None:
+    """Learns from the loader's next batch, and counts the step and its loss.
+
+    Raises:
+        NotFinite: loss or gradient is not finite; names the cases. Nothing has changed then.
+        KeyboardInterrupt: before or after, never between, the changes that make up a step.
+    """
+    device = run.model.device
+    batch = loader.next()
+    image = batch.image.to(device.place, non_blocking=True)
+    for group in run.optimizer.param_groups:
+        group["lr"] = _learning_rate(run, progress) * group["scale"]
+    with device.autocast():
+        outputs = run.forward(image)
+    loss = total_loss(run, outputs, batch)
+    run.optimizer.zero_grad(set_to_none=True)
+    run.scaler.scale(loss).backward()
+    add_gradients(run.network.parameters())
+    run.scaler.unscale_(run.optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
+    loader.draw_ahead()
+    here, gradient = torch.stack([loss.detach(), norm]).tolist()  # a GPU is waited for once, when all is under way
+    value = total(here)
+    _check_finite(value, "loss", run, batch)
+    if not run.scaler.is_enabled():  # which itself leaves out steps whose gradients overflow
+        _check_finite(gradient, "gradient", run, batch)
+    with run.stopping.shielded():
+        _update(run, value)
+
+
+def total_loss(run: Running, outputs: Output, batch: Batch) -> torch.Tensor:
+    """The loss of the label maps plus that of the landmarks, as far as the dataset has them; of several processes that share
+    the batch, this one's part of it."""
+    place, plan = run.model.device.place, run.configuration.training
+    parts = []
+    if outputs.logits:
+        label = batch.label.to(place, non_blocking=True)
+        ignore_index = run.task.plan.data.labels.ignore_index
+        parts.append(deep_supervision(outputs.logits, label, ignore_index, LOSSES[plan.loss], plan.batch_dice))
+    if outputs.maps is not None:
+        points, state = batch.points.to(place, non_blocking=True), batch.state.to(place, non_blocking=True)
+        parts.append(landmark_loss(outputs.maps, points, state, run.configuration))
+    return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
+
+
+def _learning_rate(run: Running, progress: float) -> float:
+    plan = run.configuration.training
+    rate = plan.learning_rate * 0.5**run.state.rollbacks
+    if run.state.began.step:
+        return rate * extension_factor(plan.schedule, progress)
+    return rate * learning_rate_factor(plan.schedule, progress, plan.warmup_fraction)
+
+
+def _update(run: Running, loss: float) -> None:
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    # The average starts short and grows, so that it forgets the random weights of the beginning.
+    decay = min(run.configuration.training.ema_decay, (1 + run.state.step) / (10 + run.state.step))
+    with torch.no_grad():
+        averaged: list[torch.Tensor] = list(run.model.networks[0].parameters())
+        torch._foreach_lerp_(averaged, list(run.network.parameters()), 1 - decay)
+    state = run.state
+    run.state = replace(state, step=state.step + 1, loss_total=state.loss_total + loss, loss_steps=state.loss_steps + 1)
+
+
+def _check_finite(value: float, what: str, run: Running, batch: Batch) -> None:
+    if not math.isfinite(value):
+        raise NotFinite(
+            f"the {what} is not finite",
+            found=f"{value} at step {run.state.step}",
+            case=", ".join(gathered(batch.cases)),
+            fix="look at the intensities of these cases; a lower training.learning_rate in the plan may help",
+        )

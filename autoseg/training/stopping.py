@@ -1,0 +1,90 @@
+"""Being told to stop: Ctrl-C, SIGTERM (which clusters send before they kill), or a file named STOP."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from autoseg.system.progress import log
+
+FILE = "STOP"
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+LOOK_EVERY = 1.0  # seconds between looks for the file: on a network drive they are not free
+SAME_PRESS = 0.5  # seconds in which a second signal is an echo of the first: wrappers such as `uv run` pass Ctrl-C on
+
+
+class Stopping:
+    """Use as a context manager around work that should end well when it is told to stop.
+
+    The first signal, or the file, sets `reason`; the work calls `asked` where it could end. A signal after that raises
+    KeyboardInterrupt at once, or at the end of a `shielded` block. A file of that name that is there at the beginning was meant
+    for another process and is removed, as it is at the end. Outside of Python's main thread only the file is heard.
+
+    A process that `follows` another, which decides for it, hears nothing of all this.
+    """
+
+    def __init__(self, folder: Path, follows: bool = False) -> None:
+        self.reason: str | None = None
+        self._follows = follows
+        self._file = folder / FILE
+        self._heard = self._looked = 0.0
+        self._handlers: dict[int, Any] = {}
+        self._shielded = self._at_once = False
+
+    def __enter__(self) -> Stopping:
+        if not self._follows:
+            self._file.unlink(missing_ok=True)
+        if threading.current_thread() is threading.main_thread():
+            for number in NAMES:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a script
+                    self._handlers[number] = signal.signal(number, signal.SIG_IGN if self._follows else self._hear)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        if not self._follows:
+            self._file.unlink(missing_ok=True)
+
+    def asked(self, at_last: bool = False) -> bool:
+        """Whether to end now.
+
+        Args:
+            at_last: nobody will ask again, so look for the file even if that was done a moment ago.
+        """
+        now = time.monotonic()
+        if self.reason is None and not self._follows and (at_last or now - self._looked > LOOK_EVERY):
+            self._looked = now
+            if self._file.exists():
+                self._file.unlink(missing_ok=True)
+                self._stop("STOP file")
+        return self.reason is not None
+
+    @contextlib.contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Steps that must all be taken or none: KeyboardInterrupt waits for the end of the block."""
+        self._shielded = True
+        try:
+            yield
+        finally:
+            self._shielded = False
+        if self._at_once:
+            raise KeyboardInterrupt
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.reason is None:
+            self._stop(NAMES[signal.Signals(number)])
+        elif time.monotonic() - self._heard > SAME_PRESS:
+            self._at_once = True
+            if not self._shielded:
+                raise KeyboardInterrupt
+
+    def _stop(self, reason: str) -> None:
+        self.reason, self._heard = reason, time.monotonic()
+        log.warning("%s: stopping: validating what was learnt so far; Ctrl-C or SIGTERM now stops at once", reason)

@@ -1,0 +1,336 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+from autoseg.dataset import Case
+from autoseg.errors import DataError, UsageError
+from autoseg.imaging.landmarks import State
+from autoseg.inference.shape_prior import arrangement_of
+from autoseg.nets.device import Device, out_of_memory
+from autoseg.plan import load_plan
+from autoseg.preprocessing.store import StoredCase, stored_key
+from autoseg.runs.budget import RunBudget, check_repeatable, planned_budget
+from autoseg.runs.history import Epoch, epochs_without_gain
+from autoseg.runs.job import TrainTask
+from autoseg.runs.record import RunRecord, is_finished, load_run
+from autoseg.system.allocator import keep_freed_memory
+from autoseg.system.files import write_text
+from autoseg.system.lock import alone_in
+from autoseg.system.machine import peak_ram_gb
+from autoseg.system.progress import duration, log, number_of
+from autoseg.system.records import to_json
+from autoseg.training.checkpoint import load_state
+from autoseg.training.determinism import repeatable
+from autoseg.training.distributed import check_shares, decided, decided_score, is_first, rank, size, wait, yes
+from autoseg.training.interim_validation import NO_SCORES, begin_to_reserve, interim_score, time_to_validate
+from autoseg.training.loader import Loader
+from autoseg.training.memory_check import check_room
+from autoseg.training.pretrained import Pretrained
+from autoseg.training.reporting import report_epoch, report_step, scores_text
+from autoseg.training.rollback import NotFinite, to_last_save
+from autoseg.training.run import Running, plan_changes, set_up, unspent
+from autoseg.training.sampling import PatchSampler
+from autoseg.training.step import step
+from autoseg.training.validation import validate
+
+SAVE_EVERY = 120.0  # seconds of work that a crash may cost
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fold that is done.
+
+    Args:
+        skipped: it had been finished before, so that nothing was trained now.
+        told_to_stop: by the user, while it was trained or, too late to end it earlier, while it was validated.
+    """
+
+    task: TrainTask
+    record: RunRecord
+    skipped: bool = False
+    told_to_stop: bool = False
+
+
+def train(
+    task: TrainTask,
+    budget: RunBudget | None,
+    device: Device,
+    extend: bool = False,
+    patience: int | None = None,
+    pretrained: Pretrained | None = None,
+) -> RunRecord:
+    """Trains one fold and validates it on whole cases; continues an interrupted run, skips a finished one unless it is extended.
+
+    Told to stop (see `stopping`), it ends early but well: the model is validated and recorded as usual. Told twice, it saves
+    its state and leaves with KeyboardInterrupt; the same call continues.
+
+    Writes below `task.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json, run.json,
+    arrangement.npy where there are landmarks, and the predicted validation cases.
+
+    Args:
+        budget: None means that of the interrupted run, or the plan's time or number of epochs for a new one.
+        extend: the folder's finished run goes on for another `budget`, at the learning rate that `schedule.extension_factor`
+            says; its averaged weights and its curve go on. Until that has ended it counts as unfinished.
+        patience: end after so many scored epochs in a row without a better score. A timed run's epochs are its reports.
+        pretrained: weights that a new run begins with.
+
+    Raises:
+        DataError: no prepared case to train on; or a loss that is not finite (names the cases), or a network that predicts
+            background only or landmarks anywhere, once `rescue` has done what it can.
+        PlanError: an interrupted run in the folder follows another plan.
+        ResourceError: not enough memory for a step.
+        UsageError: a run to be extended that is not finished, to be continued that has begun with other weights, or that another
+            process is training.
+    """
+    return _fold(task, budget, device, extend, patience, pretrained).record
+
+
+def check_anew(task: TrainTask, budget: RunBudget | None, device: Device) -> None:
+    """What would refuse a new run; to be asked before the one that is there is taken away.
+
+    Raises:
+        ResourceError, UsageError: see `train`.
+    """
+    _, configuration = task.plan.configuration(task.configuration)
+    check_room(task.plan, task.configuration, device)
+    check_shares(configuration.patch.batch_size)
+    if task.deterministic:
+        check_repeatable(budget or planned_budget(configuration.training))
+
+
+def train_folds(
+    tasks: Sequence[TrainTask],
+    budget: RunBudget | None,
+    device: Device,
+    extend: bool = False,
+    patience: int | None = None,
+    pretrained: Pretrained | None = None,
+) -> Iterator[Trained]:
+    """`train` for several folds, one after another; the budget is that of each. Ends after a fold that the user has stopped.
+
+    Raises:
+        UsageError: several folds are to be extended. Repeated after an interruption, that would extend the first ones twice.
+    """
+    if extend and len(tasks) > 1:
+        raise UsageError(
+            "only one fold at a time can be extended", found=", ".join(t.fold for t in tasks), fix="-f with one of them"
+        )
+    for i, task in enumerate(tasks):
+        if len(tasks) > 1:
+            log.info("fold %s, %d of %d; the budget is for each", task.fold, i + 1, len(tasks))
+        done = _fold(task, budget, device, extend, patience, pretrained)
+        yield done
+        if done.told_to_stop and i + 1 < len(tasks):
+            log.warning("not trained: fold %s; the same command trains the rest", ", ".join(t.fold for t in tasks[i + 1 :]))
+            return
+
+
+def _fold(
+    task: TrainTask, budget: RunBudget | None, device: Device, extend: bool, patience: int | None, pretrained: Pretrained | None
+) -> Trained:
+    if is_finished(task.run) and not extend:
+        return Trained(task, _skipped(task), skipped=True)
+    here = alone_in(task.run, waits=False) if is_first() else nullcontext()
+    with here, repeatable(task.deterministic):
+        return _train(task, budget, device, extend, patience, pretrained)
+
+
+def _train(
+    task: TrainTask, budget: RunBudget | None, device: Device, extend: bool, patience: int | None, pretrained: Pretrained | None
+) -> Trained:
+    if task.plan.origin.device == "cuda" and device.place.type == "cpu":
+        log.warning(
+            "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
+        )
+    check_room(task.plan, task.configuration, device)
+    keep_freed_memory()
+    run = set_up(task, budget, device, extend, patience, pretrained)
+    training, validation = _stored(task, task.training), _stored(task, task.validation)
+    if not training:
+        raise DataError("no prepared case to train on", file=task.prepared, fix="autoseg preprocess")
+    if task.plan.data.landmarks.names:
+        arrangement = arrangement_of(training, run.configuration.space)
+        run.model = replace(run.model, arrangement=arrangement)
+        if is_first():
+            arrangement.save(task.run)
+    log.info(
+        "%s, %s, fold %s: %d cases to train on, %d to validate on, %s, %.1f M weights, budget %s",
+        task.dataset,
+        task.configuration,
+        task.fold,
+        len(training),
+        len(validation),
+        device,
+        sum(p.numel() for p in run.network.parameters()) / 1e6,
+        (duration(run.budget.seconds) if run.budget.seconds else number_of(run.budget.epochs or 0, "epoch"))
+        + (" more" if extend else ""),
+    )
+    if is_first() and is_finished(task.run):
+        run.save()
+        write_text(task.run / "run.json", to_json(replace(load_run(task.run), finished=False)))
+    try:
+        with run.stopping:
+            with out_of_memory("a plan for less memory: autoseg plan_and_preprocess --replan --memory GB"):
+                stopped = _learn(run, training, validation)
+            if is_first():
+                _finish(run, training, validation, stopped)
+            wait()  # here, where being told to stop ends no process before the first one is done
+            told_to_stop = yes(run.stopping.asked(at_last=True))
+        return Trained(task, load_run(task.run), told_to_stop=told_to_stop)
+    except KeyboardInterrupt:
+        log.warning("stopped; the same command continues at step %d", run.state.step)
+        raise
+    finally:
+        run.ticker.clear()
+        run.events.close()
+
+
+def _skipped(task: TrainTask) -> RunRecord:
+    """The record of a finished run, with a word on why nothing happens."""
+    record, before = load_run(task.run), load_plan(task.run / "plan.json")
+    how = f" until it was stopped ({record.stopped})" if record.stopped else ""
+    other_plan, last = plan_changes(before, task.plan, task.configuration), task.run / "last.safetensors"
+    differs = ["another plan than the present one"] if other_plan else []
+    further = "--extend trains it further"
+    if last.is_file():
+        state = load_state(last)
+        if state.seed != task.seed:
+            differs.append(f"the seed {state.seed}, not {task.seed}")
+        if record.stopped and (rest := unspent(task, state)):
+            further = f"--extend {rest} trains it for the rest of its budget"
+    log.warning(
+        "%s is already trained%s (%s)%s; %s",
+        task.run,
+        how,
+        scores_text(task, record.case_dice, record.mre),
+        f", but with {' and '.join(differs)}" if differs else "",
+        "--restart trains it anew" if other_plan else f"{further}, --restart anew",
+    )
+    return record
+
+
+def _stored(task: TrainTask, cases: Sequence[Case]) -> list[StoredCase]:
+    return [StoredCase.open(task.prepared, c.name, task.before) for c in cases if stored_key(task.prepared, c.name) is not None]
+
+
+def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase]) -> str | None:
+    """Epochs until the budget is spent.
+
+    Returns:
+        Why it ended before the budget was spent, if it did.
+    """
+    begin_to_reserve(run)
+    if is_first() and run.progress() < 1:  # what is there has been predicted with other weights
+        shutil.rmtree(run.task.run / "validation", ignore_errors=True)
+    try:
+        if run.state.step == 0:  # so that there is a way back, and a full disk is known before hours of work
+            run.save()
+        with Loader(_sampler(run, training), run.state.step, run.task.threads) as loader:
+            while decided(run.progress()) < 1:
+                stale = epochs_without_gain(run.state.history[run.state.began.epochs :])
+                if run.state.patience and stale >= run.state.patience:
+                    what = "better case Dice" if run.task.plan.data.labels.names else "smaller error of landmarks"
+                    log.warning("no %s in %d epochs: validating", what, stale)
+                    return f"no {what} in {stale} epochs"
+                if _epoch(run, loader, training, validation):
+                    return run.stopping.reason or "the first process was told to stop"
+    except KeyboardInterrupt:
+        if not run.task.deterministic:
+            run.save()
+        raise
+    run.save()
+    return None
+
+
+def _epoch(run: Running, loader: Loader, training: list[StoredCase], validation: list[StoredCase]) -> bool:
+    """Steps to the end of an epoch, or of the budget; reports, scores and saves.
+
+    A deterministic run is saved at the ends of epochs only: what a step that goes wrong is taken back to must not depend on when
+    the run was interrupted, or on a clock.
+
+    Returns:
+        Whether the user has told the run to stop.
+    """
+    began, waited, steps = time.monotonic(), loader.waited, 0
+    while (progress := decided(run.progress())) < 1:
+        try:
+            step(run, loader, progress)
+        except NotFinite as error:
+            to_last_save(run, error)
+            loader.rewind(_sampler(run, training), run.state.step)
+            continue
+        steps += 1
+        if is_first():
+            report_step(run, time.monotonic() - began, steps)
+        stopped = yes(run.stopping.asked() and run.progress() < 1)
+        if not stopped and not yes(run.epoch_is_over()):
+            if time.monotonic() - run.saved > SAVE_EVERY and not run.task.deterministic:
+                run.save()
+            continue
+        seconds = time.monotonic() - began
+        scores = interim_score(run, validation, seconds, steps) if is_first() and not stopped else NO_SCORES
+        row = Epoch(
+            epoch=len(run.state.history) + 1,
+            step=run.state.step,
+            seconds=run.elapsed,
+            learning_rate=run.optimizer.param_groups[0]["lr"] / run.optimizer.param_groups[0]["scale"],
+            train_loss=run.state.loss_total / run.state.loss_steps,
+            case_dice=decided_score(scores.dice),
+            step_seconds=seconds / steps,
+            data_wait=(loader.waited - waited) / seconds,
+            peak_ram_gb=peak_ram_gb(),
+            case_mre=decided_score(scores.mre),
+        )
+        if report_epoch(run, row):
+            loader.rewind(_sampler(run, training), run.state.step)
+        return stopped
+    return False
+
+
+def _sampler(run: Running, training: list[StoredCase]) -> PatchSampler:
+    """Draws other batches after each rollback: it may have been the batch."""
+    seed, place = run.state.seed + 1000003 * run.state.rollbacks, run.model.device.place
+    data = run.task.plan.data
+    return PatchSampler(
+        training, run.configuration, data.labels, seed, place if place.type == "cuda" else None, (rank(), size()), data.landmarks
+    )
+
+
+def _finish(run: Running, training: list[StoredCase], validation: list[StoredCase], stopped: str | None) -> None:
+    """Validates on the prepared cases and writes run.json."""
+    task, prepared = run.task, {case.name for case in validation}
+    stored = (*training, *validation)
+    lacking = [name for i, name in enumerate(task.plan.data.landmarks.names) if any(c.state[i] == State.ABSENT for c in stored)]
+    each, limit = time_to_validate(run, stopped is not None)
+    cases = [c for c in task.validation if c.name in prepared]
+    candidates = () if task.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
+    result = validate(run.model, cases, task.prepared, task.before, task.run, candidates, limit, each, lacking)
+    share = "" if result.n_cases == len(cases) else f"{result.n_cases} of "
+    record = RunRecord(
+        dataset=task.dataset,
+        configuration=task.configuration,
+        fold=task.fold,
+        finished=True,
+        seconds=run.elapsed,
+        steps=run.state.step,
+        validated_on="the training cases" if task.fold == "all" else f"{share}{number_of(len(cases), 'case')} not trained on",
+        case_dice=result.case_dice,
+        structure_dice=result.structure_dice,
+        postprocess=result.rules,
+        stopped=stopped,
+        pretrained=str(run.state.transfer) if run.state.transfer else None,
+        step_s=run.step_s,
+        mre=result.mre,
+        unit=task.unit,
+        landmark_mre=result.landmark_mre,
+        missed=result.missed,
+        extra=result.extra,
+        thresholds=result.thresholds,
+    )
+    write_text(task.run / "run.json", to_json(record))

@@ -1,0 +1,145 @@
+"""What is measured of a case: by hand on small arrays, and against numpy on all voxels."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from autoseg.fingerprint.case import TAIL_VOXELS, CaseFacts, Tails, measure
+from autoseg.imaging.geometry import Grid
+from autoseg.imaging.image import Image, LabelMap
+from autoseg.imaging.labels import LabelSet
+
+LABELS = LabelSet(("left", "right", "tumour"), (1, 2, 3), ignore=9)
+
+
+def facts(data: np.ndarray, label: np.ndarray, grid: Grid | None = None) -> CaseFacts:
+    grid = grid or Grid.from_spacing(label.shape, (1, 1, 1))
+    volumes = data if data.ndim == 4 else data[None]
+    image = Image(volumes.astype(np.float32), grid, tuple(f"c{i}" for i in range(len(volumes))))
+    found = measure("a", "digest", image, LabelMap(label.astype(np.uint8), grid, LABELS), LABELS, "")
+    assert found
+    return found[0]
+
+
+def test_places_by_hand() -> None:
+    label = np.zeros((2, 3, 8))
+    label[0, 0, 0], label[1, 2, 1] = 2, 2
+    label[0, :, 7] = 1
+    label[0, 0, 3] = 255  # not annotated
+    found = facts(np.ones(label.shape), label)
+    assert found.voxels == (3, 2, 0)
+    assert found.places == (7.5 / 8, 1.0 / 8, None)  # voxel centres; x grows towards the left
+
+
+def test_places_are_those_of_the_whole_image_not_of_the_crop() -> None:
+    image = np.zeros((4, 4, 10))
+    image[1:3, 1:3, 6:9] = 5
+    label = np.zeros(image.shape)
+    label[1, 1, 8] = 1
+    found = facts(image, label)
+    assert found.shape_after_crop == (2, 2, 3)
+    assert found.places[0] == 8.5 / 10
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_places_do_not_depend_on_how_the_file_lies(order: tuple[int, ...], flipped: bool) -> None:
+    rng = np.random.default_rng(0)
+    label = (rng.random((4, 5, 6)) < 0.3).astype(np.uint8)
+    canonical = Grid.from_spacing(label.shape, (1, 2, 3))
+    affine = canonical.affine.copy()
+    affine[:3, :3] = canonical.affine[:3, list(order)]
+    moved = label.transpose(order)
+    if flipped:
+        axis = order.index(2)
+        moved = np.flip(moved, axis)
+        affine[:3, 3] += affine[:3, axis] * (moved.shape[axis] - 1)
+        affine[:3, axis] *= -1
+    found = facts(np.ones(moved.shape), np.ascontiguousarray(moved), Grid(moved.shape, affine))
+    assert found.shape == label.shape
+    assert found.places[0] == pytest.approx((np.nonzero(label)[2].mean() + 0.5) / 6)
+
+
+def test_tails_against_all_voxels() -> None:
+    rng = np.random.default_rng(1)
+    image = rng.normal(100, 10, (40, 50, 60))
+    spikes = rng.random(image.shape) < 0.002
+    image[spikes] += 400
+    label = np.zeros(image.shape)
+    label[:5] = 1
+    (found,) = facts(image, label).tails
+    levels = np.percentile(image, (0.5, 99.5))
+    assert found.spread == pytest.approx(image.clip(*levels).std() / image.std(), abs=0.05)
+    assert found.spread == found.spread_nonzero < 0.6
+    assert found.cut == pytest.approx(spikes[:5].mean(), abs=1e-9)  # they lie in the structure as everywhere
+
+
+def test_tails_of_ordinary_images() -> None:
+    """A scale of its own, an offset or a wide range is no outlier."""
+    rng = np.random.default_rng(2)
+    for values in (rng.normal(0, 1, 30_000), rng.normal(1e6, 2e5, 30_000), rng.uniform(0, 1, 30_000), rng.exponential(1, 30_000)):
+        (found,) = facts(values.reshape(30, 25, 40), np.ones((30, 25, 40))).tails
+        assert 0.95 < found.spread <= 1
+    (constant,) = facts(np.full((3, 4, 5), 7.0), np.ones((3, 4, 5))).tails
+    assert constant == Tails(1.0, 1.0, 0.0)
+
+
+def test_zeros_hide_outliers_unless_left_out() -> None:
+    rng = np.random.default_rng(3)
+    image = np.zeros((32, 32, 32))
+    body = rng.normal(1000, 50, (32, 32, 8))
+    body[rng.random(body.shape) < 0.003] = 2000
+    image[..., 12:20] = body
+    image[0, 0, 0] = image[-1, -1, -1] = 1  # so that the crop is the image
+    (found,) = facts(image, image > 1500).tails
+    assert found.spread > 0.95
+    assert found.spread_nonzero < 0.8
+
+
+def test_outliers_that_are_the_structure() -> None:
+    rng = np.random.default_rng(4)
+    image, label = rng.normal(0, 1, (32, 32, 32)), np.zeros((32, 32, 32))
+    label[5:9, 5:9, 5:9], label[20:] = 3, 1
+    image[label == 3] += 60
+    (found,) = facts(image, label).tails
+    assert found.spread < 0.8
+    assert found.cut > 0.9
+    image[label == 3], image[0, :8, :8] = 0.0, 60
+    (found,) = facts(image, label).tails
+    assert found.spread < 0.8
+    assert found.cut < 0.05
+
+
+def test_each_channel_and_no_structure() -> None:
+    image = np.random.default_rng(5).normal(10, 1, (2, 8, 8, 8))
+    image[1, 4, 4, 4] = 1e4
+    found = facts(image, np.zeros((8, 8, 8)))
+    assert (found.intensities, found.places) == ((), (None,) * 3)
+    assert [t.cut for t in found.tails] == [0.0, 0.0]
+    assert found.tails[0].spread > 0.9 > 0.1 > found.tails[1].spread
+
+
+def test_nothing_but_zeros() -> None:
+    grid = Grid.from_spacing((2, 2, 2), (1, 1, 1))
+    empty = Image(np.zeros((1, 2, 2, 2), np.float32), grid, ("MR",))
+    assert measure("a", "", empty, LabelMap(np.ones((2, 2, 2), np.uint8), grid, LABELS), LABELS, "") is None
+
+
+def test_a_large_volume_costs_milliseconds() -> None:
+    from autoseg.fingerprint.case import _tails
+
+    rng = np.random.default_rng(6)
+    volume = rng.random((256, 256, 256), dtype=np.float32)
+    nonzero = np.ones(volume.shape, bool)
+    none, counts = np.empty(0, np.uint8), np.zeros(3, int)
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        found = _tails(volume, nonzero, none, counts, np.empty(0, np.float32))
+        seconds.append(time.perf_counter() - began)
+    assert found.spread == pytest.approx(1, abs=0.02)
+    assert min(seconds) < 0.1  # 3 ms on an idle machine; all voxels would take half a second
+    assert volume.size > 500 * TAIL_VOXELS

@@ -1,0 +1,39 @@
+"""Names, pairs and states of landmarks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autoseg.errors import LabelError
+from autoseg.imaging.landmarks import Landmarks, LandmarkSet, State
+
+
+def test_pairs_swap_and_the_rest_stays() -> None:
+    assert LandmarkSet(("nose", "eye_L", "eye_R"), (("eye_L", "eye_R"),)).mirrored == (0, 2, 1)
+    assert LandmarkSet(()).mirrored == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs", "message"),
+    [
+        (("a", "a"), (), "a name of its own"),
+        (("a", ""), (), "an empty name"),
+        (("a", "b"), (("a", "c"),), "a landmark that there is not"),
+        (("a", "b", "c"), (("a", "b"), ("b", "c")), "can have one partner"),
+        (("a",), (("a", "a"),), "can have one partner"),
+    ],
+)
+def test_sets_that_contradict_themselves(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...], message: str) -> None:
+    with pytest.raises(LabelError, match=message):
+        LandmarkSet(names, pairs)
+
+
+def test_a_present_landmark_has_a_position() -> None:
+    points = np.array([[1.0, 2, 3], [np.nan] * 3])
+    known = Landmarks(("a", "b"), points, np.array([State.PRESENT, State.ABSENT]))
+    assert known.present.tolist() == [True, False]
+    with pytest.raises(LabelError, match=r"needs a finite position.*b"):
+        Landmarks(("a", "b"), points, np.array([State.PRESENT, State.PRESENT]))
+    with pytest.raises(LabelError, match="a point and a state"):
+        Landmarks(("a", "b"), points[:1], np.array([State.PRESENT, State.ABSENT]))

@@ -1,0 +1,152 @@
+"""Models: folds are averaged, slices go through 2D networks, and a GPU says what a CPU says."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Tiny, TinyRuns
+
+from autoseg.errors import PlanError, UsageError
+from autoseg.inference.model import Model, load_model
+from autoseg.inference.sliding_window import predict_volume
+from autoseg.nets.build import fresh_network
+from autoseg.nets.device import Device
+from autoseg.plan import Configuration, Plan, save_plan
+from autoseg.preprocessing.store import StoredCase
+from autoseg.runs.budget import RunBudget
+from autoseg.runs.record import load_run
+from autoseg.system.files import write_text
+from autoseg.system.records import to_json
+from autoseg.training.train import train
+
+
+def prepared_image(tiny: Tiny, run: Path) -> np.ndarray:
+    task = tiny.task(run)
+    return StoredCase.open(task.prepared, task.validation[0].name).read()[0]
+
+
+def with_plan(run: Path, to: Path, plan: Plan) -> Path:
+    """A copy of a run that claims to follow another plan."""
+    shutil.copytree(run, to)
+    save_plan(plan, to / "plan.json")
+    return to
+
+
+def test_logits_are_those_of_the_sliding_window(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+    model, records = load_model(tiny_runs.runs[:1], float32_cpu)
+    assert records == tiny_runs.records[:1]
+    assert not model.networks[0].training
+    image = prepared_image(tiny, tmp_path)
+    logits = model.logits(image, mirror=False)
+    assert logits.shape == (5, *image.shape[1:])
+    assert (logits.dtype, image.dtype) == (np.float32, np.float16)
+    volume = torch.from_numpy(image.astype(np.float32))
+    expected = predict_volume(volume, lambda b: model.networks[0](b).logits[0].detach(), (8, 16, 16), 5, 0.5, 2)
+    np.testing.assert_array_equal(logits, expected.numpy())
+
+
+def test_structures_that_no_case_contains_are_never_predicted(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    image = prepared_image(tiny, tmp_path)
+    network = fresh_network(tiny.plan, tiny.configuration, float32_cpu).eval()
+    with torch.no_grad():
+        network.heads[-1].bias[:] = torch.tensor([0.0, 50.0, 0.0, 60.0, 0.0])  # left kidney, and left stone even more
+    usual = Model((network,), tiny.plan, tiny.configuration, float32_cpu)
+    assert set(np.unique(usual.logits(image, mirror=False).argmax(0))) == {3}
+    unseen = replace(tiny.plan, data=replace(tiny.plan.data, unseen=("left stone", "right stone")))
+    never = Model((network,), unseen, tiny.configuration, float32_cpu)
+    assert set(np.unique(never.logits(image, mirror=False).argmax(0))) == {1}
+
+
+def test_mirroring_swaps_the_kidneys(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+    """A mirrored patient has its sides exchanged."""
+    assert 2 in tiny.configuration.inference.mirror_axes
+    model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
+    image = prepared_image(tiny, tmp_path)[:, :8, :16, :16]  # one window, so that mirroring moves no window
+    logits = model.logits(image, mirror=True)
+    other_way = model.logits(np.ascontiguousarray(image[..., ::-1]), mirror=True)
+    np.testing.assert_allclose(other_way[[0, 2, 1, 4, 3]][..., ::-1], logits, atol=1e-4)
+    assert np.abs(model.logits(image, mirror=False) - logits).max() > 1e-3
+
+
+def test_folds_are_averaged(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+    image = prepared_image(tiny, tmp_path)
+    both, records = load_model(tiny_runs.runs, float32_cpu)
+    assert [r.fold for r in records] == ["0", "1"]
+    single = [load_model([run], float32_cpu)[0].logits(image, mirror=False) for run in tiny_runs.runs]
+    assert np.abs(single[0] - single[1]).max() > 1e-3
+    np.testing.assert_allclose(both.logits(image, mirror=False), np.mean(single, axis=0), atol=1e-4)
+
+
+def two_dimensional(configuration: Configuration, axis: int) -> Configuration:
+    """Of slices across an axis."""
+    network = replace(configuration.network, strides=((1, 1), (2, 2), (2, 2)), kernel_sizes=((3, 3),) * 3)
+    space = replace(configuration.space, spacing_mm=(2.0, 2.0), slice_axis=axis)
+    return replace(configuration, network=network, space=space, patch=replace(configuration.patch, patch_size=(16, 16)))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_2d_network_sees_slices(tiny: Tiny, float32_cpu: Device, axis: int) -> None:
+    configuration = two_dimensional(tiny.configuration, axis)
+    torch.manual_seed(0)
+    network = fresh_network(tiny.plan, configuration, float32_cpu).eval()
+    image = np.moveaxis(np.random.default_rng(0).standard_normal((1, 3, 24, 20)).astype(np.float32), 1, 1 + axis)
+    logits = Model((network,), tiny.plan, configuration, float32_cpu).logits(image, mirror=False)
+    assert logits.shape == (5, *image.shape[1:])
+    second = (slice(None), *(slice(1, 2) if a == axis else slice(None) for a in range(3)))
+    alone = Model((network,), tiny.plan, configuration, float32_cpu).logits(image[second], mirror=False)
+    np.testing.assert_allclose(logits[second], alone, atol=1e-5)
+
+
+def test_a_3d_network_may_have_a_patch_of_one_slice(tiny: Tiny, float32_cpu: Device) -> None:
+    configuration = replace(tiny.configuration, patch=replace(tiny.configuration.patch, patch_size=(1, 16, 16)))
+    configuration = replace(configuration, network=replace(configuration.network, strides=((1, 1, 1), (1, 2, 2), (1, 2, 2))))
+    network = fresh_network(tiny.plan, configuration, float32_cpu).eval()
+    image = np.zeros((1, 2, 20, 20), dtype=np.float32)
+    assert Model((network,), tiny.plan, configuration, float32_cpu).logits(image, mirror=True).shape == (5, 2, 20, 20)
+
+
+def test_an_unfinished_fold_is_no_model(tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+    run = tmp_path / "fold_0"
+    write_text(run / "run.json", to_json(replace(load_run(tiny_runs.runs[0]), finished=False)))
+    with pytest.raises(UsageError, match="has not finished"):
+        load_model([run], float32_cpu)
+    with pytest.raises(UsageError, match="no trained model"):
+        load_model([tmp_path], float32_cpu)
+
+
+def test_folds_of_different_plans_are_not_averaged(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+    name, configuration = tiny.plan.configuration(None)
+    coarse = replace(configuration, space=replace(configuration.space, spacing_mm=(3.0, 3.0, 3.0)))
+    other = with_plan(tiny_runs.runs[1], tmp_path / "fold_1", replace(tiny.plan, configurations={name: coarse}))
+    with pytest.raises(PlanError, match="different plans"):
+        load_model([tiny_runs.runs[0], other], float32_cpu)
+    reworded = replace(tiny.plan, configurations={name: replace(configuration, why={})})
+    same = with_plan(tiny_runs.runs[1], tmp_path / "fold_2", reworded)
+    assert len(load_model([tiny_runs.runs[0], same], float32_cpu)[0].networks) == 2
+
+
+def test_weights_of_another_network_are_refused(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+    name, configuration = tiny.plan.configuration(None)
+    wide = replace(configuration, network=replace(configuration.network, features=(4, 8, 16)))
+    run = with_plan(tiny_runs.runs[0], tmp_path / "fold_0", replace(tiny.plan, configurations={name: wide}))
+    with pytest.raises(PlanError, match=r"another network.*encoder\.2"):
+        load_model([run], float32_cpu)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_gpu_trains_and_predicts_what_a_cpu_does(tiny: Tiny, float32_cpu: Device, tmp_path: Path, compute: torch.dtype) -> None:
+    gpu = Device(torch.device("cuda"), compute)
+    record = train(tiny.task(tmp_path / "run"), RunBudget(epochs=2), gpu)
+    assert record.finished
+    assert load_model([tmp_path / "run"], gpu)[0].networks[0].encoder[0][0][0].weight.is_cuda
+    image = prepared_image(tiny, tmp_path / "run")
+    there, here = (load_model([tmp_path / "run"], device)[0].logits(image, mirror=True) for device in (gpu, float32_cpu))
+    tolerance = 2e-3 if compute == torch.float32 else 5e-2  # of the largest logit; convolutions on a GPU may run in TF32
+    np.testing.assert_allclose(there, here, atol=tolerance * float(np.abs(here).max()))

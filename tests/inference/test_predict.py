@@ -1,0 +1,181 @@
+"""Prediction: on the input's grid, the same every time, one bad file at a time, left stays left."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import Tiny, TinyRuns
+
+from autoseg.dataset import Case, images_in, output_path
+from autoseg.errors import UsageError
+from autoseg.imaging.geometry import AxisMap, Grid
+from autoseg.imaging.image import Image
+from autoseg.inference.model import Model, load_model
+from autoseg.inference.predict import PredictReport, predict
+from autoseg.io import read_grid, read_image, read_label_map, write_image
+from autoseg.nets.device import Device
+from autoseg.postprocessing.component_rules import Rule
+from autoseg.system.workers import Failure
+
+
+@pytest.fixture(scope="module")
+def model(tiny_runs: TinyRuns, float32_cpu: Device) -> Model:
+    return load_model(tiny_runs.runs[:1], float32_cpu)[0]
+
+
+def done(model: Model, images: Path, out: Path, **options: Any) -> PredictReport:
+    failures: list[Failure] = []
+    report = predict(model, (), images_in(images, 1), out, failures, **options)
+    assert failures == []
+    return report
+
+
+def test_masks_lie_on_the_grid_of_their_images(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+    assert done(model, tiny.data / "imagesTs", tmp_path) == PredictReport(2, 0)
+    images = images_in(tiny.data / "imagesTs", 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{c.name}.nii.gz" for c in images]
+    for case in images:
+        mask = read_label_map(tmp_path / f"{case.name}.nii.gz", tiny.dataset.labels)
+        assert mask.grid == read_grid(case.images[0])
+        assert mask.data.max() > 0
+
+
+def test_a_second_run_gives_the_same_bytes_and_a_finished_one_is_skipped(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+    images = tiny.data / "imagesTs"
+    done(model, images, tmp_path / "a")
+    files = sorted((tmp_path / "a").iterdir())
+    first = [f.read_bytes() for f in files]
+    files[1].write_bytes(b"touched by hand")
+    assert done(model, images, tmp_path / "a") == PredictReport(0, 2)
+    assert files[1].read_bytes() == b"touched by hand"
+    files[0].unlink()
+    assert done(model, images, tmp_path / "a") == PredictReport(1, 1)
+    assert done(model, images, tmp_path / "a", overwrite=True, workers=0) == PredictReport(2, 0)
+    assert [f.read_bytes() for f in files] == first
+
+
+def test_a_broken_image_is_listed_and_the_others_are_done(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(tiny.data / "imagesTs", images)
+    (images / "broken_0000.nii.gz").write_bytes(b"no image")
+    failures: list[Failure] = []
+    assert predict(model, (), images_in(images, 1), tmp_path / "out", failures) == PredictReport(2, 0)
+    assert [(f.case, f.stage) for f in failures] == [("broken", "predict")]
+    assert "cannot be read" in failures[0].reason
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_another_number_of_channels_is_a_failure(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+    one = images_in(tiny.data / "imagesTs", 1)[0]
+    failures: list[Failure] = []
+    predict(model, (), [Case("two", one.images * 2, None)], tmp_path, failures)
+    assert "number of channels differs" in failures[0].reason
+    assert not list(tmp_path.iterdir())
+
+
+def test_probabilities_sum_to_one_and_their_largest_is_the_mask(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+    done(model, tiny.data / "imagesTs", tmp_path, save_probabilities=True)
+    for case in images_in(tiny.data / "imagesTs", 1):
+        written = sitk.ReadImage(str(tmp_path / f"{case.name}_probabilities.nii.gz"))
+        probabilities = sitk.GetArrayFromImage(written)
+        assert probabilities.shape == (*read_grid(case.images[0]).shape, 5)
+        assert written.GetOrigin() == sitk.ReadImage(str(case.images[0])).GetOrigin()
+        np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
+        assert probabilities.min() >= 0
+        mask = read_label_map(tmp_path / f"{case.name}.nii.gz", tiny.dataset.labels).data
+        assert (probabilities.argmax(-1) == mask).mean() > 0.999  # voxels between two classes of equal logits aside
+
+
+def test_rules_are_applied(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+    cases = images_in(tiny.data / "imagesTs", 1)[:1]
+    sizes = []
+    for name, rules in (("raw", ()), ("clean", (Rule("largest_foreground"),))):
+        predict(model, rules, cases, tmp_path / name, [])
+        mask = read_label_map(output_path(tmp_path / name, cases[0]), tiny.dataset.labels).data > 0
+        labelled = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
+        sizes.append(int(sitk.GetArrayFromImage(labelled).max()))
+    assert sizes[0] > 1
+    assert sizes[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("order", "flip"),
+    [((0, 1, 2), (False, False, True)), ((0, 1, 2), (True, True, False)), ((2, 0, 1), (True, False, True))],
+)
+def test_left_stays_left_however_the_file_is_oriented(
+    tiny: Tiny, model: Model, tmp_path: Path, order: tuple[int, int, int], flip: tuple[bool, bool, bool]
+) -> None:
+    source = images_in(tiny.data / "imagesTs", 1)[0].images[0]
+    image, axes = read_image([source], ["MRI"]), AxisMap(order, flip)
+    turned = Image(np.ascontiguousarray(axes.apply(image.data)), image.grid.reoriented(axes), ("MRI",))
+    write_image(tmp_path / "in" / "plain_0000.nii.gz", image)
+    write_image(tmp_path / "in" / "turned_0000.nii.gz", turned)
+    done(model, tmp_path / "in", tmp_path / "out")
+    plain, other = (read_label_map(tmp_path / "out" / f"{n}.nii.gz", tiny.dataset.labels) for n in ("plain", "turned"))
+    assert other.grid.corner_distance(turned.grid) < 1e-3
+    assert len(np.unique(plain.data)) > 2
+    assert np.array_equal(axes.apply(plain.data), other.data)
+
+
+def test_an_ensemble_of_folds_predicts(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+    both, _ = load_model(tiny_runs.runs, float32_cpu)
+    assert done(both, tiny.data / "imagesTs", tmp_path) == PredictReport(2, 0)
+
+
+def test_without_mirroring_the_result_differs_and_takes_fewer_passes(
+    tiny: Tiny, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = []
+    forward = Model._forward
+
+    def counted(self: Model, *what: Any, **how: Any) -> object:
+        passes.append(1)
+        return forward(self, *what, **how)
+
+    monkeypatch.setattr(Model, "_forward", counted)
+    done(model, tiny.data / "imagesTs", tmp_path / "a")
+    with_mirror = len(passes)
+    done(model, tiny.data / "imagesTs", tmp_path / "b", mirror=False)
+    assert with_mirror == 2 ** len(tiny.configuration.inference.mirror_axes) * (len(passes) - with_mirror)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [("a.nii.gz", "a.nii.gz"), ("a.nrrd", "a.nrrd"), ("a.mha", "a.mha"), ("a.mhd", "a.mha"), ("a.nhdr", "a.nrrd")],
+)
+def test_masks_keep_the_format_but_for_headers_with_a_second_file(image: str, mask: str) -> None:
+    assert output_path(Path("out"), Case("a", (Path(image),), None)) == Path("out") / mask
+
+
+def test_results_do_not_go_among_the_images(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(tiny.data / "imagesTs", images)
+    before = {p.name: p.read_bytes() for p in images.iterdir()}
+    with pytest.raises(UsageError, match=r"among the images.*-o a folder of its own"):
+        predict(model, (), images_in(images, 1), images / ".." / "images", [], overwrite=True)
+    assert {p.name: p.read_bytes() for p in images.iterdir()} == before
+
+
+def test_missing_probabilities_are_added_and_the_mask_stays(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+    images = tiny.data / "imagesTs"
+    done(model, images, tmp_path)
+    mask = min(tmp_path.iterdir())
+    mask.write_bytes(b"touched by hand")
+    assert done(model, images, tmp_path, save_probabilities=True) == PredictReport(2, 0)
+    assert mask.read_bytes() == b"touched by hand"
+    assert len(list(tmp_path.iterdir())) == 4
+    assert done(model, images, tmp_path, save_probabilities=True) == PredictReport(0, 2)
+
+
+def test_a_model_of_volumes_refuses_a_slice(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+    grid = Grid.from_spacing((1, 20, 20), (1, 1, 1))
+    write_image(tmp_path / "images" / "slice.mha", Image(np.ones((1, 1, 20, 20), np.float32), grid, ("MRI",)))
+    failures: list[Failure] = []
+    predict(model, (), images_in(tmp_path / "images", 1), tmp_path / "out", failures)
+    assert "a single slice cannot be predicted by a model of volumes" in failures[0].reason
+    assert "found: shape (1, 20, 20)" in failures[0].reason

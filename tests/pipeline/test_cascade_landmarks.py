@@ -1,0 +1,164 @@
+"""Two stages for landmarks without label maps: the second is told where the first has found them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from landmark_phantoms import make_dataset, make_plan, prepared
+
+from autoseg.dataset import Dataset, images_in, load_landmarks
+from autoseg.imaging.image import Image
+from autoseg.inference.model import Model, load_model
+from autoseg.inference.predict import predict
+from autoseg.io import read_grid, read_image, write_landmarks
+from autoseg.nets.build import fresh_network
+from autoseg.nets.device import Device
+from autoseg.pipeline.cascade import cascade_of
+from autoseg.pipeline.fingerprint import fingerprint_dataset
+from autoseg.pipeline.preprocess import prepare_dataset, prepare_stage_before
+from autoseg.pipeline.training import train_task
+from autoseg.pipeline.workspace import Workspace
+from autoseg.plan import LandmarkPlan, Plan, save_plan
+from autoseg.preprocessing.landmark_spots import mirrored_findings, paint_spots
+from autoseg.preprocessing.placement import Prepared
+from autoseg.preprocessing.store import StoredCase, write_case
+from autoseg.runs.budget import RunBudget
+from autoseg.runs.job import TrainTask
+from autoseg.system.workers import Failure
+from autoseg.training.sampling import PatchSampler
+from autoseg.training.train import train
+
+
+def two_stages(dataset: Dataset, pictures: bool) -> Plan:
+    """A coarse grid, and windows that show a quarter of a case on a fine one."""
+    plan = make_plan(dataset, pictures, epochs=2)
+    (fine,) = plan.configurations.values()
+    coarse = replace(fine, space=replace(fine.space, spacing_mm=(2.0, 2.0) if pictures else (3.0, 2.0, 2.0)))
+    window = replace(fine.patch, patch_size=(16, 20) if pictures else (12, 16, 16))
+    stages = "2d" if pictures else "3d"
+    configurations = {
+        f"{stages}_lowres": coarse,
+        f"{stages}_cascade": replace(fine, previous=f"{stages}_lowres", patch=window),
+    }
+    return replace(plan, first=f"{stages}_lowres", configurations=configurations)
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+def test_from_the_folds_of_one_stage_to_predictions_of_the_next(
+    pictures: bool, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make_dataset(tmp_path / "data", 5, pictures=pictures)
+    workspace, failures = Workspace(tmp_path / "work"), list[Failure]()
+    fingerprint_dataset(dataset, workspace, failures, 0)
+    plan = two_stages(dataset, pictures)
+    before, name = plan.configurations
+    save_plan(plan, workspace.about(dataset.name) / "plan.json")
+    prepare_dataset(dataset, workspace, before, failures, 0)
+    for fold in "01234":
+        train(train_task(dataset, workspace, before, fold), RunBudget(epochs=2), float32_cpu)
+    prepare_dataset(dataset, workspace, name, failures, 0)
+    prepare_stage_before(dataset, workspace, name, failures, 0)
+    assert failures == []
+    task = train_task(dataset, workspace, name, "0")
+    _sees_what_was_found(task, workspace, before)
+    record = train(task, RunBudget(epochs=2), float32_cpu)
+    assert record.mre is not None
+    model, _ = load_model([task.run], float32_cpu)
+    assert model.previous is not None
+    assert predict(model, (), images_in(tmp_path / "data" / "imagesTr", 1), tmp_path / "points", failures).done == 5
+    assert failures == []
+    image: Image = read_image(dataset.cases[0].images, ("MR",))
+    placed = model.predict_image(image, True).landmarks
+    assert placed is not None
+    monkeypatch.setattr(
+        "autoseg.inference.model.prepare_spots", lambda found, placement, before: np.zeros(placement.target.shape, np.uint8)
+    )
+    told_nothing = model.predict_image(image, True).landmarks
+    assert told_nothing is not None
+    assert not np.allclose(placed.points_mm, told_nothing.points_mm, atol=1e-3)
+
+
+def _sees_what_was_found(task: TrainTask, workspace: Workspace, before: str) -> None:
+    """Spots in the last channel of a batch are those of the fold that did not learn from the case."""
+    case = task.training[0]
+    stored = StoredCase.open(task.prepared, case.name, task.before)
+    previous = stored.previous()
+    assert previous is not None
+    assert set(np.unique(previous)) == {0, 1, 2, 3}
+    files = list(workspace.runs(task.dataset).glob(f"{before}/fold_*/validation/{case.name}.*"))
+    assert len(files) == 1
+    sampler = PatchSampler([stored], task.plan.configurations[task.configuration], task.plan.data.labels, 0)
+    batch = replace(sampler, landmarks=task.plan.data.landmarks).batch(0)
+    assert batch.image.shape[1] == 2
+    assert set(batch.image[:, 1].unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
+
+
+def test_spots_move_with_the_landmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turned, scaled and mirrored, each lies around its landmark; errors are made up in some patches."""
+    dataset = make_dataset(tmp_path / "data", 2)
+    made = two_stages(dataset, False)
+    fine = made.configurations["3d_cascade"]
+    fine = replace(fine, training=replace(fine.training, augmentation="default", mirror_axes=(2,)))
+    task = prepared(tmp_path, dataset, replace(made, first="3d_cascade", configurations={"3d_cascade": fine})).task
+    case = StoredCase.open(task.prepared, "c0")
+    spots = paint_spots(case.points, (3, 3, 3), case.shape)
+    write_case(tmp_path / "before", "c0", Prepared(spots[None], None, case.placement), "")
+    sampler = PatchSampler([StoredCase.open(task.prepared, "c0", tmp_path / "before")], fine, dataset.labels, 0)
+    sampler = replace(sampler, landmarks=dataset.landmarks)
+    worn = [sampler.batch(step) for step in range(12)]
+    monkeypatch.setattr("autoseg.training.sampling.apply_previous", lambda labels, changes: labels)
+    found = 0
+    for step, other in enumerate(worn):
+        batch = sampler.batch(step)
+        for channel, points in zip(batch.image[:, 1].numpy(), batch.points.numpy()):
+            for number, point in enumerate(points, start=1):
+                inside = (channel == number).sum() > 20 and (point > 4).all() and (point < np.array(channel.shape) - 5).all()
+                if inside:  # and so is the whole spot
+                    assert np.abs(np.argwhere(channel == number).mean(0) - point).max() < 0.5
+                    found += 1
+        assert batch.image.shape == other.image.shape
+    assert found > 10
+    assert any(not torch.equal(a.image[:, 1], sampler.batch(step).image[:, 1]) for step, a in enumerate(worn))
+
+
+def test_spots_have_the_size_that_the_first_stage_was_trained_for(tmp_path: Path) -> None:
+    """Whatever the plan says now; and they are made again if that stage was trained anew."""
+    dataset = make_dataset(tmp_path / "data", 1)
+    plan = two_stages(dataset, False)
+    wide = replace(plan.configurations["3d_lowres"], landmarks=LandmarkPlan((3.0, 3.0, 3.0), "spatial_ce", None))
+    cascade = cascade_of(plan, "3d_cascade", tmp_path / "runs", tmp_path / "prepared")
+    assert cascade is not None
+    validation = tmp_path / "runs" / "3d_lowres" / "fold_0" / "validation"
+    found = load_landmarks(dataset.cases[0], dataset, read_grid(dataset.cases[0].images[0]))
+    write_landmarks(validation / "c0.mrk.json", found)
+    stored = StoredCase.open(prepared(tmp_path, dataset, replace(plan, first="3d_cascade")).task.prepared, "c0")
+    keys, voxels = [], []
+    for trained in (plan, replace(plan, configurations={**plan.configurations, "3d_lowres": wide})):
+        save_plan(trained, validation.parent / "plan.json")
+        keys.append(cascade.key(validation / "c0.mrk.json", ""))
+        voxels.append(np.count_nonzero(cascade._on_grid(dataset.cases[0], validation / "c0.mrk.json", stored.placement)))
+    assert keys[0] != keys[1]
+    assert voxels[1] > 4 * voxels[0]
+
+
+def test_a_mirror_swaps_the_sides_of_what_was_found(float32_cpu: Device, tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data", 1)
+    plan = two_stages(dataset, False)
+    configuration = plan.configurations["3d_cascade"]
+    torch.manual_seed(0)
+    model = Model((fresh_network(plan, configuration, float32_cpu).eval(),), plan, configuration, float32_cpu)
+    swapped = np.array(mirrored_findings(dataset.labels, dataset.landmarks))
+    assert swapped.tolist() == [0, 3, 2, 1]
+    rng = np.random.default_rng(0)
+    image, previous = rng.standard_normal((1, 12, 16, 16)).astype(np.float32), rng.integers(0, 4, (12, 16, 16))
+    straight = model.look(image, True, previous).peaks
+    turned = model.look(image[..., ::-1], True, swapped[previous][..., ::-1]).peaks
+    assert straight is not None
+    assert turned is not None
+    points = turned.points[list(dataset.landmarks.mirrored)]
+    points[:, 2] = 15 - points[:, 2]
+    np.testing.assert_allclose(points, straight.points, atol=1e-4)

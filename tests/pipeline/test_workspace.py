@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autoseg.errors import PlanError, UsageError
+from autoseg.pipeline.workspace import Last, Workspace
+
+
+def test_paths(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert workspace.about("Task01_X") == tmp_path / "datasets" / "Task01_X"
+    assert workspace.prepared("Task01_X", "2d") == tmp_path / "prepared" / "Task01_X" / "2d"
+    assert workspace.run("Task01_X", "2d", "all") == tmp_path / "runs" / "Task01_X" / "2d" / "fold_all"
+    assert workspace.prepared("Task01_X") == tmp_path / "prepared" / "Task01_X"
+    assert list(tmp_path.iterdir()) == []  # asking makes nothing
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../..", "/tmp/a", "a\\b", "a\nb", "a\0b", "a" * 256])
+def test_no_name_leads_out_of_the_workspace(tmp_path: Path, name: str) -> None:
+    workspace = Workspace(tmp_path)
+    message = r"a {} needs a name that can be a file's; file: .*; found: .*; allowed: 1 to 220 bytes"
+    for ask in (workspace.about, workspace.label_values, workspace.prepared, workspace.runs):
+        with pytest.raises(UsageError, match=message.format("dataset")):
+            ask(name)
+    with pytest.raises(UsageError, match=message.format("dataset")):
+        workspace.run(name, "2d", "0")
+    with pytest.raises(UsageError, match=message.format("configuration")):
+        workspace.prepared("Task01_X", name)
+    with pytest.raises(UsageError, match=message.format("configuration")):
+        workspace.run("Task01_X", name, "0")
+    with pytest.raises(UsageError, match=message.format("fold")):
+        workspace.run("Task01_X", "2d", name)
+
+
+def test_the_workspace_may_be_given_in_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Workspace(Path("../work")).about("a") == Path("../work/datasets/a")
+    assert Workspace(Path()).runs("a") == Path("runs/a")
+
+
+def test_dataset_and_model_are_remembered_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = Workspace(tmp_path / "work")
+    assert workspace.last() == Last()
+    monkeypatch.chdir(tmp_path)
+    workspace.remember_dataset(Path("Task01_X"))
+    workspace.remember_model(Path("run"))
+    assert workspace.last_dataset() == tmp_path.resolve() / "Task01_X"  # absolute: it is found from anywhere
+    assert workspace.last_model() == tmp_path.resolve() / "run"
+    workspace.remember_dataset(Path("Task02_Y"))
+    assert workspace.last_dataset().name == "Task02_Y"
+    assert workspace.last_model().name == "run"
+
+
+def test_nothing_to_remember(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with pytest.raises(UsageError, match=r"no dataset planned yet; file: .*; fix: autoseg plan_and_preprocess -d DATASET"):
+        workspace.last_dataset()
+    workspace.remember_dataset(tmp_path)
+    with pytest.raises(UsageError, match=r"no finished model yet; file: .*; fix: autoseg train, or give -m MODEL"):
+        workspace.last_model()
+
+
+def test_a_damaged_note(tmp_path: Path) -> None:
+    (tmp_path / "last.json").write_text("{")
+    with pytest.raises(PlanError, match=r"not valid JSON; file: .*last\.json"):
+        Workspace(tmp_path).last()

@@ -1,0 +1,103 @@
+"""Runs: reading run.json, and which folders make up a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autoseg.errors import UsageError
+from autoseg.postprocessing.component_rules import Rule
+from autoseg.runs.record import RunRecord, common_rules, common_thresholds, folds_of, load_run, record_table
+from autoseg.system.files import write_text
+from autoseg.system.records import to_json
+
+RULES = (Rule("largest_foreground"), Rule("largest_per_structure", "liver"))
+RECORD = RunRecord(
+    "Task", "3d_fullres", "0", True, 60.5, 1000, "4 cases not trained on", 0.9, {"liver": 0.9, "cyst": None}, RULES
+)
+
+
+def write_run(folder: Path, **changes: object) -> Path:
+    write_text(folder / "run.json", to_json(replace(RECORD, **changes)))  # type: ignore[arg-type]
+    return folder
+
+
+def test_record_round_trip(tmp_path: Path) -> None:
+    assert load_run(write_run(tmp_path / "fold_0")) == RECORD
+
+
+def test_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no trained model"):
+        load_run(tmp_path)
+
+
+def test_model_is_one_fold_or_all_finished_ones(tmp_path: Path) -> None:
+    first, third = write_run(tmp_path / "fold_0"), write_run(tmp_path / "fold_2", fold="2")
+    write_run(tmp_path / "fold_1", finished=False)
+    (tmp_path / "fold_3").mkdir()
+    assert folds_of(first) == (first,)
+    assert folds_of(tmp_path) == (first, third)
+
+
+def test_model_is_what_a_dataset_has_if_that_is_one_configuration(tmp_path: Path) -> None:
+    only = write_run(tmp_path / "3d_fullres" / "fold_0")
+    assert folds_of(tmp_path) == (only,)
+    write_run(tmp_path / "2d" / "fold_0")
+    with pytest.raises(UsageError, match="no finished model"):
+        folds_of(tmp_path)
+
+
+def test_a_run_that_was_started_anew_does_not_count(tmp_path: Path) -> None:
+    current = write_run(tmp_path / "fold_0")
+    write_run(tmp_path / "fold_0.previous")
+    assert folds_of(tmp_path) == (current,)
+
+
+def test_folder_without_a_finished_fold(tmp_path: Path) -> None:
+    write_run(tmp_path / "fold_1", finished=False)
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(UsageError, match="no finished model"):
+            folds_of(folder)
+
+
+def test_rules_are_those_that_every_fold_chose() -> None:
+    other = replace(RECORD, postprocess=(RULES[1], Rule("largest_per_structure", "cyst")))
+    assert common_rules([RECORD]) == RULES
+    assert common_rules([RECORD, other]) == (RULES[1],)
+    assert common_rules([RECORD, replace(RECORD, postprocess=())]) == ()
+
+
+def test_thresholds_are_the_mean_of_the_folds_that_have_one() -> None:
+    told: list[dict[str, float | None]] = [{"a": 0.5, "b": 0.25}, {"a": 0.75, "b": None, "d": None}, {"d": None}]
+    folds = [replace(RECORD, thresholds=t) for t in told]
+    assert common_thresholds(folds, ("b", "c", "a", "d")) == (0.25, 0.0, 0.625, 0.5)
+    assert common_thresholds(folds, ()) == ()
+
+
+def test_scores_as_text() -> None:
+    assert record_table(RECORD).splitlines() == [
+        "liver                    Dice 0.900",
+        "cyst                     Dice --",
+        "mean                     Dice 0.9000  (4 cases not trained on)",
+    ]
+    points = replace(RECORD, structure_dice={}, case_dice=None, mre=1.25, landmark_mre={"nose": 1.25, "chin": None}, unit="px")
+    lines = ["nose                     MRE 1.25 px", "chin                     MRE -- px"]
+    assert record_table(points).splitlines() == [*lines, "mean                     MRE 1.25 px  (4 cases not trained on)"]
+    silent = replace(points, missed=3, extra=1)
+    assert (
+        record_table(silent).splitlines()[-1]
+        == "mean                     MRE 1.25 px, 3 missed, 1 extra  (4 cases not trained on)"
+    )
+    both = replace(points, structure_dice=RECORD.structure_dice, case_dice=0.9)
+    assert record_table(both).splitlines()[2:5] == ["mean                     Dice 0.9000  (4 cases not trained on)", *lines]
+
+
+def test_a_record_of_before_there_were_landmarks(tmp_path: Path) -> None:
+    old = json.loads(to_json(RECORD))
+    for key in ("mre", "unit", "landmark_mre", "missed", "extra", "thresholds"):
+        del old[key]
+    write_text(tmp_path / "run.json", json.dumps(old))
+    assert load_run(tmp_path) == RECORD

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from autoseg.errors import DataError, DiskError
+from autoseg.system.machine import cpu_count
+from autoseg.system.workers import Failure, read_failures, run_cases, write_failures
+
+
+@dataclass(frozen=True)
+class Item:
+    name: str
+    number: int
+
+
+ITEMS = [Item(f"case_{i:02d}", i) for i in range(12)]
+
+
+def square(item: Item) -> int:
+    return item.number**2
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3, None])
+def test_every_case_comes_back_with_its_own_result(workers: int | None) -> None:
+    failures: list[Failure] = []
+    results = dict(run_cases(square, ITEMS, "square", failures, workers))
+    assert results == {item: item.number**2 for item in ITEMS}
+    assert failures == []
+
+
+def test_without_threads_the_order_is_kept_and_nothing_runs_ahead() -> None:
+    seen: list[int] = []
+    running = run_cases(lambda item: seen.append(item.number), ITEMS, "look", [], 0)
+    next(running)
+    assert seen == [0]
+    assert [item for item, _ in running] == ITEMS[1:]
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_a_bad_case_is_listed_and_the_others_go_on(workers: int) -> None:
+    def work(item: Item) -> int:
+        if item.number % 5 == 0:
+            raise DataError("no such file", file=f"{item.number}.nii.gz")
+        return item.number
+
+    failures: list[Failure] = []
+    done = sorted(number for _, number in run_cases(work, ITEMS, "read", failures, workers))
+    assert done == [1, 2, 3, 4, 6, 7, 8, 9, 11]
+    assert sorted(failures, key=lambda f: f.case) == [
+        Failure(f"case_{i:02d}", "read", f"case case_{i:02d}: no such file; file: {i}.nii.gz") for i in (0, 5, 10)
+    ]
+
+
+def test_a_case_named_by_the_error_is_not_renamed() -> None:
+    def work(item: Item) -> None:
+        raise DataError("odd", case="inner")
+
+    failures: list[Failure] = []
+    assert list(run_cases(work, ITEMS[:1], "read", failures, 0)) == []
+    assert failures == [Failure("case_00", "read", "case inner: odd")]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bug_stops_everything_and_names_the_case(workers: int) -> None:
+    def work(item: Item) -> float:
+        return 1 / (item.number - 3)
+
+    failures: list[Failure] = []
+    with pytest.raises(RuntimeError, match=r"divide: case case_03: ZeroDivisionError: division by zero") as caught:
+        list(run_cases(work, ITEMS, "divide", failures, workers))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert failures == []
+
+
+def test_few_cases_are_in_flight() -> None:
+    """No more than twice as many as workers are begun before results are taken."""
+    begun: list[str] = []
+    lock = threading.Lock()
+
+    def work(item: Item) -> int:
+        with lock:
+            begun.append(item.name)
+        return item.number
+
+    running = run_cases(work, ITEMS, "look", [], 2)
+    next(running)
+    time.sleep(0.05)
+    assert len(begun) <= 4
+    assert len(list(running)) == len(ITEMS) - 1
+
+
+def test_threads_end_with_a_consumer_that_leaves_early() -> None:
+    before = threading.active_count()
+    running: Iterator[tuple[Item, int]] = run_cases(square, ITEMS, "look", [], 3)
+    next(running)
+    running.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_no_case_at_all() -> None:
+    assert list(run_cases(square, [], "look", [], None)) == []
+
+
+def test_write_failures_sorts_quotes_and_removes(tmp_path: Path) -> None:
+    path = tmp_path / "failed.csv"
+    failures = [Failure("b", "read", 'broken, "quite"'), Failure("a", "prepare 3d", "x")]
+    write_failures(path, failures, ("read", "prepare"))
+    assert path.read_text() == 'case,stage,reason\na,prepare 3d,x\nb,read,"broken, ""quite"""\n'
+    assert read_failures(path) == failures[::-1]
+    write_failures(path, [], ("prepare",))  # what another stage said stays
+    assert read_failures(path) == failures[:1]
+    write_failures(path, [Failure("c", "read", "y")], ("read",))
+    assert [f.case for f in read_failures(path)] == ["c"]
+    write_failures(path, [], ("read",))
+    assert not path.exists()
+    write_failures(path, [], ("read",))
+    assert read_failures(path) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_full_disk_stops_the_batch(workers: int) -> None:
+    def work(item: Item) -> None:
+        raise DiskError("cannot write", file="x")
+
+    failures: list[Failure] = []
+    with pytest.raises(DiskError, match="cannot write"):
+        list(run_cases(work, ITEMS, "write", failures, workers))
+    assert failures == []
+
+
+def test_a_case_too_large_for_the_memory_is_listed() -> None:
+    def work(item: Item) -> int:
+        if item.number == 1:
+            raise MemoryError("4 GB")
+        return item.number
+
+    failures: list[Failure] = []
+    assert len(list(run_cases(work, ITEMS, "read", failures, 0))) == len(ITEMS) - 1
+    assert failures == [
+        Failure("case_01", "read", "case case_01: out of memory; found: 4 GB; fix: --workers 1, or a machine with more memory")
+    ]
+
+
+def test_cpu_count() -> None:
+    assert cpu_count() >= 1

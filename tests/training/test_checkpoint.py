@@ -1,0 +1,172 @@
+"""Checkpoints: what goes in comes out, training goes on as if nothing had happened, and nothing in them can execute."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from autoseg.errors import DataError, DiskError, PlanError, ResourceError
+from autoseg.nets.weights import AVERAGED, load_weights
+from autoseg.runs.history import Epoch
+from autoseg.training import checkpoint
+from autoseg.training.checkpoint import TRAINED, State, load_state, load_training, save_training, save_weights
+
+EPOCH = Epoch(1, 250, 12.5, 3e-3, -0.25, None, 0.05, 0.01, 1.5)
+STATE = State(600.0, None, 3, 250, 12.5, 4.0, 8, -1.0, 65536.0, (EPOCH, replace(EPOCH, epoch=2, case_dice=0.5, peak_ram_gb=None)))
+
+
+def network(seed: int, width: int = 3) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, width, 3), nn.GroupNorm(width, width), nn.Conv2d(width, 2, 1))
+
+
+def optimizer(kind: str, of: nn.Module) -> torch.optim.Optimizer:
+    if kind == "sgd":
+        return torch.optim.SGD(of.parameters(), lr=0.1, momentum=0.99, nesterov=True)
+    return torch.optim.AdamW(of.parameters(), lr=0.1, fused=True)
+
+
+def step(net: nn.Module, by: torch.optim.Optimizer, seed: int) -> None:
+    image = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
+    by.zero_grad()
+    net(image).square().mean().backward()
+    by.step()
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_training_goes_on_as_if_nothing_had_happened(kind: str, tmp_path: Path) -> None:
+    net, averaged = network(0), network(1)
+    by = optimizer(kind, net)
+    for i in range(3):
+        step(net, by, i)
+    path = tmp_path / "run" / "last.safetensors"
+    save_training(path, net, averaged, by, STATE)
+
+    again, averaged_again = network(2), network(3)
+    by_again = optimizer(kind, again)
+    load_training(path, again, averaged_again, by_again)
+    assert same(net, again)
+    assert same(averaged, averaged_again)
+    for i in range(3, 6):
+        step(net, by, i)
+        step(again, by_again, i)
+    assert same(net, again)
+    assert load_state(path) == STATE
+
+
+def test_an_untrained_network_can_be_saved(tmp_path: Path) -> None:
+    net = network(0)
+    save_training(tmp_path / "a.safetensors", net, network(1), optimizer("sgd", net), STATE)
+    again = network(2)
+    load_training(tmp_path / "a.safetensors", again, network(3), optimizer("sgd", again))
+    assert same(net, again)
+
+
+def test_weights_for_prediction_are_the_averaged_ones(tmp_path: Path) -> None:
+    net, averaged, empty = network(0), network(1), network(2)
+    save_training(tmp_path / "last.safetensors", net, averaged, optimizer("sgd", net), STATE)
+    load_weights(tmp_path / "last.safetensors", empty)
+    assert same(empty, averaged)
+    load_weights(tmp_path / "last.safetensors", empty, TRAINED)
+    assert same(empty, net)
+    save_weights(tmp_path / "best.safetensors", averaged, STATE)
+    load_weights(tmp_path / "best.safetensors", empty)
+    assert same(empty, averaged)
+    assert load_state(tmp_path / "best.safetensors") == STATE
+
+
+def test_other_network_is_named_tensor_by_tensor(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_weights(path, network(0), STATE)
+    with pytest.raises(PlanError, match=r"another network.*0\.weight \(3, 1, 3, 3\) instead of \(5, 1, 3, 3\)"):
+        load_weights(path, network(0, width=5))
+    with pytest.raises(PlanError, match=r"0\.bias None instead of \(3,\)"):  # best.safetensors holds nothing to resume from
+        load_training(path, network(0), network(0), optimizer("sgd", network(0)))
+
+
+@pytest.mark.parametrize("damage", ["absent", "empty", "cut off", "text", "header"])
+def test_damaged_file(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_weights(path, network(0), STATE)
+    whole = path.read_bytes()
+    path.unlink()
+    if damage != "absent":
+        content = {"empty": b"", "cut off": whole[:-20], "text": b"not a checkpoint at all", "header": b"\xff" * 8 + whole[8:]}
+        path.write_bytes(content[damage])
+    with pytest.raises(DataError, match="cannot be read"):
+        load_state(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        load_weights(path, network(0))
+
+
+def test_tensors_of_another_program_are_no_checkpoint(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, str(tmp_path / "a.safetensors"))
+    with pytest.raises(DataError, match=r"cannot be read.*missing key 'budget_seconds'"):
+        load_state(tmp_path / "a.safetensors")
+
+
+def test_file_is_json_and_numbers_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_weights(path, network(0), STATE)
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    state = json.loads(header.pop("__metadata__")["state"])
+    assert state["history"][0]["train_loss"] == -0.25
+    assert all(name.startswith(AVERAGED) for name in header)
+    assert {entry["dtype"] for entry in header.values()} == {"F32"}
+    assert len(raw) == 8 + length + 4 * sum(v.numel() for v in network(0).state_dict().values())
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.safetensors"
+    save_weights(path, network(0), STATE)
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    with pytest.raises(ResourceError, match=r"cannot write.*No space left"):
+        save_weights(path, network(1), STATE)
+    kept = network(2)
+    load_weights(path, kept)
+    assert same(kept, network(0))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
+def test_a_file_that_the_system_does_not_let_grow_keeps_the_old_one(tmp_path: Path) -> None:
+    """What a full disk does, with safetensors' own error."""
+    import resource
+
+    path = tmp_path / "a.safetensors"
+    save_weights(path, network(0), STATE)
+    before, usual = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, usual[1]))
+    try:
+        with pytest.raises(DiskError, match=r"cannot write; file: .*a\.safetensors; found: .*; fix: free disk space"):
+            save_weights(path, network(1), STATE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no modes there")
+def test_others_may_read_what_they_may_read_of_other_files(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 2)
+    save_weights(tmp_path / "best.safetensors", network, STATE)
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "best.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

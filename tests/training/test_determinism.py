@@ -1,0 +1,217 @@
+"""Deterministic runs: the same numbers whenever and wherever they are interrupted, or a word on why that cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Tiny
+from runs import EPOCHS, history, interrupt_at, same_outcome, turn_clock
+
+from autoseg.errors import UsageError
+from autoseg.inference.model import Model
+from autoseg.nets.device import Device
+from autoseg.preprocessing.store import StoredCase
+from autoseg.runs.budget import RunBudget, check_repeatable
+from autoseg.runs.record import load_run
+from autoseg.training import interim_validation as interim_module
+from autoseg.training import reporting as reporting_module
+from autoseg.training import run as running_module
+from autoseg.training import train as train_module
+from autoseg.training.checkpoint import load_state
+from autoseg.training.determinism import repeatable
+from autoseg.training.interim_validation import interim_score
+from autoseg.training.rollback import NotFinite
+from autoseg.training.run import Running, set_up
+from autoseg.training.train import train
+from autoseg.training.validation import CaseScores
+
+
+class Killed(BaseException):
+    """Nothing catches it, and nothing is done after it: as SIGKILL, but for the process."""
+
+
+def kill_at(event: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before or after one of the things that a run does or writes, in their order; files are written atomically."""
+    happened: list[str] = []
+
+    def fatal(original: Callable[..., Any]) -> Callable[..., Any]:
+        def count(what: str) -> None:
+            happened.append(what)
+            if len(happened) == event:
+                raise Killed(what)
+
+        def call(*given: Any) -> Any:
+            count("before")
+            result = original(*given)
+            count("after")
+            return result
+
+        return call
+
+    places = ((running_module, "save_training"), (reporting_module, "save_weights"), (reporting_module, "write_history"))
+    for module, name in (*places, *((train_module, name) for name in ("step", "validate", "write_text"))):
+        monkeypatch.setattr(module, name, fatal(getattr(module, name)))
+
+
+def score(run: Running, *_: object) -> CaseScores:
+    """Of an epoch: the third one is a collapse, after the fourth nothing gets better."""
+    return CaseScores((0.3, 0.5, 0.01, 0.6, 0.5, 0.4, 0.3)[len(run.state.history)], None)
+
+
+def test_killed_anywhere_it_comes_to_the_same_end(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a loss that is not finite, a collapse, and an end for lack of patience; killed once at each of its moments."""
+    step = train_module.step
+
+    def not_finite_once(run: Running, loader: Any, progress: float) -> None:
+        if run.state.step == 4 and run.state.rollbacks == 0:
+            raise NotFinite("the loss is not finite", found="nan", case="a")
+        step(run, loader, progress)
+
+    def learn(run: Path, killed_at: int) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(train_module, "step", not_finite_once)
+            patched.setattr(train_module, "interim_score", score)
+            kill_at(killed_at, patched)
+            train(tiny.task(run, deterministic=True), RunBudget(epochs=7), float32_cpu, patience=2)
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    learn(whole, 0)
+    state = load_state(whole / "last.safetensors")
+    assert (state.step, state.rollbacks, state.best) == (18, 2, 0.6)
+    assert load_run(whole).stopped == "no better case Dice in 2 epochs"
+    kills = 0
+    while not (parts / "run.json").exists():
+        kills += 1
+        with contextlib.suppress(Killed):
+            learn(parts, kills)
+    assert kills > 12
+    same_outcome(whole, parts)
+
+
+def test_a_second_interrupt_does_not_change_what_a_step_is_taken_back_to(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_at(monkeypatch, 4)
+    monkeypatch.setattr(train_module, "SAVE_EVERY", 0.0)
+    for deterministic, saved in ((False, 4), (True, 3)):
+        task = tiny.task(tmp_path / str(deterministic), deterministic=deterministic)
+        with pytest.raises(KeyboardInterrupt):
+            train(task, EPOCHS, float32_cpu)
+        assert load_state(task.run / "last.safetensors").step == saved
+
+
+def test_no_clock_decides_how_many_cases_are_scored(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5 % of an epoch of 3 steps of 2 patches, three passes each, are 0.9 windows; of a thousand steps, 300."""
+    now = [0.0]
+    turn_clock(monkeypatch, now)
+    for windows, steps, scored in ((1, 3, 1), (2, 3, 0), (1, 1000, 2), (300, 1000, 1), (601, 1000, 0)):
+        monkeypatch.setattr(Model, "n_windows", lambda *_, n=windows: n)
+        training = replace(tiny.configuration.training, steps_per_epoch=steps)
+        plan = replace(tiny.plan, configurations={"3d_fullres": replace(tiny.configuration, training=training)})
+        task = tiny.task(tmp_path / f"{windows}-{steps}", plan=plan, deterministic=True)
+        validation = tiny.task(tmp_path).training[:2]
+        run = set_up(task, RunBudget(epochs=1), float32_cpu)
+        counted: list[int] = []
+        monkeypatch.setattr(interim_module, "case_scores", lambda model, cases, to=counted: to.append(len(cases)))
+        interim_score(run, [StoredCase.open(task.prepared, c.name) for c in validation], 1e9, 1)
+        assert sum(counted) == scored, (windows, steps)
+        assert run.state.interim == scored
+    assert interim_score(run, [], 1e9, 1) == CaseScores(None, None)
+
+
+def test_torch_is_told_and_told_otherwise_afterwards() -> None:
+    cudnn = torch.backends.cudnn
+
+    def told() -> tuple[bool, int, bool, bool]:
+        return torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark
+
+    before = told()
+    assert not before[0]
+    with repeatable(False):
+        assert told() == (*before[:2], False, True)
+    assert told() == before
+    with repeatable(True):
+        assert told() == (True, before[1], True, False)
+        torch.set_num_threads(before[1] + 1)
+    assert told() == before
+
+
+def test_an_operation_that_does_not_repeat_itself_ends_the_run(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "avg_pool3d_backward_cuda does not have a deterministic implementation, but you set 'torch.use_…"
+
+    def refused(*_: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(train_module, "step", refused)
+    with pytest.raises(UsageError, match=r"cannot be repeated bit by bit here; found: avg_pool3d.*; fix: leave out --determ"):
+        train(tiny.task(tmp_path, deterministic=True), EPOCHS, float32_cpu)
+    message = "something else"
+    with pytest.raises(RuntimeError, match="something else"):
+        train(tiny.task(tmp_path, deterministic=True), EPOCHS, float32_cpu)
+
+
+def test_time_does_not_repeat_itself(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    message = r"limited by time cannot be repeated exactly; found: --deterministic with 60 s; fix: --epochs instead"
+    with pytest.raises(UsageError, match=message):
+        check_repeatable(RunBudget(seconds=60))
+    check_repeatable(EPOCHS)
+    timed = replace(tiny.configuration, training=replace(tiny.configuration.training, time_s=60.0))
+    task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": timed}), deterministic=True)
+    with pytest.raises(UsageError, match=message):
+        train(task, None, float32_cpu)
+
+
+def test_a_run_goes_on_with_as_many_threads_as_it_began_with(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    task = tiny.task(tmp_path, deterministic=True)
+    set_up(task, EPOCHS, float32_cpu).save()
+    assert load_state(tmp_path / "last.safetensors").threads == 1
+    try:
+        torch.set_num_threads(2)
+        assert set_up(replace(task, deterministic=False), EPOCHS, float32_cpu).state.threads == 2
+        assert set_up(task, EPOCHS, float32_cpu).state.threads == torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_the_loss_scale_rises_when_it_would_have(tiny: Tiny, tmp_path: Path) -> None:
+    """It doubles after so many steps without overflow; the count goes on."""
+    half = Device(torch.device("cpu"), torch.float16)
+    run = set_up(tiny.task(tmp_path), EPOCHS, half)
+    run.scaler.load_state_dict({**run.scaler.state_dict(), "scale": 512.0, "_growth_tracker": 7})
+    run.save()
+    again = set_up(tiny.task(tmp_path), EPOCHS, half).scaler.state_dict()
+    assert (again["scale"], again["_growth_tracker"]) == (512.0, 7)
+
+
+def test_what_a_killed_process_was_writing_is_cleared_away(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    (tmp_path / "validation").mkdir()
+    for name in (".77-last.safetensors", "validation/.77-phantom_000.nii.gz"):
+        (tmp_path / name).write_bytes(b"half a file")
+    train(tiny.task(tmp_path), RunBudget(epochs=1), float32_cpu)
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_the_loss_of_an_epoch_is_that_of_all_its_steps(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of those before an interruption."""
+    train(tiny.task(tmp_path / "whole"), EPOCHS, float32_cpu)
+    interrupt_at(monkeypatch, 4)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny.task(tmp_path / "parts"), EPOCHS, float32_cpu)
+    monkeypatch.undo()
+    train(tiny.task(tmp_path / "parts"), EPOCHS, float32_cpu)
+    whole, parts = history(tmp_path / "whole"), history(tmp_path / "parts")
+    assert [row["train_loss"] for row in whole] == [row["train_loss"] for row in parts]

@@ -1,0 +1,117 @@
+"""Being told to stop, once and twice; with real signals to this process. Whole runs are stopped in test_train.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autoseg.training import stopping as module
+from autoseg.training.stopping import FILE, Stopping
+
+
+@pytest.fixture(autouse=True)
+def no_echoes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two signals in a row are two; and the handlers of before are back afterwards."""
+    monkeypatch.setattr(module, "SAME_PRESS", 0.0)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)  # Python runs handlers between two of its own steps
+
+
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_the_first_signal_asks_and_the_second_stops(
+    tmp_path: Path, number: signal.Signals, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Stopping(tmp_path) as stopping:
+        assert not stopping.asked()
+        send(number)
+        assert stopping.asked()
+        assert stopping.reason == reason
+        assert reason in ("Ctrl-C", "SIGTERM")
+        assert caplog.messages == [f"{reason}: stopping: validating what was learnt so far; Ctrl-C or SIGTERM now stops at once"]
+        with pytest.raises(KeyboardInterrupt):
+            send(number)
+
+
+def test_an_echo_is_not_a_second_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAME_PRESS", 60.0)
+    with Stopping(tmp_path) as stopping:
+        send(signal.SIGTERM)
+        send(signal.SIGINT)
+        assert stopping.reason == "SIGTERM"
+
+
+def test_a_shielded_block_is_not_torn_apart(tmp_path: Path) -> None:
+    done = []
+
+    def work(stopping: Stopping, *signals: signal.Signals) -> None:
+        with stopping.shielded():
+            for number in signals:
+                send(number)
+            done.append(len(signals))
+
+    with Stopping(tmp_path) as stopping:
+        work(stopping)
+        work(stopping, signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            work(stopping, signal.SIGTERM, signal.SIGINT)
+    assert done == [0, 1, 2]
+
+
+def test_a_file_asks_once_and_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    (tmp_path / FILE).touch()
+    with Stopping(tmp_path) as stopping:
+        assert not stopping.asked()  # that one was for an earlier process
+        (tmp_path / FILE).touch()
+        assert stopping.asked()
+        assert stopping.reason == "STOP file"
+        assert not (tmp_path / FILE).exists()
+        (tmp_path / FILE).touch()
+    assert not (tmp_path / FILE).exists()
+
+
+def test_the_file_is_not_looked_for_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY", 3600.0)
+    with Stopping(tmp_path) as stopping:
+        stopping.asked()
+        (tmp_path / FILE).touch()
+        assert not stopping.asked()
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
+    """As Ctrl-C is for what a script starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stopping(tmp_path) as stopping:
+            send(signal.SIGINT)
+            assert not stopping.asked()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_outside_the_main_thread_only_the_file_is_heard(tmp_path: Path) -> None:
+    heard: list[object] = []
+
+    def work() -> None:
+        with Stopping(tmp_path) as stopping:
+            (tmp_path / FILE).touch()
+            stopping._looked = 0.0
+            heard.extend([stopping.asked(), stopping.reason, signal.getsignal(signal.SIGTERM)])
+
+    handler = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert heard == [True, "STOP file", handler]
