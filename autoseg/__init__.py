@@ -40,10 +40,10 @@ if TYPE_CHECKING:  # for type checkers and editors; a test keeps it equal to the
     from autoseg.io import write_label_map as write_label_map
     from autoseg.io import write_landmarks as write_landmarks
     from autoseg.pipeline.fingerprint import fingerprint_dataset as fingerprint_dataset
-    from autoseg.pipeline.plan import Wish as Wish
+    from autoseg.pipeline.plan import PlanOptions as PlanOptions
     from autoseg.pipeline.plan import plan_dataset as plan_dataset
-    from autoseg.pipeline.preprocess import prepare_dataset as prepare_dataset
-    from autoseg.pipeline.training import train_task as train_task
+    from autoseg.pipeline.preprocess import preprocess_dataset as preprocess_dataset
+    from autoseg.pipeline.training import training_job as training_job
     from autoseg.pipeline.workspace import Workspace as Workspace
     from autoseg.plan import Plan as Plan
     from autoseg.plan import load_plan as load_plan
@@ -68,7 +68,7 @@ _HOME = {  # public name: the module that holds it
     "PlanError": "errors",
     "ResourceError": "errors",
     "UsageError": "errors",
-    "Wish": "pipeline.plan",
+    "PlanOptions": "pipeline.plan",
     "Workspace": "pipeline.workspace",
     "find_dataset": "dataset",
     "fingerprint_dataset": "pipeline.fingerprint",
@@ -78,11 +78,11 @@ _HOME = {  # public name: the module that holds it
     "make_phantoms": "dataset.phantoms",
     "open_dataset": "dataset",
     "plan_dataset": "pipeline.plan",
-    "prepare_dataset": "pipeline.preprocess",
+    "preprocess_dataset": "pipeline.preprocess",
     "read_image": "io",
     "read_label_map": "io",
     "save_plan": "plan",
-    "train_task": "pipeline.training",
+    "training_job": "pipeline.training",
     "write_image": "io",
     "write_label_map": "io",
     "write_landmarks": "io",

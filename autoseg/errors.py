@@ -88,6 +88,6 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     return f" - did you mean '{close[0]}'?" if close else ""
 
 
-def some(names: Sequence[str], most: int = 3) -> str:
+def first_few(names: Sequence[str], most: int = 3) -> str:
     """The first names, and how many more there are: 'a, b, c and 4 more'."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

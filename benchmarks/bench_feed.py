@@ -26,14 +26,14 @@ from bench_footprint import LIVER, made_up_task
 from learning import machine, plan_and_prepare
 
 from autoseg.nets.device import Device, choose_device
-from autoseg.pipeline.plan import Wish
+from autoseg.pipeline.plan import PlanOptions
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.budget import RunBudget
-from autoseg.runs.job import TrainTask
+from autoseg.runs.job import TrainingJob
 from autoseg.system.allocator import keep_freed_memory
 from autoseg.system.progress import number_of
 from autoseg.training.loader import Loader
-from autoseg.training.run import set_up
+from autoseg.training.run import begin_or_resume
 from autoseg.training.sampling import Batch, PatchSampler
 from autoseg.training.step import step
 
@@ -52,8 +52,8 @@ class Again(Loader):
         return self._batch
 
 
-def rows(name: str, task: TrainTask, device: Device, steps: int) -> list[str]:
-    run = set_up(replace(task, compiled=False), RunBudget(epochs=1), device)
+def rows(name: str, task: TrainingJob, device: Device, steps: int) -> list[str]:
+    run = begin_or_resume(replace(task, compiled=False), RunBudget(epochs=1), device)
     cases = [StoredCase.open(task.prepared, case.name) for case in task.training]
     place = device.place if device.place.type == "cuda" else None
     sampler = PatchSampler(cases, run.configuration, task.plan.data.labels, 0, place)
@@ -88,7 +88,7 @@ def bench(dataset: Path | None, kind: str, steps: int) -> Sequence[str]:
     lines = []
     with tempfile.TemporaryDirectory() as root:
         if dataset:
-            task = plan_and_prepare(dataset, Path(root), Wish(kind, 8)).task("0")
+            task = plan_and_prepare(dataset, Path(root), PlanOptions(kind, 8)).task("0")
             lines += rows(dataset.name, replace(task, run=Path(root) / "run"), device, steps)
         if kind == "cuda":
             folder = Path(root) / "liver"

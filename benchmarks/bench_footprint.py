@@ -130,10 +130,10 @@ def measure_training(name: str, compute: Compute, kind: DeviceKind) -> dict[str,
 def made_up_task(what: Training, folder: Path) -> Any:
     """With its one case prepared in the folder."""
     from autoseg.dataset import Case
-    from autoseg.runs.job import TrainTask
+    from autoseg.runs.job import TrainingJob
 
     write_made_up_case(what, folder)
-    return TrainTask(
+    return TrainingJob(
         dataset="made_up",
         plan=made_up_plan(what),
         configuration="made_up",
@@ -141,7 +141,7 @@ def made_up_task(what: Training, folder: Path) -> Any:
         training=(Case("case", (Path("case.nii.gz"),), None),),
         validation=(),
         prepared=folder,
-        before=None,
+        previous_stage=None,
         run=folder / "run",
     )
 
@@ -154,7 +154,7 @@ def made_up_plan(what: Training) -> Any:
     structures = tuple(range(1, what.classes))
     ndim = len(what.patch)
     configuration = p.Configuration(
-        previous=None,
+        previous_stage=None,
         space=p.SpacePlan("LPS", (1.0,) * ndim, 0 if ndim == 2 else None, "none", 3, 1),
         patch=p.PatchPlan(what.patch, what.batch, 1 / 3),
         network=what.network,
@@ -194,12 +194,12 @@ def write_made_up_case(what: Training, folder: Path) -> None:
 def make_plan(dataset: Path, root: Path) -> None:
     from autoseg.dataset import open_dataset
     from autoseg.pipeline.fingerprint import fingerprint_dataset
-    from autoseg.pipeline.plan import Wish, plan_dataset
+    from autoseg.pipeline.plan import PlanOptions, plan_dataset
     from autoseg.pipeline.workspace import Workspace
 
     about, workspace = open_dataset(dataset), Workspace(root)
     fingerprint_dataset(about, workspace, [], None)
-    plan_dataset(about, workspace, Wish("cpu", 8))
+    plan_dataset(about, workspace, PlanOptions("cpu", 8))
 
 
 def measure_preparing(dataset: Path, root: Path, factor: float) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def measure_preparing(dataset: Path, root: Path, factor: float) -> dict[str, Any
     from autoseg.preprocessing.store import write_case
 
     about = open_dataset(dataset)
-    plan = load_plan(Workspace(root).about(about.name) / "plan.json")
+    plan = load_plan(Workspace(root).dataset_folder(about.name) / "plan.json")
     space = plan.configuration(None)[1].space
     space = replace(space, spacing_mm=tuple(s * factor for s in space.spacing_mm))
     case = about.cases[0]
@@ -243,7 +243,7 @@ def measure_predicting(dataset: Path, root: Path, compute: Compute) -> dict[str,
     from autoseg.preprocessing.prepare import prepare
 
     about = open_dataset(dataset)
-    plan = load_plan(Workspace(root).about(about.name) / "plan.json")
+    plan = load_plan(Workspace(root).dataset_folder(about.name) / "plan.json")
     c = plan.configuration(None)[1]
     c = replace(c, inference=replace(c.inference, overlap=0.0))
     device = Device(torch.device("cpu"), getattr(torch, compute))

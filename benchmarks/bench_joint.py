@@ -66,12 +66,12 @@ def prepare(source: Path, folder: Path, name: str, steps: int) -> Side:
     where = ["-d", str(dataset.root), "--root", str(workspace.root)]
     command = [*AUTOSEG, "plan_and_preprocess", *where, "-c", "3d_fullres", "--device", "cpu"]
     subprocess.run(command, check=True)
-    path = workspace.about(dataset.name) / "plan.json"
+    path = workspace.dataset_folder(dataset.name) / "plan.json"
     plan = load_plan(path)
     _, chosen = plan.configuration("3d_fullres")
     per_epoch = min(steps, STEPS_PER_EPOCH)
     chosen = replace(chosen, training=replace(chosen.training, epochs=steps // per_epoch, steps_per_epoch=per_epoch))
-    save_plan(replace(plan, first="3d_fullres", configurations={"3d_fullres": chosen}), path)
+    save_plan(replace(plan, default_configuration="3d_fullres", configurations={"3d_fullres": chosen}), path)
     return Side(name, dataset, workspace, chosen)
 
 
@@ -100,7 +100,7 @@ def case_dice(side: Side, predictions: Path) -> np.ndarray:
 
 def split(side: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the cases that fold 0 learns from and is judged by."""
-    folds = load_folds(side.workspace.about(side.dataset.name) / "splits.json")
+    folds = load_folds(side.workspace.dataset_folder(side.dataset.name) / "splits.json")
     return folds.training_cases("0"), folds.validation_cases("0")
 
 
@@ -109,7 +109,7 @@ def table(source: Path, steps: int, joint: Side, runs: list[Trained]) -> str:
     structures = joint.dataset.labels.names
     c = joint.configuration
     n_learnt, n_judged = map(len, split(joint))
-    facts = load_fingerprint(joint.workspace.about(joint.dataset.name) / "fingerprint.json").cases
+    facts = load_fingerprint(joint.workspace.dataset_folder(joint.dataset.name) / "fingerprint.json").cases
     baseline = mean_place_mre(facts, *split(joint))
     lines = [
         "# Label maps and landmarks in one training",

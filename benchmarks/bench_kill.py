@@ -26,7 +26,7 @@ from learning import machine, plan_and_prepare
 from safetensors.numpy import load_file
 
 from autoseg.dataset.phantoms import make_phantoms
-from autoseg.pipeline.plan import Wish
+from autoseg.pipeline.plan import PlanOptions
 from autoseg.plan import Plan
 from autoseg.runs.record import load_run
 
@@ -83,7 +83,7 @@ def differences(whole: Path, parts: Path) -> list[str]:
 
 def bench(work: Path, kills: int, epochs: int, seed: int) -> str:
     data = make_phantoms(work / "Dataset001_Phantom", 20, 4)
-    plan_and_prepare(data, work / "whole", Wish("cpu"), short_epochs)
+    plan_and_prepare(data, work / "whole", PlanOptions("cpu"), short_epochs)
     shutil.copytree(work / "whole", work / "parts")
     began = time.monotonic()
     subprocess.run(command(data, work / "whole", epochs), check=True, stdout=subprocess.DEVNULL)

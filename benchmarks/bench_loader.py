@@ -29,7 +29,7 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from learning import machine, plan_and_prepare
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from autoseg.pipeline.plan import Wish
+from autoseg.pipeline.plan import PlanOptions
 from autoseg.preprocessing.store import StoredCase
 from autoseg.training.loader import Loader
 from autoseg.training.sampling import PatchSampler
@@ -84,7 +84,7 @@ class Endless:
 
 
 def sampler_of(data: Path, root: Path) -> PatchSampler:
-    planned = plan_and_prepare(data, root, Wish("cpu"))
+    planned = plan_and_prepare(data, root, PlanOptions("cpu"))
     task = planned.task("0")
     cases = [StoredCase.open(task.prepared, c.name) for c in task.training]
     return PatchSampler(cases, planned.plan.configuration(None)[1], planned.plan.data.labels, 0)

@@ -71,9 +71,9 @@ def rows_of(ours: Configuration, theirs: dict[str, Any], shape: tuple[float, ...
     return [
         (
             "stage before",
-            ours.previous or "none",
+            ours.previous_stage or "none",
             theirs.get("previous_stage") or "none",
-            ours.previous == theirs.get("previous_stage"),
+            ours.previous_stage == theirs.get("previous_stage"),
         ),
         ("spacing, mm", size(ours.space.spacing_mm), size(theirs["spacing"]), spacing < 1e-9),
         ("median case, voxels", size(shape), size(median), tuple(shape) == tuple(median)),

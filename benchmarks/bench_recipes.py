@@ -23,7 +23,7 @@ from statistics import median
 import torch
 from learning import Ledger, Limit, Planned, data_folder, learn, limit_of, machine, plan_and_prepare
 
-from autoseg.pipeline.plan import Wish
+from autoseg.pipeline.plan import PlanOptions
 from autoseg.plan import Configuration
 from autoseg.planner.training import RECIPES
 from autoseg.system.files import write_text
@@ -119,7 +119,7 @@ class Outcome:
 def train_one(planned: Planned, cell: Cell, limit: Limit, run: Path) -> Outcome:
     name, chosen = planned.plan.configuration(None)
     edited = EDITS[cell.recipe](limit.within(chosen))
-    plan = replace(planned.plan, configurations={name: edited}, first=name)
+    plan = replace(planned.plan, configurations={name: edited}, default_configuration=name)
     task = planned.task("0", cell.seed)
     _, record = learn(replace(task, plan=plan, run=run, training=task.training[:: cell.every]), limit.budget)
     if record.stopped or record.case_dice is None:
@@ -135,7 +135,7 @@ def study(data: Path, limit: Limit, options: argparse.Namespace, ledger: Ledger[
             for name in options.recipes:
                 cell = Cell(data.name, limit.text, name, seed, options.threads, options.every)
                 if cell not in ledger.outcomes:
-                    planned = planned or plan_and_prepare(data, Path(folder) / "work", Wish("cpu", time_s=limit.seconds))
+                    planned = planned or plan_and_prepare(data, Path(folder) / "work", PlanOptions("cpu", time_s=limit.seconds))
                     with tempfile.TemporaryDirectory(dir=folder) as own:
                         ledger.add(train_one(planned, cell, limit, Path(own) / "fold_0"))
                 o = ledger.outcomes[cell]

@@ -70,7 +70,7 @@ def step_seconds(undone: str, kind: str) -> float:
         keep_freed_memory()
     if undone == CHANNELS_FIRST:
         unet.channels_last = lambda x: x
-    torch.backends.cudnn.benchmark = undone != NOT_TRIED  # as `repeatable` does
+    torch.backends.cudnn.benchmark = undone != NOT_TRIED  # as `determinism` does
     what, device = SAMPLES[kind], choose_device(kind)
     network = build_network(what.network, what.channels, what.classes)
     _exchange(network, _replacement(undone))

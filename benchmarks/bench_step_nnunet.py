@@ -34,7 +34,7 @@ from torch import Tensor
 
 from autoseg.nets import build_network
 from autoseg.nets.device import Device, choose_device
-from autoseg.pipeline.plan import Wish
+from autoseg.pipeline.plan import PlanOptions
 from autoseg.plan import Configuration, Plan
 from autoseg.preprocessing.store import StoredCase
 from autoseg.system.allocator import keep_freed_memory
@@ -148,7 +148,7 @@ class Learning:
 
 
 def prepared(dataset: Path, root: Path, steps: int) -> tuple[Plan, Configuration, list[Sample]]:
-    planned = plan_and_prepare(dataset, root, Wish("cuda", 8, recipe="sgd_poly"))
+    planned = plan_and_prepare(dataset, root, PlanOptions("cuda", 8, recipe="sgd_poly"))
     plan, task = planned.plan, planned.task("0")
     c = plan.configuration(None)[1]
     c = replace(c, training=replace(c.training, mirror_axes=()), patch=replace(c.patch, batch_size=BATCH))

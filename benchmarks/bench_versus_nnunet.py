@@ -67,9 +67,9 @@ def run_autoseg(dataset: Dataset, folder: Path, limit: str) -> Side:
     subprocess.run([*command, "train", *where, "--time", limit], check=True)
     trained = time.perf_counter() - began
     workspace = Workspace(folder)
-    plan = json.loads((workspace.about(dataset.name) / "plan.json").read_text())
-    chosen = plan["configurations"][plan["first"]]
-    run = workspace.run(dataset.name, plan["first"], "0")
+    plan = json.loads((workspace.dataset_folder(dataset.name) / "plan.json").read_text())
+    chosen = plan["configurations"][plan["default_configuration"]]
+    run = workspace.run(dataset.name, plan["default_configuration"], "0")
     network = (
         f"{plan['first']}, patch {chosen['patch']['patch_size']}, batch {chosen['patch']['batch_size']}, "
         f"features {chosen['network']['features']}"
@@ -87,7 +87,7 @@ def run_autoseg(dataset: Dataset, folder: Path, limit: str) -> Side:
 
 
 def held_out(dataset: Dataset, folder: Path) -> list[Case]:
-    names = load_folds(Workspace(folder).about(dataset.name) / "splits.json").validation_cases("0")
+    names = load_folds(Workspace(folder).dataset_folder(dataset.name) / "splits.json").validation_cases("0")
     return [c for c in dataset.cases if c.name in names]
 
 

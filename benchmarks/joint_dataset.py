@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.dataset import Dataset, case_name, open_dataset
-from autoseg.fingerprint.case import CaseFacts
+from autoseg.fingerprint.case import CaseFingerprint
 from autoseg.imaging.image import LabelMap
 from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.io import read_label_map, write_landmarks
@@ -57,7 +57,7 @@ def structure_landmarks(label: LabelMap) -> Landmarks:
     return Landmarks(landmark_names(label.labels.names), places, state)
 
 
-def mean_place_mre(cases: Sequence[CaseFacts], learnt: Collection[str], judged: Collection[str]) -> float:
+def mean_place_mre(cases: Sequence[CaseFingerprint], learnt: Collection[str], judged: Collection[str]) -> float:
     """Error, mm, of the mean place in the cases named `learnt`, relative to the centre of the image, in those named `judged`.
 
     The mean over landmarks of the mean over cases.

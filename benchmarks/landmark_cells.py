@@ -26,7 +26,7 @@ from autoseg.imaging.geometry import Grid
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.inference.model import Model
 from autoseg.io import read_grid, read_image
-from autoseg.pipeline.plan import Wish
+from autoseg.pipeline.plan import PlanOptions
 from autoseg.plan import Configuration
 from autoseg.runs.record import RunRecord
 from autoseg.system.files import write_text
@@ -111,7 +111,7 @@ class Outcome:
 
 def open_study(data: Path, root: Path, limit: Limit) -> Study:
     """Plans for the CPU and for the time, if that is limited."""
-    planned = plan_and_prepare(data, root, Wish("cpu", time_s=limit.seconds))
+    planned = plan_and_prepare(data, root, PlanOptions("cpu", time_s=limit.seconds))
     task, dataset = planned.task("0"), planned.dataset
     judged = []
     for case in task.validation:
@@ -138,7 +138,7 @@ def cell_of(study: Study, arm: str, chosen: Configuration, n_cases: int, seed: i
 
 def train_cell(study: Study, chosen: Configuration, n_cases: int, seed: int, run: Path) -> tuple[Model, RunRecord]:
     """Trains `chosen` on the first cases of the study's order into the folder `run`."""
-    plan = replace(study.planned.plan, configurations={study.name: chosen}, first=study.name)
+    plan = replace(study.planned.plan, configurations={study.name: chosen}, default_configuration=study.name)
     task = replace(study.planned.task("0", seed), plan=plan, run=run, training=study.order[:n_cases], validation=())
     model, record = learn(task, study.limit.budget)
     return replace(model, thresholds=()), record

@@ -20,13 +20,13 @@ from autoseg.inference.model import Model, load_model
 from autoseg.inference.predict import predict
 from autoseg.nets.device import choose_device
 from autoseg.pipeline.fingerprint import fingerprint_dataset
-from autoseg.pipeline.plan import Wish, plan_dataset
-from autoseg.pipeline.preprocess import prepare_dataset
-from autoseg.pipeline.training import train_task
+from autoseg.pipeline.plan import PlanOptions, plan_dataset
+from autoseg.pipeline.preprocess import preprocess_dataset
+from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import Configuration, Plan, save_plan
 from autoseg.runs.budget import RunBudget, parse_duration
-from autoseg.runs.job import TrainTask
+from autoseg.runs.job import TrainingJob
 from autoseg.runs.record import RunRecord
 from autoseg.system.files import write_text
 from autoseg.system.records import from_json
@@ -84,23 +84,23 @@ class Planned:
     fingerprint: Fingerprint
     plan: Plan
 
-    def task(self, fold: str, seed: int = 0) -> TrainTask:
-        return train_task(self.dataset, self.workspace, None, fold, seed)
+    def task(self, fold: str, seed: int = 0) -> TrainingJob:
+        return training_job(self.dataset, self.workspace, None, fold, seed)
 
 
-def plan_and_prepare(data: Path, root: Path, wish: Wish, change: Change = lambda plan: plan) -> Planned:
+def plan_and_prepare(data: Path, root: Path, wish: PlanOptions, change: Change = lambda plan: plan) -> Planned:
     """Plans a dataset, changes the plan, prepares the cases of its first configuration. A case that fails ends the benchmark."""
     dataset, workspace = open_dataset(data), Workspace(root)
     failures: list[Failure] = []
     fingerprint = fingerprint_dataset(dataset, workspace, failures, None)
     plan = change(plan_dataset(dataset, workspace, wish))
-    save_plan(plan, workspace.about(dataset.name) / "plan.json")
-    prepare_dataset(dataset, workspace, None, failures, None)
+    save_plan(plan, workspace.dataset_folder(dataset.name) / "plan.json")
+    preprocess_dataset(dataset, workspace, None, failures, None)
     assert not failures, failures
     return Planned(dataset, workspace, fingerprint, plan)
 
 
-def learn(task: TrainTask, budget: RunBudget) -> tuple[Model, RunRecord]:
+def learn(task: TrainingJob, budget: RunBudget) -> tuple[Model, RunRecord]:
     """Trains on the CPU."""
     device = choose_device("cpu")
     train(task, budget, device)
@@ -110,7 +110,7 @@ def learn(task: TrainTask, budget: RunBudget) -> tuple[Model, RunRecord]:
 
 def learn_and_test(data: Path, root: Path, change: Change, epochs: int, seed: int) -> tuple[StructureSummary, ...]:
     """Trains on all cases of a dataset in nnU-Net's layout and scores each structure in its test cases."""
-    planned = plan_and_prepare(data, root, Wish("cpu"), change)
+    planned = plan_and_prepare(data, root, PlanOptions("cpu"), change)
     model, _ = learn(planned.task("all", seed), RunBudget(epochs=epochs))
     failures: list[Failure] = []
     predict(model, (), images_in(data / "imagesTs", len(planned.dataset.channels)), root / "masks", failures)

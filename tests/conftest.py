@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most test files do witho
     from autoseg.nets.device import Device
     from autoseg.pipeline.workspace import Workspace
     from autoseg.plan import Configuration, Plan
-    from autoseg.runs.job import TrainTask
+    from autoseg.runs.job import TrainingJob
     from autoseg.runs.record import RunRecord
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as where a shell runs the tests in the background
@@ -60,11 +60,11 @@ class Tiny:
     plan: Plan
     configuration: Configuration
 
-    def task(self, run: Path, **changes: Any) -> TrainTask:
+    def task(self, run: Path, **changes: Any) -> TrainingJob:
         """Training of fold 0 into the folder `run`."""
-        from autoseg.pipeline.training import train_task
+        from autoseg.pipeline.training import training_job
 
-        return replace(train_task(self.dataset, self.workspace, None, "0", threads=2), run=run, **changes)
+        return replace(training_job(self.dataset, self.workspace, None, "0", threads=2), run=run, **changes)
 
     def stored(self, run: Path) -> tuple[Path, ...]:
         """Folders of the prepared cases that fold 0 learns from."""
@@ -100,8 +100,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     from autoseg.dataset import open_dataset
     from autoseg.dataset.phantoms import make_phantoms
     from autoseg.pipeline.fingerprint import fingerprint_dataset
-    from autoseg.pipeline.plan import Wish, plan_dataset
-    from autoseg.pipeline.preprocess import prepare_dataset
+    from autoseg.pipeline.plan import PlanOptions, plan_dataset
+    from autoseg.pipeline.preprocess import preprocess_dataset
     from autoseg.pipeline.workspace import Workspace
     from autoseg.plan import save_plan
     from autoseg.system.workers import Failure
@@ -111,9 +111,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     data = make_phantoms(folder / DATASET_NAME, 5, 2, shape=(12, 32, 40))
     dataset, workspace = open_dataset(data), Workspace(folder / "work")
     fingerprint_dataset(dataset, workspace, failures, 0)
-    plan = shrink_plan(plan_dataset(dataset, workspace, Wish("cpu", 8)))
-    save_plan(plan, workspace.about(dataset.name) / "plan.json")
-    prepare_dataset(dataset, workspace, None, failures, 0)
+    plan = shrink_plan(plan_dataset(dataset, workspace, PlanOptions("cpu", 8)))
+    save_plan(plan, workspace.dataset_folder(dataset.name) / "plan.json")
+    preprocess_dataset(dataset, workspace, None, failures, 0)
     assert failures == []
     return Tiny(data, dataset, workspace, plan, plan.configuration(None)[1])
 
@@ -133,7 +133,7 @@ def workspace(tiny: Tiny, tmp_path: Path) -> Workspace:
     from autoseg.pipeline.workspace import Workspace
 
     about = tmp_path / "work" / "datasets" / DATASET_NAME
-    shutil.copytree(tiny.workspace.about(DATASET_NAME), about, ignore=shutil.ignore_patterns("source.json"))
+    shutil.copytree(tiny.workspace.dataset_folder(DATASET_NAME), about, ignore=shutil.ignore_patterns("source.json"))
     return Workspace(tmp_path / "work")
 
 
@@ -149,11 +149,11 @@ def add_case(dataset: Dataset, name: str) -> Dataset:
 @pytest.fixture(scope="session")
 def tiny_runs(tiny: Tiny, float32_cpu: Device) -> TinyRuns:
     """Folds 0 and 1, trained for two epochs of three steps."""
-    from autoseg.pipeline.training import train_task
+    from autoseg.pipeline.training import training_job
     from autoseg.runs.budget import RunBudget
     from autoseg.training.train import train
 
-    tasks = [train_task(tiny.dataset, tiny.workspace, None, fold, threads=2) for fold in ("0", "1")]
+    tasks = [training_job(tiny.dataset, tiny.workspace, None, fold, threads=2) for fold in ("0", "1")]
     first, second = (train(task, RunBudget(epochs=2), float32_cpu) for task in tasks)
     return TinyRuns(tasks[0].run.parent, (first, second))
 

@@ -14,8 +14,8 @@ from autoseg.errors import (
     PlanError,
     ResourceError,
     UsageError,
+    first_few,
     nearest,
-    some,
 )
 
 
@@ -75,7 +75,7 @@ def test_nearest() -> None:
 
 
 def test_some() -> None:
-    assert some(["a"]) == "a"
-    assert some(["a", "b", "c"]) == "a, b, c"
-    assert some(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
-    assert some(["a", "b", "c"], most=1) == "a and 2 more"
+    assert first_few(["a"]) == "a"
+    assert first_few(["a", "b", "c"]) == "a, b, c"
+    assert first_few(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+    assert first_few(["a", "b", "c"], most=1) == "a and 2 more"

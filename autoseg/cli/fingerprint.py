@@ -23,6 +23,6 @@ def run(
     failures: list[Failure] = []
     about = o.open_named(dataset, workspace)
     facts = fingerprint_dataset(about, workspace, failures, workers)
-    log.info("%d cases: %s", len(facts.cases), workspace.about(about.name) / "fingerprint.json")
+    log.info("%d cases: %s", len(facts.cases), workspace.dataset_folder(about.name) / "fingerprint.json")
     o.show(facts, json)
-    o.finish(failures, workspace.about(about.name), len(facts.cases), "fingerprint")
+    o.finish(failures, workspace.dataset_folder(about.name), len(facts.cases), "fingerprint")

@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from autoseg.dataset import Dataset
-    from autoseg.pipeline.plan import Wish
+    from autoseg.pipeline.plan import PlanOptions
     from autoseg.pipeline.workspace import Workspace
     from autoseg.system.workers import Failure
 
@@ -64,18 +64,18 @@ def open_named(wanted: str | None, workspace: Workspace) -> Dataset:
 def open_folder(folder: Path, workspace: Workspace) -> Dataset:
     """The dataset in a folder, unless the workspace holds work on another one of its name."""
     from autoseg.dataset import open_dataset
-    from autoseg.pipeline.ownership import check_claim
+    from autoseg.pipeline.ownership import check_owner
 
-    check_claim(folder.name, folder, workspace)
+    check_owner(folder.name, folder, workspace)
     return open_dataset(folder, workspace.label_values(folder.name))
 
 
-def wish(device: str, memory: float | None, family: str | None, time: str | None, recipe: str | None) -> Wish:
+def wish(device: str, memory: float | None, family: str | None, time: str | None, recipe: str | None) -> PlanOptions:
     """What the options of a planning command ask for."""
-    from autoseg.pipeline.plan import Wish
+    from autoseg.pipeline.plan import PlanOptions
     from autoseg.runs.budget import parse_duration
 
-    return Wish(device, memory, family, None if time is None else parse_duration(time), recipe)
+    return PlanOptions(device, memory, family, None if time is None else parse_duration(time), recipe)
 
 
 def show(record: Any, as_json: bool) -> None:

@@ -67,10 +67,10 @@ def run(
         about = o.open_folder(folders[0], workspace)
         ensure_fingerprint(about, workspace, failures)
         made = plan_dataset(about, workspace, wish, replan)
-        log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json", about.unit))
+        log.info("%s", describe_plan(made, workspace.dataset_folder(about.name) / "plan.json", about.unit))
         o.show(made, json)
         if failures:
-            o.finish(failures, workspace.about(about.name), len(about.cases) - len(failures), "fingerprint")
+            o.finish(failures, workspace.dataset_folder(about.name), len(about.cases) - len(failures), "fingerprint")
 
 
 def _place(name: str | None, workspace: Workspace, action: str) -> Path:

@@ -20,10 +20,10 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Look at a dataset, decide everything, and prepare it: fingerprint, plan and preprocess in one."""
-    from autoseg.dataset.reading import PairReader
+    from autoseg.dataset.reading import CaseReader
     from autoseg.pipeline.fingerprint import fingerprint_dataset
     from autoseg.pipeline.plan import describe_plan, plan_dataset
-    from autoseg.pipeline.preprocess import prepare_dataset
+    from autoseg.pipeline.preprocess import preprocess_dataset
     from autoseg.pipeline.workspace import Workspace
     from autoseg.system.progress import log
     from autoseg.system.workers import Failure
@@ -32,12 +32,12 @@ def run(
     workspace = Workspace(root)
     failures: list[Failure] = []
     about = o.open_named(dataset, workspace)
-    reader = PairReader(about)
+    reader = CaseReader(about)
     fingerprint_dataset(about, workspace, failures, workers, reader)
     made = plan_dataset(about, workspace, o.wish(device, memory, family, time, recipe), replan)
-    log.info("%s", describe_plan(made, workspace.about(about.name) / "plan.json", about.unit))
-    report = prepare_dataset(about, workspace, configuration, failures, workers, reader)
+    log.info("%s", describe_plan(made, workspace.dataset_folder(about.name) / "plan.json", about.unit))
+    report = preprocess_dataset(about, workspace, configuration, failures, workers, reader)
     done, kept, removed = len(report.done), len(report.reused), len(report.removed)
     log.info("%d cases prepared, %d kept, %d removed; next: autoseg train", done, kept, removed)
     o.show(made, json)
-    o.finish(failures, workspace.about(about.name), done + kept, "fingerprint", "preprocess")
+    o.finish(failures, workspace.dataset_folder(about.name), done + kept, "fingerprint", "preprocess")

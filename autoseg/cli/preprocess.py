@@ -14,7 +14,7 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Bring the cases to the plan's grid. Unchanged cases are kept, interrupted work continues."""
-    from autoseg.pipeline.preprocess import prepare_dataset
+    from autoseg.pipeline.preprocess import preprocess_dataset
     from autoseg.pipeline.workspace import Workspace
     from autoseg.system.progress import log
     from autoseg.system.workers import Failure
@@ -23,7 +23,7 @@ def run(
     workspace = Workspace(root)
     failures: list[Failure] = []
     about = o.open_named(dataset, workspace)
-    report = prepare_dataset(about, workspace, configuration, failures, workers)
+    report = preprocess_dataset(about, workspace, configuration, failures, workers)
     log.info("%d cases prepared, %d kept, %d removed", len(report.done), len(report.reused), len(report.removed))
     o.show(report, json)
-    o.finish(failures, workspace.about(about.name), len(report.done) + len(report.reused), "preprocess")
+    o.finish(failures, workspace.dataset_folder(about.name), len(report.done) + len(report.reused), "preprocess")

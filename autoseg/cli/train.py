@@ -70,40 +70,42 @@ def run(
 
     from autoseg.nets.device import choose_device
     from autoseg.pipeline.plan import note_speed
-    from autoseg.pipeline.preprocess import prepare_dataset, prepare_stage_before
-    from autoseg.pipeline.training import forget_runs, train_task
+    from autoseg.pipeline.preprocess import preprocess_dataset, preprocess_previous_stage
+    from autoseg.pipeline.training import set_runs_aside, training_job
     from autoseg.pipeline.workspace import Workspace
-    from autoseg.runs.budget import check_repeatable
+    from autoseg.runs.budget import check_deterministic
     from autoseg.runs.record import record_table
     from autoseg.system.progress import log
     from autoseg.system.workers import Failure
-    from autoseg.training.distributed import is_first, place_here, size, together, wait
+    from autoseg.training.distributed import barrier, is_first, local_device, process_group, world_size
     from autoseg.training.pretrained import asked_weights
     from autoseg.training.tensorboard import check_tensorboard
     from autoseg.training.train import check_anew, train_folds
 
     weights = asked_weights(pretrained, freeze)
     if budget and deterministic:
-        check_repeatable(budget)
+        check_deterministic(budget)
     if tensorboard:
         check_tensorboard()
     workspace = Workspace(root)
     about = o.open_named(dataset, workspace)
     failures: list[Failure] = []
     threads = 0 if workers == 0 else None
-    place = choose_device(place_here(device))
-    with together(place.place):
+    place = choose_device(local_device(device))
+    with process_group(place.place):
         if is_first():
-            prepare_dataset(about, workspace, configuration, failures, threads)  # at once if nothing has changed or been deleted
-            prepare_stage_before(about, workspace, configuration, failures, threads)
-        wait()
-        found = [train_task(about, workspace, configuration, name, seed, workers) for name in folds]
+            preprocess_dataset(
+                about, workspace, configuration, failures, threads
+            )  # at once if nothing has changed or been deleted
+            preprocess_previous_stage(about, workspace, configuration, failures, threads)
+        barrier()
+        found = [training_job(about, workspace, configuration, name, seed, workers) for name in folds]
         tasks = [replace(t, deterministic=deterministic, tensorboard=tensorboard, compiled=compile) for t in found]
         if restart:
             check_anew(tasks[0], budget, place)
         if restart and is_first():  # nothing that is wrong above costs a run
-            forget_runs([task.run for task in tasks], weights.model if weights else None)
-        wait()
+            set_runs_aside([task.run for task in tasks], weights.model if weights else None)
+        barrier()
         records = []
         for done in train_folds(tasks, budget, place, extend is not None, patience, weights):
             task, record = done.task, done.record
@@ -112,7 +114,7 @@ def run(
                 continue
             model = task.run if len(tasks) == 1 else task.run.parent  # all folds together
             workspace.remember_model(model)
-            if not done.skipped and size() == 1:  # else another plan or machine may be behind it, or several GPUs
+            if not done.skipped and world_size() == 1:  # else another plan or machine may be behind it, or several GPUs
                 note_speed(workspace, task.plan, task.configuration, place.place.type, record.step_s)
             if not json:
                 typer.echo(record_table(record))
@@ -121,7 +123,9 @@ def run(
             return
         o.show(records if len(tasks) > 1 else records[0], json)
         log.info("next: autoseg predict -i IMAGES -o MASKS")
-        stages = ("preprocess", "prepare") if tasks[0].before else ("preprocess",)  # what a stage before said is prepared, too
-        o.finish(failures, workspace.about(about.name), len(tasks[0].training), *stages)
-        if len(records) < len(tasks) and size() == 1:  # torchrun would tell of a crash
+        stages = (
+            ("preprocess", "prepare") if tasks[0].previous_stage else ("preprocess",)
+        )  # what a stage before said is prepared, too
+        o.finish(failures, workspace.dataset_folder(about.name), len(tasks[0].training), *stages)
+        if len(records) < len(tasks) and world_size() == 1:  # torchrun would tell of a crash
             raise typer.Exit(4)

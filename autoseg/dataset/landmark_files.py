@@ -19,7 +19,7 @@ from pathlib import Path
 from autoseg.dataset.case import Case, LandmarkRules, case_name
 from autoseg.dataset.folders import image_and_label_folder, image_folder, label_files
 from autoseg.dataset.landmark_names import in_natural_order, point_names
-from autoseg.errors import AutosegError, DataError, nearest, some
+from autoseg.errors import AutosegError, DataError, first_few, nearest
 from autoseg.imaging.landmarks import State
 from autoseg.io import Point, PointFile, has_geometry, image_ending, landmark_ending, read_points
 from autoseg.system.progress import log
@@ -131,7 +131,7 @@ def tell_bare(cases: Sequence[Case]) -> None:
     """Names the cases without landmarks, if there are any."""
     bare = [c.name for c in cases if c.landmarks is None]
     if bare:
-        log.warning("note: %d of %d cases have no landmarks: %s", len(bare), len(cases), some(bare))
+        log.warning("note: %d of %d cases have no landmarks: %s", len(bare), len(cases), first_few(bare))
 
 
 def points_of(case: Case, path: Path) -> tuple[Point, ...]:
@@ -145,7 +145,9 @@ def points_of(case: Case, path: Path) -> tuple[Point, ...]:
     if mine is None and (whole := case_name(case.images[0])) != case.name:
         mine = next((points for name, points in found.cases.items() if _plain(name) == whole), None)
     if mine is None:
-        raise DataError("the file has landmarks of other cases only", case=case.name, file=path, found=some(list(found.cases)))
+        raise DataError(
+            "the file has landmarks of other cases only", case=case.name, file=path, found=first_few(list(found.cases))
+        )
     return mine
 
 
@@ -185,24 +187,24 @@ def survey(cases: Sequence[Case], names: Sequence[str], rules: LandmarkRules, ro
     if faults:
         log.warning("note: %d files of landmarks cannot be used, the first: %s", len(faults), faults[0])
     if not names:
-        log.warning("note: dataset.json names no landmarks; the files have %d: %s", len(known), some(known))
+        log.warning("note: dataset.json names no landmarks; the files have %d: %s", len(known), first_few(known))
         _tell_slips({case.name: set(states) for case, states in good})
     _tell_assumptions(cases, files)
     tell_bare(cases)
     never = [name for name in known if name not in present]
     if never:
-        log.warning("note: landmarks that no case has: %s", some(never))
+        log.warning("note: landmarks that no case has: %s", first_few(never))
     _tell_unlisted(good, known, rules)
     return known
 
 
 def _tell_assumptions(cases: Sequence[Case], files: dict[Path, PointFile]) -> None:
     for remark in sorted({f.remark for f in files.values() if f.remark}):
-        log.warning("note: %s: %s", remark, some([p.name for p, f in files.items() if f.remark == remark]))
+        log.warning("note: %s: %s", remark, first_few([p.name for p, f in files.items() if f.remark == remark]))
     volumes = {c.landmarks for c in cases if has_geometry(c.images[0])}
     silent = [p.name for p, f in files.items() if p in volumes and any(q.space is None for ps in f.cases.values() for q in ps)]
     if silent:
-        log.warning("note: tables without a column 'space' are in LPS mm: %s", some(silent))
+        log.warning("note: tables without a column 'space' are in LPS mm: %s", first_few(silent))
 
 
 def _tell_slips(listed: Mapping[str, set[str]]) -> None:
@@ -226,9 +228,9 @@ def _tell_slips(listed: Mapping[str, set[str]]) -> None:
         ]
         hint = f" - did you mean '{same[0]}'?" if same else nearest(name, common) if len(there) <= most else ""
         if hint:
-            slips.append(f"'{name}' in {some(in_natural_order(there))} only{hint}")
+            slips.append(f"'{name}' in {first_few(in_natural_order(there))} only{hint}")
     if slips:
-        log.warning("note: a name may be misspelt, and counts as a landmark of its own: %s", some(slips))
+        log.warning("note: a name may be misspelt, and counts as a landmark of its own: %s", first_few(slips))
 
 
 def _spelt(name: str) -> str:
@@ -252,7 +254,7 @@ def _tell_unlisted(good: Sequence[tuple[Case, dict[str, State]]], known: Sequenc
         'if they are %s, say "unlisted_landmarks": "%s" in dataset.json',
         lacking,
         len(good) * len(known),
-        some([f"{case}: {n} of {len(known)}" for case, n in listed.items() if n < len(known)]),
+        first_few([f"{case}: {n} of {len(known)}" for case, n in listed.items() if n < len(known)]),
         rules.unlisted.name.lower(),
         "visible but not annotated" if other == State.UNLABELLED else "not in the image",
         other.name.lower(),
@@ -272,12 +274,12 @@ def _matched(cases: Sequence[Case], files: Mapping[str, Path], source: Path) -> 
         raise DataError(
             "the landmarks are of none of the cases",
             file=source,
-            found=some(strange),
-            allowed=some([c.name for c in cases]),
+            found=first_few(strange),
+            allowed=first_few([c.name for c in cases]),
             fix="name files, or the cases in the table, like the images",
         )
     if strange:
-        log.warning("note: landmarks without an image: %s", some(strange))
+        log.warning("note: landmarks without an image: %s", first_few(strange))
     return found
 
 

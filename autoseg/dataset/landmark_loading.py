@@ -12,7 +12,7 @@ from scipy import ndimage
 from autoseg.dataset.case import Case, Dataset
 from autoseg.dataset.landmark_files import points_of
 from autoseg.dataset.landmark_names import point_names
-from autoseg.errors import GeometryError, LabelError, nearest, some
+from autoseg.errors import GeometryError, LabelError, first_few, nearest
 from autoseg.imaging.components import keep_largest
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.labels import LabelSet
@@ -92,7 +92,7 @@ def _named(case: Case, path: Path, known: tuple[str, ...]) -> dict[int, Point]:
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise LabelError(
-            "a landmark stands there twice", case=case.name, file=path, found=some(twice), fix="delete or rename one"
+            "a landmark stands there twice", case=case.name, file=path, found=first_few(twice), fix="delete or rename one"
         )
     unknown = [n for n in names if n not in known]
     if unknown:
@@ -100,8 +100,8 @@ def _named(case: Case, path: Path, known: tuple[str, ...]) -> dict[int, Point]:
             f"the file names a landmark that the dataset does not have{nearest(unknown[0], known)}",
             case=case.name,
             file=path,
-            found=some(unknown),
-            allowed=some(known, 10),
+            found=first_few(unknown),
+            allowed=first_few(known, 10),
             fix="correct the name, or add it to 'landmarks' in dataset.json",
         )
     return {known.index(name): point for name, point in zip(names, points)}
@@ -151,7 +151,7 @@ def _spots(case: Case, path: Path, dataset: Dataset, grid: Grid) -> dict[int, np
             "the label map holds values that no landmark has",
             case=case.name,
             file=path,
-            found=some(unknown, 10),
+            found=first_few(unknown, 10),
             allowed=", ".join(map(str, values)),
             fix="correct the label map, or name these values under 'landmarks' in dataset.json",
         )
@@ -165,7 +165,7 @@ def _spots(case: Case, path: Path, dataset: Dataset, grid: Grid) -> dict[int, np
             index = np.argwhere(whole).mean(0) + [s.start for s in boxes[value]]
             centres[i] = where.index_to_world(index[None])[0]
     if parted:
-        log.warning("note: case %s: more than one spot, the largest counts: %s", case.name, some(parted))
+        log.warning("note: case %s: more than one spot, the largest counts: %s", case.name, first_few(parted))
     return centres
 
 
@@ -186,7 +186,7 @@ def outside_remark(case: Case, found: Landmarks, grid: Grid) -> str:
             hint = "; all would lie inside with x and y negated, as if LPS and RAS were mistaken for each other"
         elif not voxels.any():
             hint = "; all would lie inside if the numbers were voxels"
-    return f"landmarks outside the image: {some(names)}{hint}"
+    return f"landmarks outside the image: {first_few(names)}{hint}"
 
 
 def _distance_outside(points_mm: np.ndarray, grid: Grid) -> np.ndarray:

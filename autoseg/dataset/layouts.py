@@ -14,7 +14,7 @@ from autoseg.dataset.folders import folder_cases, image_folder
 from autoseg.dataset.landmark_files import has_known_folders, survey, tell_bare, with_landmark_files, with_spots
 from autoseg.dataset.landmark_names import landmark_set
 from autoseg.dataset.without_json import channels_per_case, infer_channels, infer_labels
-from autoseg.errors import DataError, some
+from autoseg.errors import DataError, first_few
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet
 from autoseg.io import IMAGE_ENDINGS, landmark_ending
@@ -81,7 +81,7 @@ def _without_missing_maps(cases: list[Case]) -> list[Case]:
         "note: %d of %d cases have landmarks, but no label map, so that nothing is known of their structures: %s",
         len(bare),
         len(cases),
-        some(bare),
+        first_few(bare),
     )
     return [replace(c, label=None) if c.name in bare else c for c in cases]
 

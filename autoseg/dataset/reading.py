@@ -15,7 +15,7 @@ KEEP_BYTES = 1 << 30  # of voxels that one stage may hand to the next; with smal
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class LoadedCase:
     """What belongs together.
 
     Args:
@@ -35,16 +35,16 @@ class Pair:
 
 
 @dataclass
-class PairReader:
+class CaseReader:
     """Reads the cases of a dataset. What was read with `keep` is handed out once more without reading, as far as
     `KEEP_BYTES` reach: the fingerprint and the preparation that follows it need the same voxels."""
 
     dataset: Dataset
-    _kept: dict[str, Pair] = field(default_factory=dict)
+    _kept: dict[str, LoadedCase] = field(default_factory=dict)
     _bytes: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def read(self, case: Case, keep: bool = False) -> Pair:
+    def read(self, case: Case, keep: bool = False) -> LoadedCase:
         """
         Raises:
             DataError: nothing to learn from; missing or unreadable file, NaN, wrong number of channels.
@@ -67,7 +67,7 @@ class PairReader:
             raise
         landmarks = load_landmarks(case, self.dataset, image.grid) if self.dataset.landmarks.names else None
         remarks.append(outside_remark(case, landmarks, image.grid) if landmarks else None)
-        pair = Pair(image, label_map, landmarks, "; ".join(r for r in remarks if r))
+        pair = LoadedCase(image, label_map, landmarks, "; ".join(r for r in remarks if r))
         with self._lock:
             if keep and self._bytes + pair.nbytes <= KEEP_BYTES:
                 self._kept[case.name] = pair

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.dataset import Case, Dataset, LandmarkRules, case_landmarks, images_in, load_landmarks, load_predicted
-from autoseg.errors import AutosegError, UsageError, some
+from autoseg.errors import AutosegError, UsageError, first_few
 from autoseg.evaluation.label_maps import STAGE, Report, evaluate
 from autoseg.evaluation.landmark_summary import LandmarkReport
 from autoseg.evaluation.landmarks import LandmarkPair, evaluate_landmarks
@@ -74,7 +74,7 @@ def evaluate_folder(
         raise UsageError(
             "no reference landmarks of a known case",
             file=references or dataset.root,
-            found=some(sorted(path.name for path in references.iterdir())) if references else f"{len(dataset.cases)} cases",
+            found=first_few(sorted(path.name for path in references.iterdir())) if references else f"{len(dataset.cases)} cases",
             allowed=f"files such as {next(iter(cases))}.mrk.json, landmarks.csv, or label maps with spots of known values",
             fix='name files like their images; for spots -d names a dataset whose dataset.json has "landmarks": {"nose": 1}',
         )
@@ -87,7 +87,7 @@ def evaluate_folder(
         raise UsageError(
             "no landmarks of a known case in the folder",
             file=predictions,
-            found=some(sorted(path.name for path in predictions.iterdir())),
+            found=first_few(sorted(path.name for path in predictions.iterdir())),
             allowed=f"files such as {next(iter(cases), 'case')}.mrk.json, or landmarks.csv",
             fix="name files like their images; -i says where these are, if not in the dataset",
         )
@@ -120,8 +120,8 @@ def _evaluate_points(
     if not names:
         raise UsageError(
             "no file of predicted landmarks has the name of a reference",
-            found=some(list(found)),
-            allowed=some(list(given)),
+            found=first_few(list(found)),
+            allowed=first_few(list(given)),
             fix="name each prediction like its reference, apart from the file ending",
         )
     if not only_predicted:

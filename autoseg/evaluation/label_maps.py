@@ -25,7 +25,7 @@ _COLUMNS = ("structure", "state", "dice", "iou", "hd95_mm", "assd_mm", "nsd", "v
 
 
 @dataclass(frozen=True)
-class Spread:
+class Distribution:
     """A metric over the `n` cases in which it is defined; `low` and `high` bound the 95 % bootstrap interval of the mean.
 
     `std` is that of a sample (n - 1). None where there are too few cases: no mean of none, no spread of one.
@@ -48,12 +48,12 @@ class StructureSummary:
     n_missed: int
     n_extra: int
     n_absent: int
-    dice: Spread
-    iou: Spread
-    hd95_mm: Spread
-    assd_mm: Spread
-    nsd: Spread
-    volume_error: Spread
+    dice: Distribution
+    iou: Distribution
+    hd95_mm: Distribution
+    assd_mm: Distribution
+    nsd: Distribution
+    volume_error: Distribution
 
 
 @dataclass(frozen=True)
@@ -208,14 +208,14 @@ def _summarize(name: str, scores: Sequence[StructureScore]) -> StructureSummary:
     return StructureSummary(name, both, missed, extra, absent, **spreads)
 
 
-def _spread(defined: Sequence[float]) -> Spread:
+def _spread(defined: Sequence[float]) -> Distribution:
     values, n = np.array(defined, dtype=np.float64), len(defined)
     if n == 0:
-        return Spread(0, None, None, None, None, None)
+        return Distribution(0, None, None, None, None, None)
     mean, median = float(values.mean()), float(np.median(values))
     if n == 1:
-        return Spread(1, mean, None, median, None, None)
-    return Spread(n, mean, float(values.std(ddof=1)), median, *interval(resample_weights(n) @ values))
+        return Distribution(1, mean, None, median, None, None)
+    return Distribution(n, mean, float(values.std(ddof=1)), median, *interval(resample_weights(n) @ values))
 
 
 def _csv(cases: Sequence[CaseScore]) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.dataset import Case, Dataset, landmark_digest
-from autoseg.dataset.reading import PairReader, check_annotated
+from autoseg.dataset.reading import CaseReader, check_annotated
 from autoseg.errors import DataError, PlanError
-from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFacts, measure, quantiles
+from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint, measure_case, quantiles
 from autoseg.system.files import disk_errors, sha256, stamp, write_text
 from autoseg.system.records import from_json
 from autoseg.system.workers import Failure, run_cases
@@ -24,7 +24,7 @@ STAGE = "fingerprint"
 
 
 @dataclass(frozen=True)
-class Scan:
+class MeasuredCase:
     """One line of the cache: the facts, what they hold for, and the quantiles that only the summary needs.
 
     Args:
@@ -36,7 +36,7 @@ class Scan:
 
     meaning: str
     stamps: tuple[str, ...]
-    facts: CaseFacts
+    facts: CaseFingerprint
     quantiles: str
 
     @property
@@ -45,7 +45,7 @@ class Scan:
         return np.frombuffer(base64.b64decode(self.quantiles), dtype="<f4").reshape(-1, N_QUANTILES)
 
 
-def _scan_case(case: Case, dataset: Dataset, known: Scan | None, reader: PairReader | None) -> Scan:
+def _scan_case(case: Case, dataset: Dataset, known: MeasuredCase | None, reader: CaseReader | None) -> MeasuredCase:
     """Reads and measures one case, or renews the stamps of `known` if the files hold what they held then.
 
     Raises:
@@ -63,14 +63,14 @@ def _scan_case(case: Case, dataset: Dataset, known: Scan | None, reader: PairRea
         raise DataError("the file cannot be read", file=error.filename, found=error.strerror) from error
     meaning = _meaning(dataset)
     if known is not None and known.facts.digest == content:
-        return Scan(meaning, stamps, known.facts, known.quantiles)
+        return MeasuredCase(meaning, stamps, known.facts, known.quantiles)
 
-    pair = (reader or PairReader(dataset)).read(case, keep=reader is not None)
-    found = measure(case.name, content, pair.image, pair.label_map, dataset.labels, pair.remark, pair.landmarks)
+    pair = (reader or CaseReader(dataset)).read(case, keep=reader is not None)
+    found = measure_case(case.name, content, pair.image, pair.label_map, dataset.labels, pair.remark, pair.landmarks)
     if found is None:
         raise DataError("the image holds nothing but zeros", file=case.images[0])
     facts, channels = found
-    return Scan(meaning, stamps, facts, _pack([quantiles(v, N_QUANTILES) for v in channels]))
+    return MeasuredCase(meaning, stamps, facts, _pack([quantiles(v, N_QUANTILES) for v in channels]))
 
 
 def _files(case: Case) -> tuple[Path, ...]:
@@ -90,9 +90,9 @@ def _check_files(case: Case, dataset: Dataset) -> None:
             raise DataError(f"the {what} file is missing", file=path, fix="add it, or take the case out of the dataset")
 
 
-def scan_cases(
-    dataset: Dataset, cache: Path, failures: list[Failure], workers: int | None, reader: PairReader | None
-) -> list[Scan]:
+def measure_cases(
+    dataset: Dataset, cache: Path, failures: list[Failure], workers: int | None, reader: CaseReader | None
+) -> list[MeasuredCase]:
     """One scan per usable case, in the dataset's order; the cache follows."""
     meaning = _meaning(dataset)
     old = _load_cache(cache)
@@ -103,7 +103,7 @@ def scan_cases(
         write_text(cache, "".join(map(_line, known.values())))  # whole again, should an interruption have cut the last line
         with disk_errors(cache), open(cache, "a", encoding="utf-8") as handle:
 
-            def work(case: Case) -> Scan:
+            def work(case: Case) -> MeasuredCase:
                 return _scan_case(case, dataset, known.get(case.name), reader)
 
             for case, scan in run_cases(work, left, STAGE, failures, workers):
@@ -116,24 +116,24 @@ def scan_cases(
     return ordered
 
 
-def _untouched(case: Case, scan: Scan) -> bool:
+def _untouched(case: Case, scan: MeasuredCase) -> bool:
     files = _files(case)
     return all(path.is_file() for path in files) and tuple(map(stamp, files)) == scan.stamps
 
 
-def _load_cache(cache: Path) -> dict[str, Scan]:
+def _load_cache(cache: Path) -> dict[str, MeasuredCase]:
     """Scans by case name, later lines first. A line that is not whole or of an older kind is no scan: the case is read again."""
     scans = {}
     for line in cache.read_text(encoding="utf-8", errors="replace").split("\n") if cache.is_file() else ():
         try:
-            scan = from_json(Scan, line, cache)
+            scan = from_json(MeasuredCase, line, cache)
         except PlanError:
             continue
         scans[scan.facts.name] = scan
     return scans
 
 
-def _line(scan: Scan) -> str:
+def _line(scan: MeasuredCase) -> str:
     return json.dumps(asdict(scan), ensure_ascii=False) + "\n"
 
 

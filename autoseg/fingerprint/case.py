@@ -50,7 +50,7 @@ class Tails:
 
 
 @dataclass(frozen=True)
-class CaseFacts:
+class CaseFingerprint:
     """One case, axes in canonical (z, y, x) order; spacing in mm.
 
     Args:
@@ -92,7 +92,7 @@ class CaseFacts:
         return bool(self.voxels)
 
 
-def measure(
+def measure_case(
     name: str,
     digest: str,
     image: Image,
@@ -100,7 +100,7 @@ def measure(
     labels: LabelSet,
     remark: str,
     landmarks: Landmarks | None = None,
-) -> tuple[CaseFacts, list[np.ndarray]] | None:
+) -> tuple[CaseFingerprint, list[np.ndarray]] | None:
     """The facts of a case, and for each channel its sorted intensities in the structures or, without structures, near the
     landmarks; no channel where there are none of these either.
 
@@ -129,7 +129,7 @@ def measure(
         parts = np.array([classes.size])
     channels = [channel[box.slices][inside] for channel in image.data]
     placed = None if landmarks is None else place_points(name, landmarks, image.grid)
-    facts = CaseFacts(
+    facts = CaseFingerprint(
         name=name,
         digest=digest,
         spacing=grid.spacing,

@@ -16,7 +16,7 @@ NEGATED = np.array([1.0, -1.0, -1.0])  # along (z, y, x): what turns LPS into RA
 
 
 @dataclass(frozen=True)
-class Misread:
+class FlippedCase:
     """A case that agrees with the others once x and y of its landmarks are negated.
 
     Args:
@@ -34,7 +34,7 @@ class Misread:
         )
 
 
-def misread_cases(cases: Sequence[CasePoints]) -> tuple[Misread, ...]:
+def misread_cases(cases: Sequence[CasePoints]) -> tuple[FlippedCase, ...]:
     """Volumes whose landmarks, their mean place taken away, fit the median of the cases better when turned by 180° about z.
 
     Nothing is said of cases that lie this way and that: they are no two groups. Of two halves the one without the first case is
@@ -51,7 +51,7 @@ def misread_cases(cases: Sequence[CasePoints]) -> tuple[Misread, ...]:
         return ()
     usual = _usual(points, known)
     found = [
-        Misread(case.name, *(_distance(places[there] * sign, usual[there]) for sign in (np.ones(3), NEGATED)))
+        FlippedCase(case.name, *(_distance(places[there] * sign, usual[there]) for sign in (np.ones(3), NEGATED)))
         for case, places, there in zip(volumes, points, known)
         if np.count_nonzero(there) >= FEWEST_LANDMARKS
     ]

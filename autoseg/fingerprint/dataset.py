@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.dataset import Dataset
-from autoseg.dataset.reading import PairReader
+from autoseg.dataset.reading import CaseReader
 from autoseg.errors import DataError, PlanError, UsageError
-from autoseg.fingerprint.cache import Scan, scan_cases, text_digest
-from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFacts, Moments
+from autoseg.fingerprint.cache import MeasuredCase, measure_cases, text_digest
+from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint, Moments
 from autoseg.fingerprint.coordinate_flips import misread_cases
 from autoseg.fingerprint.landmark_symmetry import check_sides
-from autoseg.fingerprint.landmarks import LandmarkFacts, measure_landmarks
+from autoseg.fingerprint.landmarks import LandmarkStatistics, measure_landmarks
 from autoseg.fingerprint.laterality import laterality
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet, Unit
@@ -41,7 +41,7 @@ class Intensity:
 
 
 @dataclass(frozen=True)
-class StructureFacts:
+class StructureStatistics:
     """How often a structure occurs, and its mean size in the cases that contain it (0 where none does)."""
 
     name: str
@@ -66,11 +66,11 @@ class Fingerprint:
     labels: LabelSet
     landmarks: LandmarkSet
     intensities: tuple[Intensity, ...]
-    structures: tuple[StructureFacts, ...]
-    landmark_facts: LandmarkFacts | None
+    structures: tuple[StructureStatistics, ...]
+    landmark_facts: LandmarkStatistics | None
     median_relative_size: float
     n_empty_cases: int
-    cases: tuple[CaseFacts, ...]
+    cases: tuple[CaseFingerprint, ...]
 
     @cached_property
     def hash(self) -> str:
@@ -91,7 +91,7 @@ def take_fingerprint(
     failures: list[Failure],
     notices: list[str],
     workers: int | None = None,
-    reader: PairReader | None = None,
+    reader: CaseReader | None = None,
 ) -> Fingerprint:
     """Reads every case once, in parallel, and writes `folder`/fingerprint.json.
 
@@ -108,7 +108,7 @@ def take_fingerprint(
         DataError: no case can be used, no case contains a structure or a landmark, or all landmarks lie outside their images.
     """
     before = len(failures)
-    scans = scan_cases(dataset, folder / "cases.jsonl", failures, workers, reader)
+    scans = measure_cases(dataset, folder / "cases.jsonl", failures, workers, reader)
     if not scans:
         reasons = "; ".join(sorted(f.reason for f in failures[before:])[:3])
         raise DataError("no case can be used", file=dataset.root, found=f"{len(failures) - before} faulty: {reasons}")
@@ -161,7 +161,7 @@ def _version(text: str) -> object:
     return document.get("schema_version") if isinstance(document, dict) else None
 
 
-def _no_landmark(dataset: Dataset, scans: Sequence[Scan]) -> DataError:
+def _no_landmark(dataset: Dataset, scans: Sequence[MeasuredCase]) -> DataError:
     """That no landmark lies in an image, and how far outside those of one case are."""
     outside = [scan.facts for scan in scans if scan.facts.landmarks.outside.any()]
     found = f"none in the images of {len(scans)} cases"
@@ -192,7 +192,7 @@ def _no_structure(dataset: Dataset, n_cases: int) -> DataError:
     )
 
 
-def _summary(dataset: Dataset, scans: Sequence[Scan]) -> Fingerprint:
+def _summary(dataset: Dataset, scans: Sequence[MeasuredCase]) -> Fingerprint:
     cases = tuple(scan.facts for scan in scans)
     full = [scan for scan in scans if scan.quantiles]
     quantiles = np.stack([scan.unpacked for scan in full])
@@ -234,10 +234,10 @@ def _mixture(moments: Sequence[Moments], quantiles: np.ndarray) -> Intensity:
     )
 
 
-def _structure(name: str, index: int, cases: Sequence[CaseFacts]) -> StructureFacts:
+def _structure(name: str, index: int, cases: Sequence[CaseFingerprint]) -> StructureStatistics:
     found = [(c.voxels[index], c.voxels[index] * float(np.prod(c.spacing))) for c in cases if c.has_label_map and c.voxels[index]]
     voxels, volume = np.mean(found, axis=0) if found else (0.0, 0.0)
-    return StructureFacts(name, len(found), float(voxels), float(volume))
+    return StructureStatistics(name, len(found), float(voxels), float(volume))
 
 
 def _notices(fingerprint: Fingerprint, unit: Unit) -> list[str]:

@@ -16,7 +16,7 @@ NEGLIGIBLE = 0.03  # of the diagonal of the box around a case's landmarks (media
 
 
 @dataclass(frozen=True)
-class Oddity:
+class AsymmetricPair:
     """A landmark or a pair that is no mirror image, other than the rest.
 
     Args:
@@ -45,7 +45,7 @@ class Oddity:
         return f"landmarks {who} are a pair, but no mirror images of each other: {apart}{between}{kept}"
 
 
-def check_sides(landmarks: LandmarkSet, cases: Sequence[CasePoints]) -> tuple[LandmarkSet, tuple[Oddity, ...]]:
+def check_sides(landmarks: LandmarkSet, cases: Sequence[CasePoints]) -> tuple[LandmarkSet, tuple[AsymmetricPair, ...]]:
     """The landmarks with pairs that the cases bear out, and what was wrong with the others.
 
     The plane between left and right of a case is found from its pairs. A pair whose mirror images are far off is none: its
@@ -71,10 +71,10 @@ def check_sides(landmarks: LandmarkSet, cases: Sequence[CasePoints]) -> tuple[La
             continue
         middle = tuple(name for name, n in ((a, i), (b, j)) if off_itself[n] <= limit)
         one_sided += [name for name in (a, b) if name not in middle]
-        odd.append(Oddity((a, b), float(off[i]), usual, middle))
+        odd.append(AsymmetricPair((a, b), float(off[i]), usual, middle))
     for lonely in np.flatnonzero((partner == alone) & (off > limit)):
         one_sided.append(landmarks.names[lonely])
-        odd.append(Oddity((landmarks.names[lonely],), float(off[lonely]), usual))
+        odd.append(AsymmetricPair((landmarks.names[lonely],), float(off[lonely]), usual))
     return LandmarkSet(landmarks.names, tuple(pairs), tuple(sorted(one_sided, key=landmarks.names.index))), tuple(odd)
 
 

@@ -95,7 +95,7 @@ class PointFacts:
 
 
 @dataclass(frozen=True)
-class LandmarkFacts:
+class LandmarkStatistics:
     """All landmarks over all cases.
 
     Args:
@@ -136,7 +136,7 @@ def place_points(name: str, landmarks: Landmarks, grid: Grid) -> CasePoints:
     )
 
 
-def measure_landmarks(names: Sequence[str], cases: Sequence[CasePoints]) -> LandmarkFacts:
+def measure_landmarks(names: Sequence[str], cases: Sequence[CasePoints]) -> LandmarkStatistics:
     """The facts of landmarks `names` over `cases`, every one of which has them in that order.
 
     Raises:
@@ -161,7 +161,7 @@ def measure_landmarks(names: Sequence[str], cases: Sequence[CasePoints]) -> Land
     )
     n_all = max(1, state.size)
     z, y, x = np.percentile([np.ptp(p, axis=0) for p in far], EXTENT_PERCENTILE, axis=0).tolist() if far else (0.0, 0.0, 0.0)
-    return LandmarkFacts(
+    return LandmarkStatistics(
         n_cases=len(cases),
         absent=np.count_nonzero(state == State.ABSENT) / n_all,
         unlabelled=np.count_nonzero(state == State.UNLABELLED) / n_all,
@@ -235,11 +235,11 @@ def size_needed(cases: Sequence[CasePoints], patch_mm: Sequence[float], margin: 
         patch_mm: along (z, y, x).
         margin: 1.2 for a patch 1.2 times as large as the landmarks spread.
     """
-    needed: np.ndarray = (room_needed(cases, margin) / np.array(patch_mm)).max(1)
+    needed: np.ndarray = (extent_needed(cases, margin) / np.array(patch_mm)).max(1)
     return needed
 
 
-def room_needed(cases: Sequence[CasePoints], margin: float) -> np.ndarray:
+def extent_needed(cases: Sequence[CasePoints], margin: float) -> np.ndarray:
     """(C, 3) mm along (z, y, x) that a patch needs for all landmarks of a case, with that margin; never more than the image."""
     spread = np.array([np.ptp(c.present, axis=0) if len(c.present) else np.zeros(3) for c in cases]).reshape(-1, 3)
     extent = np.array([c.extent for c in cases]).reshape(-1, 3)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autoseg.fingerprint.case import CaseFacts
+from autoseg.fingerprint.case import CaseFingerprint
 from autoseg.imaging.labels import LabelSet
 
 
 @dataclass(frozen=True)
-class Odd:
+class SideMismatch:
     """A case in which a pair lies the other way round than in most cases.
 
     Args:
@@ -57,7 +57,7 @@ class Laterality:
     n_pairs: int
     n_cases: int
     n_reversed: int
-    odd: tuple[Odd, ...]
+    odd: tuple[SideMismatch, ...]
 
     @property
     def n_mirrored(self) -> int:
@@ -65,7 +65,7 @@ class Laterality:
         return sum(odd.mirrored for odd in self.odd)
 
 
-def laterality(labels: LabelSet, cases: Sequence[CaseFacts]) -> Laterality:
+def laterality(labels: LabelSet, cases: Sequence[CaseFingerprint]) -> Laterality:
     """Compares every pair of every case with the same pair in all other cases."""
     pairs = labels.side_pairs
     rows = {case.name: [_leftwards(case, pair) for pair in pairs] for case in cases if case.places}
@@ -81,12 +81,12 @@ def laterality(labels: LabelSet, cases: Sequence[CaseFacts]) -> Laterality:
             left, right = (labels.names[index - 1] for index in pairs[against[0]])
             alike, showing = max(counts[against[0]]), sum(counts[against[0]])
             most = 2 * len(against) > len(row) - row.count(None)
-            odd.append(Odd(name, left, right, bool(row[against[0]]), alike, showing, most))
+            odd.append(SideMismatch(name, left, right, bool(row[against[0]]), alike, showing, most))
     reversed_cases = sum(row.count(False) > row.count(True) for row in seen.values())
     return Laterality(len(pairs), len(seen), reversed_cases, tuple(odd))
 
 
-def _leftwards(case: CaseFacts, pair: tuple[int, int]) -> bool | None:
+def _leftwards(case: CaseFingerprint, pair: tuple[int, int]) -> bool | None:
     """Whether the left structure of a pair of class indices lies to the left; None unless both are there."""
     left, right = (case.places[index - 1] for index in pair)
     return None if left is None or right is None else left > right

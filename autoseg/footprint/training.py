@@ -118,7 +118,7 @@ def training_memory(
 def plan_memory(plan: Plan, configuration: str, compute: Compute, device: DeviceKind) -> TrainingMemory:
     """`training_memory` of a plan's configuration."""
     c, n_classes = plan.configurations[configuration], plan.data.n_classes
-    spread = plan.spread(c)
+    spread = plan.n_previous_classes(c)
     size, n_channels = (c.patch.patch_size, c.patch.batch_size), len(plan.data.channels)
     return training_memory(c.network, *size, n_channels, n_classes, compute, device, spread, plan_maps(plan, configuration))
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from autoseg.errors import PlanError, UsageError
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks, State
-from autoseg.inference.shape_prior import SURE, Arrangement, load_arrangement, millimetres
+from autoseg.inference.shape_prior import SURE_CONFIDENCE, ShapePrior, load_shape_prior, millimetres
 from autoseg.inference.sliding_window import fitted_window, mirrored_mean, predict_volume, window_starts
 from autoseg.nets import SpatialConfiguration, UNet
 from autoseg.nets.build import fresh_network
 from autoseg.nets.device import Device, out_of_memory
-from autoseg.nets.heatmaps import Peaks, Rivals, at_size
-from autoseg.nets.landmark_maps import read_maps, read_rivals
+from autoseg.nets.heatmaps import PeakCandidates, Peaks, at_size
+from autoseg.nets.landmark_maps import read_candidates, read_maps
 from autoseg.nets.weights import load_weights
 from autoseg.plan import Configuration, Plan, load_plan
 from autoseg.preprocessing.landmark_spots import mirrored_findings, prepare_spots
@@ -53,7 +53,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class Raw:
+class NetworkOutput:
     """What the networks say about a prepared case.
 
     Args:
@@ -79,21 +79,21 @@ class Model:
     plan: Plan
     configuration: Configuration
     device: Device
-    previous: Model | None = None
+    previous_stage: Model | None = None
     thresholds: tuple[float, ...] = ()
-    arrangement: Arrangement | None = None
+    shape_prior: ShapePrior | None = None
 
     def predict_image(self, image: Image, mirror: bool, probabilities: bool = False) -> Prediction:
         """What there is to say about an image as it was read; `probabilities` of the classes only if wanted."""
         prepared = prepare(image, None, self.plan.data, self.configuration.space)
         first = None
-        if self.previous is not None:
-            coarse = self.previous.predict_image(image, mirror)
+        if self.previous_stage is not None:
+            coarse = self.previous_stage.predict_image(image, mirror)
             if coarse.labels is not None:
                 label_map = LabelMap(coarse.labels, image.grid, self.plan.data.labels)
                 first = prepare_labels(label_map, prepared.placement, self.configuration.space)
             elif coarse.landmarks is not None:
-                first = prepare_spots(coarse.landmarks, prepared.placement, self.previous.configuration)
+                first = prepare_spots(coarse.landmarks, prepared.placement, self.previous_stage.configuration)
         return self.predict_prepared(prepared.image, prepared.placement, mirror, first, probabilities)
 
     def predict_prepared(
@@ -110,7 +110,7 @@ class Model:
         arguments see `look`.
         """
         with _one_at_a_time, out_of_memory("--device cpu, or a machine with more memory"):
-            raw = self.look(image, mirror, previous)
+            raw = self.predict_logits(image, mirror, previous)
             peaks = raw.peaks
             found = (None, None) if peaks is None else (self._landmarks(peaks, placement), peaks.presence)
             if raw.logits is None:
@@ -118,7 +118,7 @@ class Model:
             shares = restore_probabilities(raw.logits, placement) if probabilities else None
             return Prediction(restore_labels(raw.logits, placement), shares, *found)
 
-    def look(self, image: np.ndarray, mirror: bool, previous: np.ndarray | None = None) -> Raw:
+    def predict_logits(self, image: np.ndarray, mirror: bool, previous: np.ndarray | None = None) -> NetworkOutput:
         """Sliding window over one prepared case. Not to be called from several threads at once.
 
         Args:
@@ -133,7 +133,7 @@ class Model:
         shape, n_classes = image.shape[1:], self.plan.data.n_classes
         groups = list(self._groups(shape))
         if not groups:
-            return Raw(self.logits(image, mirror, previous), None)
+            return NetworkOutput(self.logits(image, mirror, previous), None)
         volume = self._volume(image, mirror, previous, n_classes > 0, groups[0])
         logits = volume[:n_classes].numpy() if n_classes else None
         if logits is not None and len(groups) > 1:
@@ -151,11 +151,11 @@ class Model:
         spatial = None
         branch = next(iter(self._branches), None)
         if branch is not None:  # wants to have seen all landmarks before it says where one should be
-            coarse = [branch.look_at(self._as_batch(maps_of(group))) for group in groups]
+            coarse = [branch.coarse_view(self._as_batch(maps_of(group))) for group in groups]
             spatial = self._spatial(torch.cat(coarse, dim=1)[:, _order(groups)], mirror)
             groups = groups[::-1]  # beginning with the one whose maps are still there
         found: list[Peaks] = []
-        rivals: dict[int, Rivals] = {}
+        rivals: dict[int, PeakCandidates] = {}
         for group in groups:
             maps = self._as_batch(maps_of(group))
             if branch is not None and spatial is not None:
@@ -167,7 +167,7 @@ class Model:
         points, presence, confidence = (
             np.concatenate([getattr(p, part) for p in found])[_order(groups)] for part in ("points", "presence", "confidence")
         )
-        return Raw(logits, self._settled(Peaks(points, presence, confidence), rivals))
+        return NetworkOutput(logits, self._resolve_ambiguous(Peaks(points, presence, confidence), rivals))
 
     def logits(self, image: np.ndarray, mirror: bool, previous: np.ndarray | None = None) -> np.ndarray:
         """(K, Z, Y, X) float32 of the classes alone; see `look`."""
@@ -180,7 +180,7 @@ class Model:
         data, c = self.plan.data, self.configuration
         n_classes = data.n_classes if classes else 0
         partners = [n_classes + list(landmarks).index(data.landmarks.mirrored[i]) for i in landmarks]
-        assert (previous is not None) == (c.previous is not None)
+        assert (previous is not None) == (c.previous_stage is not None)
         seen = image if previous is None else np.concatenate([image, previous[None]], dtype=np.float32, casting="unsafe")
         volume = torch.from_numpy(seen.astype(np.float32, copy=False))
         return predict_volume(
@@ -281,29 +281,29 @@ class Model:
         """(N, 3) voxels of maps of `size` as those of the prepared case."""
         return at_size(torch.from_numpy(points), size, [n * s for n, s in zip(size, self._strides)]).numpy()
 
-    def _rivals(self, maps: Tensor, confidence: np.ndarray) -> dict[int, Rivals]:
+    def _rivals(self, maps: Tensor, confidence: np.ndarray) -> dict[int, PeakCandidates]:
         """Other places of undecided landmarks, in voxels of a prepared case, by number in (B, N, …) `maps`.
 
         None where several slices each have their own.
         """
         plan, axis = self.configuration.landmarks, self.configuration.space.slice_axis
         assert plan is not None
-        if self.arrangement is None or plan.loss != "spatial_ce" or len(maps) > 1:
+        if self.shape_prior is None or plan.loss != "spatial_ce" or len(maps) > 1:
             return {}
         size = list(maps.shape[2:])
         if axis is not None:
             size.insert(axis, 1)
-        found = {int(i): read_rivals(maps[0, i].reshape(size)) for i in np.flatnonzero(confidence < SURE)}
+        found = {int(i): read_candidates(maps[0, i].reshape(size)) for i in np.flatnonzero(confidence < SURE_CONFIDENCE)}
         return {i: replace(rival, points=self._in_case(rival.points, size)) for i, rival in found.items()}
 
-    def _settled(self, peaks: Peaks, rivals: dict[int, Rivals]) -> Peaks:
+    def _resolve_ambiguous(self, peaks: Peaks, rivals: dict[int, PeakCandidates]) -> Peaks:
         """Each undecided landmark at the one of its places that goes best with the others."""
-        if self.arrangement is None or not rivals:
+        if self.shape_prior is None or not rivals:
             return peaks
         mm = millimetres(self.configuration.space)
         scaled = {i: replace(rival, points=rival.points * mm) for i, rival in rivals.items()}
         points, confidence = peaks.points.copy(), peaks.confidence.copy()
-        for i, best in self.arrangement.choose(points * mm, confidence, scaled).items():
+        for i, best in self.shape_prior.choose(points * mm, confidence, scaled).items():
             points[i], confidence[i] = rivals[i].points[best], rivals[i].mass[best]
         return replace(peaks, points=points, confidence=confidence)
 
@@ -373,15 +373,15 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
         if (other.data, other.configuration(record.configuration)[1].decisions) != (plan.data, configuration.decisions):
             raise PlanError("the folds of this model follow different plans", file=run, fix="give -m the folder of one fold")
     previous = None
-    if configuration.previous is not None:
-        previous, _ = load_model(folds_of(runs[0].resolve().parents[1] / configuration.previous), device)
+    if configuration.previous_stage is not None:
+        previous, _ = load_model(folds_of(runs[0].resolve().parents[1] / configuration.previous_stage), device)
         if previous.plan.data != plan.data:
-            raise PlanError(f"{configuration.previous} was trained on other data", file=runs[0], fix="train it again")
+            raise PlanError(f"{configuration.previous_stage} was trained on other data", file=runs[0], fix="train it again")
     networks = []
     for run in runs:
         network = fresh_network(plan, configuration, device)
         load_weights(run / "last.safetensors", network)
         networks.append(network.eval())
     thresholds = common_thresholds(records, plan.data.landmarks.names)
-    arrangement = load_arrangement(runs) if plan.data.landmarks.names else None
+    arrangement = load_shape_prior(runs) if plan.data.landmarks.names else None
     return Model(tuple(networks), plan, configuration, device, previous, thresholds, arrangement), records

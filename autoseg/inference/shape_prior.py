@@ -16,25 +16,28 @@ import numpy as np
 
 from autoseg.errors import DataError
 from autoseg.imaging.landmarks import mean_shape
-from autoseg.nets.heatmaps import Rivals
+from autoseg.nets.heatmaps import PeakCandidates
 from autoseg.plan import SpacePlan
 from autoseg.preprocessing.store import StoredCase
 from autoseg.system.files import atomic_path, write_array
 
-SURE, TRUSTED = 0.75, 0.5  # confidence from which a landmark stays where its map peaks, and from which others go by it
+SURE_CONFIDENCE, TRUSTED_CONFIDENCE = (
+    0.75,
+    0.5,
+)  # confidence from which a landmark stays where its map peaks, and from which others go by it
 NEAREST = 5  # of these others, of which the median counts, since one of them may be wrong
-LOOSE = 2.0
+LOOSE_CONFIDENCE = 2.0
 """Times the error that the neighbours' word had in training, so that a map is overruled only where it would be far off. In three
 trainings on skull X-rays the mean error of seven cases fell from 18.1, 18.4 and 17.4 to 9.4, 9.6 and 9.3 pixels: eight landmarks
 moved, seven of which had been 300 to 720 pixels away, and none for the worse. With 1 in place of 2 twelve moved, one for the
-worse, with about the same mean; with 3 the same eight. `SURE` from 0.7 to 1 made no difference."""
+worse, with about the same mean; with 3 the same eight. `SURE_CONFIDENCE` from 0.7 to 1 made no difference."""
 FEWEST_NEIGHBOURS, FEWEST_CASES = 3, 5
 MOST_CASES = 200  # that are remembered; more would tell nothing new
 FILE = "arrangement.npy"
 
 
 @dataclass(frozen=True, eq=False)
-class Arrangement:
+class ShapePrior:
     """
     Args:
         cases: (C, N, 3) landmarks of training cases, mm along (z, y, x) from anywhere; NaN unless known.
@@ -51,7 +54,7 @@ class Arrangement:
     def _shape(self) -> np.ndarray:
         return mean_shape(self.cases, self._known)
 
-    def choose(self, points: np.ndarray, confidence: np.ndarray, rivals: Mapping[int, Rivals]) -> dict[int, int]:
+    def choose(self, points: np.ndarray, confidence: np.ndarray, rivals: Mapping[int, PeakCandidates]) -> dict[int, int]:
         """Which of its rivals each undecided landmark is, where that is not the first.
 
         Args:
@@ -61,10 +64,10 @@ class Arrangement:
         """
         chosen = {}
         for i, rival in rivals.items():
-            expected = self._expect(i, points, confidence >= TRUSTED)
+            expected = self._expect(i, points, confidence >= TRUSTED_CONFIDENCE)
             if expected is not None:
                 place, spread = expected
-                away = np.linalg.norm(rival.points - place, axis=1) / (LOOSE * spread)
+                away = np.linalg.norm(rival.points - place, axis=1) / (LOOSE_CONFIDENCE * spread)
                 best = int((np.log(rival.mass) - away**2 / 2).argmax())
                 chosen.update({i: best} if best else {})
         return chosen
@@ -93,13 +96,13 @@ class Arrangement:
             write_array(handle, self.cases.astype(np.float32))
 
 
-def arrangement_of(cases: Sequence[StoredCase], space: SpacePlan) -> Arrangement:
+def fit_shape_prior(cases: Sequence[StoredCase], space: SpacePlan) -> ShapePrior:
     """Of prepared cases; landmarks outside their image are left out."""
     some = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, min(len(cases), MOST_CASES)).round().astype(int))]
-    return Arrangement(np.array([np.where(case.inside[:, None], case.points, np.nan) for case in some]) * millimetres(space))
+    return ShapePrior(np.array([np.where(case.inside[:, None], case.points, np.nan) for case in some]) * millimetres(space))
 
 
-def load_arrangement(runs: Sequence[Path]) -> Arrangement | None:
+def load_shape_prior(runs: Sequence[Path]) -> ShapePrior | None:
     """Of all cases that the folds were trained on; None if a fold does not have it, as those of before there was one.
 
     Raises:
@@ -116,7 +119,7 @@ def load_arrangement(runs: Sequence[Path]) -> Arrangement | None:
             raise DataError(
                 "the arrangement of landmarks is damaged", file=file, found=str(error), fix="delete it, or train again"
             ) from error
-    return Arrangement(np.concatenate(found))
+    return ShapePrior(np.concatenate(found))
 
 
 def millimetres(space: SpacePlan) -> np.ndarray:

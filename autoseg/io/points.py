@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from autoseg.errors import DataError, nearest, some
+from autoseg.errors import DataError, first_few, nearest
 from autoseg.imaging.landmarks import Landmarks, State
 
 Space = Literal["LPS", "RAS", "voxel"]
@@ -147,7 +147,9 @@ def read_object(path: Path) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
             twice = sorted({key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1})
-            raise DataError("a key stands there twice", file=path, found=some(twice), fix="give each landmark a name of its own")
+            raise DataError(
+                "a key stands there twice", file=path, found=first_few(twice), fix="give each landmark a name of its own"
+            )
         return found
 
     try:

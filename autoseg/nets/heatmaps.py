@@ -115,7 +115,7 @@ class Peaks:
 
 
 @dataclass(frozen=True, eq=False)
-class Rivals:
+class PeakCandidates:
     """Where one map has peaks, the highest first.
 
     Args:
@@ -149,7 +149,7 @@ def find_peaks(logits: Tensor | np.ndarray, radius: int = RADIUS) -> Peaks:
 
 
 @torch.no_grad()
-def find_rivals(logits: Tensor) -> Rivals:
+def find_rivals(logits: Tensor) -> PeakCandidates:
     """The highest peaks of a map, read as in `find_peaks`.
 
     Args:
@@ -166,7 +166,7 @@ def find_rivals(logits: Tensor) -> Rivals:
     flat = values.flatten()
     tops = tops[flat[tops].argsort(descending=True, stable=True)[:MOST_RIVALS]]
     points, mass = _around(flat.expand(len(tops), -1), _unravel(tops, shape), flat.logsumexp(0).double(), shape, RADIUS)
-    return Rivals(points.cpu().numpy(), mass.cpu().numpy())
+    return PeakCandidates(points.cpu().numpy(), mass.cpu().numpy())
 
 
 def _peaks(logits: Tensor, shape: tuple[int, ...], radius: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoseg.nets.heatmaps import Peaks, Rivals, a_few, expected_points, find_peaks, find_rivals
+from autoseg.nets.heatmaps import PeakCandidates, Peaks, a_few, expected_points, find_peaks, find_rivals
 from autoseg.plan import LandmarkLossName
 
 SMALLEST = 1e-4  # of a map whose values peak at 1: less is noise
@@ -30,7 +30,7 @@ def read_maps(maps: Tensor, loss: LandmarkLossName) -> Peaks:
     return replace(peaks, points=_with_thin(peaks.points, maps.shape[1:]))
 
 
-def read_rivals(one: Tensor) -> Rivals:
+def read_candidates(one: Tensor) -> PeakCandidates:
     """The highest peaks of a landmark's map, in voxels of the map, which was learnt by `spatial_ce`.
 
     Args:

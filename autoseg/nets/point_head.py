@@ -52,7 +52,7 @@ class PointHead(nn.Module):
             if self.scn is None:
                 return maps
             maps = maps.contiguous()  # several steps want each map in one piece
-            return self.scn.combine(maps, self.scn(self.scn.look_at(maps)))
+            return self.scn.combine(maps, self.scn(self.scn.coarse_view(maps)))
         with torch.autocast(features.device.type, enabled=False):
             return self._maps(features.float(), landmarks)
 

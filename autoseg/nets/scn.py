@@ -46,7 +46,7 @@ class SpatialConfiguration(nn.Module):
         else:
             nn.init.zeros_(weight)
 
-    def look_at(self, maps: Tensor) -> Tensor:
+    def coarse_view(self, maps: Tensor) -> Tensor:
         """Coarse views of (B, N, *size) maps: probabilities of cells where maps are logits, means where they are values.
 
         Through the means the maps learn what the branch would like to see, as in the papers; through probabilities they do not.

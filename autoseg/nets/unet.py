@@ -49,7 +49,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.segments = n_classes > 0
-        self.spread = spread
+        self.n_previous_classes = spread
         n_channels += spread
         ndim = len(plan.strides[0])
         ones = (1,) * ndim
@@ -87,7 +87,7 @@ class UNet(nn.Module):
         Args:
             landmarks: numbers of those whose maps are wanted, in the order that they are wanted in; None means all.
         """
-        x = self._with_findings(x) if self.spread else x
+        x = self._with_findings(x) if self.n_previous_classes else x
         x = self.stem(x if x.is_cuda else channels_last(x))
         skips = []
         for stage in self.encoder:
@@ -104,7 +104,7 @@ class UNet(nn.Module):
 
     def _with_findings(self, x: Tensor) -> Tensor:
         """The last channel, which holds numbers, as one channel of zeros and ones a number."""
-        indices = torch.arange(1, self.spread + 1, device=x.device, dtype=x.dtype).view(-1, *(1,) * (x.ndim - 2))
+        indices = torch.arange(1, self.n_previous_classes + 1, device=x.device, dtype=x.dtype).view(-1, *(1,) * (x.ndim - 2))
         return torch.cat([x[:, :-1], (x[:, -1:] == indices).to(x.dtype)], dim=1)
 
 

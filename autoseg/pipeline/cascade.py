@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.dataset import Case, case_landmarks, case_name, load_predicted
-from autoseg.errors import GeometryError, UsageError, some
+from autoseg.errors import GeometryError, UsageError, first_few
 from autoseg.io import image_ending, read_label_map
 from autoseg.plan import Configuration, Plan, load_plan
 from autoseg.preprocessing.landmark_spots import prepare_spots, spot_radii_mm
@@ -42,7 +42,7 @@ class Cascade:
 
     plan: Plan
     configuration: str
-    previous: str
+    previous_stage: str
     runs: Path
     prepared: Path
     folder: Path
@@ -61,17 +61,18 @@ class Cascade:
         missing = [fold for fold in folds.names if fold != "all" and fold not in found]
         if missing or not found:
             raise UsageError(
-                f"{self.configuration} learns from what {self.previous} predicts for every case, so all of its folds come first",
+                f"{self.configuration} learns from what {self.previous_stage} predicts for every case, "
+                "so all of its folds come first",
                 file=self.runs,
                 found="not finished: " + (", ".join(f"fold {fold}" for fold in missing) or "any fold"),
-                fix=f"autoseg train -c {self.previous} -f {missing[0] if missing else 0}, and so on",
+                fix=f"autoseg train -c {self.previous_stage} -f {missing[0] if missing else 0}, and so on",
             )
         maps = {n: maps[n] for fold, maps in found.items() for n in folds.validation_cases(fold) if n in maps}
         if not maps:
             raise UsageError(
-                f"{self.previous} was not validated on any case",
+                f"{self.previous_stage} was not validated on any case",
                 file=self.runs,
-                fix=f"autoseg train -c {self.previous} --restart with a larger --time, which leaves time to validate",
+                fix=f"autoseg train -c {self.previous_stage} --restart with a larger --time, which leaves time to validate",
             )
         return maps
 
@@ -93,8 +94,8 @@ class Cascade:
         if not absent:
             return None
         return (
-            f"{len(absent)} cases are left out of {self.configuration}, no fold of {self.previous} was validated on them: "
-            f"{some(absent)}; autoseg train -c {self.previous} --restart, with more --time if that was short"
+            f"{len(absent)} cases are left out of {self.configuration}, no fold of {self.previous_stage} was validated on them: "
+            f"{first_few(absent)}; autoseg train -c {self.previous_stage} --restart, with more --time if that was short"
         )
 
     def key(self, prediction: Path, case_key: str) -> str:
@@ -104,7 +105,7 @@ class Cascade:
 
     def _stage(self, prediction: Path) -> Configuration:
         """The previous stage as it was trained, which the plan may no longer be."""
-        return load_plan(prediction.parents[1] / "plan.json").configurations[self.previous]
+        return load_plan(prediction.parents[1] / "plan.json").configurations[self.previous_stage]
 
     def prepare(
         self,
@@ -135,7 +136,7 @@ class Cascade:
                 found = self._on_grid(case, maps[case.name], placement)
                 write_case(self.folder, case.name, Prepared(found[None], None, placement), wanted[case.name])
 
-            for _ in run_cases(work, outdated, f"prepare {self.previous} for {self.configuration}", failures, workers):
+            for _ in run_cases(work, outdated, f"prepare {self.previous_stage} for {self.configuration}", failures, workers):
                 pass
 
     def _on_grid(self, case: Case, prediction: Path, placement: Placement) -> np.ndarray:
@@ -147,11 +148,11 @@ class Cascade:
         label_map = read_label_map(prediction, data.labels)
         if label_map.grid.shape != placement.source.shape:
             raise GeometryError(
-                f"the prediction of {self.previous} has another shape than the case",
+                f"the prediction of {self.previous_stage} has another shape than the case",
                 file=prediction,
                 found=label_map.grid.shape,
                 allowed=placement.source.shape,
-                fix=f"autoseg train -c {self.previous} --restart, since the dataset has changed",
+                fix=f"autoseg train -c {self.previous_stage} --restart, since the dataset has changed",
             )
         return prepare_labels(label_map, placement, space)
 
@@ -162,7 +163,7 @@ def cascade_of(plan: Plan, configuration: str, runs: Path, prepared: Path) -> Ca
     Args:
         runs, prepared: the dataset's folders, one folder a configuration in each.
     """
-    previous = plan.configurations[configuration].previous
+    previous = plan.configurations[configuration].previous_stage
     if previous is None:
         return None
     cases = prepared / plan.prepared_as(configuration)

@@ -13,9 +13,9 @@ from autoseg.inference.model import load_model
 from autoseg.inference.predict import predict
 from autoseg.nets.device import choose_device
 from autoseg.pipeline.fingerprint import fingerprint_dataset
-from autoseg.pipeline.plan import Wish, describe_plan, plan_dataset
-from autoseg.pipeline.preprocess import prepare_dataset
-from autoseg.pipeline.training import forget_runs, train_task
+from autoseg.pipeline.plan import PlanOptions, describe_plan, plan_dataset
+from autoseg.pipeline.preprocess import preprocess_dataset
+from autoseg.pipeline.training import set_runs_aside, training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.record import common_rules, folds_of
@@ -38,13 +38,13 @@ def run_demo(folder: Path, seconds: float, device: str) -> Report:
 
     log.info("\n2. autoseg plan_and_preprocess -d %s", data)
     fingerprint_dataset(dataset, workspace, failures, None)
-    plan = plan_dataset(dataset, workspace, Wish(device))
-    log.info("%s", describe_plan(plan, workspace.about(dataset.name) / "plan.json", dataset.unit))
-    prepare_dataset(dataset, workspace, None, failures, None)
+    plan = plan_dataset(dataset, workspace, PlanOptions(device))
+    log.info("%s", describe_plan(plan, workspace.dataset_folder(dataset.name) / "plan.json", dataset.unit))
+    preprocess_dataset(dataset, workspace, None, failures, None)
 
     log.info("\n3. autoseg train --time %ds", seconds)
-    task = train_task(dataset, workspace, None, "0")
-    forget_runs([task.run])
+    task = training_job(dataset, workspace, None, "0")
+    set_runs_aside([task.run])
     train(task, RunBudget(seconds=seconds), choose_device(device))
     workspace.remember_model(task.run)
 
@@ -58,7 +58,7 @@ def run_demo(folder: Path, seconds: float, device: str) -> Report:
     log.info("%s", report_table(report))
     if failures:
         raise DataError("the demo did not go through", found="; ".join(f.reason for f in failures[:3]))
-    log.info("\nLook at: %s (every decision and its reason)", workspace.about(dataset.name) / "plan.json")
+    log.info("\nLook at: %s (every decision and its reason)", workspace.dataset_folder(dataset.name) / "plan.json")
     log.info("         %s (how training went)", task.run / "progress.png")
     log.info("         %s (label maps; open them in 3D Slicer or ITK-SNAP)", masks)
     return report

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.dataset import Dataset
-from autoseg.dataset.reading import PairReader
+from autoseg.dataset.reading import CaseReader
 from autoseg.fingerprint.dataset import Fingerprint, has_fingerprint, take_fingerprint
-from autoseg.pipeline.ownership import check_claim, claim
+from autoseg.pipeline.ownership import check_owner, remember_owner
 from autoseg.pipeline.workspace import Workspace
 from autoseg.splits.folds import extend_folds, leak_notes, load_folds, make_folds, save_folds
 from autoseg.splits.nnunet import FILE as NNUNET_SPLITS
@@ -19,7 +19,7 @@ from autoseg.system.workers import Failure
 
 
 def fingerprint_dataset(
-    dataset: Dataset, workspace: Workspace, failures: list[Failure], workers: int | None, reader: PairReader | None = None
+    dataset: Dataset, workspace: Workspace, failures: list[Failure], workers: int | None, reader: CaseReader | None = None
 ) -> Fingerprint:
     """Scans what is new, writes fingerprint.json, and brings splits.json up to date with the cases that are usable.
 
@@ -27,11 +27,11 @@ def fingerprint_dataset(
         DataError: nothing can be used; patients.csv or nnU-Net's splits_final.json in the dataset's folder is faulty.
         UsageError: the workspace holds work on another dataset of this name.
     """
-    check_claim(dataset.name, dataset.root, workspace)
-    folder = workspace.about(dataset.name)
+    check_owner(dataset.name, dataset.root, workspace)
+    folder = workspace.dataset_folder(dataset.name)
     notices: list[str] = []
     fingerprint = take_fingerprint(dataset, folder, failures, notices, workers, reader)
-    claim(dataset.name, dataset.root, workspace)  # not before: one without a usable case leaves the place to others
+    remember_owner(dataset.name, dataset.root, workspace)  # not before: one without a usable case leaves the place to others
     _note(notices, folder / "fingerprint.json")
     _update_folds(dataset, fingerprint, folder / "splits.json")
     return fingerprint
@@ -43,8 +43,8 @@ def ensure_fingerprint(dataset: Dataset, workspace: Workspace, failures: list[Fa
     Raises:
         DataError, UsageError: see `fingerprint_dataset`.
     """
-    check_claim(dataset.name, dataset.root, workspace)
-    if not has_fingerprint(workspace.about(dataset.name) / "fingerprint.json"):
+    check_owner(dataset.name, dataset.root, workspace)
+    if not has_fingerprint(workspace.dataset_folder(dataset.name) / "fingerprint.json"):
         fingerprint_dataset(dataset, workspace, failures, workers)
 
 

@@ -20,13 +20,13 @@ class Source:
     root: str
 
 
-def check_claim(name: str, root: Path, workspace: Workspace) -> None:
+def check_owner(name: str, root: Path, workspace: Workspace) -> None:
     """
     Raises:
         UsageError: the work under this name is on the dataset in another folder, which is still there.
     """
     path = _path(name, workspace)
-    other = _claimed(path)
+    other = _owner(path)
     if other is not None and is_dataset(other) and not other.samefile(root):
         raise UsageError(
             f"two datasets are called '{name}', and there is a place for one of them",
@@ -36,15 +36,15 @@ def check_claim(name: str, root: Path, workspace: Workspace) -> None:
         )
 
 
-def claim(name: str, root: Path, workspace: Workspace) -> None:
+def remember_owner(name: str, root: Path, workspace: Workspace) -> None:
     """Remembers that the work under this name is on the dataset in `root`; says so if it was moved there.
 
     Raises:
-        UsageError: see `check_claim`.
+        UsageError: see `check_owner`.
     """
-    check_claim(name, root, workspace)
+    check_owner(name, root, workspace)
     path, here = _path(name, workspace), root.resolve()
-    before = _claimed(path)
+    before = _owner(path)
     if before == here:
         return
     if before is not None:
@@ -53,8 +53,8 @@ def claim(name: str, root: Path, workspace: Workspace) -> None:
 
 
 def _path(name: str, workspace: Workspace) -> Path:
-    return workspace.about(name) / "source.json"
+    return workspace.dataset_folder(name) / "source.json"
 
 
-def _claimed(path: Path) -> Path | None:
+def _owner(path: Path) -> Path | None:
     return Path(from_json(Source, path.read_text(encoding="utf-8"), path).root) if path.is_file() else None

@@ -15,7 +15,7 @@ from autoseg.fingerprint.dataset import load_fingerprint
 from autoseg.footprint import STEP_PASSES, multiply_accumulates, plan_maps, plan_memory
 from autoseg.footprint.speed import cpu_has_bf16, cpu_throughput, gpu_throughput
 from autoseg.imaging.landmarks import Unit
-from autoseg.pipeline.ownership import check_claim
+from autoseg.pipeline.ownership import check_owner
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import DEFAULT_RECIPE, Configuration, DeviceKind, Footprint, Plan, load_plan, save_plan
 from autoseg.plan.edits import apply_edits, find_edits
@@ -31,7 +31,7 @@ TELLING_GMACS = 5.0  # 10⁹ multiply-accumulates; the time of a smaller step go
 
 
 @dataclass(frozen=True)
-class Wish:
+class PlanOptions:
     """What a user asks of a plan; None where nothing was said.
 
     Args:
@@ -46,8 +46,8 @@ class Wish:
     recipe: str | None = None
 
     @property
-    def nothing(self) -> bool:
-        return self == Wish()
+    def is_default(self) -> bool:
+        return self == PlanOptions()
 
     def budget(self, workspace: Workspace) -> Budget:
         """For this machine: as fast as its name tells or, with a limit of time, as trainings in the workspace have shown.
@@ -84,7 +84,7 @@ class Wish:
             raise UsageError("unknown device", found=self.device, allowed="auto, cpu, cuda, cuda:1, mps")
 
 
-def plan_dataset(dataset: Dataset, workspace: Workspace, wish: Wish = Wish(), replan: bool = False) -> Plan:
+def plan_dataset(dataset: Dataset, workspace: Workspace, wish: PlanOptions = PlanOptions(), replan: bool = False) -> Plan:
     """Writes plan.json, or keeps the one that is there: a plan may have been edited by hand, and models depend on it.
 
     A kept plan that no longer fits dataset or wish is said to be so; `replan` makes a new one, carries edits by hand over
@@ -94,8 +94,8 @@ def plan_dataset(dataset: Dataset, workspace: Workspace, wish: Wish = Wish(), re
         PlanError: the plan at hand is malformed, or its edits contradict the new plan.
         UsageError: the workspace holds work on another dataset of this name.
     """
-    check_claim(dataset.name, dataset.root, workspace)
-    folder = workspace.about(dataset.name)
+    check_owner(dataset.name, dataset.root, workspace)
+    folder = workspace.dataset_folder(dataset.name)
     fingerprint = load_fingerprint(folder / "fingerprint.json")
     budget = wish.budget(workspace)
     path = folder / "plan.json"
@@ -104,7 +104,7 @@ def plan_dataset(dataset: Dataset, workspace: Workspace, wish: Wish = Wish(), re
         plan = load_plan(path)
         if plan.origin.fingerprint != fingerprint.hash:
             log.warning("note: the dataset has changed since it was planned; the plan is kept, --replan makes a new one")
-        elif not wish.nothing and (kept := _budget_of(plan)) != _without_speed(budget):
+        elif not wish.is_default and (kept := _budget_of(plan)) != _without_speed(budget):
             log.warning("note: the plan at hand is for %s; it is kept, --replan makes one for %s", kept, budget)
         return plan
     planned = make_plan(fingerprint, budget)
@@ -136,7 +136,7 @@ def is_nnunet_folder(folder: Path) -> bool:
     return (folder / NNUNET_FINGERPRINT).is_file()
 
 
-def plan_nnunet_folder(folder: Path, wish: Wish) -> Plan:
+def plan_nnunet_folder(folder: Path, wish: PlanOptions) -> Plan:
     """Plans from nnU-Net's dataset_fingerprint.json and the dataset.json beside it; writes nothing.
 
     Raises:
@@ -151,7 +151,7 @@ def plan_nnunet_folder(folder: Path, wish: Wish) -> Plan:
     return make_plan(seen, wish.budget_elsewhere())
 
 
-def find_plan(path: Path, workspace: Workspace, wish: Wish = Wish()) -> Plan:
+def find_plan(path: Path, workspace: Workspace, wish: PlanOptions = PlanOptions()) -> Plan:
     """The plan that a path stands for: a plan file, a folder with a plan.json, a planned dataset, or nnU-Net's folder of one.
 
     Raises:
@@ -166,15 +166,15 @@ def find_plan(path: Path, workspace: Workspace, wish: Wish = Wish()) -> Plan:
         return plan_nnunet_folder(path, wish)
     name = path.resolve().name
     if path.is_dir():
-        check_claim(name, path, workspace)
-    return load_plan(workspace.about(name) / "plan.json")
+        check_owner(name, path, workspace)
+    return load_plan(workspace.dataset_folder(name) / "plan.json")
 
 
 def describe_plan(plan: Plan, path: Path, unit: Unit = "mm") -> str:
     """What was decided, in a few lines; `unit` is that of lengths in the dataset."""
     lines = []
     for name, c in plan.configurations.items():
-        first = " (to train first)" if name == plan.first and len(plan.configurations) > 1 else ""
+        first = " (to train first)" if name == plan.default_configuration and len(plan.configurations) > 1 else ""
         lines.append(
             f"{name}{first}: spacing {_times(c.space.spacing_mm)} {unit}, patch {_times(c.patch.patch_size)}, "
             f"batch {c.patch.batch_size}, {len(c.network.features)} stages of {_times(c.network.features, ', ')} features"
@@ -226,7 +226,11 @@ def _budget_of(plan: Plan) -> Budget:
     """What a plan was made for."""
     origin = plan.origin
     return Budget(
-        origin.device, origin.memory_gb, origin.family, plan.configurations[plan.first].training.time_s, recipe=origin.recipe
+        origin.device,
+        origin.memory_gb,
+        origin.family,
+        plan.configurations[plan.default_configuration].training.time_s,
+        recipe=origin.recipe,
     )
 
 

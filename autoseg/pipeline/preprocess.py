@@ -6,11 +6,11 @@ The command line calls these and nothing else; so can a program.
 from __future__ import annotations
 
 from autoseg.dataset import Dataset
-from autoseg.dataset.reading import PairReader
+from autoseg.dataset.reading import CaseReader
 from autoseg.errors import DataError
 from autoseg.fingerprint.dataset import load_fingerprint
 from autoseg.pipeline.cascade import cascade_of
-from autoseg.pipeline.ownership import claim
+from autoseg.pipeline.ownership import remember_owner
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import load_plan
 from autoseg.preprocessing.dataset import PreprocessReport, preprocess
@@ -20,13 +20,13 @@ from autoseg.system.progress import log
 from autoseg.system.workers import Failure
 
 
-def prepare_dataset(
+def preprocess_dataset(
     dataset: Dataset,
     workspace: Workspace,
     configuration: str | None,
     failures: list[Failure],
     workers: int | None,
-    reader: PairReader | None = None,
+    reader: CaseReader | None = None,
 ) -> PreprocessReport:
     """Brings the usable cases to the grid of a configuration; what is there and unchanged is kept.
 
@@ -34,9 +34,9 @@ def prepare_dataset(
         DataError: no usable case.
         UsageError: not planned yet, no such configuration; the workspace holds work on another dataset of this name.
     """
-    folder = workspace.about(dataset.name)
+    folder = workspace.dataset_folder(dataset.name)
     plan = load_plan(folder / "plan.json")
-    claim(dataset.name, dataset.root, workspace)
+    remember_owner(dataset.name, dataset.root, workspace)
     name, _ = plan.configuration(configuration)
     keys = {c.name: c.digest for c in load_fingerprint(folder / "fingerprint.json").cases}
     if not any(c.name in keys for c in dataset.cases):
@@ -45,7 +45,7 @@ def prepare_dataset(
     return preprocess(dataset, plan, name, prepared, keys, failures, workers, reader)
 
 
-def prepare_stage_before(
+def preprocess_previous_stage(
     dataset: Dataset, workspace: Workspace, configuration: str | None, failures: list[Failure], workers: int | None
 ) -> None:
     """For the second stage of a cascade: brings what the first one says about the prepared cases to their grid.
@@ -53,7 +53,7 @@ def prepare_stage_before(
     Raises:
         UsageError: a fold of the first stage is not trained yet.
     """
-    folder = workspace.about(dataset.name)
+    folder = workspace.dataset_folder(dataset.name)
     plan = load_plan(folder / "plan.json")
     name, _ = plan.configuration(configuration)
     cascade = cascade_of(plan, name, workspace.runs(dataset.name), workspace.prepared(dataset.name))

@@ -10,18 +10,18 @@ from autoseg.dataset import Dataset
 from autoseg.errors import UsageError
 from autoseg.fingerprint.dataset import load_fingerprint
 from autoseg.pipeline.cascade import cascade_of
-from autoseg.pipeline.ownership import check_claim
+from autoseg.pipeline.ownership import check_owner
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import load_plan
 from autoseg.preprocessing.dataset import prepared_key
 from autoseg.preprocessing.store import stored_key
-from autoseg.runs.job import TrainTask
+from autoseg.runs.job import TrainingJob
 from autoseg.splits.folds import load_folds
 from autoseg.system.lock import alone_in
 from autoseg.system.progress import log
 
 
-def forget_runs(runs: Sequence[Path], needed: Path | None = None) -> None:
+def set_runs_aside(runs: Sequence[Path], needed: Path | None = None) -> None:
     """Moves runs aside (each to `<fold>.previous`, replacing what was there) so that training starts anew.
 
     Args:
@@ -51,9 +51,9 @@ def _previous(run: Path) -> Path:
     return run.with_name(f"{run.name}.previous")
 
 
-def train_task(
+def training_job(
     dataset: Dataset, workspace: Workspace, configuration: str | None, fold: str, seed: int = 0, threads: int = 1
-) -> TrainTask:
+) -> TrainingJob:
     """The task that a planned dataset, a configuration and a fold make up.
 
     Cases that are not prepared as the plan now says are left out, with a note.
@@ -62,8 +62,8 @@ def train_task(
         UsageError: not planned yet, no such configuration or fold; the folds of an earlier stage are not all trained; the
             workspace holds work on another dataset of this name.
     """
-    check_claim(dataset.name, dataset.root, workspace)
-    folder = workspace.about(dataset.name)
+    check_owner(dataset.name, dataset.root, workspace)
+    folder = workspace.dataset_folder(dataset.name)
     plan = load_plan(folder / "plan.json")
     name, chosen = plan.configuration(configuration)
     folds = load_folds(folder / "splits.json")
@@ -80,7 +80,7 @@ def train_task(
         ready = {n: c for n, c in ready.items() if n in keys and stored_key(cascade.folder, n) == keys[n]}
     if remark := folds.remark(fold):
         log.warning("note: %s", remark)
-    return TrainTask(
+    return TrainingJob(
         dataset=dataset.name,
         plan=plan,
         configuration=name,
@@ -88,7 +88,7 @@ def train_task(
         training=tuple(ready[n] for n in folds.training_cases(fold) if n in ready),
         validation=tuple(ready[n] for n in folds.validation_cases(fold) if n in ready),
         prepared=prepared,
-        before=cascade.folder if cascade else None,
+        previous_stage=cascade.folder if cascade else None,
         run=workspace.run(dataset.name, name, fold),
         seed=seed,
         threads=threads,

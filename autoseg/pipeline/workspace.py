@@ -37,12 +37,12 @@ class Workspace:
 
     root: Path
 
-    def about(self, dataset: str) -> Path:
+    def dataset_folder(self, dataset: str) -> Path:
         return self._folder("datasets", dataset)
 
     def label_values(self, dataset: str) -> Path:
         """Where the values of label maps are kept for a dataset that does not say what they mean."""
-        return self.about(dataset) / "label_values.json"
+        return self.dataset_folder(dataset) / "label_values.json"
 
     def prepared(self, dataset: str, configuration: str | None = None) -> Path:
         """The folder of a configuration's cases, or the one above those of all configurations."""

@@ -35,7 +35,7 @@ from autoseg.plan.model import (
     ScnForm,
     ScnPlan,
     SpacePlan,
-    Task,
+    Target,
     TrainingPlan,
 )
 
@@ -73,7 +73,7 @@ __all__ = [
     "ScnForm",
     "ScnPlan",
     "SpacePlan",
-    "Task",
+    "Target",
     "TrainingPlan",
     "load_plan",
     "parse_plan",

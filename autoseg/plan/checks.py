@@ -21,13 +21,13 @@ def check_plan(plan: Plan, source: str | Path) -> None:
         check_name(name, "a configuration", PlanError, source, "under 'configurations'")
         _validate(configuration, f"configurations.{name}", source)
         _validate_landmarks(configuration, plan, f"configurations.{name}", source)
-        alone = [other for other, c in plan.configurations.items() if c.previous is None and other != name]
-        if configuration.previous is not None and configuration.previous not in alone:
+        alone = [other for other, c in plan.configurations.items() if c.previous_stage is None and other != name]
+        if configuration.previous_stage is not None and configuration.previous_stage not in alone:
             raise PlanError(
-                f"'configurations.{name}.previous' must name another configuration, one that needs none itself"
-                f"{nearest(configuration.previous, alone)}",
+                f"'configurations.{name}.previous_stage' must name another configuration, one that needs none itself"
+                f"{nearest(configuration.previous_stage, alone)}",
                 file=source,
-                found=configuration.previous,
+                found=configuration.previous_stage,
                 allowed=", ".join(("null", *alone)),
             )
     for unknown in set(plan.data.unseen) - set(plan.data.labels.names):
@@ -39,11 +39,11 @@ def check_plan(plan: Plan, source: str | Path) -> None:
         )
     if not plan.configurations:
         raise PlanError("a plan needs a configuration", file=source)
-    if plan.first not in plan.configurations:
+    if plan.default_configuration not in plan.configurations:
         raise PlanError(
-            f"'first' names no configuration{nearest(plan.first, plan.configurations)}",
+            f"'default_configuration' names no configuration{nearest(plan.default_configuration, plan.configurations)}",
             file=source,
-            found=plan.first,
+            found=plan.default_configuration,
             allowed=", ".join(plan.configurations),
         )
 

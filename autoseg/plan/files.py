@@ -107,4 +107,21 @@ def _from_version_3(document: dict[str, Any]) -> dict[str, Any]:
     return document | {"schema_version": 4}
 
 
-_UPGRADES = (_from_version_1, _from_version_2, _from_version_3)  # from version 1, 2, …
+def _from_version_4(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 5 calls `first` `default_configuration`, and `previous` `previous_stage`."""
+    _rename_key(document, "first", "default_configuration")
+    _rename_key(document.get("why"), "first", "default_configuration")
+    configurations = document.get("configurations")
+    for c in configurations.values() if isinstance(configurations, dict) else ():
+        _rename_key(c, "previous", "previous_stage")
+        _rename_key(c.get("why") if isinstance(c, dict) else None, "previous", "previous_stage")
+    return document | {"schema_version": 5}
+
+
+def _rename_key(mapping: Any, old: str, new: str) -> None:
+    """Renames a key where there is one; what is no object stays as it is."""
+    if isinstance(mapping, dict) and old in mapping:
+        mapping[new] = mapping.pop(old)
+
+
+_UPGRADES = (_from_version_1, _from_version_2, _from_version_3, _from_version_4)  # from version 1, 2, …

@@ -11,7 +11,7 @@ from autoseg.errors import UsageError, nearest
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 AUTO = "auto"
 LEAST_TIME_S = 20.0  # that a training can be given
 
@@ -29,7 +29,7 @@ DeviceKind = Literal["cpu", "cuda"]
 Compute = Literal["float32", "bfloat16", "float16"]
 FamilyName = Literal["plain", "residual"]
 Recipe = Literal["adamw_constant", "adamw_cosine", "sgd_poly"]
-Task = Literal["segmentation", "landmarks", "segmentation and landmarks"]
+Target = Literal["segmentation", "landmarks", "segmentation and landmarks"]
 LandmarkLossName = Literal["spatial_ce", "mse", "cone_bce", "dsnt"]
 ScnForm = Literal["per_landmark", "convolutions", "unet"]
 ScnCombination = Literal["gate", "logit_sum", "product"]
@@ -219,7 +219,7 @@ class Configuration:
         why: a sentence for each chosen value, by its dotted key.
     """
 
-    previous: str | None
+    previous_stage: str | None
     space: SpacePlan
     patch: PatchPlan
     network: NetworkPlan
@@ -285,9 +285,9 @@ class Plan:
 
     schema_version: int
     name: str
-    task: Task
+    task: Target
     data: DataPlan
-    first: str
+    default_configuration: str
     configurations: dict[str, Configuration]
     origin: Origin
     why: dict[str, str]
@@ -298,7 +298,7 @@ class Plan:
         Raises:
             UsageError: the plan has none of that name.
         """
-        chosen = self.first if name in (None, AUTO) else name
+        chosen = self.default_configuration if name in (None, AUTO) else name
         if chosen not in self.configurations:
             raise UsageError(
                 f"the plan has no configuration '{chosen}'{nearest(chosen, self.configurations)}",
@@ -313,9 +313,9 @@ class Plan:
 
     def input_channels(self, name: str) -> int:
         """Channels that the network of a configuration sees."""
-        return len(self.data.channels) + self.spread(self.configurations[name])
+        return len(self.data.channels) + self.n_previous_classes(self.configurations[name])
 
-    def spread(self, configuration: Configuration) -> int:
+    def n_previous_classes(self, configuration: Configuration) -> int:
         """Channels that the network makes of what the stage before found, structures, or landmarks where there are none; 0 for a
         first stage."""
-        return (len(self.data.labels.names) or len(self.data.landmarks)) if configuration.previous is not None else 0
+        return (len(self.data.labels.names) or len(self.data.landmarks)) if configuration.previous_stage is not None else 0

@@ -25,8 +25,8 @@ def plan_note(plan: Plan) -> str:
     origin = plan.origin
     lines = [
         f"Plan of {plan.name}: {plan.task}, for {origin.device} with {origin.memory_gb:g} GB, {origin.family} family of networks",
-        f"To train first: {plan.first}",
-        *_wrapped(plan.why.get("first", ""), "  "),
+        f"To train first: {plan.default_configuration}",
+        *_wrapped(plan.why.get("default_configuration", ""), "  "),
         "",
         "data",
     ]
@@ -62,7 +62,7 @@ def differences_note(differences: dict[str, tuple[Entry, Entry]]) -> str:
 
 def _entries(plan: Plan) -> dict[str, Entry]:
     """Every value of a plan by its dotted key."""
-    head = {key: Entry(getattr(plan, key), plan.why.get(key, "")) for key in ("name", "task", "first")}
+    head = {key: Entry(getattr(plan, key), plan.why.get(key, "")) for key in ("name", "task", "default_configuration")}
     origin = {f"origin.{f.name}": Entry(getattr(plan.origin, f.name)) for f in fields(plan.origin)}
     configurations = {
         f"configurations.{name}.{key}": entry

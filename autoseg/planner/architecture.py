@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from autoseg.footprint import multiply_accumulates, n_parameters
 from autoseg.plan import NetworkPlan
 from autoseg.planner.budget import STEPS_OF_A_PATCH, STEPS_OF_A_WIDTH, Budget, TimeFit, fit_time
-from autoseg.planner.cost import NARROW, WIDE, Sample
+from autoseg.planner.cost import NARROW, WIDE, NetworkCost
 from autoseg.planner.memory import MemoryFit, fit_memory, fits_memory
 from autoseg.planner.patch import MIN_BATCH
 from autoseg.planner.spacing import coarsest_first
@@ -27,7 +27,7 @@ class Architecture:
 
     topology: Topology
     batch_size: int
-    sample: Sample
+    sample: NetworkCost
     memory_fit: MemoryFit
     time_fit: TimeFit | None
 
@@ -42,7 +42,7 @@ class Architecture:
 
 
 def plan_architecture(
-    sample: Sample, budget: Budget, spacing: Sequence[float], shape: Sequence[float], dataset_voxels: float
+    sample: NetworkCost, budget: Budget, spacing: Sequence[float], shape: Sequence[float], dataset_voxels: float
 ) -> Architecture:
     """Finds the largest patch and batch that the budget allows, for a wide network if there is time for one.
 
@@ -73,7 +73,7 @@ def plan_architecture(
     return Architecture(topology, chosen.batch_size, sample, memory_fit, time_fit)
 
 
-def _time_for(fit: MemoryFit, wide: Sample, budget: Budget) -> bool:
+def _time_for(fit: MemoryFit, wide: NetworkCost, budget: Budget) -> bool:
     """Whether a wide network is worth its time: on a GPU unless few steps of it fit into the time, on a CPU if many do."""
     steps = budget.steps(wide.step_gmacs(fit.topology, MIN_BATCH) / budget.speed)
     if budget.device == "cpu":
@@ -129,7 +129,7 @@ def _network_reasons(chosen: Architecture, budget: Budget) -> dict[str, str]:
     }
 
 
-def _kind_reason(sample: Sample, budget: Budget) -> str:
+def _kind_reason(sample: NetworkCost, budget: Budget) -> str:
     if budget.family == "plain":
         return "nnU-Net's plain U-Net"
     presets = sample.family.presets_3d
@@ -139,7 +139,7 @@ def _kind_reason(sample: Sample, budget: Budget) -> str:
     return f"a residual encoder was asked for: nnU-Net's {sample.family.preset_names[index]}{scaled}"
 
 
-def _block_reasons(sample: Sample, budget: Budget) -> dict[str, str]:
+def _block_reasons(sample: NetworkCost, budget: Budget) -> dict[str, str]:
     if budget.family == "residual":
         return {
             "network.encoder_blocks": "residual blocks of two convolutions, more of them in deep stages, where they cost least "

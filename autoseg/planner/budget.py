@@ -9,7 +9,7 @@ from typing import get_args
 
 from autoseg.errors import UsageError, nearest
 from autoseg.plan import DEFAULT_RECIPE, LEAST_TIME_S, Compute, Recipe
-from autoseg.planner.cost import NARROW, Sample
+from autoseg.planner.cost import NARROW, NetworkCost
 from autoseg.planner.family import FAMILIES
 from autoseg.planner.patch import MIN_BATCH, shrink_until
 from autoseg.planner.topology import Topology, without_last_halving
@@ -127,7 +127,7 @@ class TimeFit:
 def fit_time(
     topology: Topology,
     batch_size: int,
-    sample: Sample,
+    sample: NetworkCost,
     budget: Budget,
     spacing: Sequence[float],
     median_shape: Sequence[float],
@@ -164,7 +164,7 @@ def fit_time(
     return TimeFit(smaller, batch, tight is not None, "; ".join(patch_reasons), batch_reason)
 
 
-def most_voxels(sample: Sample, budget: Budget, spacing: Sequence[float]) -> float:
+def most_voxels(sample: NetworkCost, budget: Budget, spacing: Sequence[float]) -> float:
     """More voxels than any patch has that is not the smallest possible one: so many that the finest stage alone is too much."""
     narrow = budget.device == "cpu" or budget.time_s is not None  # then the network may come out narrow, which costs less
     elements, gmacs = (replace(sample, width=NARROW) if narrow else sample).finest_stage(spacing)

@@ -49,7 +49,7 @@ NARROW = Width(16, 256, 160, 1)  # a sixth of its work
 
 
 @dataclass(frozen=True)
-class Sample:
+class NetworkCost:
     """What goes in and comes out, the kind of network between them, and where it is computed.
 
     Args:
@@ -66,7 +66,7 @@ class Sample:
     family: Family
     device: DeviceKind
     compute: Compute
-    spread: int = 0
+    n_previous_classes: int = 0
     n_landmarks: int = 0
     scn: ScnPlan | None = None
 
@@ -109,7 +109,7 @@ class Sample:
     @property
     def seen_channels(self) -> int:
         """Channels that the first convolution sees."""
-        return self.n_channels + self.spread
+        return self.n_channels + self.n_previous_classes
 
     def training_gb(self, topology: Topology, batch_size: int) -> float:
         """GB that training takes with all that belongs to it, see `footprint.training_memory`."""
@@ -154,7 +154,7 @@ class _Cost:
 
 
 @lru_cache(maxsize=4096)  # planning tries hundreds of patches on a dozen networks
-def _cost_of(sample: Sample, patch: tuple[int, ...], strides: Rows, kernel_sizes: Rows) -> _Cost:
+def _cost_of(sample: NetworkCost, patch: tuple[int, ...], strides: Rows, kernel_sizes: Rows) -> _Cost:
     network = sample.network(Topology(patch, strides, kernel_sizes))
     about = (sample.seen_channels, sample.n_classes, sample.maps)
     memory = _training_memory(sample, network, patch, 1)
@@ -169,11 +169,11 @@ def _cost_of(sample: Sample, patch: tuple[int, ...], strides: Rows, kernel_sizes
 
 
 @lru_cache(maxsize=4096)
-def _training_bytes(sample: Sample, topology: Topology, batch_size: int) -> float:
+def _training_bytes(sample: NetworkCost, topology: Topology, batch_size: int) -> float:
     """Of the whole batch: what the loss of landmarks takes is not in proportion to the patch."""
     return _training_memory(sample, sample.network(topology), topology.patch_size, batch_size).total
 
 
-def _training_memory(sample: Sample, network: NetworkPlan, patch: tuple[int, ...], batch_size: int) -> TrainingMemory:
-    seen = (sample.n_channels, sample.n_classes, sample.compute, sample.device, sample.spread, sample.maps)
+def _training_memory(sample: NetworkCost, network: NetworkPlan, patch: tuple[int, ...], batch_size: int) -> TrainingMemory:
+    seen = (sample.n_channels, sample.n_classes, sample.compute, sample.device, sample.n_previous_classes, sample.maps)
     return training_memory(network, patch, batch_size, *seen)

@@ -35,7 +35,7 @@ def estimate(
         sample.compute,
         prod(source),
         prod(shape),
-        sample.spread,
+        sample.n_previous_classes,
         sample.maps,
     )
     footprint = Footprint(

@@ -27,7 +27,7 @@ class Family:
     presets_2d: tuple[Reference, ...]
     presets_3d: tuple[Reference, ...]
     preset_names: tuple[str, ...]
-    overdraft: float
+    allowed_overrun: float
 
     def presets(self, ndim: int) -> tuple[Reference, ...]:
         return self.presets_2d if ndim == 2 else self.presets_3d
@@ -64,7 +64,7 @@ FAMILIES = {
         presets_2d=(Reference(8, 8.5e7, 12, least_batch=2),),
         presets_3d=(Reference(8, 5.6e8, 2, least_batch=2),),
         preset_names=("default",),
-        overdraft=1.0,
+        allowed_overrun=1.0,
     ),
     "residual": Family(
         kind="residual_unet",
@@ -81,7 +81,7 @@ FAMILIES = {
             Reference(40, 3.6e9, 2, least_batch=2),
         ),
         preset_names=("ResEnc M", "ResEnc L", "ResEnc XL"),
-        overdraft=1.6,  # nnU-Net documents 9 to 11 GB for M, which is for 8; by our count 12.3 in 2D
+        allowed_overrun=1.6,  # nnU-Net documents 9 to 11 GB for M, which is for 8; by our count 12.3 in 2D
     ),
 }
 """plain: nnU-Net's default planner (Isensee et al. 2021); residual: its presets M, L and XL (Isensee et al. 2024)."""

@@ -34,7 +34,7 @@ def choose_first(
         steps: of 3d_fullres that there is time for.
     """
     coarse, *others = configurations
-    if [configurations[name].previous for name in others] == [coarse]:
+    if [configurations[name].previous_stage for name in others] == [coarse]:
         refines = f"; {others[0]} refines what all of its folds found" if n_cases > 1 else ""
         return coarse, f"a patch shows all landmarks there, which tells them apart{refines}"
     if "3d_fullres" not in configurations:

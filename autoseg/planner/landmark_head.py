@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autoseg.fingerprint.case import CaseFacts
-from autoseg.fingerprint.landmarks import LandmarkFacts
+from autoseg.fingerprint.case import CaseFingerprint
+from autoseg.fingerprint.landmarks import LandmarkStatistics
 from autoseg.footprint import map_size, multiply_accumulates
 from autoseg.imaging.geometry import Triple
 from autoseg.plan import LandmarkPlan, NetworkPlan, SpacePlan
@@ -18,7 +18,7 @@ from autoseg.planner.wording import number, percent
 
 
 def plan_landmarks(
-    chosen: Architecture, budget: Budget, facts: LandmarkFacts, cases: Sequence[CaseFacts], space: SpacePlan
+    chosen: Architecture, budget: Budget, facts: LandmarkStatistics, cases: Sequence[CaseFingerprint], space: SpacePlan
 ) -> tuple[Architecture, LandmarkPlan, dict[str, str]]:
     """The architecture with the branch if there is one, the plan's `landmarks`, and reasons by dotted key."""
     size = map_size(chosen.network, chosen.topology.patch_size)
@@ -26,7 +26,7 @@ def plan_landmarks(
     sigma = target_sigma(facts, [s for axis, s in enumerate(spacing) if axis != space.slice_axis])
     work = multiply_accumulates(chosen.network, chosen.topology.patch_size, chosen.sample.seen_channels, chosen.sample.n_classes)
     points = [case.landmarks for case in cases]
-    if chosen.sample.spread and not chosen.sample.n_classes:  # of landmarks, not of structures
+    if chosen.sample.n_previous_classes and not chosen.sample.n_classes:  # of landmarks, not of structures
         scn = ScnChoice(None, f"{NO_SCN}the stage before has seen the whole")
     else:
         scn = plan_scn(facts, points, patch, spacing, work, slice_axis=space.slice_axis)
@@ -47,7 +47,7 @@ def plan_landmarks(
 
 
 def map_grid(
-    network: NetworkPlan, patch_size: Sequence[int], space: SpacePlan, cases: Sequence[CaseFacts]
+    network: NetworkPlan, patch_size: Sequence[int], space: SpacePlan, cases: Sequence[CaseFingerprint]
 ) -> tuple[Triple, tuple[float, float, float]]:
     """Voxels and mm, along (z, y, x), of the maps that a network makes of a patch; through slices one voxel of the thickest."""
     thickest = max(case.spacing[space.slice_axis or 0] for case in cases)

@@ -8,11 +8,11 @@ from math import ceil, prod
 
 import numpy as np
 
-from autoseg.fingerprint.case import CaseFacts
-from autoseg.fingerprint.landmarks import LandmarkFacts, room_needed
+from autoseg.fingerprint.case import CaseFingerprint
+from autoseg.fingerprint.landmarks import LandmarkStatistics, extent_needed
 from autoseg.planner.architecture import Architecture, plan_architecture
 from autoseg.planner.budget import Budget
-from autoseg.planner.cost import Sample
+from autoseg.planner.cost import NetworkCost
 from autoseg.planner.landmark_rules import MARGIN, MOST_CASES, Context, plan_context
 from autoseg.planner.spacing import coarser, median_shape
 from autoseg.planner.wording import number
@@ -24,7 +24,7 @@ such a grid costs little; what is found on a still coarser one a second stage re
 
 
 @dataclass(frozen=True)
-class View:
+class LandmarkGrid:
     """A grid and a network for it; axes in canonical order, two of them for slices.
 
     Args:
@@ -49,14 +49,14 @@ class View:
 
 
 def plan_view(
-    sample: Sample,
+    sample: NetworkCost,
     budget: Budget,
-    cases: Sequence[CaseFacts],
-    facts: LandmarkFacts,
+    cases: Sequence[CaseFingerprint],
+    facts: LandmarkStatistics,
     spacing: tuple[float, float, float],
     spacing_reason: str,
     slice_axis: int | None,
-) -> tuple[View, str]:
+) -> tuple[LandmarkGrid, str]:
     """The finest of ever coarser grids on which the patch that the budget allows shows the whole case, and the reason.
 
     The median spacing is the first. Where none shows the whole case up to twice that spacing, it is the finest on which a patch
@@ -70,7 +70,7 @@ def plan_view(
         ResourceError: the smallest patch needs more memory than the budget has.
     """
     axes = [axis for axis in range(3) if axis != slice_axis]
-    fitting: View | None = None
+    fitting: LandmarkGrid | None = None
     for view in _views(sample, budget, cases, facts, spacing, axes):
         if view.whole and (fitting is None or not view.too_coarse):
             return view, _reason(spacing_reason, view.times, "the whole case")
@@ -92,13 +92,13 @@ def _reason(spacing_reason: str, times: float, what: str) -> str:
 
 
 def _views(
-    sample: Sample,
+    sample: NetworkCost,
     budget: Budget,
-    cases: Sequence[CaseFacts],
-    facts: LandmarkFacts,
+    cases: Sequence[CaseFingerprint],
+    facts: LandmarkStatistics,
     spacing: Sequence[float],
     axes: Sequence[int],
-) -> Iterator[View]:
+) -> Iterator[LandmarkGrid]:
     """Ever coarser ones, up to one that shows the whole case."""
     finest = now = tuple(spacing[a] for a in axes)
     while True:
@@ -111,14 +111,14 @@ def _views(
 
 
 def _view(
-    sample: Sample,
+    sample: NetworkCost,
     budget: Budget,
-    cases: Sequence[CaseFacts],
-    facts: LandmarkFacts,
+    cases: Sequence[CaseFingerprint],
+    facts: LandmarkStatistics,
     spacing: tuple[float, ...],
     times: float,
     axes: Sequence[int],
-) -> View:
+) -> LandmarkGrid:
     steps = [max(case.spacing[a] for case in cases) for a in range(3)]  # across slices nothing is resampled
     for a, s in zip(axes, spacing):
         steps[a] = s
@@ -132,12 +132,12 @@ def _view(
         patch[a] = n
     context = plan_context(facts, [case.landmarks for case in cases], (patch[0], patch[1], patch[2]), steps)
     shows = all(n >= m for n, m in zip(architecture.topology.patch_size, shape))
-    return View(spacing, shape, architecture, context, shows, times)
+    return LandmarkGrid(spacing, shape, architecture, context, shows, times)
 
 
-def _needed(cases: Sequence[CaseFacts], median: Sequence[float], spacing: Sequence[float]) -> tuple[float, ...]:
+def _needed(cases: Sequence[CaseFingerprint], median: Sequence[float], spacing: Sequence[float]) -> tuple[float, ...]:
     """The median case, larger where the landmarks of the nine in ten cases that ask for least do not fit into it."""
-    needed = room_needed([case.landmarks for case in cases], MARGIN) / np.array(spacing)
+    needed = extent_needed([case.landmarks for case in cases], MARGIN) / np.array(spacing)
     order = np.argsort((needed / np.array(median)).max(1), kind="stable")
     least = needed[order[: ceil(MOST_CASES * len(cases) - 1e-9)]].max(0)
     return tuple(max(m, float(ceil(n - 1e-9))) for m, n in zip(median, least))

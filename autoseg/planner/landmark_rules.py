@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import ceil, log2
 
-from autoseg.fingerprint.landmarks import CasePoints, LandmarkFacts, covisibility, size_needed
+from autoseg.fingerprint.landmarks import CasePoints, LandmarkStatistics, covisibility, size_needed
 from autoseg.footprint import scn_layers
 from autoseg.imaging.geometry import Triple
 from autoseg.plan import LandmarkLossName, ScnForm, ScnPlan
@@ -67,7 +67,7 @@ class ScnChoice:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def target_sigma(facts: LandmarkFacts, spacing: Sequence[float]) -> TargetSigma:
+def target_sigma(facts: LandmarkStatistics, spacing: Sequence[float]) -> TargetSigma:
     """One voxel along each axis. Each landmark has a map of its own, so that targets of neighbours may overlap.
 
     Args:
@@ -79,7 +79,7 @@ def target_sigma(facts: LandmarkFacts, spacing: Sequence[float]) -> TargetSigma:
     return TargetSigma(tuple(SIGMA_VOXELS * s for s in spacing), reason)
 
 
-def plan_context(facts: LandmarkFacts, cases: Sequence[CasePoints], patch: Triple, spacing: Sequence[float]) -> Context:
+def plan_context(facts: LandmarkStatistics, cases: Sequence[CasePoints], patch: Triple, spacing: Sequence[float]) -> Context:
     """Whether the network can see all landmarks of a case together.
 
     Args:
@@ -98,7 +98,7 @@ def plan_context(facts: LandmarkFacts, cases: Sequence[CasePoints], patch: Tripl
 
 
 def plan_scn(
-    facts: LandmarkFacts,
+    facts: LandmarkStatistics,
     cases: Sequence[CasePoints],
     patch: Triple,
     spacing: Sequence[float],
@@ -129,7 +129,7 @@ def scn_macs(scn: ScnPlan, n_landmarks: int, size: Sequence[int]) -> float:
     return float(sum(c.inputs * c.outputs * c.voxels * c.taps for c in scn_layers(scn, size, n_landmarks)))
 
 
-def _why_not(facts: LandmarkFacts, cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> str:
+def _why_not(facts: LandmarkStatistics, cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> str:
     """The reason that rules a branch out, or nothing."""
     n = len(facts.landmarks)
     if n < FEWEST:
@@ -146,7 +146,7 @@ def _why_not(facts: LandmarkFacts, cases: Sequence[CasePoints], patch_mm: Sequen
     return "" if enough else reason
 
 
-def _why(facts: LandmarkFacts) -> tuple[bool, str]:
+def _why(facts: LandmarkStatistics) -> tuple[bool, str]:
     """Whether the others tell much about a landmark that few cases do not tell, and the numbers that say so."""
     rho, kappa, vary = facts.median_rho, facts.median_kappa, facts.distance_variation
     if rho is None or kappa is None:
@@ -168,7 +168,7 @@ def _not(holds: bool) -> str:
 
 
 def shape_scn(
-    facts: LandmarkFacts, patch: Triple, spacing: Sequence[float], network_macs: float, slice_axis: int | None = None
+    facts: LandmarkStatistics, patch: Triple, spacing: Sequence[float], network_macs: float, slice_axis: int | None = None
 ) -> tuple[ScnPlan, dict[str, str]]:
     """The branch that landmarks would have, whether the rule asks for one or not, and the reasons for its fields.
 

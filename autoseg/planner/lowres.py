@@ -8,7 +8,7 @@ from math import prod
 
 from autoseg.planner.architecture import Architecture, plan_architecture
 from autoseg.planner.budget import Budget, most_voxels
-from autoseg.planner.cost import Sample
+from autoseg.planner.cost import NetworkCost
 from autoseg.planner.spacing import coarser, coarsest_first
 from autoseg.planner.wording import number, numbers
 
@@ -28,7 +28,7 @@ class LowRes:
 
 
 def plan_lowres(
-    sample: Sample, budget: Budget, spacing: Sequence[float], shape: Sequence[float], fullres: Architecture, n_cases: int
+    sample: NetworkCost, budget: Budget, spacing: Sequence[float], shape: Sequence[float], fullres: Architecture, n_cases: int
 ) -> LowRes | None:
     """The finest of ever coarser grids on which a patch covers a quarter of the median case.
 

@@ -24,11 +24,11 @@ from autoseg.plan import (
     Plan,
     Recipe,
     SpacePlan,
-    Task,
+    Target,
 )
 from autoseg.planner.architecture import Architecture, architecture_reasons, plan_architecture
 from autoseg.planner.budget import Budget
-from autoseg.planner.cost import WIDE, Sample
+from autoseg.planner.cost import WIDE, NetworkCost
 from autoseg.planner.estimate import estimate
 from autoseg.planner.family import FAMILIES
 from autoseg.planner.first_configuration import choose_first, few_cases
@@ -88,7 +88,7 @@ def _plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
         name=fingerprint.dataset,
         task=_task(fingerprint),
         data=DataPlan(tuple(plan for plan, _ in channels), fingerprint.labels, decide.landmarks, fingerprint.unseen_structures),
-        first=first,
+        default_configuration=first,
         configurations=configurations,
         origin=Origin(
             fingerprint=fingerprint.hash,
@@ -100,13 +100,13 @@ def _plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
             compute=budget.number_type,
             recipe=cast(Recipe, budget.recipe),
         ),
-        why={"first": first_reason + few_cases(len(fingerprint.cases))}
+        why={"default_configuration": first_reason + few_cases(len(fingerprint.cases))}
         | ({"data.landmarks.pairs": "; ".join(map(str, decide.oddities))} if decide.oddities else {})
         | {f"data.channels[{i}].normalization": reason for i, (_, reason) in enumerate(channels)},
     )
 
 
-def _task(fingerprint: Fingerprint) -> Task:
+def _task(fingerprint: Fingerprint) -> Target:
     if not fingerprint.landmarks.names:
         return "segmentation"
     return "segmentation and landmarks" if fingerprint.labels.names else "landmarks"
@@ -128,7 +128,7 @@ class _Decisions:
         self.spacing, self.spacing_reason = target_spacing(fingerprint.cases)
         self.shape = median_shape(fingerprint.cases, self.spacing)
         self.flat_axis = flat_axis(self.shape, self.spacing)
-        self.sample = Sample(
+        self.sample = NetworkCost(
             n_channels=len(fingerprint.channels),
             n_classes=fingerprint.labels.n_classes if fingerprint.labels.names else 0,
             n_landmarks=len(fingerprint.landmarks),
@@ -171,11 +171,11 @@ class _Decisions:
         """A second stage for landmarks, at full resolution."""
         axes = [axis for axis in range(3) if axis != self.flat_axis]
         spacing, shape = (tuple(values[axis] for axis in axes) for values in (self.spacing, self.shape))
-        sample = replace(self.sample, spread=self.sample.n_landmarks)
+        sample = replace(self.sample, n_previous_classes=self.sample.n_landmarks)
         fine = plan_architecture(sample, self.budget, spacing, shape, prod(self.shape) * len(self.fingerprint.cases))
-        before = f"what {previous} found comes in as one more channel a landmark: it has seen all of them at once"
-        why = {"previous": before, "space.spacing_mm": self.spacing_reason, **slices}
-        return self._configuration(name, fine, spacing, shape, why, previous=previous, slice_axis=self.flat_axis)
+        reason = f"what {previous} found comes in as one more channel a landmark: it has seen all of them at once"
+        why = {"previous_stage": reason, "space.spacing_mm": self.spacing_reason, **slices}
+        return self._configuration(name, fine, spacing, shape, why, previous_stage=previous, slice_axis=self.flat_axis)
 
     def _volumes(self) -> dict[str, Configuration]:
         n_cases = len(self.fingerprint.cases)
@@ -187,11 +187,11 @@ class _Decisions:
         if lowres:
             coarse = {"space.spacing_mm": lowres.reason}
             made["3d_lowres"] = self._configuration("3d_lowres", lowres.architecture, lowres.spacing, lowres.shape, coarse)
-            before = "what 3d_lowres found comes in as one more channel a structure: it has seen where in the body this is"
-            sample = replace(self.sample, spread=self.sample.n_classes - 1)
+            reason = "what 3d_lowres found comes in as one more channel a structure: it has seen where in the body this is"
+            sample = replace(self.sample, n_previous_classes=self.sample.n_classes - 1)
             fine = plan_architecture(sample, self.budget, self.spacing, self.shape, prod(self.shape) * n_cases)
             made["3d_cascade"] = self._configuration(
-                "3d_cascade", fine, self.spacing, self.shape, {"previous": before, **why}, previous="3d_lowres"
+                "3d_cascade", fine, self.spacing, self.shape, {"previous_stage": reason, **why}, previous_stage="3d_lowres"
             )
         if not self.sample.n_landmarks:  # a slice does not show how far away a landmark is
             made["2d"] = self._slices(coarsest_first(self.spacing)[0])
@@ -211,7 +211,7 @@ class _Decisions:
         spacing: Sequence[float],
         shape: Sequence[float],
         why: dict[str, str],
-        previous: str | None = None,
+        previous_stage: str | None = None,
         slice_axis: int | None = None,
     ) -> Configuration:
         """With what does not depend on resolution and patch; `why` has the reasons for those."""
@@ -241,7 +241,7 @@ class _Decisions:
         else:
             places = plan_sampling(seen, patch, spacing, shape)
         return Configuration(
-            previous=previous,
+            previous_stage=previous_stage,
             space=space,
             patch=PatchPlan(chosen.topology.patch_size, chosen.batch_size, places.fraction, places.sampling),
             network=chosen.network,

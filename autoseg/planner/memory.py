@@ -8,7 +8,7 @@ from math import ceil, floor, prod
 
 from autoseg.errors import ResourceError
 from autoseg.planner.budget import Budget
-from autoseg.planner.cost import Sample
+from autoseg.planner.cost import NetworkCost
 from autoseg.planner.patch import MIN_BATCH, Reference, batch_cap, batch_size, initial_patch, shrink_until, steady_batch_size
 from autoseg.planner.topology import Topology
 from autoseg.planner.wording import billions, number, size
@@ -49,7 +49,7 @@ class MemoryFit:
     start: Topology
     reference: Reference
     elements: int
-    held: int
+    samples_held: int
     cap: int
 
     @property
@@ -72,8 +72,10 @@ class MemoryFit:
     @property
     def batch_reason(self) -> str:
         patch = size(self.topology.patch_size)
-        limits = f"memory holds {self.held} patches of {patch}, 5 % of the dataset's voxels are {self.cap}, the least is 2"
-        if self.batch_size < max(min(self.held, self.cap), 2):
+        limits = (
+            f"memory holds {self.samples_held} patches of {patch}, 5 % of the dataset's voxels are {self.cap}, the least is 2"
+        )
+        if self.batch_size < max(min(self.samples_held, self.cap), 2):
             limits += ", and more would be more voxels than the next larger patch has"
         return f"{limits}: {self.batch_size}"
 
@@ -83,7 +85,7 @@ class MemoryFit:
 
 
 def fit_memory(
-    sample: Sample, budget: Budget, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
+    sample: NetworkCost, budget: Budget, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
 ) -> MemoryFit:
     """The patch and batch for the budget's memory. For the memory of one of nnU-Net's presets they are nnU-Net's.
 
@@ -99,7 +101,7 @@ def fit_memory(
 
 
 def _candidates(
-    sample: Sample, budget: Budget, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
+    sample: NetworkCost, budget: Budget, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
 ) -> Iterator[MemoryFit]:
     """For this memory, then as nnU-Net does for each preset that fits into it, the largest first."""
     ndim = len(spacing)
@@ -112,7 +114,7 @@ def _candidates(
     elements, patch = sample.elements(topology), topology.patch_size
     batch = min(steady_batch_size(reference, elements, patch, dataset_voxels, larger), _most(sample, memory, topology))
     cap = batch_cap(patch, dataset_voxels)
-    yield MemoryFit(topology, batch, start, reference, elements, floor(reference.held(elements)), cap)
+    yield MemoryFit(topology, batch, start, reference, elements, floor(reference.samples_held(elements)), cap)
     for preset in reversed(sample.family.presets(ndim)):
         if preset.memory_gb > memory:
             continue
@@ -121,11 +123,11 @@ def _candidates(
         elements, patch = sample.elements(topology), topology.patch_size
         cap = batch_cap(patch, dataset_voxels)
         batch = min(batch_size(preset, elements, patch, dataset_voxels), _most(sample, preset.memory_gb, topology))
-        yield MemoryFit(topology, batch, start, preset, elements, round(preset.held(elements)), cap)
+        yield MemoryFit(topology, batch, start, preset, elements, round(preset.samples_held(elements)), cap)
 
 
 def _shrink(
-    sample: Sample,
+    sample: NetworkCost,
     reference: Reference,
     memory_gb: float,
     start: Topology,
@@ -135,14 +137,14 @@ def _shrink(
     return shrink_until(lambda t: fits_memory(sample, reference, memory_gb, t), start, spacing, median_shape)
 
 
-def fits_memory(sample: Sample, reference: Reference, memory_gb: float, topology: Topology) -> bool:
+def fits_memory(sample: NetworkCost, reference: Reference, memory_gb: float, topology: Topology) -> bool:
     """Whether the smallest batch fits: by nnU-Net's measure, the weights by themselves, and all that training takes."""
     maps = sample.elements(topology) <= reference.largest_sample
     fixed = sample.fixed_gb(topology) <= FIXED_SHARE * memory_gb
     return maps and fixed and sample.training_gb(topology, MIN_BATCH) <= overdraft(sample) * memory_gb
 
 
-def _most(sample: Sample, memory_gb: float, topology: Topology) -> int:
+def _most(sample: NetworkCost, memory_gb: float, topology: Topology) -> int:
     """The largest batch for which the memory is enough, at least the smallest one. It is many classes that this is about:
     nnU-Net's measure leaves out what the loss takes."""
     empty = sample.training_gb(topology, 0)
@@ -150,12 +152,12 @@ def _most(sample: Sample, memory_gb: float, topology: Topology) -> int:
     return max(MIN_BATCH, floor((overdraft(sample) * memory_gb - empty) / each))
 
 
-def overdraft(sample: Sample) -> float:
+def overdraft(sample: NetworkCost) -> float:
     """What the smallest batch may take, as a share of the memory."""
-    return sample.family.overdraft if sample.device == "cuda" else 1.0
+    return sample.family.allowed_overrun if sample.device == "cuda" else 1.0
 
 
-def _too_little(sample: Sample, memory_gb: float, topology: Topology) -> TooLittleMemory:
+def _too_little(sample: NetworkCost, memory_gb: float, topology: Topology) -> TooLittleMemory:
     maps = sample.family.memory_for(len(topology.patch_size), sample.elements(topology))
     training = sample.training_gb(topology, MIN_BATCH) / overdraft(sample)
     needed = max(maps, sample.fixed_gb(topology) / FIXED_SHARE, training)

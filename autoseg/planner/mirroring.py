@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoseg.fingerprint.case import CaseFacts
+from autoseg.fingerprint.case import CaseFingerprint
 from autoseg.fingerprint.laterality import laterality
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS, LandmarkSet
@@ -17,7 +17,7 @@ MIXED_ABOVE = 0.1  # share of the cases that lie the other way round; a header o
 
 def mirror_axes(
     labels: LabelSet,
-    cases: Sequence[CaseFacts],
+    cases: Sequence[CaseFingerprint],
     ndim: int,
     device: str,
     slice_axis: int | None = None,
@@ -86,7 +86,7 @@ def _of_landmarks(landmarks: LandmarkSet, slice_axis: int | None) -> tuple[tuple
     )
 
 
-def _across(labels: LabelSet, cases: Sequence[CaseFacts]) -> tuple[bool, str]:
+def _across(labels: LabelSet, cases: Sequence[CaseFingerprint]) -> tuple[bool, str]:
     """Whether left and right may be exchanged, and why."""
     if labels.unpaired_sides:
         return False, f"x is not mirrored: the other side of '{labels.unpaired_sides[0]}' is no structure of its own"

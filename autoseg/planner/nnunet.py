@@ -9,7 +9,7 @@ from typing import Any
 
 from autoseg.dataset import Description
 from autoseg.errors import DataError
-from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFacts
+from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint
 from autoseg.fingerprint.dataset import Fingerprint, Intensity
 from autoseg.imaging.geometry import Triple
 from autoseg.imaging.landmarks import NO_LANDMARKS
@@ -63,10 +63,10 @@ def from_nnunet(name: str, description: Description, found: dict[str, Any], sour
     )
 
 
-def _case(index: int, spacing: tuple[float, float, float], shape: tuple[float, float, float]) -> CaseFacts:
+def _case(index: int, spacing: tuple[float, float, float], shape: tuple[float, float, float]) -> CaseFingerprint:
     size: Triple = (int(shape[0]), int(shape[1]), int(shape[2]))
     digest = hashlib.sha256(repr((spacing, size)).encode()).hexdigest()  # tells datasets apart, if not contents
-    return CaseFacts(f"case_{index:04d}", digest, spacing, size, size, (), (), (), (), "")
+    return CaseFingerprint(f"case_{index:04d}", digest, spacing, size, size, (), (), (), (), "")
 
 
 def _intensity(statistics: Any, source: str | Path) -> Intensity:

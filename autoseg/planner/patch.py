@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import floor, prod
 
-from autoseg.planner.topology import MIN_EDGE, Topology, find_topology, room_for_two_stages
+from autoseg.planner.topology import MIN_EDGE, Topology, at_least_two_stages, find_topology
 
 START_VOXELS = {2: 2048**2, 3: 256**3}  # the patch that shrinking starts from
 MIN_BATCH = 2
@@ -35,7 +35,7 @@ class Reference:
         """Convolution outputs that one sample may have."""
         return self.elements * self.batch_size / self.least_batch
 
-    def held(self, elements: int) -> float:
+    def samples_held(self, elements: int) -> float:
         """How many samples of `elements` convolution outputs the memory holds."""
         return self.elements / elements * self.batch_size
 
@@ -45,7 +45,7 @@ def initial_patch(spacing: Sequence[float], median_shape: Sequence[float]) -> To
     ndim = len(spacing)
     edge_mm = (START_VOXELS[ndim] * prod(spacing)) ** (1 / ndim)
     size = [min(float(round(edge_mm / s)), n) for s, n in zip(spacing, median_shape)]
-    return find_topology(spacing, room_for_two_stages(spacing, size))
+    return find_topology(spacing, at_least_two_stages(spacing, size))
 
 
 def shrink_until(
@@ -91,7 +91,7 @@ def batch_size(reference: Reference, elements: int, patch_size: Sequence[int], d
         elements: convolution outputs of one sample, `footprint.conv_elements`.
         dataset_voxels: of all cases after resampling.
     """
-    return max(min(round(reference.held(elements)), batch_cap(patch_size, dataset_voxels)), MIN_BATCH)
+    return max(min(round(reference.samples_held(elements)), batch_cap(patch_size, dataset_voxels)), MIN_BATCH)
 
 
 def steady_batch_size(
@@ -105,7 +105,7 @@ def steady_batch_size(
     Args:
         larger: the patches that need more than the memory, the largest first.
     """
-    most = max(min(floor(reference.held(elements)), batch_cap(patch_size, dataset_voxels)), MIN_BATCH)
+    most = max(min(floor(reference.samples_held(elements)), batch_cap(patch_size, dataset_voxels)), MIN_BATCH)
     if not larger:
         return most
     voxels = reference.least_batch * prod(larger[0].patch_size)

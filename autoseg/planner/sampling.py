@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 from statistics import median
 
-from autoseg.fingerprint.dataset import Fingerprint, StructureFacts
+from autoseg.fingerprint.dataset import Fingerprint, StructureStatistics
 from autoseg.plan import SamplingKind
 from autoseg.planner.wording import percent
 
@@ -54,7 +54,7 @@ def plan_sampling(
     return Sampling(sampling, sampling_reason, *_fraction(seen, chances, forced))
 
 
-def _first_drawn(seen: Sequence[StructureFacts], n_cases: int) -> tuple[SamplingKind, str]:
+def _first_drawn(seen: Sequence[StructureStatistics], n_cases: int) -> tuple[SamplingKind, str]:
     rarest = min(seen, key=lambda s: s.n_cases)
     where = f"'{rarest.name}' occurs in {rarest.n_cases} of {n_cases} cases"
     if rarest.n_cases < RARE_BELOW * n_cases:
@@ -73,7 +73,7 @@ def _chance(share: float, patch_size: Sequence[int], spacing: Sequence[float], s
     return prod(min(1.0, (p + max(1.0, edge / s) - 1) / n) for p, s, n in zip(patch_size, spacing, shape))
 
 
-def _fraction(seen: Sequence[StructureFacts], chances: Sequence[float], forced: Sequence[float]) -> tuple[float, str]:
+def _fraction(seen: Sequence[StructureStatistics], chances: Sequence[float], forced: Sequence[float]) -> tuple[float, str]:
     """Raised until the structure that is seen least is seen often enough.
 
     Args:

@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 
 from autoseg.errors import DataError
-from autoseg.fingerprint.case import CaseFacts
+from autoseg.fingerprint.case import CaseFingerprint
 from autoseg.imaging.geometry import resampled_shape
 from autoseg.planner.wording import number, numbers
 
@@ -18,7 +18,7 @@ THIN_SLICES = 10  # percentile of the spacing along a thick-sliced axis that bec
 AXES = ("z", "y", "x")
 
 
-def target_spacing(cases: Sequence[CaseFacts]) -> tuple[tuple[float, float, float], str]:
+def target_spacing(cases: Sequence[CaseFingerprint]) -> tuple[tuple[float, float, float], str]:
     """Spacing (z, y, x) in mm, and why.
 
     The median of the cases, except along an axis with thick and few slices: there one of the finest spacings, so that cases
@@ -48,13 +48,13 @@ def target_spacing(cases: Sequence[CaseFacts]) -> tuple[tuple[float, float, floa
     return (z, y, x), reason
 
 
-def median_shape(cases: Sequence[CaseFacts], spacing: Sequence[float] | None) -> tuple[float, ...]:
+def median_shape(cases: Sequence[CaseFingerprint], spacing: Sequence[float] | None) -> tuple[float, ...]:
     """Median size (z, y, x) in voxels of the cropped cases at that spacing, or of their files for None; halves occur."""
     shapes = [resampled_shape(c.shape_after_crop, c.spacing, spacing) if spacing is not None else c.shape for c in cases]
     return tuple(float(n) for n in np.median(shapes, axis=0))
 
 
-def _check(cases: Sequence[CaseFacts]) -> None:
+def _check(cases: Sequence[CaseFingerprint]) -> None:
     if not cases:
         raise DataError("nothing can be planned without a case", fix="autoseg fingerprint -d DATASET")
     for case in cases:

@@ -60,7 +60,7 @@ def next_multiple(size: Sequence[float], divisors: Sequence[int]) -> tuple[int, 
     return tuple(ceil(n / d) * d for n, d in zip(size, divisors))
 
 
-def room_for_two_stages(spacing: Sequence[float], size: Sequence[float]) -> tuple[float, ...]:
+def at_least_two_stages(spacing: Sequence[float], size: Sequence[float]) -> tuple[float, ...]:
     """`size`, grown along the finest axes if it is too small for a U-Net, which needs at least one halving."""
     if len(find_topology(spacing, size).strides) > 1:
         return tuple(size)

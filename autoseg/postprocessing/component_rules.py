@@ -46,7 +46,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RuleEvidence:
     """What a rule did to the validation cases, and so whether it was accepted.
 
     `dice_before` and `dice_after` are means over the cases: of the structure, or averaged over structures. None where
@@ -83,7 +83,7 @@ def apply_rules(indices: np.ndarray, rules: Sequence[Rule], labels: LabelSet) ->
 
 def choose_rules(
     pairs: Iterable[tuple[np.ndarray, np.ndarray]], labels: LabelSet, candidates: Sequence[str]
-) -> tuple[tuple[Rule, ...], tuple[Evidence, ...]]:
+) -> tuple[tuple[Rule, ...], tuple[RuleEvidence, ...]]:
     """The rules that raise the Dice of the given cases, in the order to apply them, and what speaks for and against each.
 
     Args:
@@ -101,7 +101,7 @@ def choose_rules(
     if not scores:
         raise DataError("postprocessing is chosen on validation cases, and there is none")
     means = _mean_over_cases(np.array(scores, dtype=np.float64))
-    evidence: list[Evidence] = []
+    evidence: list[RuleEvidence] = []
     merged = False
     if "largest_foreground" in candidates:
         evidence.append(_judge_foreground(means["plain", False], means["plain", True], labels))
@@ -137,7 +137,7 @@ def _mean_over_cases(scores: np.ndarray) -> dict[tuple[str, bool], list[float | 
     return dict(zip((("plain", False), ("each", False), ("plain", True), ("each", True)), means))
 
 
-def _judge_foreground(before: Sequence[float | None], after: Sequence[float | None], labels: LabelSet) -> Evidence:
+def _judge_foreground(before: Sequence[float | None], after: Sequence[float | None], labels: LabelSet) -> RuleEvidence:
     old, new = _mean(before), _mean(after)
     pairs = zip(labels.names, before, after)
     fell = [f"{n} from {b:.4f} to {a:.4f}" for n, b, a in pairs if a is not None and b is not None and a < b]
@@ -145,11 +145,11 @@ def _judge_foreground(before: Sequence[float | None], after: Sequence[float | No
         accepted, why = False, f"Dice of {', '.join(fell)}"
     else:
         accepted, why = _gain(old, new)
-    return Evidence(Rule("largest_foreground"), old, new, accepted, why)
+    return RuleEvidence(Rule("largest_foreground"), old, new, accepted, why)
 
 
-def _judge_structure(name: str, before: float | None, after: float | None) -> Evidence:
-    return Evidence(Rule("largest_per_structure", name), before, after, *_gain(before, after))
+def _judge_structure(name: str, before: float | None, after: float | None) -> RuleEvidence:
+    return RuleEvidence(Rule("largest_per_structure", name), before, after, *_gain(before, after))
 
 
 def _gain(before: float | None, after: float | None) -> tuple[bool, str]:

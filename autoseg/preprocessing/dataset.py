@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.dataset import Case, Dataset
-from autoseg.dataset.reading import PairReader
+from autoseg.dataset.reading import CaseReader
 from autoseg.errors import PlanError
 from autoseg.plan import DataPlan, Plan, SpacePlan
 from autoseg.preprocessing.prepare import prepare
@@ -17,7 +17,7 @@ from autoseg.system.lock import alone_in
 from autoseg.system.records import to_json
 from autoseg.system.workers import Failure, run_cases
 
-PREPARE_VERSION = 1  # raise it when prepared cases of the same plan come out differently
+PREPROCESSING_VERSION = 1  # raise it when prepared cases of the same plan come out differently
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def preprocess(
     case_keys: Mapping[str, str],
     failures: list[Failure],
     workers: int | None = None,
-    reader: PairReader | None = None,
+    reader: CaseReader | None = None,
 ) -> PreprocessReport:
     """Brings `folder` in line with dataset and plan; can be killed and started again at any time.
 
@@ -67,7 +67,7 @@ def preprocess(
                 fix=f"autoseg plan --replan, or put the {'labels' if what == 'structures' else what} in dataset.json back",
             )
     with alone_in(folder):
-        source = reader or PairReader(dataset)
+        source = reader or CaseReader(dataset)
         space = plan.configuration(configuration)[1].space
         cases = [c for c in dataset.cases if c.name in case_keys]
         wanted = {c.name: prepared_key(case_keys[c.name], plan.data, space) for c in cases}
@@ -90,5 +90,5 @@ def preprocess(
 
 def prepared_key(case_key: str, data: DataPlan, space: SpacePlan) -> str:
     """Digest of all that a prepared case depends on: its files, the plan's data and space, and this code's version."""
-    parts = (str(PREPARE_VERSION), case_key, to_json(data), to_json(space))
+    parts = (str(PREPROCESSING_VERSION), case_key, to_json(data), to_json(space))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -95,7 +95,7 @@ class StoredCase:
     folder: Path
     name: str
     record: _Record
-    before: StoredCase | None = None
+    previous_stage: StoredCase | None = None
 
     @staticmethod
     def open(folder: Path, name: str, before: Path | None = None) -> StoredCase:
@@ -169,9 +169,9 @@ class StoredCase:
         image = _read(self.folder / f"{self.name}{_IMAGE}", box, self.shape, (self.n_channels,))
         return image, _read(self.folder / f"{self.name}{_LABEL}", box, self.shape, ()) if self.has_label else None
 
-    def previous(self, box: Box | None = None) -> np.ndarray | None:
+    def previous_prediction(self, box: Box | None = None) -> np.ndarray | None:
         """Numbers (z, y, x) that say what an earlier stage found in a box, if there is one; 0 where the box reaches outside."""
-        return None if self.before is None else self.before.read(box)[0][0]
+        return None if self.previous_stage is None else self.previous_stage.read(box)[0][0]
 
     def foreground(self, class_index: int) -> np.ndarray:
         """(N, 3) voxel indices (z, y, x) of a structure: all of them, or a fixed random choice where there are many.

@@ -85,7 +85,7 @@ def parse_duration(text: str) -> float:
     raise UsageError("not a duration", found=text, allowed="such as 90s, 10m, 2h, 1h30m")
 
 
-def check_repeatable(budget: RunBudget) -> None:
+def check_deterministic(budget: RunBudget) -> None:
     """
     Raises:
         UsageError: a clock decides how the run goes.

@@ -11,14 +11,14 @@ from autoseg.plan import Plan
 
 
 @dataclass(frozen=True)
-class TrainTask:
+class TrainingJob:
     """What to train: a plan's configuration on the cases of a fold, prepared in one folder, into another.
 
     Args:
         before: the folder of what an earlier stage found, if there is one.
         seed: of weights, sampling and augmentation.
         threads: that prepare batches; 0 for none. They change nothing but the time.
-        deterministic: the same run gives the same numbers again, killed and continued or not (see `repeatable`).
+        deterministic: the same run gives the same numbers again, killed and continued or not (see `determinism`).
         tensorboard: write event files beside metrics.csv.
         compiled: train with the network as torch compiles it, where that works; None means where it is worth it.
     """
@@ -30,7 +30,7 @@ class TrainTask:
     training: tuple[Case, ...]
     validation: tuple[Case, ...]
     prepared: Path
-    before: Path | None
+    previous_stage: Path | None
     run: Path
     seed: int = 0
     threads: int = 1

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from autoseg.errors import PlanError, UsageError, nearest, some
+from autoseg.errors import PlanError, UsageError, first_few, nearest
 from autoseg.system.files import write_text
 from autoseg.system.names import check_name
 from autoseg.system.records import from_json, to_json
@@ -96,7 +96,7 @@ class Folds:
         if not shared:
             return None
         who = "a patient" if len(shared) == 1 else f"{len(shared)} patients"
-        return f"fold {fold} is validated on {who} it also learns from ({some(shared)}): its scores are too good"
+        return f"fold {fold} is validated on {who} it also learns from ({first_few(shared)}): its scores are too good"
 
     def _check(self, fold: str) -> None:
         if fold not in self.names:
@@ -173,7 +173,9 @@ def leak_notes(folds: Folds) -> list[str]:
     """A sentence for every patient in several folds: who, which cases, where, and what to do."""
     return [
         f"patient {patient} is in several folds: "
-        + "; ".join(f"{place if place == TRAINING_ONLY else f'fold {place}'}: {some(cases)}" for place, cases in places.items())
+        + "; ".join(
+            f"{place if place == TRAINING_ONLY else f'fold {place}'}: {first_few(cases)}" for place, cases in places.items()
+        )
         + ". Scores of models trained so are too good: move the cases into one fold in splits.json, or delete it, and train anew"
         for patient, places in folds.leaks.items()
     ]

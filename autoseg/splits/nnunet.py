@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from autoseg.errors import DataError, nearest, some
+from autoseg.errors import DataError, first_few, nearest
 from autoseg.splits.folds import Folds
 
 FILE = "splits_final.json"
@@ -31,23 +31,25 @@ def read_nnunet_splits(path: Path, names: Collection[str], dataset: str) -> Fold
     known = set(names)
     if strange := sorted(listed - known):
         raise DataError(
-            f"the splits name a case that the dataset lacks{nearest(strange[0], names)}", file=path, found=some(strange)
+            f"the splits name a case that the dataset lacks{nearest(strange[0], names)}", file=path, found=first_few(strange)
         )
     if left_out := sorted(known - listed):
         raise DataError(
             "the splits leave out cases of the dataset",
             file=path,
-            found=some(left_out),
+            found=first_few(left_out),
             fix="add them to the lists: to every 'train' alone if no fold is to be validated on them",
         )
     judged = Counter(name for _, val in folds for name in val)
     if twice := sorted(name for name, count in judged.items() if count > 1):
-        raise DataError("a case is validated on twice", file=path, found=some(twice), allowed="each in one 'val' at most")
+        raise DataError("a case is validated on twice", file=path, found=first_few(twice), allowed="each in one 'val' at most")
     for i, (train, val) in enumerate(folds):
         if both := sorted(set(train) & set(val)):
-            raise DataError(f"fold {i} trains on its validation cases", file=path, found=some(both))
+            raise DataError(f"fold {i} trains on its validation cases", file=path, found=first_few(both))
         if unused := sorted(listed - set(train) - set(val)):
-            raise DataError(f"fold {i} leaves out cases", file=path, found=some(unused), allowed="a fold trains on all the rest")
+            raise DataError(
+                f"fold {i} leaves out cases", file=path, found=first_few(unused), allowed="a fold trains on all the rest"
+            )
     return Folds(dataset, tuple(tuple(sorted(val)) for _, val in folds), tuple(sorted(known - judged.keys())))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoseg.errors import DataError, nearest, some
+from autoseg.errors import DataError, first_few, nearest
 
 PATIENTS = "patients.csv"
 MANIFEST = "cases.csv"
@@ -151,10 +151,10 @@ def _checked(rows: list[tuple[str, str]], path: Path, names: Collection[str], no
         fix = "correct the names in it, or remove the file" if path.name == PATIENTS else f"correct them, or use {PATIENTS}"
         raise DataError(f"the table names no case of this dataset{hint}", file=path, found=found, allowed=allowed, fix=fix)
     if strange:
-        notices.append(f"{path.name} names what is no case of the dataset: {some(strange)}{nearest(strange[0], names)}")
+        notices.append(f"{path.name} names what is no case of the dataset: {first_few(strange)}{nearest(strange[0], names)}")
     if missing := sorted(cases - known.keys()):
         notices.append(
-            f"{path.name} has no line for {some(missing)}: each is taken for a patient of its own; add lines before training"
+            f"{path.name} has no line for {first_few(missing)}: each is taken for a patient of its own; add lines before training"
         )
     return known
 

@@ -16,7 +16,7 @@ from autoseg.errors import UsageError
 
 
 @contextlib.contextmanager
-def repeatable(wanted: bool) -> Iterator[None]:
+def deterministic(wanted: bool) -> Iterator[None]:
     """If `wanted`, torch takes only operations inside that repeat themselves bit by bit; else cuDNN may try which of its kernels
     are fastest, as in nnU-Net, since all patches have one size.
 

@@ -2,11 +2,12 @@
 
     torchrun --nproc-per-node 2 -m autoseg train
 
-Each holds the same weights, draws its share of every batch and computes its part of the batch's loss and of its gradient; all
-step by the sum of the gradients, so that weights, averages and optimizers stay equal without being sent. What a loss counts or
-sums over the batch before it divides is added up over the processes (`added_up`), so that the parts sum to the loss that one
-process would have of the whole batch. What a clock, a user or a score decides, the first process decides for all, and it alone
-writes files and scores cases. In a process of its own every function here does nothing, or gives back what it was given.
+Each holds the same weights, draws its share of every batch and computes its part of the batch's loss and of its gradient; every
+process applies the summed gradient, so weights, averages and optimizer states stay identical without being communicated. What a
+loss counts or sums over the batch before it divides is added up over the processes (`all_reduce_sum`), so that the parts sum to
+the loss that one process would have of the whole batch. What a clock, a user or a score decides, the first process decides for
+all, and it alone writes files and scores cases. In a process of its own every function here does nothing, or gives back what it
+was given.
 
 Gradients are added up when all are there, not while the first ones are still computed: 31 M weights are 124 MB a step.
 """
@@ -30,13 +31,13 @@ from autoseg.system.progress import log
 LONGEST_WAIT = timedelta(days=7)  # for the first process, which may be predicting large cases; torchrun ends those that hang
 
 
-def place_here(wanted: str) -> str:
+def local_device(wanted: str) -> str:
     """The device for this process: of several on a machine, each takes the GPU of its number.
 
     Raises:
         UsageError: several processes on one GPU.
     """
-    if _size_to_be() == 1 or wanted == "cpu":
+    if _announced_world_size() == 1 or wanted == "cpu":
         return wanted
     if wanted not in ("auto", "cuda"):
         raise UsageError("several processes need a GPU each", found=f"--device {wanted}", allowed="auto, cuda, cpu")
@@ -44,9 +45,9 @@ def place_here(wanted: str) -> str:
 
 
 @contextlib.contextmanager
-def together(place: torch.device) -> Iterator[None]:
+def process_group(place: torch.device) -> Iterator[None]:
     """Inside, the processes that torchrun has started work together; all but the first say only what is wrong."""
-    if _size_to_be() == 1:
+    if _announced_world_size() == 1:
         yield
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
@@ -64,12 +65,12 @@ def together(place: torch.device) -> Iterator[None]:
 
 def rank() -> int:
     """Number of this process among those that work together, from 0."""
-    return dist.get_rank() if _is_together() else 0
+    return dist.get_rank() if _is_distributed() else 0
 
 
-def size() -> int:
+def world_size() -> int:
     """How many processes work together."""
-    return dist.get_world_size() if _is_together() else 1
+    return dist.get_world_size() if _is_distributed() else 1
 
 
 def is_first() -> bool:
@@ -77,9 +78,9 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def patches_here(batch_size: int) -> int:
+def local_batch_size(batch_size: int) -> int:
     """How many patches of a batch this process learns from."""
-    return len(range(batch_size)[rank() :: size()])
+    return len(range(batch_size)[rank() :: world_size()])
 
 
 def check_shares(batch_size: int) -> None:
@@ -87,22 +88,22 @@ def check_shares(batch_size: int) -> None:
     Raises:
         UsageError: a process would have nothing to learn from.
     """
-    if batch_size < size():
+    if batch_size < world_size():
         raise UsageError(
             "more processes than patches in a batch",
-            found=f"{size()} processes, {batch_size} in a batch",
+            found=f"{world_size()} processes, {batch_size} in a batch",
             fix=f"--nproc-per-node {batch_size}, or a larger patch.batch_size in the plan",
         )
 
 
-def share_out(batch_size: int) -> None:
+def log_shares(batch_size: int) -> None:
     """Says what each process will learn from.
 
     Raises:
         UsageError: for one there is nothing.
     """
     check_shares(batch_size)
-    n = size()
+    n = world_size()
     if n == 1:
         return
     log.info("%d processes share each batch of %d patches", n, batch_size)
@@ -113,73 +114,73 @@ def share_out(batch_size: int) -> None:
         )
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all have come here."""
-    if size() > 1:
-        with _all_there():
+    if world_size() > 1:
+        with _error_names_the_process():
             dist.barrier()
 
 
-def decided(value: float) -> float:
+def broadcast_float(value: float) -> float:
     """What the first process gives here, in every process."""
-    if size() == 1:
+    if world_size() == 1:
         return value
     said = torch.tensor([value], dtype=torch.float64)
-    with _all_there():
+    with _error_names_the_process():
         dist.broadcast(said, 0)
     return said.item()
 
 
-def decided_score(value: float | None) -> float | None:
+def broadcast_score(value: float | None) -> float | None:
     """`decided` for a score, which may be unknown."""
-    said = decided(math.nan if value is None else value)
+    said = broadcast_float(math.nan if value is None else value)
     return None if math.isnan(said) else said
 
 
-def yes(value: bool) -> bool:
+def broadcast_bool(value: bool) -> bool:
     """`decided` for a question."""
-    return bool(decided(value))
+    return bool(broadcast_float(value))
 
 
-def added_up(part: Tensor) -> Tensor:
+def all_reduce_sum(part: Tensor) -> Tensor:
     """The sum of all processes' parts, each of which gets the gradient of the sum."""
-    if size() == 1:
+    if world_size() == 1:
         return part
-    total: Tensor = _AddedUp.apply(part)
+    total: Tensor = _AllReduceSum.apply(part)
     return total
 
 
-def total(value: float) -> float:
+def all_reduce_float(value: float) -> float:
     """The sum over the processes."""
-    return float(added_up(torch.tensor(value, dtype=torch.float64)))
+    return float(all_reduce_sum(torch.tensor(value, dtype=torch.float64)))
 
 
-def add_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replaces gradients by their sum over the processes."""
-    if size() == 1:
+    if world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
-    with _all_there():
+    with _error_names_the_process():
         dist.all_reduce(flat)
     torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(flat.split([g.numel() for g in gradients]), gradients)])
 
 
-def gathered(names: tuple[str, ...]) -> tuple[str, ...]:
+def all_gather_names(names: tuple[str, ...]) -> tuple[str, ...]:
     """Those of all processes, one process after another."""
-    if size() == 1:
+    if world_size() == 1:
         return names
-    parts: list[tuple[str, ...]] = [()] * size()
-    with _all_there():
+    parts: list[tuple[str, ...]] = [()] * world_size()
+    with _error_names_the_process():
         dist.all_gather_object(parts, names)
     return tuple(name for part in parts for name in part)
 
 
-class _AddedUp(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, part: Tensor) -> Tensor:
         total = part.clone(memory_format=torch.contiguous_format)
-        with _all_there():
+        with _error_names_the_process():
             dist.all_reduce(total)
         return total
 
@@ -189,7 +190,7 @@ class _AddedUp(torch.autograd.Function):
 
 
 @contextlib.contextmanager
-def _all_there() -> Iterator[None]:
+def _error_names_the_process() -> Iterator[None]:
     """
     Raises:
         ResourceError: another process has ended, so that there is nobody to talk to.
@@ -198,16 +199,16 @@ def _all_there() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ResourceError(
-            f"process {rank()} of {size()} that train together has lost another one",
+            f"process {rank()} of {world_size()} that train together has lost another one",
             found=str(error).strip().splitlines()[0].split(". ")[0],
             fix="see what that one has said; the same command continues",
         ) from error
 
 
-def _is_together() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _size_to_be() -> int:
+def _announced_world_size() -> int:
     """Clusters set WORLD_SIZE, too, for programs that they start once."""
     return int(os.environ["WORLD_SIZE"]) if dist.is_available() and dist.is_torchelastic_launched() else 1

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from autoseg.footprint import STEP_PASSES
 from autoseg.preprocessing.store import StoredCase
-from autoseg.training.run import Running
+from autoseg.training.run import TrainingRun
 from autoseg.training.validation import CaseScores, case_scores
 
 INTERIM_SHARE = 0.05  # of the training time that scores along the way are meant to take; at twice that it is left out
@@ -19,7 +19,7 @@ LAST_SECONDS = 3.0  # for writing the results
 VALIDATION_SHARE = 0.25  # of a time budget at most for the final validation, so that large cases leave time to learn
 
 
-def interim_score(run: Running, validation: list[StoredCase], epoch_seconds: float, steps: int) -> CaseScores:
+def interim_score(run: TrainingRun, validation: list[StoredCase], epoch_seconds: float, steps: int) -> CaseScores:
     """Scores of a few validation cases: as many as 5 % of the first epoch pays for, at least one, the same ones ever after.
 
     No scores where there are no cases, or where they are so large that scoring would take a tenth of the time, or has done so
@@ -51,7 +51,7 @@ def interim_score(run: Running, validation: list[StoredCase], epoch_seconds: flo
     return score
 
 
-def _affordable_windows(run: Running, validation: list[StoredCase]) -> int:
+def _affordable_windows(run: TrainingRun, validation: list[StoredCase]) -> int:
     """Number of cases that 5 % of an epoch pays for, where a step costs as much as three passes over its batch."""
     if not validation:
         return 0
@@ -62,20 +62,20 @@ def _affordable_windows(run: Running, validation: list[StoredCase]) -> int:
     return count
 
 
-def begin_to_reserve(run: Running) -> None:
+def begin_to_reserve(run: TrainingRun) -> None:
     """Time for the validation until the first scores tell how much it takes: as before an interruption or an extension, as far as
     the present budget allows."""
     _, most = _expected_validation(run)
     run.state = replace(run.state, reserve=max(LAST_SECONDS, min(run.state.reserve, most)))
 
 
-def _expected_validation(run: Running) -> tuple[float, float]:
+def _expected_validation(run: TrainingRun) -> tuple[float, float]:
     """Seconds that a case of the final validation will take, and the most that may be kept for all cases."""
     each = run.case_seconds * 2 ** len(run.configuration.inference.mirror_axes)
     return each, math.inf if run.budget.seconds is None else VALIDATION_SHARE * run.budget.seconds
 
 
-def time_to_validate(run: Running, stopped: bool) -> tuple[float, float]:
+def time_to_validate(run: TrainingRun, stopped: bool) -> tuple[float, float]:
     """Seconds that a case of the final validation will take, and those that all of them may take.
 
     Args:
@@ -88,7 +88,7 @@ def time_to_validate(run: Running, stopped: bool) -> tuple[float, float]:
     return each, most if each > most or run.state.reserve >= most else math.inf
 
 
-def _keep_for_validation(run: Running, n_cases: int) -> None:
+def _keep_for_validation(run: TrainingRun, n_cases: int) -> None:
     each, most = _expected_validation(run)
     reserve = LAST_SECONDS + (1.2 * each * n_cases if each <= most else 0)  # where not even one case fits, all goes to learning
     if run.progress() >= 1:
@@ -96,7 +96,7 @@ def _keep_for_validation(run: Running, n_cases: int) -> None:
     run.state = replace(run.state, reserve=min(reserve, most))
 
 
-def _score_cases(run: Running, validation: list[StoredCase], count: int) -> CaseScores:
+def _score_cases(run: TrainingRun, validation: list[StoredCase], count: int) -> CaseScores:
     """Scores of `count` cases from all over the list; notes what one of them takes."""
     began = time.monotonic()
     cases = [validation[i * len(validation) // count] for i in range(count)]

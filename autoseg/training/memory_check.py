@@ -11,10 +11,10 @@ from autoseg.errors import ResourceError
 from autoseg.footprint import TrainingMemory, plan_memory
 from autoseg.nets.device import Device
 from autoseg.plan import Compute, DeviceKind, Plan
-from autoseg.training.distributed import patches_here
+from autoseg.training.distributed import local_batch_size
 
 
-def check_room(plan: Plan, configuration: str, device: Device) -> None:
+def check_memory(plan: Plan, configuration: str, device: Device) -> None:
     """Each of several processes has a GPU for its share of the batch; on a CPU they share the memory, too.
 
     Raises:
@@ -28,7 +28,7 @@ def check_room(plan: Plan, configuration: str, device: Device) -> None:
     chosen = plan.configurations[configuration]
 
     def memory(batch: int) -> TrainingMemory:
-        there = batch if kind == "cpu" else patches_here(batch)
+        there = batch if kind == "cpu" else local_batch_size(batch)
         here = replace(chosen, patch=replace(chosen.patch, batch_size=there))
         return plan_memory(replace(plan, configurations={configuration: here}), configuration, compute, kind)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autoseg.runs.history import Epoch, write_history
-from autoseg.runs.job import TrainTask
+from autoseg.runs.job import TrainingJob
 from autoseg.system.progress import duration, log, number_of
 from autoseg.training.checkpoint import save_weights
 from autoseg.training.distributed import is_first
-from autoseg.training.rollback import has_collapsed, to_best
-from autoseg.training.run import Running
+from autoseg.training.rollback import has_collapsed, roll_back_to_best
+from autoseg.training.run import TrainingRun
 
 
-def report_epoch(run: Running, row: Epoch) -> bool:
+def report_epoch(run: TrainingRun, row: Epoch) -> bool:
     """Adds an epoch to the curve, saves, and says how it went.
 
     One file is what counts: killed before it is written, the epoch is trained again; afterwards, nothing is left to be decided.
@@ -32,7 +32,7 @@ def report_epoch(run: Running, row: Epoch) -> bool:
         write_history(run.task.run, run.state.history)
     run.events.add(row)
     if collapsed:
-        to_best(run, row)
+        roll_back_to_best(run, row)
     else:
         run.save()
     log.info(
@@ -52,7 +52,7 @@ def report_epoch(run: Running, row: Epoch) -> bool:
     return collapsed
 
 
-def report_step(run: Running, seconds: float, steps: int) -> None:
+def report_step(run: TrainingRun, seconds: float, steps: int) -> None:
     """On a terminal the line of the epoch that is being trained, after `steps` steps in `seconds`."""
     if run.ticker.due:
         number, loss = _epoch_of(run, len(run.state.history) + 1), run.state.loss_total / run.state.loss_steps
@@ -60,16 +60,16 @@ def report_step(run: Running, seconds: float, steps: int) -> None:
         run.ticker.show(f"{number}  step {run.state.step}  loss {loss:.3f}  {pace}")
 
 
-def _epoch_of(run: Running, epoch: int) -> str:
+def _epoch_of(run: TrainingRun, epoch: int) -> str:
     return f"epoch {epoch}/{run.n_epochs}"
 
 
-def _left(run: Running, elapsed: float) -> str:
+def _left(run: TrainingRun, elapsed: float) -> str:
     """The time until the validation, `elapsed` seconds after the very beginning of the run."""
     return duration((elapsed - run.state.began.seconds) * (1 / max(run.progress(), 1e-9) - 1))
 
 
-def scores_text(task: TrainTask, dice: float | None, mre: float | None) -> str:
+def scores_text(task: TrainingJob, dice: float | None, mre: float | None) -> str:
     """'case Dice 0.879  MRE 0.31 mm', as far as the dataset is about either; two dashes where there is no score."""
     parts = []
     if task.plan.data.labels.names:

@@ -10,7 +10,7 @@ from autoseg.nets.weights import AVERAGED, load_weights
 from autoseg.runs.history import Epoch
 from autoseg.system.progress import log
 from autoseg.training.checkpoint import load_state, load_training
-from autoseg.training.run import Running, make_scaler
+from autoseg.training.run import TrainingRun, make_scaler
 
 MOST_ROLLBACKS = 3
 COLLAPSED = 0.1  # of the best case Dice so far; less is a collapse …
@@ -24,7 +24,7 @@ class NotFinite(DataError):
     """Loss or gradient is NaN or infinite; the weights are as they were before the step."""
 
 
-def to_last_save(run: Running, error: NotFinite) -> None:
+def roll_back_to_last(run: TrainingRun, error: NotFinite) -> None:
     """Weights, optimizer, loss scale and step as last.safetensors has them; other batches follow than then. The clock goes on.
 
     Raises:
@@ -43,7 +43,7 @@ def to_last_save(run: Running, error: NotFinite) -> None:
     _tell(run, f"{error.problem} ({error.found}, cases {error.case})", f"step {run.state.step}")
 
 
-def has_collapsed(run: Running, row: Epoch) -> bool:
+def has_collapsed(run: TrainingRun, row: Epoch) -> bool:
     """Whether the network has come to predict (almost) nothing but background, or landmarks anywhere, after it was better."""
     best = run.state.best
     if best is None:
@@ -57,7 +57,7 @@ def has_collapsed(run: Running, row: Epoch) -> bool:
     return False
 
 
-def to_best(run: Running, row: Epoch) -> None:
+def roll_back_to_best(run: TrainingRun, row: Epoch) -> None:
     """The averaged weights of best.safetensors, and an optimizer that remembers nothing; steps and curve go on. Saves.
 
     last.safetensors would not do: the collapse may have begun before it was written.
@@ -87,5 +87,5 @@ def to_best(run: Running, row: Epoch) -> None:
     _tell(run, problem, "the best weights")
 
 
-def _tell(run: Running, problem: str, where: str) -> None:
+def _tell(run: TrainingRun, problem: str, where: str) -> None:
     log.warning("%s: back to %s, with half the learning rate (%d of %d)", problem, where, run.state.rollbacks, MOST_ROLLBACKS)

@@ -16,22 +16,22 @@ from autoseg.nets.build import fresh_network
 from autoseg.nets.device import Device
 from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
 from autoseg.plan.text import plan_differences
-from autoseg.runs.budget import RunBudget, check_repeatable, planned_budget
-from autoseg.runs.job import TrainTask
+from autoseg.runs.budget import RunBudget, check_deterministic, planned_budget
+from autoseg.runs.job import TrainingJob
 from autoseg.runs.record import is_finished
 from autoseg.system.files import remove_leftovers
 from autoseg.system.progress import Ticker, duration, log
 from autoseg.training.checkpoint import Beginning, State, Transfer, load_state, load_training, save_training
 from autoseg.training.compilation import Forward, compiled, is_worth_compiling
-from autoseg.training.distributed import is_first, patches_here, share_out, wait
+from autoseg.training.distributed import barrier, is_first, local_batch_size, log_shares
 from autoseg.training.optimizers import make_optimizer
 from autoseg.training.pretrained import Pretrained, take_weights
 from autoseg.training.stopping import Stopping
-from autoseg.training.tensorboard import Events
+from autoseg.training.tensorboard import TensorBoardWriter
 
 
 @dataclass
-class Running:
+class TrainingRun:
     """Networks, optimizer and state of a run.
 
     Args:
@@ -41,7 +41,7 @@ class Running:
         case_seconds: what a case took when it was last scored along the way; 0 before the first time.
     """
 
-    task: TrainTask
+    task: TrainingJob
     configuration: Configuration
     budget: RunBudget
     model: Model
@@ -51,7 +51,7 @@ class Running:
     scaler: torch.amp.GradScaler
     state: State
     stopping: Stopping
-    events: Events
+    events: TensorBoardWriter
     began: float
     saved: float = field(default_factory=lambda: time.monotonic())
     case_seconds: float = 0.0
@@ -107,14 +107,14 @@ class Running:
         self.saved = time.monotonic()
 
 
-def set_up(
-    task: TrainTask,
+def begin_or_resume(
+    task: TrainingJob,
     budget: RunBudget | None,
     device: Device,
     extend: bool = False,
     patience: int | None = None,
     pretrained: Pretrained | None = None,
-) -> Running:
+) -> TrainingRun:
     """A new run, or the one of the task's folder.
 
     Args:
@@ -130,7 +130,7 @@ def set_up(
     """
     began = time.monotonic()
     _, configuration = task.plan.configuration(task.configuration)
-    share_out(configuration.patch.batch_size)
+    log_shares(configuration.patch.batch_size)
     torch.manual_seed(task.seed)
     network = fresh_network(task.plan, configuration, device)
     planned = planned_budget(configuration.training)
@@ -155,21 +155,21 @@ def set_up(
         state = _extended(state, task, budget)
     budget = budget or RunBudget(state.budget_seconds, state.budget_epochs)
     if task.deterministic:
-        check_repeatable(budget)
+        check_deterministic(budget)
         torch.set_num_threads(state.threads or torch.get_num_threads())
     state = replace(state, budget_seconds=budget.seconds, budget_epochs=budget.epochs, patience=patience or state.patience)
     state = replace(state, threads=torch.get_num_threads())
     scaler = make_scaler(device, state)
     model = Model((averaged,), task.plan, configuration, device)
-    events = Events(task.run, task.tensorboard and is_first(), state.step)
+    events = TensorBoardWriter(task.run, task.tensorboard and is_first(), state.step)
     forward: Forward = network
     if _wants_compiling(task, configuration, device, state):
         forward = compiled(network, _example(task.plan, configuration, device), device)
     if is_first():
         save_plan(task.plan, task.run / "plan.json")
     stopping = Stopping(task.run, follows=not is_first())
-    wait()  # all have read what the first will write over
-    return Running(task, configuration, budget, model, network, forward, optimizer, scaler, state, stopping, events, began)
+    barrier()  # all have read what the first will write over
+    return TrainingRun(task, configuration, budget, model, network, forward, optimizer, scaler, state, stopping, events, began)
 
 
 def make_scaler(device: Device, state: State) -> torch.amp.GradScaler:
@@ -180,7 +180,7 @@ def make_scaler(device: Device, state: State) -> torch.amp.GradScaler:
     return scaler
 
 
-def _wants_compiling(task: TrainTask, configuration: Configuration, device: Device, state: State) -> bool:
+def _wants_compiling(task: TrainingJob, configuration: Configuration, device: Device, state: State) -> bool:
     if task.compiled is not None or task.deterministic:
         return bool(task.compiled)
     return is_worth_compiling(device, *_left(state, configuration.training.steps_per_epoch))
@@ -195,11 +195,11 @@ def _left(state: State, steps_per_epoch: int) -> tuple[float, int]:
 
 def _example(plan: Plan, configuration: Configuration, device: Device) -> torch.Tensor:
     """Zeros of the shape that the batches of this process have."""
-    patch, channels = configuration.patch, len(plan.data.channels) + (configuration.previous is not None)
-    return torch.zeros(patches_here(patch.batch_size), channels, *patch.patch_size, device=device.place)
+    patch, channels = configuration.patch, len(plan.data.channels) + (configuration.previous_stage is not None)
+    return torch.zeros(local_batch_size(patch.batch_size), channels, *patch.patch_size, device=device.place)
 
 
-def _extended(state: State, task: TrainTask, budget: RunBudget | None) -> State:
+def _extended(state: State, task: TrainingJob, budget: RunBudget | None) -> State:
     """At the beginning of an extension, or where an interrupted one has stopped."""
     if state.step and is_finished(task.run):
         return replace(state, began=Beginning(state.step, state.elapsed, len(state.history)), rollbacks=0)
@@ -213,7 +213,7 @@ def _extended(state: State, task: TrainTask, budget: RunBudget | None) -> State:
     )
 
 
-def unspent(task: TrainTask, state: State) -> str | None:
+def unspent(task: TrainingJob, state: State) -> str | None:
     """What a run that has ended early has left of its budget, as `--extend` takes it: '140s' or, of epochs, '7'."""
     per_epoch = task.plan.configuration(task.configuration)[1].training.steps_per_epoch
     seconds, steps = _left(state, per_epoch)
@@ -241,7 +241,7 @@ def _optimizer(network: torch.nn.Module, plan: TrainingPlan, transfer: Transfer 
     return make_optimizer(network, plan, taken)
 
 
-def _check_weights(begun: Transfer | None, asked: Pretrained | None, task: TrainTask) -> None:
+def _check_weights(begun: Transfer | None, asked: Pretrained | None, task: TrainingJob) -> None:
     if asked and (begun is None or (begun.model, begun.frozen) != (str(asked.model.resolve()), asked.freeze)):
         raise UsageError(
             "the run in this folder has begun with other weights",
@@ -251,7 +251,7 @@ def _check_weights(begun: Transfer | None, asked: Pretrained | None, task: Train
         )
 
 
-def _check_plan(task: TrainTask) -> None:
+def _check_plan(task: TrainingJob) -> None:
     changes = plan_changes(load_plan(task.run / "plan.json"), task.plan, task.configuration)
     if changes:
         raise PlanError(

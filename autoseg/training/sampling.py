@@ -216,7 +216,7 @@ class PatchSampler:
         if label is None and labels.names:
             label = np.full(box.shape, labels.ignore_index, dtype=labels.index_dtype)
         with reading(case, "train"):
-            previous = case.previous(box)
+            previous = case.previous_prediction(box)
         with _augmenting(case):
             points, state = apply_to_points(spatial, case.points, self._known_here(case, spatial.centre), self.landmarks)
             steps = draw_intensity(rng, len(image)) if augment else ()

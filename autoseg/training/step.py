@@ -8,19 +8,19 @@ from dataclasses import replace
 import torch
 
 from autoseg.nets import Output
-from autoseg.training.distributed import add_gradients, gathered, total
+from autoseg.training.distributed import all_gather_names, all_reduce_float, all_reduce_gradients
 from autoseg.training.loader import Loader
 from autoseg.training.losses import LOSSES, deep_supervision
 from autoseg.training.losses.landmarks import landmark_loss
 from autoseg.training.rollback import NotFinite
-from autoseg.training.run import Running
+from autoseg.training.run import TrainingRun
 from autoseg.training.sampling import Batch
 from autoseg.training.schedule import extension_factor, learning_rate_factor
 
 GRADIENT_NORM = 12.0  # clipping, as nnU-Net
 
 
-def step(run: Running, loader: Loader, progress: float) -> None:
+def step(run: TrainingRun, loader: Loader, progress: float) -> None:
     """Learns from the loader's next batch, and counts the step and its loss.
 
     Raises:
@@ -37,12 +37,12 @@ def step(run: Running, loader: Loader, progress: float) -> None:
     loss = total_loss(run, outputs, batch)
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()
-    add_gradients(run.network.parameters())
+    all_reduce_gradients(run.network.parameters())
     run.scaler.unscale_(run.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
     loader.draw_ahead()
     here, gradient = torch.stack([loss.detach(), norm]).tolist()  # a GPU is waited for once, when all is under way
-    value = total(here)
+    value = all_reduce_float(here)
     _check_finite(value, "loss", run, batch)
     if not run.scaler.is_enabled():  # which itself leaves out steps whose gradients overflow
         _check_finite(gradient, "gradient", run, batch)
@@ -50,7 +50,7 @@ def step(run: Running, loader: Loader, progress: float) -> None:
         _update(run, value)
 
 
-def total_loss(run: Running, outputs: Output, batch: Batch) -> torch.Tensor:
+def total_loss(run: TrainingRun, outputs: Output, batch: Batch) -> torch.Tensor:
     """The loss of the label maps plus that of the landmarks, as far as the dataset has them; of several processes that share
     the batch, this one's part of it."""
     place, plan = run.model.device.place, run.configuration.training
@@ -65,7 +65,7 @@ def total_loss(run: Running, outputs: Output, batch: Batch) -> torch.Tensor:
     return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
 
 
-def _learning_rate(run: Running, progress: float) -> float:
+def _learning_rate(run: TrainingRun, progress: float) -> float:
     plan = run.configuration.training
     rate = plan.learning_rate * 0.5**run.state.rollbacks
     if run.state.began.step:
@@ -73,7 +73,7 @@ def _learning_rate(run: Running, progress: float) -> float:
     return rate * learning_rate_factor(plan.schedule, progress, plan.warmup_fraction)
 
 
-def _update(run: Running, loss: float) -> None:
+def _update(run: TrainingRun, loss: float) -> None:
     run.scaler.step(run.optimizer)
     run.scaler.update()
     # The average starts short and grows, so that it forgets the random weights of the beginning.
@@ -85,11 +85,11 @@ def _update(run: Running, loss: float) -> None:
     run.state = replace(state, step=state.step + 1, loss_total=state.loss_total + loss, loss_steps=state.loss_steps + 1)
 
 
-def _check_finite(value: float, what: str, run: Running, batch: Batch) -> None:
+def _check_finite(value: float, what: str, run: TrainingRun, batch: Batch) -> None:
     if not math.isfinite(value):
         raise NotFinite(
             f"the {what} is not finite",
             found=f"{value} at step {run.state.step}",
-            case=", ".join(gathered(batch.cases)),
+            case=", ".join(all_gather_names(batch.cases)),
             fix="look at the intensities of these cases; a lower training.learning_rate in the plan may help",
         )

@@ -13,7 +13,7 @@ from autoseg.system.files import disk_errors
 FIX = 'pip install "autoseg[tensorboard]", or leave out --tensorboard; metrics.csv and progress.png show the same curve'
 
 
-class Events:
+class TensorBoardWriter:
     """Writes the rows of metrics.csv as scalars named after its columns. If not `wanted`, it does nothing.
 
     What an interrupted run has written of steps after `step`, which are trained again, is not shown any more.

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from autoseg.dataset import Case
 from autoseg.errors import DataError, UsageError
 from autoseg.imaging.landmarks import State
-from autoseg.inference.shape_prior import arrangement_of
+from autoseg.inference.shape_prior import fit_shape_prior
 from autoseg.nets.device import Device, out_of_memory
 from autoseg.plan import load_plan
 from autoseg.preprocessing.store import StoredCase, stored_key
-from autoseg.runs.budget import RunBudget, check_repeatable, planned_budget
+from autoseg.runs.budget import RunBudget, check_deterministic, planned_budget
 from autoseg.runs.history import Epoch, epochs_without_gain
-from autoseg.runs.job import TrainTask
+from autoseg.runs.job import TrainingJob
 from autoseg.runs.record import RunRecord, is_finished, load_run
 from autoseg.system.allocator import keep_freed_memory
 from autoseg.system.files import write_text
@@ -26,15 +26,24 @@ from autoseg.system.machine import peak_ram_gb
 from autoseg.system.progress import duration, log, number_of
 from autoseg.system.records import to_json
 from autoseg.training.checkpoint import load_state
-from autoseg.training.determinism import repeatable
-from autoseg.training.distributed import check_shares, decided, decided_score, is_first, rank, size, wait, yes
+from autoseg.training.determinism import deterministic
+from autoseg.training.distributed import (
+    barrier,
+    broadcast_bool,
+    broadcast_float,
+    broadcast_score,
+    check_shares,
+    is_first,
+    rank,
+    world_size,
+)
 from autoseg.training.interim_validation import NO_SCORES, begin_to_reserve, interim_score, time_to_validate
 from autoseg.training.loader import Loader
-from autoseg.training.memory_check import check_room
+from autoseg.training.memory_check import check_memory
 from autoseg.training.pretrained import Pretrained
 from autoseg.training.reporting import report_epoch, report_step, scores_text
-from autoseg.training.rollback import NotFinite, to_last_save
-from autoseg.training.run import Running, plan_changes, set_up, unspent
+from autoseg.training.rollback import NotFinite, roll_back_to_last
+from autoseg.training.run import TrainingRun, begin_or_resume, plan_changes, unspent
 from autoseg.training.sampling import PatchSampler
 from autoseg.training.step import step
 from autoseg.training.validation import validate
@@ -51,14 +60,14 @@ class Trained:
         told_to_stop: by the user, while it was trained or, too late to end it earlier, while it was validated.
     """
 
-    task: TrainTask
+    task: TrainingJob
     record: RunRecord
     skipped: bool = False
     told_to_stop: bool = False
 
 
 def train(
-    task: TrainTask,
+    task: TrainingJob,
     budget: RunBudget | None,
     device: Device,
     extend: bool = False,
@@ -82,7 +91,7 @@ def train(
 
     Raises:
         DataError: no prepared case to train on; or a loss that is not finite (names the cases), or a network that predicts
-            background only or landmarks anywhere, once `rescue` has done what it can.
+            background only or landmarks anywhere, once `rollback` has done what it can.
         PlanError: an interrupted run in the folder follows another plan.
         ResourceError: not enough memory for a step.
         UsageError: a run to be extended that is not finished, to be continued that has begun with other weights, or that another
@@ -91,21 +100,21 @@ def train(
     return _fold(task, budget, device, extend, patience, pretrained).record
 
 
-def check_anew(task: TrainTask, budget: RunBudget | None, device: Device) -> None:
+def check_anew(task: TrainingJob, budget: RunBudget | None, device: Device) -> None:
     """What would refuse a new run; to be asked before the one that is there is taken away.
 
     Raises:
         ResourceError, UsageError: see `train`.
     """
     _, configuration = task.plan.configuration(task.configuration)
-    check_room(task.plan, task.configuration, device)
+    check_memory(task.plan, task.configuration, device)
     check_shares(configuration.patch.batch_size)
     if task.deterministic:
-        check_repeatable(budget or planned_budget(configuration.training))
+        check_deterministic(budget or planned_budget(configuration.training))
 
 
 def train_folds(
-    tasks: Sequence[TrainTask],
+    tasks: Sequence[TrainingJob],
     budget: RunBudget | None,
     device: Device,
     extend: bool = False,
@@ -132,31 +141,31 @@ def train_folds(
 
 
 def _fold(
-    task: TrainTask, budget: RunBudget | None, device: Device, extend: bool, patience: int | None, pretrained: Pretrained | None
+    task: TrainingJob, budget: RunBudget | None, device: Device, extend: bool, patience: int | None, pretrained: Pretrained | None
 ) -> Trained:
     if is_finished(task.run) and not extend:
         return Trained(task, _skipped(task), skipped=True)
     here = alone_in(task.run, waits=False) if is_first() else nullcontext()
-    with here, repeatable(task.deterministic):
+    with here, deterministic(task.deterministic):
         return _train(task, budget, device, extend, patience, pretrained)
 
 
 def _train(
-    task: TrainTask, budget: RunBudget | None, device: Device, extend: bool, patience: int | None, pretrained: Pretrained | None
+    task: TrainingJob, budget: RunBudget | None, device: Device, extend: bool, patience: int | None, pretrained: Pretrained | None
 ) -> Trained:
     if task.plan.origin.device == "cuda" and device.place.type == "cpu":
         log.warning(
             "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
         )
-    check_room(task.plan, task.configuration, device)
+    check_memory(task.plan, task.configuration, device)
     keep_freed_memory()
-    run = set_up(task, budget, device, extend, patience, pretrained)
+    run = begin_or_resume(task, budget, device, extend, patience, pretrained)
     training, validation = _stored(task, task.training), _stored(task, task.validation)
     if not training:
         raise DataError("no prepared case to train on", file=task.prepared, fix="autoseg preprocess")
     if task.plan.data.landmarks.names:
-        arrangement = arrangement_of(training, run.configuration.space)
-        run.model = replace(run.model, arrangement=arrangement)
+        arrangement = fit_shape_prior(training, run.configuration.space)
+        run.model = replace(run.model, shape_prior=arrangement)
         if is_first():
             arrangement.save(task.run)
     log.info(
@@ -180,8 +189,8 @@ def _train(
                 stopped = _learn(run, training, validation)
             if is_first():
                 _finish(run, training, validation, stopped)
-            wait()  # here, where being told to stop ends no process before the first one is done
-            told_to_stop = yes(run.stopping.asked(at_last=True))
+            barrier()  # here, where being told to stop ends no process before the first one is done
+            told_to_stop = broadcast_bool(run.stopping.asked(at_last=True))
         return Trained(task, load_run(task.run), told_to_stop=told_to_stop)
     except KeyboardInterrupt:
         log.warning("stopped; the same command continues at step %d", run.state.step)
@@ -191,7 +200,7 @@ def _train(
         run.events.close()
 
 
-def _skipped(task: TrainTask) -> RunRecord:
+def _skipped(task: TrainingJob) -> RunRecord:
     """The record of a finished run, with a word on why nothing happens."""
     record, before = load_run(task.run), load_plan(task.run / "plan.json")
     how = f" until it was stopped ({record.stopped})" if record.stopped else ""
@@ -215,11 +224,15 @@ def _skipped(task: TrainTask) -> RunRecord:
     return record
 
 
-def _stored(task: TrainTask, cases: Sequence[Case]) -> list[StoredCase]:
-    return [StoredCase.open(task.prepared, c.name, task.before) for c in cases if stored_key(task.prepared, c.name) is not None]
+def _stored(task: TrainingJob, cases: Sequence[Case]) -> list[StoredCase]:
+    return [
+        StoredCase.open(task.prepared, c.name, task.previous_stage)
+        for c in cases
+        if stored_key(task.prepared, c.name) is not None
+    ]
 
 
-def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase]) -> str | None:
+def _learn(run: TrainingRun, training: list[StoredCase], validation: list[StoredCase]) -> str | None:
     """Epochs until the budget is spent.
 
     Returns:
@@ -232,7 +245,7 @@ def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase
         if run.state.step == 0:  # so that there is a way back, and a full disk is known before hours of work
             run.save()
         with Loader(_sampler(run, training), run.state.step, run.task.threads) as loader:
-            while decided(run.progress()) < 1:
+            while broadcast_float(run.progress()) < 1:
                 stale = epochs_without_gain(run.state.history[run.state.began.epochs :])
                 if run.state.patience and stale >= run.state.patience:
                     what = "better case Dice" if run.task.plan.data.labels.names else "smaller error of landmarks"
@@ -248,7 +261,7 @@ def _learn(run: Running, training: list[StoredCase], validation: list[StoredCase
     return None
 
 
-def _epoch(run: Running, loader: Loader, training: list[StoredCase], validation: list[StoredCase]) -> bool:
+def _epoch(run: TrainingRun, loader: Loader, training: list[StoredCase], validation: list[StoredCase]) -> bool:
     """Steps to the end of an epoch, or of the budget; reports, scores and saves.
 
     A deterministic run is saved at the ends of epochs only: what a step that goes wrong is taken back to must not depend on when
@@ -258,18 +271,18 @@ def _epoch(run: Running, loader: Loader, training: list[StoredCase], validation:
         Whether the user has told the run to stop.
     """
     began, waited, steps = time.monotonic(), loader.waited, 0
-    while (progress := decided(run.progress())) < 1:
+    while (progress := broadcast_float(run.progress())) < 1:
         try:
             step(run, loader, progress)
         except NotFinite as error:
-            to_last_save(run, error)
+            roll_back_to_last(run, error)
             loader.rewind(_sampler(run, training), run.state.step)
             continue
         steps += 1
         if is_first():
             report_step(run, time.monotonic() - began, steps)
-        stopped = yes(run.stopping.asked() and run.progress() < 1)
-        if not stopped and not yes(run.epoch_is_over()):
+        stopped = broadcast_bool(run.stopping.asked() and run.progress() < 1)
+        if not stopped and not broadcast_bool(run.epoch_is_over()):
             if time.monotonic() - run.saved > SAVE_EVERY and not run.task.deterministic:
                 run.save()
             continue
@@ -281,11 +294,11 @@ def _epoch(run: Running, loader: Loader, training: list[StoredCase], validation:
             seconds=run.elapsed,
             learning_rate=run.optimizer.param_groups[0]["lr"] / run.optimizer.param_groups[0]["scale"],
             train_loss=run.state.loss_total / run.state.loss_steps,
-            case_dice=decided_score(scores.dice),
+            case_dice=broadcast_score(scores.dice),
             step_seconds=seconds / steps,
             data_wait=(loader.waited - waited) / seconds,
             peak_ram_gb=peak_ram_gb(),
-            case_mre=decided_score(scores.mre),
+            case_mre=broadcast_score(scores.mre),
         )
         if report_epoch(run, row):
             loader.rewind(_sampler(run, training), run.state.step)
@@ -293,16 +306,22 @@ def _epoch(run: Running, loader: Loader, training: list[StoredCase], validation:
     return False
 
 
-def _sampler(run: Running, training: list[StoredCase]) -> PatchSampler:
+def _sampler(run: TrainingRun, training: list[StoredCase]) -> PatchSampler:
     """Draws other batches after each rollback: it may have been the batch."""
     seed, place = run.state.seed + 1000003 * run.state.rollbacks, run.model.device.place
     data = run.task.plan.data
     return PatchSampler(
-        training, run.configuration, data.labels, seed, place if place.type == "cuda" else None, (rank(), size()), data.landmarks
+        training,
+        run.configuration,
+        data.labels,
+        seed,
+        place if place.type == "cuda" else None,
+        (rank(), world_size()),
+        data.landmarks,
     )
 
 
-def _finish(run: Running, training: list[StoredCase], validation: list[StoredCase], stopped: str | None) -> None:
+def _finish(run: TrainingRun, training: list[StoredCase], validation: list[StoredCase], stopped: str | None) -> None:
     """Validates on the prepared cases and writes run.json."""
     task, prepared = run.task, {case.name for case in validation}
     stored = (*training, *validation)
@@ -310,7 +329,7 @@ def _finish(run: Running, training: list[StoredCase], validation: list[StoredCas
     each, limit = time_to_validate(run, stopped is not None)
     cases = [c for c in task.validation if c.name in prepared]
     candidates = () if task.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
-    result = validate(run.model, cases, task.prepared, task.before, task.run, candidates, limit, each, lacking)
+    result = validate(run.model, cases, task.prepared, task.previous_stage, task.run, candidates, limit, each, lacking)
     share = "" if result.n_cases == len(cases) else f"{result.n_cases} of "
     record = RunRecord(
         dataset=task.dataset,

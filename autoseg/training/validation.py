@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.dataset import Case, landmarks_path, output_path
-from autoseg.errors import some
+from autoseg.errors import first_few
 from autoseg.evaluation.metrics import dice_per_structure
 from autoseg.imaging.image import LabelMap
 from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.inference.model import Model
 from autoseg.io import has_geometry, read_label_map, write_label_map, write_landmarks
-from autoseg.postprocessing.component_rules import Evidence, Rule, choose_rules
+from autoseg.postprocessing.component_rules import Rule, RuleEvidence, choose_rules
 from autoseg.postprocessing.presence_threshold import USUAL, choose_threshold
 from autoseg.preprocessing.store import StoredCase
 from autoseg.system.files import write_text
@@ -82,8 +82,8 @@ def case_scores(model: Model, cases: Sequence[StoredCase]) -> CaseScores:
     errors: list[np.ndarray] = []
     for case in cases:
         with reading(case, "validate"):
-            (image, reference), previous = case.read(), case.previous()
-        raw = model.look(image, False, previous)
+            (image, reference), previous = case.read(), case.previous_prediction()
+        raw = model.predict_logits(image, False, previous)
         if raw.logits is not None and reference is not None:
             predicted = raw.logits.argmax(0)
             dice.append(dice_per_structure(reference, predicted, data.labels.n_classes, data.labels.ignore_index))
@@ -150,7 +150,7 @@ def validate(
     if cases and each > seconds:
         log.warning("note: no time to validate, a case would take %s; a larger budget leaves some", duration(each))
     rules: tuple[Rule, ...] = ()
-    evidence: tuple[Evidence, ...] = ()
+    evidence: tuple[RuleEvidence, ...] = ()
     if cases and each <= seconds:
         if labels.names and any(case.label for case in cases):
             rules, evidence = choose_rules(pairs(), labels, candidates)
@@ -170,7 +170,7 @@ def validate(
     extra = sum(int(np.count_nonzero((p.truth.state == State.ABSENT) & p.found.present)) for p in decided)
     if outside := {p.case: p.outside for p in points if p.outside}:
         log.warning(
-            "note: %d landmarks lie outside their images and do not count: %s", sum(outside.values()), some(list(outside))
+            "note: %d landmarks lie outside their images and do not count: %s", sum(outside.values()), first_few(list(outside))
         )
     by_name = dict(zip(names, errors))
     return Validation(n_cases, _mean(means), dice, rules, _mean(errors), by_name, missed, extra, thresholds)
@@ -193,7 +193,7 @@ def _predict_stored(
         predicted = read_label_map(map_file, data.labels).data
     else:
         with reading(stored, "validate"):
-            image, previous = stored.read()[0], stored.previous()
+            image, previous = stored.read()[0], stored.previous_prediction()
         prediction = model.predict_prepared(image, stored.placement, True, previous)
         predicted, found, presence = prediction.labels, prediction.landmarks, prediction.presence
         if predicted is not None:

@@ -79,7 +79,7 @@ def test_a_dataset_by_its_path_is_scanned_planned_and_shown(tiny: Tiny, tmp_path
 
 
 def test_differences_between_two_plans(tiny: Tiny, foreign: Path, tmp_path: Path) -> None:
-    work = tiny.workspace.about(tiny.dataset.name) / "plan.json"
+    work = tiny.workspace.dataset_folder(tiny.dataset.name) / "plan.json"
     assert plan("diff", work, work).stdout == "no difference\n"
     text = plan("diff", work, foreign).stdout
     assert "name\n  - Dataset001_Phantom\n  + Dataset003_Liver\n" in text

@@ -18,7 +18,7 @@ from autoseg.errors import AutosegError, UsageError
 from autoseg.nets.device import Device
 from autoseg.pipeline import plan as planning
 from autoseg.pipeline.workspace import Workspace
-from autoseg.runs.job import TrainTask
+from autoseg.runs.job import TrainingJob
 from autoseg.system import workers as batch
 from autoseg.training import distributed as parallel
 from autoseg.training import loader
@@ -145,17 +145,17 @@ def test_the_speed_of_several_is_not_that_of_one(
     speeds: list[str] = []
     record = tiny_runs.records[0]
     monkeypatch.setattr(train_module, "train_folds", lambda tasks, *_: iter([Trained(tasks[0], record, False)]))
-    monkeypatch.setattr(parallel, "size", lambda: processes)
-    monkeypatch.setattr(parallel, "wait", lambda: None)
+    monkeypatch.setattr(parallel, "world_size", lambda: processes)
+    monkeypatch.setattr(parallel, "barrier", lambda: None)
     monkeypatch.setattr(planning, "note_speed", lambda *given: speeds.append(given[3]))
     assert typed(tiny, tmp_path / "work").exit_code == 0
     assert speeds == told
 
 
 def test_the_command_compiles_and_tells_tensorboard(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[TrainTask] = []
+    asked: list[TrainingJob] = []
 
-    def train_folds(tasks: list[TrainTask], *_: object) -> Iterator[Trained]:
+    def train_folds(tasks: list[TrainingJob], *_: object) -> Iterator[Trained]:
         asked.extend(tasks)
         return iter(())
 

@@ -11,7 +11,7 @@ import pytest
 from autoseg.dataset import Dataset, open_dataset
 from autoseg.dataset import reading as pairs
 from autoseg.dataset.phantoms import make_phantoms
-from autoseg.dataset.reading import PairReader
+from autoseg.dataset.reading import CaseReader
 from autoseg.errors import DataError, GeometryError
 
 
@@ -35,7 +35,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_kept_pairs_are_handed_out_once_without_reading(dataset: Dataset, opened: list[str]) -> None:
-    reader, case = PairReader(dataset), dataset.cases[0]
+    reader, case = CaseReader(dataset), dataset.cases[0]
     first = reader.read(case, keep=True)
     assert reader.read(case) is first
     assert len(opened) == 1
@@ -46,10 +46,10 @@ def test_kept_pairs_are_handed_out_once_without_reading(dataset: Dataset, opened
 
 
 def test_no_more_is_kept_than_allowed(dataset: Dataset, opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    size = PairReader(dataset).read(dataset.cases[0]).nbytes
+    size = CaseReader(dataset).read(dataset.cases[0]).nbytes
     assert size == 6 * 12 * 14 * (4 + 1)  # float32 image, uint8 label map
     monkeypatch.setattr(pairs, "KEEP_BYTES", 2 * size)
-    reader = PairReader(dataset)
+    reader = CaseReader(dataset)
     opened.clear()
     for _ in range(2):
         for case in dataset.cases:
@@ -58,7 +58,7 @@ def test_no_more_is_kept_than_allowed(dataset: Dataset, opened: list[str], monke
 
 
 def test_faults(dataset: Dataset, tmp_path: Path) -> None:
-    reader, case = PairReader(dataset), dataset.cases[0]
+    reader, case = CaseReader(dataset), dataset.cases[0]
     with pytest.raises(DataError, match=f"case {case.name}: the case has no label file; fix: add one"):
         reader.read(replace(case, label=None))
     other = open_dataset(make_phantoms(tmp_path / "Dataset002_Phantom", 1, 0, shape=(6, 12, 16))).cases[0]

@@ -233,7 +233,7 @@ def test_a_label_map_that_does_not_fit_into_memory(
 
 def test_label_maps_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, memory = flat(tmp_path / "x"), Workspace(tmp_path / "work").label_values("x")
-    assert memory.parent == Workspace(tmp_path / "work").about("x")
+    assert memory.parent == Workspace(tmp_path / "work").dataset_folder("x")
     first = open_dataset(root, memory)
     read: list[str] = []
     from autoseg.dataset import without_json as inferred

@@ -23,12 +23,12 @@ from autoseg.inference.model import Model
 from autoseg.io import read_grid
 from autoseg.nets.build import fresh_network
 from autoseg.nets.device import Device
-from autoseg.pipeline.preprocess import prepare_dataset
-from autoseg.pipeline.training import train_task
+from autoseg.pipeline.preprocess import preprocess_dataset
+from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import NetworkPlan, Plan, load_plan, save_plan
 from autoseg.preprocessing.store import StoredCase
-from autoseg.runs.job import TrainTask
+from autoseg.runs.job import TrainingJob
 from autoseg.runs.record import RunRecord
 from autoseg.system.workers import Failure
 from autoseg.training.checkpoint import load_state
@@ -50,12 +50,12 @@ class Joint:
     dataset: Dataset
     workspace: Workspace
     plan: Plan
-    task: TrainTask
+    task: TrainingJob
     record: RunRecord
 
     @property
     def mean_place_mre(self) -> float:
-        facts = load_fingerprint(self.workspace.about(self.dataset.name) / "fingerprint.json").cases
+        facts = load_fingerprint(self.workspace.dataset_folder(self.dataset.name) / "fingerprint.json").cases
         return mean_place_mre(facts, {c.name for c in self.task.training}, {c.name for c in self.task.validation})
 
     @property
@@ -94,13 +94,13 @@ def joint(tmp_path_factory: pytest.TempPathFactory, real_data: Callable[[str], P
     dataset, workspace = make_joint_dataset(source, root / source.name, 24), Workspace(root / "work")
     where = ("-d", str(dataset.root), "--root", str(workspace.root))
     autoseg("plan_and_preprocess", *where, "--device", "cpu", "--workers", "0")
-    file = workspace.about(dataset.name) / "plan.json"
+    file = workspace.dataset_folder(dataset.name) / "plan.json"
     plan = small(load_plan(file))
     save_plan(plan, file)
     failures: list[Failure] = []
-    prepare_dataset(dataset, workspace, None, failures, 0)
+    preprocess_dataset(dataset, workspace, None, failures, 0)
     assert failures == []
-    task = train_task(dataset, workspace, None, "0")
+    task = training_job(dataset, workspace, None, "0")
     return Joint(dataset, workspace, plan, task, train(task, None, float32_cpu))
 
 

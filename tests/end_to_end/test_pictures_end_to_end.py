@@ -12,15 +12,15 @@ import skimage.io
 from PIL import Image as Pillow
 
 from autoseg.dataset import find_dataset, images_in, open_dataset
-from autoseg.dataset.reading import PairReader
+from autoseg.dataset.reading import CaseReader
 from autoseg.evaluation.label_maps import evaluate
 from autoseg.inference.model import load_model
 from autoseg.inference.predict import PredictReport, predict
 from autoseg.nets.device import Device
 from autoseg.pipeline.fingerprint import fingerprint_dataset
-from autoseg.pipeline.plan import Wish, plan_dataset
-from autoseg.pipeline.preprocess import prepare_dataset
-from autoseg.pipeline.training import train_task
+from autoseg.pipeline.plan import PlanOptions, plan_dataset
+from autoseg.pipeline.preprocess import preprocess_dataset
+from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import NetworkPlan, PatchPlan, Plan, save_plan
 from autoseg.runs.budget import RunBudget
@@ -59,12 +59,12 @@ def test_from_two_folders_to_masks(tmp_path: Path, float32_cpu: Device) -> None:
     failures: list[Failure] = []
     fingerprint = fingerprint_dataset(dataset, workspace, failures, 0)
     assert fingerprint.structures[0].n_cases == 6
-    plan = plan_dataset(dataset, workspace, Wish("cpu"))
+    plan = plan_dataset(dataset, workspace, PlanOptions("cpu"))
     assert list(plan.configurations) == ["2d"]
     assert [c.normalization for c in plan.data.channels] == ["rgb_0_1"] * 3
-    save_plan(shrink(plan), workspace.about("discs") / "plan.json")
-    assert len(prepare_dataset(dataset, workspace, None, failures, 0).done) == 6
-    task = train_task(dataset, workspace, None, "0", threads=0)
+    save_plan(shrink(plan), workspace.dataset_folder("discs") / "plan.json")
+    assert len(preprocess_dataset(dataset, workspace, None, failures, 0).done) == 6
+    task = training_job(dataset, workspace, None, "0", threads=0)
     record = train(task, RunBudget(epochs=1), float32_cpu)
     assert sorted(p.name for p in (task.run / "validation").iterdir()) == [f"{c.name}.png" for c in task.validation]
     assert record.case_dice is not None
@@ -95,10 +95,10 @@ def test_real_flat_datasets(real_data: Callable[[str], Path], tmp_path: Path, na
     root, workspace = real_data(name), Workspace(tmp_path)
     dataset = open_dataset(find_dataset(str(root), []), workspace.label_values(name))
     failures: list[Failure] = []
-    reader = PairReader(dataset)
+    reader = CaseReader(dataset)
     fingerprint_dataset(dataset, workspace, failures, None, reader)
-    plan = plan_dataset(dataset, workspace, Wish("cpu"))
+    plan = plan_dataset(dataset, workspace, PlanOptions("cpu"))
     assert list(plan.configurations) == ["2d"]
     assert len(plan.data.channels) == n_channels
-    assert len(prepare_dataset(dataset, workspace, None, failures, None, reader).done) == n_cases
+    assert len(preprocess_dataset(dataset, workspace, None, failures, None, reader).done) == n_cases
     assert failures == []

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from autoseg.fingerprint.case import TAIL_VOXELS, CaseFacts, Tails, measure
+from autoseg.fingerprint.case import TAIL_VOXELS, CaseFingerprint, Tails, measure_case
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.labels import LabelSet
@@ -15,11 +15,11 @@ from autoseg.imaging.labels import LabelSet
 LABELS = LabelSet(("left", "right", "tumour"), (1, 2, 3), ignore=9)
 
 
-def facts(data: np.ndarray, label: np.ndarray, grid: Grid | None = None) -> CaseFacts:
+def facts(data: np.ndarray, label: np.ndarray, grid: Grid | None = None) -> CaseFingerprint:
     grid = grid or Grid.from_spacing(label.shape, (1, 1, 1))
     volumes = data if data.ndim == 4 else data[None]
     image = Image(volumes.astype(np.float32), grid, tuple(f"c{i}" for i in range(len(volumes))))
-    found = measure("a", "digest", image, LabelMap(label.astype(np.uint8), grid, LABELS), LABELS, "")
+    found = measure_case("a", "digest", image, LabelMap(label.astype(np.uint8), grid, LABELS), LABELS, "")
     assert found
     return found[0]
 
@@ -125,7 +125,7 @@ def test_each_channel_and_no_structure() -> None:
 def test_nothing_but_zeros() -> None:
     grid = Grid.from_spacing((2, 2, 2), (1, 1, 1))
     empty = Image(np.zeros((1, 2, 2, 2), np.float32), grid, ("MR",))
-    assert measure("a", "", empty, LabelMap(np.ones((2, 2, 2), np.uint8), grid, LABELS), LABELS, "") is None
+    assert measure_case("a", "", empty, LabelMap(np.ones((2, 2, 2), np.uint8), grid, LABELS), LABELS, "") is None
 
 
 def test_a_large_volume_costs_milliseconds() -> None:

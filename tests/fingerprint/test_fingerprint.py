@@ -24,7 +24,7 @@ from autoseg.fingerprint import case as facts
 from autoseg.fingerprint import dataset as module
 from autoseg.fingerprint.cache import N_QUANTILES
 from autoseg.fingerprint.dataset import Fingerprint, has_fingerprint, load_fingerprint, take_fingerprint
-from autoseg.fingerprint.landmark_symmetry import Oddity
+from autoseg.fingerprint.landmark_symmetry import AsymmetricPair
 from autoseg.fingerprint.laterality import laterality
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet
@@ -308,8 +308,8 @@ def test_spots_that_show_nothing(tmp_path: Path, value: int, message: str) -> No
 
 
 def test_lengths_in_pictures_are_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def odd(landmarks: LandmarkSet, _: object) -> tuple[LandmarkSet, tuple[Oddity, ...]]:
-        return landmarks, (Oddity(("nose",), 30.0, 2.0),)
+    def odd(landmarks: LandmarkSet, _: object) -> tuple[LandmarkSet, tuple[AsymmetricPair, ...]]:
+        return landmarks, (AsymmetricPair(("nose",), 30.0, 2.0),)
 
     monkeypatch.setattr(module, "check_sides", odd)
     for pictures, unit in ((False, "mm"), (True, "px")):

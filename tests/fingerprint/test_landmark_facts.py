@@ -15,7 +15,7 @@ from autoseg.errors import LabelError
 from autoseg.fingerprint.landmarks import (
     MOST_KAPPA,
     CasePoints,
-    LandmarkFacts,
+    LandmarkStatistics,
     covisibility,
     measure_landmarks,
     place_points,
@@ -90,7 +90,7 @@ def test_counts_distances_and_shares_by_hand() -> None:
     assert b.sd_from_others_mm is not None
     assert b.rho == pytest.approx(1 - 3 * b.sd_from_others_mm**2)
     assert b.kappa == pytest.approx(5 / b.sd_from_others_mm)
-    assert from_json(LandmarkFacts, to_json(facts), "facts") == facts
+    assert from_json(LandmarkStatistics, to_json(facts), "facts") == facts
     assert from_json(CasePoints, to_json(cases[2]), "case") == cases[2]
 
 

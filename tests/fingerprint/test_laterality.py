@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoseg.fingerprint.case import CaseFacts
+from autoseg.fingerprint.case import CaseFingerprint
 from autoseg.fingerprint.laterality import laterality
 from autoseg.imaging.labels import LabelSet
 
@@ -12,11 +12,13 @@ KIDNEYS = LabelSet(("left kidney", "right kidney", "liver"), (1, 2, 3))
 MANY = LabelSet(tuple(f"{side} {what}" for what in ("ear", "eye", "arm") for side in ("left", "right")), tuple(range(1, 7)))
 
 
-def case(name: str, *places: float | None) -> CaseFacts:
-    return CaseFacts(name, "", (1, 1, 1), (9, 9, 9), (9, 9, 9), tuple(int(p is not None) for p in places), places, (), (), "")
+def case(name: str, *places: float | None) -> CaseFingerprint:
+    return CaseFingerprint(
+        name, "", (1, 1, 1), (9, 9, 9), (9, 9, 9), tuple(int(p is not None) for p in places), places, (), (), ""
+    )
 
 
-def kidneys(*left_of: bool | None) -> list[CaseFacts]:
+def kidneys(*left_of: bool | None) -> list[CaseFingerprint]:
     """Cases with the left kidney on the left, on the right, or not there at all."""
     places = {True: (0.7, 0.3), False: (0.3, 0.7), None: (None, 0.4)}
     return [case(f"c{i:02d}", *places[lies], 0.5) for i, lies in enumerate(left_of)]
@@ -55,7 +57,7 @@ def test_one_pair_swapped_is_no_mirrored_case() -> None:
 
 
 def test_nothing_known() -> None:
-    def counts(labels: LabelSet, cases: Sequence[CaseFacts]) -> tuple[int, int, int]:
+    def counts(labels: LabelSet, cases: Sequence[CaseFingerprint]) -> tuple[int, int, int]:
         found = laterality(labels, cases)
         assert found.odd == ()
         return found.n_pairs, found.n_cases, found.n_reversed

@@ -32,7 +32,7 @@ from autoseg.plan import (
     TrainingPlan,
 )
 from autoseg.preprocessing.dataset import preprocess
-from autoseg.runs.job import TrainTask
+from autoseg.runs.job import TrainingJob
 from autoseg.system.workers import Failure
 
 NAMES = ("left ear", "nose", "right ear")  # natural order, as a dataset has them
@@ -105,7 +105,7 @@ def make_plan(
     """Of one small network that sees a whole case. `coarse` maps have half the resolution."""
     n = 2 if pictures else 3
     configuration = Configuration(
-        previous=None,
+        previous_stage=None,
         space=SpacePlan("LPS", (1.0, 1.0) if pictures else (1.5, 1.0, 1.0), 0 if pictures else None, "none", 3, 1),
         patch=PatchPlan((32, 40) if pictures else (12, 24, 28), 2, 0.5),
         network=NetworkPlan(
@@ -141,7 +141,7 @@ class Phantoms:
 
     dataset: Dataset
     plan: Plan
-    task: TrainTask
+    task: TrainingJob
 
     @property
     def validation(self) -> tuple[Case, ...]:
@@ -151,10 +151,10 @@ class Phantoms:
 def prepared(root: Path, dataset: Dataset, plan: Plan) -> Phantoms:
     """The cases prepared below `root`, for a run there."""
     failures: list[Failure] = []
-    name = plan.first
+    name = plan.default_configuration
     keys = {c.name: c.name for c in dataset.cases}
     report = preprocess(dataset, plan, name, root / "prepared", keys, failures, 0)
     assert (failures, len(report.done)) == ([], len(dataset.cases))
     cases = dataset.cases
-    task = TrainTask(dataset.name, plan, name, "0", cases[:-2], cases[-2:], root / "prepared", None, root / "run", 0, 1)
+    task = TrainingJob(dataset.name, plan, name, "0", cases[:-2], cases[-2:], root / "prepared", None, root / "run", 0, 1)
     return Phantoms(dataset, plan, task)

@@ -19,7 +19,7 @@ from autoseg.training import interim_validation as interim_module
 from autoseg.training import run as running_module
 from autoseg.training import train as train_module
 from autoseg.training.loader import Loader
-from autoseg.training.run import Running
+from autoseg.training.run import TrainingRun
 from autoseg.training.validation import CaseScores
 
 EPOCHS = RunBudget(epochs=2)
@@ -47,7 +47,7 @@ def dice(*values: float | None) -> Iterator[CaseScores]:
     return iter([CaseScores(value, None) for value in values])
 
 
-def counted(run: Running) -> None:
+def counted(run: TrainingRun) -> None:
     """A step without work, whose loss is a half."""
     state = run.state
     run.state = replace(state, step=state.step + 1, loss_total=state.loss_total + 0.5, loss_steps=state.loss_steps + 1)
@@ -57,7 +57,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Training is interrupted in place of the step that follows `number` steps."""
     usual = train_module.step
 
-    def interrupted(run: Running, loader: Loader, progress: float) -> None:
+    def interrupted(run: TrainingRun, loader: Loader, progress: float) -> None:
         if run.state.step == number:
             raise KeyboardInterrupt
         usual(run, loader, progress)
@@ -76,7 +76,7 @@ def own_clock(monkeypatch: pytest.MonkeyPatch, step_seconds: float, case_seconds
     now = [0.0]
     turn_clock(monkeypatch, now)
 
-    def step(run: Running, loader: object, progress: float) -> None:
+    def step(run: TrainingRun, loader: object, progress: float) -> None:
         now[0] += step_seconds
         counted(run)
 

@@ -23,17 +23,25 @@ from autoseg.dataset import open_dataset
 from autoseg.errors import ResourceError, UsageError
 from autoseg.imaging.landmarks import State
 from autoseg.nets.device import Device
-from autoseg.pipeline.training import train_task
+from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.runs.budget import RunBudget
-from autoseg.runs.job import TrainTask
+from autoseg.runs.job import TrainingJob
 from autoseg.training import step as step_module
 from autoseg.training import train as train_module
 from autoseg.training.checkpoint import load_state
-from autoseg.training.distributed import add_gradients, decided_score, is_first, rank, size, together, total
+from autoseg.training.distributed import (
+    all_reduce_float,
+    all_reduce_gradients,
+    broadcast_score,
+    is_first,
+    process_group,
+    rank,
+    world_size,
+)
 from autoseg.training.loader import Loader
 from autoseg.training.losses import LANDMARK_LOSSES, LOSSES
-from autoseg.training.run import Running
+from autoseg.training.run import TrainingRun
 from autoseg.training.sampling import Batch, PatchSampler
 from autoseg.training.train import train
 
@@ -86,9 +94,9 @@ def landmark_losses() -> dict[str, Part]:
 def backward(loss: torch.Tensor, layer: torch.nn.Parameter) -> tuple[float, list[torch.Tensor]]:
     """Value and gradient, each added up over the processes."""
     loss.backward()
-    add_gradients([layer])
+    all_reduce_gradients([layer])
     assert layer.grad is not None
-    return total(float(loss.detach())), [layer.grad]
+    return all_reduce_float(float(loss.detach())), [layer.grad]
 
 
 @contextmanager
@@ -101,18 +109,18 @@ def changed(module: Any, name: str, value: Any) -> Iterator[None]:
         setattr(module, name, before)
 
 
-def digest(run: Running) -> str:
+def digest(run: TrainingRun) -> str:
     """Of the weights, trained and averaged, and of what the optimizer remembers."""
     parts = [*run.network.state_dict().values(), *run.model.networks[0].state_dict().values()]
     parts += [v for p in run.network.parameters() for v in run.optimizer.state[p].values() if isinstance(v, torch.Tensor)]
     return sha256(b"".join(p.detach().numpy().tobytes() for p in parts)).hexdigest()
 
 
-def watched(task: TrainTask, before: Callable[[Running], None] = lambda _: None) -> dict[str, Any]:
+def watched(task: TrainingJob, before: Callable[[TrainingRun], None] = lambda _: None) -> dict[str, Any]:
     """Trains; `before` each step something happens. Returns what came of it in this process."""
     usual, drawn, seen = train_module.step, PatchSampler.batch, {}
 
-    def step(run: Running, loader: Loader, progress: float) -> None:
+    def step(run: TrainingRun, loader: Loader, progress: float) -> None:
         seen["run"] = run
         before(run)
         usual(run, loader, progress)
@@ -126,7 +134,7 @@ def watched(task: TrainTask, before: Callable[[Running], None] = lambda _: None)
 
     with changed(train_module, "step", step), changed(PatchSampler, "batch", batch):
         record = train(task, EPOCHS, CPU)
-    run: Running = seen["run"]
+    run: TrainingRun = seen["run"]
     return {
         "steps": record.steps,
         "stopped": record.stopped,
@@ -138,14 +146,14 @@ def watched(task: TrainTask, before: Callable[[Running], None] = lambda _: None)
     }
 
 
-def with_batch(task: TrainTask, run: Path, patches: int) -> TrainTask:
+def with_batch(task: TrainingJob, run: Path, patches: int) -> TrainingJob:
     """Trained by plain gradient descent, which does not make much of what rounding does to a gradient of nothing."""
     name, c = task.plan.configuration(None)
     edited = replace(c, patch=replace(c.patch, batch_size=patches), training=replace(c.training, optimizer="sgd"))
     return replace(task, run=run, plan=replace(task.plan, configurations={name: edited}))
 
 
-def not_finite_here(run: Running, outputs: Any, batch: Batch) -> torch.Tensor:
+def not_finite_here(run: TrainingRun, outputs: Any, batch: Batch) -> torch.Tensor:
     """The loss, except that that of the second process is NaN once, in the fifth step."""
     loss = _usual_loss(run, outputs, batch)
     return loss * float("nan") if rank() == 1 and run.state.step == 4 and not run.state.rollbacks else loss
@@ -154,7 +162,7 @@ def not_finite_here(run: Running, outputs: Any, batch: Batch) -> torch.Tensor:
 _usual_loss = step_module.total_loss
 
 
-def told_to_stop(run: Running) -> None:
+def told_to_stop(run: TrainingRun) -> None:
     """As torchrun does, to both processes."""
     if run.state.step == 4:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -167,10 +175,10 @@ def told_while_waiting() -> None:
     _usual_wait()
 
 
-_usual_wait = train_module.wait
+_usual_wait = train_module.barrier
 
 
-def interrupted(run: Running) -> None:
+def interrupted(run: TrainingRun) -> None:
     """At once, as by a second Ctrl-C: the first process, since the other one follows."""
     if run.state.step == 4 and is_first():
         raise KeyboardInterrupt
@@ -179,13 +187,13 @@ def interrupted(run: Running) -> None:
 def main(data: Path, root: Path, out: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
-    task = train_task(open_dataset(data), Workspace(root), None, "0", threads=0)
+    task = training_job(open_dataset(data), Workspace(root), None, "0", threads=0)
     losses = label_losses() | landmark_losses()
     whole = {name: part(slice(None)) for name, part in losses.items()}
-    found: dict[str, Any] = {"alone": size()}
-    with together(CPU.place):
-        found["rank"], found["size"] = rank(), size()
-        found["decided"] = [decided_score(rank() + 0.5), decided_score(None if is_first() else 0.5)]
+    found: dict[str, Any] = {"alone": world_size()}
+    with process_group(CPU.place):
+        found["rank"], found["world_size"] = rank(), world_size()
+        found["decided"] = [broadcast_score(rank() + 0.5), broadcast_score(None if is_first() else 0.5)]
         found["losses"] = {}
         for name, part in losses.items():
             value, gradients = part(slice(rank(), None, 2))
@@ -199,7 +207,7 @@ def main(data: Path, root: Path, out: Path) -> None:
         with changed(step_module, "total_loss", not_finite_here):
             found["not finite"] = watched(replace(task, run=out / "not_finite"))
         found["saved"] = load_state(out / "not_finite" / "last.safetensors").rollbacks
-        with changed(train_module, "wait", told_while_waiting):
+        with changed(train_module, "barrier", told_while_waiting):
             found["stopped"] = watched(replace(task, run=out / "stopped"), told_to_stop)
         try:
             watched(replace(task, run=out / "interrupted"), interrupted)

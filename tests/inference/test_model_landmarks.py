@@ -55,9 +55,9 @@ def test_a_mirrored_case_has_mirrored_landmarks(float32_cpu: Device, coarse: boo
     """Names swap with the sides; the midline keeps its name."""
     model = model_of(plan_of(SIDES, BALL if maps else NOTHING, coarse=coarse), float32_cpu)
     image = noise(1, 12, 24, 28)
-    peaks = model.look(image, True).peaks
-    other = model.look(np.ascontiguousarray(image[..., ::-1]), True).peaks
-    plain = model.look(image, False).peaks
+    peaks = model.predict_logits(image, True).peaks
+    other = model.predict_logits(np.ascontiguousarray(image[..., ::-1]), True).peaks
+    plain = model.predict_logits(image, False).peaks
     assert peaks is not None
     assert other is not None
     assert plain is not None
@@ -78,7 +78,7 @@ def test_what_does_not_fit_into_memory_is_predicted_in_parts(
     pairs = tuple((f"p{i}", f"p{n - 1 - i}") for i in range(n // 3))
     model = model_of(plan_of(LandmarkSet(names, pairs), BALL if maps else NOTHING), float32_cpu)
     image = noise(1, 12, 24, 60)  # more than one window
-    whole = model.look(image, True)
+    whole = model.predict_logits(image, True)
     assert whole.peaks is not None
     assert whole.peaks.points.shape == (n, 3)
     assert len(list(model._groups(image.shape[1:]))) == 1
@@ -92,7 +92,7 @@ def test_what_does_not_fit_into_memory_is_predicted_in_parts(
 
     monkeypatch.setattr(Model, "_volume", counted)
     monkeypatch.setattr(model_module, "MAPS_AT_ONCE", 7 * 4 * (12 * 24 * 60 + 2 * 2 * 12 * 24 * 28))  # seven landmarks
-    parts = model.look(image, True)
+    parts = model.predict_logits(image, True)
     assert parts.peaks is not None
     for part in ("points", "presence", "confidence"):
         np.testing.assert_allclose(getattr(parts.peaks, part), getattr(whole.peaks, part), atol=1e-4)
@@ -176,7 +176,7 @@ def test_slices_of_a_2d_network_choose_the_one_that_shows_it(float32_cpu: Device
     model = Model((Painted(),), plan, replace(configuration, space=space), float32_cpu)  # type: ignore[arg-type]
     shape = tuple(np.insert([32, 40], axis, 5).tolist())
     points = np.array([np.insert([10.25, 20.5], axis, 3.0), np.insert([20.75, 8.0], axis, 0.0)])
-    peaks = model.look(painted(points, shape), False).peaks  # type: ignore[arg-type]
+    peaks = model.predict_logits(painted(points, shape), False).peaks  # type: ignore[arg-type]
     assert peaks is not None
     np.testing.assert_allclose(peaks.points, points, atol=1e-3)
 
@@ -261,7 +261,7 @@ def with_branch(model: Model, factor: tuple[int, ...] = SCN.factor) -> Model:
 
 
 def peaks_of(model: Model, image: np.ndarray, mirror: bool = False) -> Peaks:
-    found = model.look(image, mirror).peaks
+    found = model.predict_logits(image, mirror).peaks
     assert found is not None
     return found
 
@@ -288,12 +288,12 @@ def test_a_branch_sees_all_landmarks_even_where_their_maps_do_not_fit(
     model = model_of(plan_of(LandmarkSet(names, pairs), BALL if maps else NOTHING), float32_cpu)
     branched = with_branch(model)
     image = noise(1, 12, 24, 60)  # more than one window
-    whole = branched.look(image, True)
+    whole = branched.predict_logits(image, True)
     assert whole.peaks is not None
     assert np.abs(whole.peaks.points - peaks_of(model, image, True).points).max() > 1
     monkeypatch.setattr(model_module, "MAPS_AT_ONCE", 7 * 4 * (12 * 24 * 60 + 2 * 2 * 12 * 24 * 28))  # seven landmarks
     assert len(list(branched._groups(image.shape[1:]))) == 3
-    parts = branched.look(image, True)
+    parts = branched.predict_logits(image, True)
     assert parts.peaks is not None
     for part in ("points", "presence", "confidence"):
         np.testing.assert_allclose(getattr(parts.peaks, part), getattr(whole.peaks, part), atol=1e-4)
@@ -310,7 +310,7 @@ def test_a_branch_is_asked_once_for_all_windows(float32_cpu: Device) -> None:
     assert head is not None
     assert head.scn is not None
     with torch.inference_mode():
-        final = head.scn.combine(local, head.scn(head.scn.look_at(local)))
+        final = head.scn.combine(local, head.scn(head.scn.coarse_view(local)))
     np.testing.assert_allclose(peaks_of(model, image).points, find_peaks(final[0]).points, atol=1e-4)
 
 
@@ -321,7 +321,7 @@ def test_branches_of_folds_are_averaged_on_common_maps(float32_cpu: Device) -> N
     branches = model._branches
     assert len(branches) == 2
     with torch.inference_mode():
-        said = sum(branch(branch.look_at(local)) for branch in branches) / 2
+        said = sum(branch(branch.coarse_view(local)) for branch in branches) / 2
         final = branches[0].combine(local, said)
     np.testing.assert_allclose(peaks_of(model, image).points, find_peaks(final[0]).points, atol=1e-4)
 

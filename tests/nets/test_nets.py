@@ -233,7 +233,7 @@ def test_the_norm_keeps_the_type_of_autocast_on_a_gpu() -> None:
 def test_a_cascaded_network_sees_one_channel_a_structure() -> None:
     plan = replace(PLAIN_2D, deep_supervision=False)
     torch.manual_seed(0)
-    network = build_network(plan, 2, 4, spread=3).eval()
+    network = build_network(plan, 2, 4, n_previous_classes=3).eval()
     assert network.encoder[0][0][0].in_channels == 5
     image, indices = torch.randn(1, 2, 32, 32), torch.randint(0, 4, (1, 1, 32, 32))
     alone = build_network(plan, 5, 4).eval()

@@ -47,7 +47,7 @@ def test_an_untrained_branch_favours_no_place(form: ScnForm, size: tuple[int, ..
     maps = torch.randn(2, 5, *size)
     for plan, less in ((SUM, 0.0), (GATE, 0.126928)):
         branch = SpatialConfiguration(replace(plan, form=form), 5, "spatial_ce")
-        torch.testing.assert_close(branch.combine(maps, branch(branch.look_at(maps))), maps - less)
+        torch.testing.assert_close(branch.combine(maps, branch(branch.coarse_view(maps))), maps - less)
 
 
 def test_a_gate_only_takes_away() -> None:
@@ -56,7 +56,7 @@ def test_a_gate_only_takes_away() -> None:
     for p in branch.parameters():
         torch.nn.init.normal_(p)
     maps = torch.randn(2, 5, 16, 16, 12)
-    final = branch.combine(maps, branch(branch.look_at(maps)))
+    final = branch.combine(maps, branch(branch.coarse_view(maps)))
     assert (final <= maps).all()
     assert (final < maps - 1).any()
     assert (final > maps - 0.01).any()
@@ -77,7 +77,7 @@ def test_a_product_is_bounded(form: ScnForm) -> None:
     for p in branch.parameters():
         torch.nn.init.normal_(p)
     maps = torch.randn(2, 5, 16, 16, 12)
-    said = branch(branch.look_at(maps))
+    said = branch(branch.coarse_view(maps))
     assert said.abs().max() > 0.5
     final = branch.combine(maps, said)
     assert (final.abs() <= maps.abs() + 1e-6).all()
@@ -101,7 +101,7 @@ def test_it_sees_what_maps_mean(loss: LandmarkLossName) -> None:
     nothing = 0.0 if loss == "mse" else -40.0
     maps = torch.full((1, 1, 8, 8, 4), nothing)
     maps[0, 0, 5, 2, 3] = 1.0 if loss == "mse" else 40.0
-    coarse = branch.look_at(maps)
+    coarse = branch.coarse_view(maps)
     assert coarse.shape == (1, 1, 2, 2, 2)
     assert coarse[0, 0, 1, 0, 1].item() == pytest.approx(1 / 32 if loss in ("mse", "cone_bce") else 1)
     assert coarse.sum().item() == pytest.approx(coarse[0, 0, 1, 0, 1].item())
@@ -111,7 +111,7 @@ def test_cells_lie_where_their_voxels_are() -> None:
     """Linear interpolation of a map that grows along an axis gives that map again, away from the border."""
     branch = SpatialConfiguration(SUM, 1, "mse")
     ramp = torch.arange(14.0).view(1, 1, 1, 14, 1).expand(1, 1, 8, 14, 4).contiguous()
-    wide = branch.combine(torch.zeros_like(ramp), branch.look_at(ramp))
+    wide = branch.combine(torch.zeros_like(ramp), branch.coarse_view(ramp))
     torch.testing.assert_close(wide[..., 2:10, :], ramp[..., 2:10, :])
 
 
@@ -123,7 +123,7 @@ def test_a_head_with_a_branch_asks_it_in_training_only() -> None:
         torch.nn.init.normal_(p)
     features = torch.randn(2, 4, 8, 8, 4)
     local = head.eval()(features)
-    torch.testing.assert_close(head.train()(features), head.scn.combine(local, head.scn(head.scn.look_at(local))))
+    torch.testing.assert_close(head.train()(features), head.scn.combine(local, head.scn(head.scn.coarse_view(local))))
     assert not torch.allclose(head(features), local)
 
 
@@ -143,7 +143,7 @@ def test_it_tells_landmarks_that_look_alike_apart(form: ScnForm, combine: ScnCom
             maps[i, 0, y, x] = 8
             maps[i, 1:, y, x - 8] = 8
             maps[i, 1:, y, x + 8] = 8
-        final = branch.combine(maps, branch(branch.look_at(maps))).flatten(2)
+        final = branch.combine(maps, branch(branch.coarse_view(maps))).flatten(2)
         truth = torch.stack([middle[:, 0] * 32 + middle[:, 1] + step for step in (0, -8, 8)], 1)
         loss = torch.nn.functional.cross_entropy(final.flatten(0, 1), truth.flatten())
         optimizer.zero_grad()

@@ -19,15 +19,15 @@ from autoseg.nets.build import fresh_network
 from autoseg.nets.device import Device
 from autoseg.pipeline.cascade import cascade_of
 from autoseg.pipeline.fingerprint import fingerprint_dataset
-from autoseg.pipeline.preprocess import prepare_dataset, prepare_stage_before
-from autoseg.pipeline.training import train_task
+from autoseg.pipeline.preprocess import preprocess_dataset, preprocess_previous_stage
+from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import LandmarkPlan, Plan, save_plan
 from autoseg.preprocessing.landmark_spots import mirrored_findings, paint_spots
 from autoseg.preprocessing.placement import Prepared
 from autoseg.preprocessing.store import StoredCase, write_case
 from autoseg.runs.budget import RunBudget
-from autoseg.runs.job import TrainTask
+from autoseg.runs.job import TrainingJob
 from autoseg.system.workers import Failure
 from autoseg.training.sampling import PatchSampler
 from autoseg.training.train import train
@@ -42,9 +42,9 @@ def two_stages(dataset: Dataset, pictures: bool) -> Plan:
     stages = "2d" if pictures else "3d"
     configurations = {
         f"{stages}_lowres": coarse,
-        f"{stages}_cascade": replace(fine, previous=f"{stages}_lowres", patch=window),
+        f"{stages}_cascade": replace(fine, previous_stage=f"{stages}_lowres", patch=window),
     }
-    return replace(plan, first=f"{stages}_lowres", configurations=configurations)
+    return replace(plan, default_configuration=f"{stages}_lowres", configurations=configurations)
 
 
 @pytest.mark.parametrize("pictures", [False, True])
@@ -56,19 +56,19 @@ def test_from_the_folds_of_one_stage_to_predictions_of_the_next(
     fingerprint_dataset(dataset, workspace, failures, 0)
     plan = two_stages(dataset, pictures)
     before, name = plan.configurations
-    save_plan(plan, workspace.about(dataset.name) / "plan.json")
-    prepare_dataset(dataset, workspace, before, failures, 0)
+    save_plan(plan, workspace.dataset_folder(dataset.name) / "plan.json")
+    preprocess_dataset(dataset, workspace, before, failures, 0)
     for fold in "01234":
-        train(train_task(dataset, workspace, before, fold), RunBudget(epochs=2), float32_cpu)
-    prepare_dataset(dataset, workspace, name, failures, 0)
-    prepare_stage_before(dataset, workspace, name, failures, 0)
+        train(training_job(dataset, workspace, before, fold), RunBudget(epochs=2), float32_cpu)
+    preprocess_dataset(dataset, workspace, name, failures, 0)
+    preprocess_previous_stage(dataset, workspace, name, failures, 0)
     assert failures == []
-    task = train_task(dataset, workspace, name, "0")
+    task = training_job(dataset, workspace, name, "0")
     _sees_what_was_found(task, workspace, before)
     record = train(task, RunBudget(epochs=2), float32_cpu)
     assert record.mre is not None
     model, _ = load_model([task.run], float32_cpu)
-    assert model.previous is not None
+    assert model.previous_stage is not None
     assert predict(model, (), images_in(tmp_path / "data" / "imagesTr", 1), tmp_path / "points", failures).done == 5
     assert failures == []
     image: Image = read_image(dataset.cases[0].images, ("MR",))
@@ -82,11 +82,11 @@ def test_from_the_folds_of_one_stage_to_predictions_of_the_next(
     assert not np.allclose(placed.points_mm, told_nothing.points_mm, atol=1e-3)
 
 
-def _sees_what_was_found(task: TrainTask, workspace: Workspace, before: str) -> None:
+def _sees_what_was_found(task: TrainingJob, workspace: Workspace, before: str) -> None:
     """Spots in the last channel of a batch are those of the fold that did not learn from the case."""
     case = task.training[0]
-    stored = StoredCase.open(task.prepared, case.name, task.before)
-    previous = stored.previous()
+    stored = StoredCase.open(task.prepared, case.name, task.previous_stage)
+    previous = stored.previous_prediction()
     assert previous is not None
     assert set(np.unique(previous)) == {0, 1, 2, 3}
     files = list(workspace.runs(task.dataset).glob(f"{before}/fold_*/validation/{case.name}.*"))
@@ -103,7 +103,9 @@ def test_spots_move_with_the_landmarks(tmp_path: Path, monkeypatch: pytest.Monke
     made = two_stages(dataset, False)
     fine = made.configurations["3d_cascade"]
     fine = replace(fine, training=replace(fine.training, augmentation="default", mirror_axes=(2,)))
-    task = prepared(tmp_path, dataset, replace(made, first="3d_cascade", configurations={"3d_cascade": fine})).task
+    task = prepared(
+        tmp_path, dataset, replace(made, default_configuration="3d_cascade", configurations={"3d_cascade": fine})
+    ).task
     case = StoredCase.open(task.prepared, "c0")
     spots = paint_spots(case.points, (3, 3, 3), case.shape)
     write_case(tmp_path / "before", "c0", Prepared(spots[None], None, case.placement), "")
@@ -135,7 +137,7 @@ def test_spots_have_the_size_that_the_first_stage_was_trained_for(tmp_path: Path
     validation = tmp_path / "runs" / "3d_lowres" / "fold_0" / "validation"
     found = load_landmarks(dataset.cases[0], dataset, read_grid(dataset.cases[0].images[0]))
     write_landmarks(validation / "c0.mrk.json", found)
-    stored = StoredCase.open(prepared(tmp_path, dataset, replace(plan, first="3d_cascade")).task.prepared, "c0")
+    stored = StoredCase.open(prepared(tmp_path, dataset, replace(plan, default_configuration="3d_cascade")).task.prepared, "c0")
     keys, voxels = [], []
     for trained in (plan, replace(plan, configurations={**plan.configurations, "3d_lowres": wide})):
         save_plan(trained, validation.parent / "plan.json")
@@ -155,8 +157,8 @@ def test_a_mirror_swaps_the_sides_of_what_was_found(float32_cpu: Device, tmp_pat
     assert swapped.tolist() == [0, 3, 2, 1]
     rng = np.random.default_rng(0)
     image, previous = rng.standard_normal((1, 12, 16, 16)).astype(np.float32), rng.integers(0, 4, (12, 16, 16))
-    straight = model.look(image, True, previous).peaks
-    turned = model.look(image[..., ::-1], True, swapped[previous][..., ::-1]).peaks
+    straight = model.predict_logits(image, True, previous).peaks
+    turned = model.predict_logits(image[..., ::-1], True, swapped[previous][..., ::-1]).peaks
     assert straight is not None
     assert turned is not None
     points = turned.points[list(dataset.landmarks.mirrored)]

@@ -36,7 +36,7 @@ def test_demo_runs_and_runs_again(
 
     def plan_small(dataset: Any, workspace: Any, device: str) -> Any:
         plan = shrink_plan(planned(dataset, workspace, device, 8))
-        save_plan(plan, workspace.about(dataset.name) / "plan.json")
+        save_plan(plan, workspace.dataset_folder(dataset.name) / "plan.json")
         return plan
 
     monkeypatch.setattr(demo, "plan_dataset", plan_small)

@@ -15,10 +15,10 @@ from autoseg.cli import app
 from autoseg.dataset import Dataset, open_dataset
 from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.pipeline.fingerprint import ensure_fingerprint, fingerprint_dataset
-from autoseg.pipeline.ownership import check_claim, claim
+from autoseg.pipeline.ownership import check_owner, remember_owner
 from autoseg.pipeline.plan import find_plan, plan_dataset
-from autoseg.pipeline.preprocess import prepare_dataset
-from autoseg.pipeline.training import train_task
+from autoseg.pipeline.preprocess import preprocess_dataset
+from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
 
 
@@ -35,18 +35,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_no_stage_touches_the_work_on_another_dataset(dataset: Dataset, other: Dataset, workspace: Workspace) -> None:
     fingerprint_dataset(dataset, workspace, [], 0)
-    prepare_dataset(dataset, workspace, None, [], 0)
+    preprocess_dataset(dataset, workspace, None, [], 0)
     before = contents(workspace.root)
     message = (
         rf"two datasets are called '{NAME}', .*; file: {other.root}; found: work on {dataset.root}; fix: give another --root, or "
-        rf"rename the folder; .*delete {workspace.about(NAME) / 'source.json'}"
+        rf"rename the folder; .*delete {workspace.dataset_folder(NAME) / 'source.json'}"
     )
     for stage in (
         lambda: fingerprint_dataset(other, workspace, [], 0),
         lambda: ensure_fingerprint(other, workspace, []),
         lambda: plan_dataset(other, workspace, replan=True),
-        lambda: prepare_dataset(other, workspace, None, [], 0),
-        lambda: train_task(other, workspace, None, "0"),
+        lambda: preprocess_dataset(other, workspace, None, [], 0),
+        lambda: training_job(other, workspace, None, "0"),
         lambda: find_plan(other.root, workspace),
     ):
         with pytest.raises(UsageError, match=message):
@@ -79,17 +79,17 @@ def test_a_dataset_that_was_moved(
     assert len(caplog.messages) == 1
     shutil.copytree(other.root, dataset.root, dirs_exist_ok=True)
     with pytest.raises(UsageError, match=f"two datasets are called '{NAME}'.*found: work on {other.root}"):
-        check_claim(NAME, dataset.root, workspace)
+        check_owner(NAME, dataset.root, workspace)
 
 
 def test_work_from_before_roots_were_remembered_and_a_move_before_preparing(
     dataset: Dataset, other: Dataset, workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert not (workspace.about(NAME) / "source.json").exists()
-    prepare_dataset(dataset, workspace, None, [], 0)
-    assert (workspace.about(NAME) / "source.json").read_text() == f'{{\n  "root": "{dataset.root.resolve()}"\n}}\n'
+    assert not (workspace.dataset_folder(NAME) / "source.json").exists()
+    preprocess_dataset(dataset, workspace, None, [], 0)
+    assert (workspace.dataset_folder(NAME) / "source.json").read_text() == f'{{\n  "root": "{dataset.root.resolve()}"\n}}\n'
     shutil.rmtree(dataset.root)
-    assert prepare_dataset(other, workspace, None, [], 0).removed == ()
+    assert preprocess_dataset(other, workspace, None, [], 0).removed == ()
     assert caplog.messages == [f"note: {NAME} is at {other.root} now, before it was at {dataset.root}"]
 
 
@@ -101,9 +101,9 @@ def test_one_folder_under_several_paths(
     os.symlink(dataset.root, link)
     monkeypatch.chdir(tmp_path)
     for root in (Path(NAME), link, dataset.root, Path("links") / ".." / NAME):
-        claim(NAME, root, workspace)
-        check_claim(NAME, root, workspace)
-    assert (workspace.about(NAME) / "source.json").read_text() == f'{{\n  "root": "{dataset.root.resolve()}"\n}}\n'
+        remember_owner(NAME, root, workspace)
+        check_owner(NAME, root, workspace)
+    assert (workspace.dataset_folder(NAME) / "source.json").read_text() == f'{{\n  "root": "{dataset.root.resolve()}"\n}}\n'
     assert caplog.messages == []
 
 
@@ -117,6 +117,6 @@ def test_a_dataset_without_a_usable_case_claims_nothing(dataset: Dataset, other:
 
 
 def test_a_damaged_note(tiny: Tiny, workspace: Workspace) -> None:
-    (workspace.about(NAME) / "source.json").write_text("{")
+    (workspace.dataset_folder(NAME) / "source.json").write_text("{")
     with pytest.raises(PlanError, match=r"not valid JSON; file: .*source\.json"):
-        check_claim(NAME, tiny.data, workspace)
+        check_owner(NAME, tiny.data, workspace)

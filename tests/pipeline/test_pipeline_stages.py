@@ -16,8 +16,8 @@ from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.fingerprint.dataset import load_fingerprint
 from autoseg.pipeline.fingerprint import ensure_fingerprint, fingerprint_dataset
 from autoseg.pipeline.plan import plan_dataset
-from autoseg.pipeline.preprocess import prepare_dataset
-from autoseg.pipeline.training import forget_runs, train_task
+from autoseg.pipeline.preprocess import preprocess_dataset
+from autoseg.pipeline.training import set_runs_aside, training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import load_plan, save_plan
 from autoseg.splits.folds import Folds, load_folds, save_folds
@@ -27,7 +27,7 @@ from autoseg.system.workers import Failure
 def test_fingerprint_makes_folds_and_later_extends_them(dataset: Dataset, tmp_path: Path) -> None:
     workspace, failures = Workspace(tmp_path / "new"), list[Failure]()
     fingerprint = fingerprint_dataset(dataset, workspace, failures, 0)
-    about = workspace.about(NAME)
+    about = workspace.dataset_folder(NAME)
     assert load_fingerprint(about / "fingerprint.json") == fingerprint
     before = load_folds(about / "splits.json")
     assert before.cases == tuple(c.name for c in dataset.cases)
@@ -58,21 +58,21 @@ def test_a_strangers_plan_touches_nothing_outside_the_workspace(
     for file in ("holiday.json", "notes.json.partial", "photo.image.b2nd", "keep.txt"):
         (private / file).write_text(file)
     name = {"absolute": str(private), "relative": "../../../private", "above": "..", "empty": ""}[way]
-    path = workspace.about(NAME) / "plan.json"
+    path = workspace.dataset_folder(NAME) / "plan.json"
     document = json.loads(path.read_text(encoding="utf-8"))
-    document["configurations"] = {name: document["configurations"][document["first"]]}
-    document["first"] = name
+    document["configurations"] = {name: document["configurations"][document["default_configuration"]]}
+    document["default_configuration"] = name
     path.write_text(json.dumps(document), encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(PlanError, match=r"a configuration needs a name that can be a file's; file: .*plan\.json; found: '"):
-        prepare_dataset(dataset, workspace, None, [], 0)
+        preprocess_dataset(dataset, workspace, None, [], 0)
     assert sorted(tmp_path.rglob("*")) == before
     assert (private / "holiday.json").read_text() == "holiday.json"
 
 
 def folds_of(dataset: Dataset, workspace: Workspace) -> Folds:
     fingerprint_dataset(open_dataset(dataset.root), workspace, [], 0)
-    return load_folds(workspace.about(NAME) / "splits.json")
+    return load_folds(workspace.dataset_folder(NAME) / "splits.json")
 
 
 def test_folds_go_by_patients_and_say_so_once(dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -96,7 +96,7 @@ def test_patients_known_too_late_are_a_leak_that_training_tells_too(
 ) -> None:
     caplog.set_level("INFO", "autoseg")
     before = folds_of(dataset, workspace)
-    prepare_dataset(dataset, workspace, None, [], 0)
+    preprocess_dataset(dataset, workspace, None, [], 0)
     assert caplog.messages == []
     (dataset.root / "patients.csv").write_text("case,patient\n" + "".join(f"phantom_00{i},x\n" for i in (0, 1)), encoding="utf-8")
     after = folds_of(dataset, workspace)
@@ -109,7 +109,7 @@ def test_patients_known_too_late_are_a_leak_that_training_tells_too(
     assert f"fold {b}: phantom_001" in leak
     caplog.clear()
     for fold in "01234":
-        train_task(dataset, workspace, None, fold)
+        training_job(dataset, workspace, None, fold)
     told = [
         f"note: fold {fold} is validated on a patient it also learns from (x): its scores are too good" for fold in sorted(a + b)
     ]
@@ -137,7 +137,7 @@ def test_folds_made_by_hand_for_nnunet(dataset: Dataset, tmp_path: Path, caplog:
     assert folds_of(dataset, workspace) == folds
     assert len(caplog.messages) == 1
     splits.write_text("[]", encoding="utf-8")  # the folds at hand are kept, whatever it says later
-    own = workspace.about(NAME) / "splits.json"
+    own = workspace.dataset_folder(NAME) / "splits.json"
     os.utime(splits, (splits.stat().st_atime, own.stat().st_mtime + 10))
     assert folds_of(dataset, workspace) == folds
     (note,) = caplog.messages[1:]
@@ -156,70 +156,70 @@ def test_many_notes_are_shortened(dataset: Dataset, workspace: Workspace, caplog
                 name = f"phantom_00{i}"
                 shutil.copy(dataset.root / part / f"{name}{ending}", dataset.root / part / f"{copy}{name}{ending}")
     before = Folds("", tuple((f"phantom_00{i}",) for i in range(1, 5)) + (tuple(f"bphantom_00{i}" for i in range(1, 5)),))
-    save_folds(before, workspace.about(NAME) / "splits.json")
+    save_folds(before, workspace.dataset_folder(NAME) / "splits.json")
     assert len(folds_of(dataset, workspace).leaks) == 4
     assert len(caplog.messages) == 6
-    assert caplog.messages[-1] == f"note: 3 more, see {workspace.about(NAME) / 'splits.json'}"
+    assert caplog.messages[-1] == f"note: 3 more, see {workspace.dataset_folder(NAME) / 'splits.json'}"
 
 
 def test_prepared_cases_are_kept_until_their_files_change(dataset: Dataset, workspace: Workspace) -> None:
     failures: list[Failure] = []
     names = tuple(c.name for c in dataset.cases)
     fingerprint_dataset(dataset, workspace, failures, 0)
-    assert prepare_dataset(dataset, workspace, None, failures, 0).done == names
-    assert prepare_dataset(dataset, workspace, "3d_fullres", failures, 0).reused == names
+    assert preprocess_dataset(dataset, workspace, None, failures, 0).done == names
+    assert preprocess_dataset(dataset, workspace, "3d_fullres", failures, 0).reused == names
     shutil.copy(dataset.root / "imagesTr" / "phantom_001_0000.nii.gz", dataset.root / "imagesTr" / "phantom_000_0000.nii.gz")
     fingerprint_dataset(dataset, workspace, failures, 0)
-    report = prepare_dataset(dataset, workspace, None, failures, 0)
+    report = preprocess_dataset(dataset, workspace, None, failures, 0)
     assert (report.done, report.reused) == (names[:1], names[1:])
     assert failures == []
 
 
 def test_a_workspace_of_before_the_fingerprint_grew(dataset: Dataset, workspace: Workspace) -> None:
     """Planning takes the fingerprint again by itself; the plan, made from the same cases, still fits."""
-    path = workspace.about(NAME) / "fingerprint.json"
+    path = workspace.dataset_folder(NAME) / "fingerprint.json"
     new = path.read_text(encoding="utf-8")
     old = json.loads(new)
     old["schema_version"] = 1
     for case in old["cases"]:
         del case["tails"], case["places"]
     path.write_text(json.dumps(old), encoding="utf-8")
-    (workspace.about(NAME) / "cases.jsonl").unlink()
+    (workspace.dataset_folder(NAME) / "cases.jsonl").unlink()
     with pytest.raises(PlanError, match=r"another schema version.*fix: autoseg fingerprint"):
         plan_dataset(dataset, workspace)
     ensure_fingerprint(dataset, workspace, [])
     assert path.read_text(encoding="utf-8") == new
-    assert plan_dataset(dataset, workspace) == load_plan(workspace.about(NAME) / "plan.json")
+    assert plan_dataset(dataset, workspace) == load_plan(workspace.dataset_folder(NAME) / "plan.json")
 
 
 def test_stages_out_of_order(dataset: Dataset, workspace: Workspace, tmp_path: Path) -> None:
     empty = Workspace(tmp_path / "empty")
     with pytest.raises(UsageError, match="no plan"):
-        prepare_dataset(dataset, empty, None, [], 0)
+        preprocess_dataset(dataset, empty, None, [], 0)
     other = Dataset(NAME, dataset.root, dataset.channels, dataset.labels, ())
     with pytest.raises(DataError, match="no usable case"):
-        prepare_dataset(other, workspace, None, [], 0)
+        preprocess_dataset(other, workspace, None, [], 0)
     with pytest.raises(UsageError, match="no configuration '2d'"):
-        prepare_dataset(dataset, workspace, "2d", [], 0)
+        preprocess_dataset(dataset, workspace, "2d", [], 0)
 
 
 def test_a_plan_edited_by_hand_prepares_anew(tiny: Tiny, dataset: Dataset, workspace: Workspace) -> None:
     from dataclasses import replace
 
     fingerprint_dataset(dataset, workspace, [], 0)
-    prepare_dataset(dataset, workspace, None, [], 0)
+    preprocess_dataset(dataset, workspace, None, [], 0)
     coarse = replace(tiny.configuration, space=replace(tiny.configuration.space, spacing_mm=(3.0, 3.0, 3.0)))
-    save_plan(replace(tiny.plan, configurations={"3d_fullres": coarse}), workspace.about(NAME) / "plan.json")
-    assert len(prepare_dataset(dataset, workspace, None, [], 0).done) == 5
+    save_plan(replace(tiny.plan, configurations={"3d_fullres": coarse}), workspace.dataset_folder(NAME) / "plan.json")
+    assert len(preprocess_dataset(dataset, workspace, None, [], 0).done) == 5
 
 
 def test_forgetting_moves_a_run_aside(tmp_path: Path) -> None:
     run = tmp_path / "fold_0"
-    forget_runs([run])  # nothing there, nothing to do
+    set_runs_aside([run])  # nothing there, nothing to do
     for content in ("first", "second"):
         run.mkdir()
         (run / "run.json").write_text(content, encoding="utf-8")
-        forget_runs([run])
+        set_runs_aside([run])
         assert not run.exists()
         assert (tmp_path / "fold_0.previous" / "run.json").read_text(encoding="utf-8") == content
 
@@ -240,11 +240,11 @@ def test_a_run_that_is_still_needed_is_not_forgotten(tmp_path: Path, needed: str
     (tmp_path / "link").symlink_to(tmp_path / "fold_1", target_is_directory=True)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UsageError, match=f"in a run that --restart takes away; .*{found}; fix: copy the folder elsewhere"):
-        forget_runs(runs, tmp_path / needed)
+        set_runs_aside(runs, tmp_path / needed)
     assert sorted(tmp_path.rglob("*")) == before
-    forget_runs([tmp_path / "fold_2"], tmp_path / "fold_2.previous")  # no run there, so nothing is replaced
+    set_runs_aside([tmp_path / "fold_2"], tmp_path / "fold_2.previous")  # no run there, so nothing is replaced
     assert sorted(tmp_path.rglob("*")) == before
-    forget_runs(runs, tmp_path)  # the folder above holds what is moved, but not weights of its own
+    set_runs_aside(runs, tmp_path)  # the folder above holds what is moved, but not weights of its own
     assert not any(run.exists() for run in runs)
 
 
@@ -254,8 +254,8 @@ def test_a_second_configuration_is_prepared_when_it_is_named(tiny: Tiny, dataset
     fingerprint_dataset(dataset, workspace, [], 0)
     coarse = replace(tiny.configuration, space=replace(tiny.configuration.space, spacing_mm=(4.0, 3.0, 3.0)))
     both = replace(tiny.plan, configurations={"3d_fullres": tiny.configuration, "3d_lowres": coarse})
-    save_plan(both, workspace.about(NAME) / "plan.json")
-    assert len(prepare_dataset(dataset, workspace, None, [], 0).done) == 5
+    save_plan(both, workspace.dataset_folder(NAME) / "plan.json")
+    assert len(preprocess_dataset(dataset, workspace, None, [], 0).done) == 5
     assert not workspace.prepared(NAME, "3d_lowres").exists()
-    assert len(prepare_dataset(dataset, workspace, "3d_lowres", [], 0).done) == 5
+    assert len(preprocess_dataset(dataset, workspace, "3d_lowres", [], 0).done) == 5
     assert workspace.prepared(NAME, "3d_lowres").is_dir()

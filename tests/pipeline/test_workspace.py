@@ -10,7 +10,7 @@ from autoseg.pipeline.workspace import Last, Workspace
 
 def test_paths(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    assert workspace.about("Task01_X") == tmp_path / "datasets" / "Task01_X"
+    assert workspace.dataset_folder("Task01_X") == tmp_path / "datasets" / "Task01_X"
     assert workspace.prepared("Task01_X", "2d") == tmp_path / "prepared" / "Task01_X" / "2d"
     assert workspace.run("Task01_X", "2d", "all") == tmp_path / "runs" / "Task01_X" / "2d" / "fold_all"
     assert workspace.prepared("Task01_X") == tmp_path / "prepared" / "Task01_X"
@@ -21,7 +21,7 @@ def test_paths(tmp_path: Path) -> None:
 def test_no_name_leads_out_of_the_workspace(tmp_path: Path, name: str) -> None:
     workspace = Workspace(tmp_path)
     message = r"a {} needs a name that can be a file's; file: .*; found: .*; allowed: 1 to 220 bytes"
-    for ask in (workspace.about, workspace.label_values, workspace.prepared, workspace.runs):
+    for ask in (workspace.dataset_folder, workspace.label_values, workspace.prepared, workspace.runs):
         with pytest.raises(UsageError, match=message.format("dataset")):
             ask(name)
     with pytest.raises(UsageError, match=message.format("dataset")):
@@ -36,7 +36,7 @@ def test_no_name_leads_out_of_the_workspace(tmp_path: Path, name: str) -> None:
 
 def test_the_workspace_may_be_given_in_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Workspace(Path("../work")).about("a") == Path("../work/datasets/a")
+    assert Workspace(Path("../work")).dataset_folder("a") == Path("../work/datasets/a")
     assert Workspace(Path()).runs("a") == Path("runs/a")
 
 

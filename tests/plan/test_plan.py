@@ -33,7 +33,7 @@ from autoseg.plan import (
 from autoseg.system.records import to_json
 
 FINE = Configuration(
-    previous=None,
+    previous_stage=None,
     space=SpacePlan("LPS", (1.0, 0.5, 0.5), None, "nonzero", 3, 1),
     patch=PatchPlan((16, 32, 32), 2, 0.33),
     network=NetworkPlan(
@@ -47,7 +47,7 @@ FINE = Configuration(
     why={"patch.batch_size": "2, the smallest that trains well"},
 )
 FLAT = Configuration(
-    previous=None,
+    previous_stage=None,
     space=SpacePlan("LPS", (0.5, 0.5), 0, "none", 3, 1),
     patch=PatchPlan((64, 32), 12, 0.33),
     network=NetworkPlan("residual_unet", (32, 64), ((1, 1), (2, 2)), ((3, 3), (3, 3)), (1, 3), (1,), False),
@@ -63,7 +63,7 @@ PLAN = Plan(
     name="Task01_X",
     task="segmentation",
     data=DataPlan((ChannelPlan("CT", "ct", 100.0, 50.0, -20.0, 400.0),), LabelSet(("liver", "tumour"), (1, 4)), NO_LANDMARKS),
-    first="3d_fullres",
+    default_configuration="3d_fullres",
     configurations={"3d_fullres": FINE, "2d": FLAT},
     origin=Origin("0123abcd", 8.0, "cpu", "0.1.0", "plain", 120.0, "float32", "adamw_cosine"),
     why={"task": "the dataset has label maps"},
@@ -87,7 +87,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert load_plan(path) == PLAN
     assert path.read_text(encoding="utf-8") == to_json(PLAN)
     text = path.read_text(encoding="utf-8")
-    assert text.startswith('{\n  "schema_version": 4,\n  "name": "Task01_X",')
+    assert text.startswith('{\n  "schema_version": 5,\n  "name": "Task01_X",')
     assert '      "patch": {\n        "patch_size": [16, 32, 32],' in text
 
 
@@ -110,7 +110,11 @@ def test_a_plan_of_before_there_was_a_choice_of_losses() -> None:
 def test_choosing_a_configuration() -> None:
     assert PLAN.configuration(None) == ("3d_fullres", FINE)
     assert PLAN.configuration("2d") == ("2d", FLAT)
-    assert replace(PLAN, first="2d").configuration("auto") == replace(PLAN, first="2d").configuration(None) == ("2d", FLAT)
+    assert (
+        replace(PLAN, default_configuration="2d").configuration("auto")
+        == replace(PLAN, default_configuration="2d").configuration(None)
+        == ("2d", FLAT)
+    )
     with pytest.raises(
         UsageError, match=r"no configuration '3d_fulres' - did you mean '3d_fullres'\?; allowed: 3d_fullres, 2d, auto"
     ):
@@ -123,14 +127,32 @@ def test_no_plan(tmp_path: Path) -> None:
 
 
 def test_another_schema_version() -> None:
-    with pytest.raises(PlanError, match=r"another schema version; file: plan\.json; found: 5; allowed: 1 to 4; fix: plan again"):
-        parse_plan(to_json(replace(PLAN, schema_version=5)), "plan.json")
+    with pytest.raises(PlanError, match=r"another schema version; file: plan\.json; found: 6; allowed: 1 to 5; fix: plan again"):
+        parse_plan(to_json(replace(PLAN, schema_version=6)), "plan.json")
+
+
+def as_version_4(plan: Plan) -> dict[str, Any]:
+    """The document as it was when `default_configuration` was called `first`, and `previous_stage` `previous`."""
+    document = json.loads(to_json(plan)) | {"schema_version": 4}
+    document["first"] = document.pop("default_configuration")
+    document["why"] = {{"default_configuration": "first"}.get(key, key): reason for key, reason in document["why"].items()}
+    for c in document["configurations"].values():
+        c["previous"] = c.pop("previous_stage")
+        c["why"] = {{"previous_stage": "previous"}.get(key, key): reason for key, reason in c["why"].items()}
+    return document
+
+
+def test_plans_of_schema_4_are_upgraded() -> None:
+    plan = replace(PLAN, why={"default_configuration": "the finest"})
+    document = as_version_4(plan)
+    assert "first" in document["why"]
+    assert parse_plan(json.dumps(document), "plan.json") == plan
 
 
 def test_plans_of_the_first_schema_are_upgraded() -> None:
     document = json.loads(to_json(PLAN)) | {"schema_version": 1}
     del (
-        document["first"],
+        document["default_configuration"],
         document["origin"]["family"],
         document["origin"]["gmacs_per_s"],
         document["origin"]["compute"],
@@ -138,12 +160,15 @@ def test_plans_of_the_first_schema_are_upgraded() -> None:
         document["data"]["landmarks"],
     )
     for configuration in document["configurations"].values():
-        del configuration["previous"], configuration["footprint"], configuration["landmarks"]
+        del configuration["previous_stage"], configuration["footprint"], configuration["landmarks"]
         del configuration["space"]["slice_axis"], configuration["training"]["time_s"]
     upgraded = parse_plan(json.dumps(document), "plan.json")
     assert upgraded.configurations["3d_fullres"] == replace(FINE, footprint=None)
     assert upgraded.configurations["2d"] == replace(FLAT, training=replace(FLAT.training, time_s=None))
-    assert (upgraded.first, upgraded.origin) == ("3d_fullres", replace(PLAN.origin, gmacs_per_s=None, compute=None))
+    assert (upgraded.default_configuration, upgraded.origin) == (
+        "3d_fullres",
+        replace(PLAN.origin, gmacs_per_s=None, compute=None),
+    )
     del document["configurations"]["2d"]["space"]
     with pytest.raises(PlanError, match=r"missing key 'configurations\.2d\.space'"):
         parse_plan(json.dumps(document), "plan.json")
@@ -152,18 +177,20 @@ def test_plans_of_the_first_schema_are_upgraded() -> None:
 
 
 def test_the_first_configuration_must_exist() -> None:
-    with pytest.raises(PlanError, match=r"'first' names no configuration - did you mean '3d_fullres'.*found: 3d_fulres"):
-        parse_plan(to_json(replace(PLAN, first="3d_fulres")), "plan.json")
+    with pytest.raises(
+        PlanError, match=r"'default_configuration' names no configuration - did you mean '3d_fullres'.*found: 3d_fulres"
+    ):
+        parse_plan(to_json(replace(PLAN, default_configuration="3d_fulres")), "plan.json")
 
 
-CASCADED = replace(PLAN, configurations={**PLAN.configurations, "3d_cascade": replace(FINE, previous="2d")})
+CASCADED = replace(PLAN, configurations={**PLAN.configurations, "3d_cascade": replace(FINE, previous_stage="2d")})
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../../..", "/tmp/a", "a\\b", "a\nb", "a\0b", "a" * 256])
 def test_a_configuration_is_called_as_a_folder_can_be(name: str) -> None:
     document = json.loads(to_json(PLAN))
     document["configurations"][name] = document["configurations"]["3d_fullres"]
-    document["first"] = name
+    document["default_configuration"] = name
     message = r"^a configuration needs a name that can be a file's; file: plan\.json; found: .* under 'configurations'; allowed"
     with pytest.raises(PlanError, match=message):
         parse_plan(json.dumps(document), "plan.json")
@@ -177,10 +204,10 @@ def test_a_cascade_sees_a_channel_a_structure_more_on_the_same_prepared_cases() 
 
 @pytest.mark.parametrize(("name", "previous"), [("3d_cascade", "3d_lowres"), ("3d_cascade", "3d_cascade"), ("2d", "3d_cascade")])
 def test_a_stage_before_must_stand_alone(name: str, previous: str) -> None:
-    changed = replace(CASCADED.configurations[name], previous=previous)
+    changed = replace(CASCADED.configurations[name], previous_stage=previous)
     odd = replace(CASCADED, configurations={**CASCADED.configurations, name: changed})
     with pytest.raises(
-        PlanError, match=rf"'configurations\.{name}\.previous' must name another.*found: {previous}; allowed: null, "
+        PlanError, match=rf"'configurations\.{name}\.previous_stage' must name another.*found: {previous}; allowed: null, "
     ):
         parse_plan(to_json(odd), "plan.json")
 
@@ -366,7 +393,7 @@ def test_a_dataset_without_landmarks_plans_none() -> None:
 def test_only_landmarks_may_have_maps_coarser_than_the_patch() -> None:
     coarse = replace(FINE.network, strides=((2, 2, 2), (1, 2, 2), (2, 2, 2)))
     fine = replace(POINTS.configurations["3d_fullres"], network=coarse)
-    plan = replace(POINTS, first="3d_fullres", configurations={"3d_fullres": fine})
+    plan = replace(POINTS, default_configuration="3d_fullres", configurations={"3d_fullres": fine})
     with pytest.raises(PlanError, match=r"network\.strides\[0\]' cannot be used"):
         parse_plan(to_json(plan), "plan.json")
     alone = replace(plan, data=replace(plan.data, labels=LabelSet((), ())))
@@ -376,7 +403,7 @@ def test_only_landmarks_may_have_maps_coarser_than_the_patch() -> None:
 @pytest.mark.parametrize(("loss", "combine"), [("spatial_ce", "gate"), ("mse", "product")])
 def test_a_branch_of_version_3_is_brought_up_to_date(loss: str, combine: str) -> None:
     """It said what it was fed, and how its maps were combined whatever they mean; one-sided landmarks were not known."""
-    document = json.loads(to_json(POINTS)) | {"schema_version": 3}
+    document = as_version_4(POINTS) | {"schema_version": 3}
     del document["data"]["landmarks"]["one_sided"]
     landmarks = document["configurations"]["2d"]["landmarks"]
     landmarks["loss"] = loss

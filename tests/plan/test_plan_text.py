@@ -79,10 +79,10 @@ def test_data_and_origin_are_compared_too() -> None:
 
 
 def test_what_configurations_have_in_common_is_told_once() -> None:
-    both = replace(PLAN, configurations={"3d_fullres": FINE, "3d_cascade": replace(FINE, previous="3d_fullres")})
+    both = replace(PLAN, configurations={"3d_fullres": FINE, "3d_cascade": replace(FINE, previous_stage="3d_fullres")})
     text = plan_note(both)
     assert text.count("patch_size") == text.count("16, 32, 32") == 1
-    assert "\n3d_cascade: previous\n  previous  3d_fullres\n\nall: space\n" in text
+    assert "\n3d_cascade: previous_stage\n  previous_stage  3d_fullres\n\nall: space\n" in text
     assert "To train first: 3d_fullres\n" in text
     alone = plan_note(replace(PLAN, configurations={"3d_fullres": FINE}))
     assert "all: " not in alone

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import ResourceError
-from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFacts
+from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint
 from autoseg.fingerprint.dataset import Fingerprint, Intensity
 from autoseg.fingerprint.landmarks import measure_landmarks
 from autoseg.footprint import LandmarkMaps, multiply_accumulates, plan_maps, plan_memory, training_memory
@@ -53,7 +53,7 @@ def fingerprint(
     for i in range(n_cases):
         places = row + (rng.normal(0, 0.03, 3) + rng.normal(0, 0.003, row.shape)) * extent * (np.array(shape) > 1)
         cases.append(
-            CaseFacts(
+            CaseFingerprint(
                 *(f"case_{i:03d}", "", spacing, shape, shape, (1,) * len(labels.names), (), (), (), ""),  # type: ignore[arg-type]
                 states=(int(State.PRESENT),) * n_landmarks,
                 points=tuple(map(tuple, places.tolist())),
@@ -75,7 +75,7 @@ def only(plan: Plan) -> Configuration:
 
 def test_landmarks_alone_by_hand() -> None:
     plan = make_plan(fingerprint((80, 96, 88)), CPU)
-    assert (plan.task, plan.first, list(plan.configurations)) == ("landmarks", "3d_fullres", ["3d_fullres"])
+    assert (plan.task, plan.default_configuration, list(plan.configurations)) == ("landmarks", "3d_fullres", ["3d_fullres"])
     assert plan.data.landmarks.names[:2] == ("l0", "l1")
     c = only(plan)
     assert (c.space.spacing_mm, c.patch.patch_size, c.patch.batch_size) == (ONE, (80, 96, 96), 2)
@@ -183,22 +183,24 @@ def test_the_grid_is_as_coarse_as_it_must_be() -> None:
 
 def test_a_second_stage_refines_a_grid_that_is_too_coarse() -> None:
     plan = make_plan(fingerprint((900, 900, 900)), CPU)
-    assert (list(plan.configurations), plan.first) == (["3d_lowres", "3d_cascade"], "3d_lowres")
-    assert "3d_cascade refines" in plan.why["first"]
+    assert (list(plan.configurations), plan.default_configuration) == (["3d_lowres", "3d_cascade"], "3d_lowres")
+    assert "3d_cascade refines" in plan.why["default_configuration"]
     coarse, fine = plan.configurations.values()
     assert coarse.space.spacing_mm[0] > 2
     assert coarse.why["patch.patch_size"].endswith("of the cases; 3d_cascade refines what is found on so coarse a grid")
-    assert (fine.previous, fine.space.spacing_mm) == ("3d_lowres", ONE)
+    assert (fine.previous_stage, fine.space.spacing_mm) == ("3d_lowres", ONE)
     assert plan.input_channels("3d_cascade") == 1 + 12
     assert fine.landmarks is not None
     assert fine.landmarks.scn is None
     assert fine.why["landmarks.scn"] == "no spatial configuration branch: the stage before has seen the whole"
-    assert "one more channel a landmark" in fine.why["previous"]
+    assert "one more channel a landmark" in fine.why["previous_stage"]
     assert parse_plan(to_json(plan), "plan.json") == plan
     alone = make_plan(fingerprint((900, 900, 900), n_cases=1), CPU)
-    assert alone.why["first"].endswith("which tells them apart; a single case leaves nothing to validate on: -f all")
+    assert alone.why["default_configuration"].endswith(
+        "which tells them apart; a single case leaves nothing to validate on: -f all"
+    )
     pictures = make_plan(fingerprint((1, 6000, 5000), pairs=False), CPU)
-    assert (list(pictures.configurations), pictures.first) == (["2d_lowres", "2d_cascade"], "2d_lowres")
+    assert (list(pictures.configurations), pictures.default_configuration) == (["2d_lowres", "2d_cascade"], "2d_lowres")
     assert pictures.configurations["2d_cascade"].space.slice_axis == 0
 
 
@@ -246,7 +248,7 @@ def test_label_maps_and_landmarks() -> None:
 def test_label_maps_and_landmarks_of_large_cases() -> None:
     plan = make_plan(fingerprint((400, 400, 400), labels=LIVER), GPU)
     assert list(plan.configurations) == ["3d_fullres", "3d_lowres", "3d_cascade"]
-    assert plan.first == "3d_fullres"
+    assert plan.default_configuration == "3d_fullres"
     assert all(c.landmarks for c in plan.configurations.values())
     assert parse_plan(to_json(plan), "plan.json") == plan
     pictures = make_plan(fingerprint((1, 256, 256), labels=LIVER), GPU)
@@ -341,7 +343,7 @@ def test_plans_are_valid_and_within_budget(about: dict[str, Any], budget: Budget
         *(["3d_fullres"], ["2d"], ["3d_lowres", "3d_cascade"], ["2d_lowres", "2d_cascade"]),
     )
     for name, c in plan.configurations.items():
-        overdraft = FAMILIES[budget.family].overdraft if budget.device == "cuda" else 1.0
+        overdraft = FAMILIES[budget.family].allowed_overrun if budget.device == "cuda" else 1.0
         assert c.footprint is not None
         assert c.footprint.training_gb <= overdraft * budget.memory_gb + 0.01
         memory = plan_memory(plan, name, budget.number_type, budget.device)  # type: ignore[arg-type]

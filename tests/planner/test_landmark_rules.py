@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoseg.fingerprint.landmarks import CasePoints, LandmarkFacts, PointFacts, measure_landmarks
+from autoseg.fingerprint.landmarks import CasePoints, LandmarkStatistics, PointFacts, measure_landmarks
 from autoseg.plan import ScnPlan
 from autoseg.planner.landmark_rules import plan_context, plan_scn, scn_macs, shape_scn, target_sigma
 
@@ -30,12 +30,12 @@ def seen(n_landmarks: int = 10, n_cases: int = 40, spread: float = 60, noise: fl
     return cases
 
 
-def facts_of(cases: list[CasePoints]) -> LandmarkFacts:
+def facts_of(cases: list[CasePoints]) -> LandmarkStatistics:
     return measure_landmarks([f"l{i}" for i in range(len(cases[0].state))], cases)
 
 
-def close(close_mm: float | None) -> LandmarkFacts:
-    return LandmarkFacts(1, 0, 0, (0, 0, 0), 0, close_mm, None, None, ())
+def close(close_mm: float | None) -> LandmarkStatistics:
+    return LandmarkStatistics(1, 0, 0, (0, 0, 0), 0, close_mm, None, None, ())
 
 
 def test_targets_are_a_voxel_wide() -> None:

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from autoseg.dataset import read_description
 from autoseg.errors import DataError, ResourceError, UsageError
-from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFacts
+from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint
 from autoseg.fingerprint.dataset import Fingerprint, Intensity
 from autoseg.footprint import conv_elements, multiply_accumulates, training_memory
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS
 from autoseg.plan import Configuration, Plan, parse_plan
 from autoseg.planner.budget import CPU_PATCH_S, CPU_STEP_S, TYPICAL_GMACS_PER_S, most_voxels
-from autoseg.planner.cost import WIDE, Sample
+from autoseg.planner.cost import WIDE, NetworkCost
 from autoseg.planner.family import FAMILIES
 from autoseg.planner.make_plan import Budget, make_plan
 from autoseg.planner.mirroring import mirror_axes
@@ -60,7 +60,7 @@ def fingerprint(
 ) -> Fingerprint:
     """A fingerprint of cases given as (spacing, shape)."""
     facts = tuple(
-        CaseFacts(f"case_{i:03d}", "", spacing, shape, shape, (1,), (), (), (), "")  # type: ignore[arg-type]
+        CaseFingerprint(f"case_{i:03d}", "", spacing, shape, shape, (1,), (), (), (), "")  # type: ignore[arg-type]
         for i, (spacing, shape) in enumerate(cases)
     )
     seen = intensities or (Intensity(50.0, 10.0, 49.0, 0.0, 100.0, 12.5, 90.0),) * len(channels)
@@ -98,7 +98,7 @@ def test_decathlon_plans_equal_those_of_nnunet(real_data: Callable[[str], Path],
     assert set(plan.configurations) == set(published) - {"3d_cascade_fullres"}
     for name, ours in plan.configurations.items():
         theirs = published[name]
-        assert ours.previous == theirs.get("previous")
+        assert ours.previous_stage == theirs.get("previous")
         network = theirs["architecture"]["arch_kwargs"]
         assert ours.space.spacing_mm == pytest.approx(theirs["spacing"], abs=1e-9)
         assert ours.patch.patch_size == tuple(theirs["patch_size"])
@@ -473,8 +473,8 @@ def test_which_configuration_to_train_first(
     spacing: tuple[float, ...], shape: tuple[int, ...], budget: Budget, name: str, reason: str
 ) -> None:
     plan = make_plan(fingerprint([(spacing, shape)] * 30), budget)
-    assert plan.first == name
-    assert reason in plan.why["first"]
+    assert plan.default_configuration == name
+    assert reason in plan.why["default_configuration"]
 
 
 @pytest.mark.parametrize(
@@ -487,7 +487,7 @@ def test_which_configuration_to_train_first(
     ],
 )
 def test_small_datasets_are_told_to_train_all_folds(n_cases: int, words: str) -> None:
-    reason = make_plan(fingerprint([((1.0,) * 3, (64, 64, 64))] * n_cases), GPU).why["first"]
+    reason = make_plan(fingerprint([((1.0,) * 3, (64, 64, 64))] * n_cases), GPU).why["default_configuration"]
     assert re.search(words, reason)
     assert (";" in reason) == (n_cases < 20)
 
@@ -566,8 +566,8 @@ def test_a_cascade_fits_with_the_channels_that_its_network_spreads() -> None:
 
 def test_the_recipe_tells_how_much_is_seen() -> None:
     seen = fingerprint([((1.0,) * 3, (400, 400, 400))] * 3600)
-    assert make_plan(seen, GPU).first == "3d_lowres"
-    assert make_plan(seen, replace(GPU, recipe="sgd_poly")).first == "3d_fullres"  # five times as many steps
+    assert make_plan(seen, GPU).default_configuration == "3d_lowres"
+    assert make_plan(seen, replace(GPU, recipe="sgd_poly")).default_configuration == "3d_fullres"  # five times as many steps
 
 
 def test_the_footprint_of_a_plan_by_hand() -> None:
@@ -659,7 +659,7 @@ def test_coarse_steps_start_with_the_fine_axes() -> None:
 
 def test_no_patch_is_larger_than_the_finest_stage_allows() -> None:
     for family in FAMILIES:
-        sample = Sample(2, 4, WIDE, FAMILIES[family], "cuda", "bfloat16")
+        sample = NetworkCost(2, 4, WIDE, FAMILIES[family], "cuda", "bfloat16")
         for spacing in ((1.0, 1.0, 1.0), (3.0, 1.0, 1.0)):
             chosen = first(make_plan(fingerprint([(spacing, (500, 500, 500))] * 9), Budget("cuda", 8, family)))
             most = most_voxels(sample, Budget("cuda", 8, family), spacing)
@@ -680,9 +680,9 @@ def test_every_value_has_its_reason(budget: Budget, shape: tuple[int, ...], reci
             for k in vars(getattr(chosen, g))
         }
         absent = set() if name == "2d" else {"space.slice_axis"}
-        assert set(chosen.why) == (keys - absent) | {"postprocess"} | ({"previous"} if name == "3d_cascade" else set())
+        assert set(chosen.why) == (keys - absent) | {"postprocess"} | ({"previous_stage"} if name == "3d_cascade" else set())
         assert all(chosen.why.values())
-    assert set(plan.why) == {"first", "data.channels[0].normalization", "data.channels[1].normalization"}
+    assert set(plan.why) == {"default_configuration", "data.channels[0].normalization", "data.channels[1].normalization"}
     assert plan.origin.fingerprint == seen.hash
     assert (plan.origin.device, plan.origin.memory_gb, plan.origin.family) == (budget.device, budget.memory_gb, budget.family)
 
@@ -727,7 +727,7 @@ def test_plans_are_valid_and_within_budget(seen: Fingerprint, budget: Budget) ->
         if memory < 8:  # from there on nnU-Net's own plans may come in, whose batches are rounded up at times
             assert chosen.patch.batch_size * elements <= reference.elements * reference.batch_size
         assert chosen.patch.batch_size * elements <= 1.2 * reference.elements * reference.batch_size
-        overdraft = FAMILIES[budget.family].overdraft if budget.device == "cuda" else 1.0
+        overdraft = FAMILIES[budget.family].allowed_overrun if budget.device == "cuda" else 1.0
         assert chosen.footprint is not None
         assert chosen.footprint.training_gb <= overdraft * memory + 0.01
         for axis, n in enumerate(chosen.patch.patch_size):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFacts, Tails
-from autoseg.fingerprint.dataset import Fingerprint, Intensity, StructureFacts
+from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint, Tails
+from autoseg.fingerprint.dataset import Fingerprint, Intensity, StructureStatistics
 from autoseg.imaging.geometry import Triple
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS
@@ -32,7 +32,7 @@ def seen(
     channel: str = "MR",
 ) -> Fingerprint:
     """A fingerprint of alike cases; structures as name: (cases, mean voxels)."""
-    case = CaseFacts("", "", (1.0, 1.0, 1.0), SIZE, SIZE, (), (), (), (tails,) if tails else (), "")
+    case = CaseFingerprint("", "", (1.0, 1.0, 1.0), SIZE, SIZE, (), (), (), (tails,) if tails else (), "")
     return Fingerprint(
         SCHEMA_VERSION,
         "made up",
@@ -40,7 +40,7 @@ def seen(
         labels,
         NO_LANDMARKS,
         (Intensity(50.0, 10.0, 49.0, 0.0, 100.0, 12.5, 90.0),),
-        tuple(StructureFacts(name, n, voxels, voxels) for name, (n, voxels) in (structures or {}).items()),
+        tuple(StructureStatistics(name, n, voxels, voxels) for name, (n, voxels) in (structures or {}).items()),
         None,
         share,
         0,
@@ -82,7 +82,7 @@ def test_other_schemes_do_not_ask_for_tails() -> None:
     assert normalization(make_plan(seen(tails=spiky, channel="noNorm"), Budget("cuda", 8)))[0] == "none"
 
 
-def placed(*leftwards: bool) -> tuple[CaseFacts, ...]:
+def placed(*leftwards: bool) -> tuple[CaseFingerprint, ...]:
     base = seen(1).cases[0]
     return tuple(replace(base, name=f"c{i}", places=(0.7, 0.3) if left else (0.3, 0.7)) for i, left in enumerate(leftwards))
 

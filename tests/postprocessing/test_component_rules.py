@@ -12,7 +12,7 @@ from autoseg.evaluation.metrics import dice_per_structure
 from autoseg.imaging.labels import LabelSet
 from autoseg.io import read_label_map
 from autoseg.plan import POSTPROCESS_RULES
-from autoseg.postprocessing.component_rules import MIN_GAIN, Evidence, Rule, apply_rules, choose_rules
+from autoseg.postprocessing.component_rules import MIN_GAIN, Rule, RuleEvidence, apply_rules, choose_rules
 from autoseg.system.records import from_json, to_json
 
 TWO = LabelSet(("a", "b"), (1, 2))
@@ -25,7 +25,7 @@ def row(*values: int) -> np.ndarray:
     return np.array([[values]], dtype=np.uint8)
 
 
-def names(evidence: tuple[Evidence, ...]) -> list[tuple[Rule, bool]]:
+def names(evidence: tuple[RuleEvidence, ...]) -> list[tuple[Rule, bool]]:
     return [(e.rule, e.accepted) for e in evidence]
 
 
@@ -83,7 +83,7 @@ def test_false_positives_that_vanish_altogether_count_as_a_gain():
     rules, evidence = choose_rules([pair], TWO, POSTPROCESS_RULES)
     assert rules == (MERGED,)
     assert (evidence[0].dice_before, evidence[0].dice_after) == (0.5, 1.0)
-    assert evidence[2] == Evidence(OF_B, None, None, False, "neither annotated nor predicted in any case")
+    assert evidence[2] == RuleEvidence(OF_B, None, None, False, "neither annotated nor predicted in any case")
 
 
 def test_nothing_to_gain_means_no_rule():
@@ -112,7 +112,7 @@ def test_pairs_are_read_once():
 def test_rules_and_evidence_survive_json():
     rules, evidence = choose_rules([(row(1, 0, 0, 2, 2, 0, 2), row(1, 0, 0, 2, 2, 0, 0))], TWO, POSTPROCESS_RULES)
     assert from_json(tuple[Rule, ...], to_json(rules), "rules") == rules
-    assert from_json(tuple[Evidence, ...], to_json(evidence), "evidence") == evidence
+    assert from_json(tuple[RuleEvidence, ...], to_json(evidence), "evidence") == evidence
 
 
 def test_errors():

@@ -28,7 +28,7 @@ from autoseg.plan import (
     SpacePlan,
     TrainingPlan,
 )
-from autoseg.preprocessing.dataset import PREPARE_VERSION, prepared_key, preprocess
+from autoseg.preprocessing.dataset import PREPROCESSING_VERSION, prepared_key, preprocess
 from autoseg.preprocessing.store import StoredCase, stored_key, stored_names
 from autoseg.system.workers import Failure
 
@@ -161,7 +161,7 @@ def test_key_depends_on_everything(dataset: Dataset, monkeypatch: pytest.MonkeyP
         prepared_key("x", plan.data, replace(space, image_order=1)),
         prepared_key("x", replace(plan.data, channels=(replace(plan.data.channels[0], std=2),)), space),
     }
-    monkeypatch.setattr("autoseg.preprocessing.dataset.PREPARE_VERSION", PREPARE_VERSION + 1)
+    monkeypatch.setattr("autoseg.preprocessing.dataset.PREPROCESSING_VERSION", PREPROCESSING_VERSION + 1)
     assert len(keys | {prepared_key("x", plan.data, space)}) == 5
 
 

@@ -280,7 +280,11 @@ def test_code_in_a_stored_file_is_not_run(tmp_path: Path) -> None:
     message = (
         r"the prepared case cannot be read; file: .*a\.image\.b2nd; found: a file with b2nd, LazyArray, further.*; fix: delete"
     )
-    for read in (case.read, lambda: case.read(Box((0, 0, 0), (1, 1, 1))), StoredCase(tmp_path, "b", case.record, case).previous):
+    for read in (
+        case.read,
+        lambda: case.read(Box((0, 0, 0), (1, 1, 1))),
+        StoredCase(tmp_path, "b", case.record, case).previous_prediction,
+    ):
         with pytest.raises(DataError, match=message):
             read()
     assert not trace.exists()

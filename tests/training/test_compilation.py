@@ -119,12 +119,12 @@ def test_it_is_what_is_left_of_a_run_that_counts(
     interrupt_at(monkeypatch, 4)
     with pytest.raises(KeyboardInterrupt):
         train(tiny.task(tmp_path), budget, float32_cpu)
-    run = running.set_up(tiny.task(tmp_path), budget, float32_cpu)
+    run = running.begin_or_resume(tiny.task(tmp_path), budget, float32_cpu)
     run.state, run.began = replace(run.state, step=3, elapsed=60.0), time.monotonic()
     run.save()
     given: list[tuple[float, int]] = []
     monkeypatch.setattr(running, "is_worth_compiling", lambda device, *left: given.append(left))
-    running.set_up(tiny.task(tmp_path), budget, float32_cpu)
+    running.begin_or_resume(tiny.task(tmp_path), budget, float32_cpu)
     [(seconds, steps)] = given
     assert (max(seconds, 0.0), max(steps, 0)) == (pytest.approx(left[0], abs=1), left[1])
 
@@ -143,7 +143,9 @@ def test_where_it_is_worth_it_a_run_is_compiled_unless_its_numbers_must_be_the_s
     tried: list[object] = []
     monkeypatch.setattr(torch, "compile", lambda network: tried.append(network) or traced(network))
     monkeypatch.setattr(running, "is_worth_compiling", lambda *_: True)
-    run = running.set_up(tiny.task(tmp_path / "fold_0", compiled=asked, deterministic=deterministic), EPOCHS, float32_cpu)
+    run = running.begin_or_resume(
+        tiny.task(tmp_path / "fold_0", compiled=asked, deterministic=deterministic), EPOCHS, float32_cpu
+    )
     assert len(tried) == does
     assert (run.forward is not run.network) == bool(does)
 

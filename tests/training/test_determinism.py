@@ -17,17 +17,17 @@ from autoseg.errors import UsageError
 from autoseg.inference.model import Model
 from autoseg.nets.device import Device
 from autoseg.preprocessing.store import StoredCase
-from autoseg.runs.budget import RunBudget, check_repeatable
+from autoseg.runs.budget import RunBudget, check_deterministic
 from autoseg.runs.record import load_run
 from autoseg.training import interim_validation as interim_module
 from autoseg.training import reporting as reporting_module
 from autoseg.training import run as running_module
 from autoseg.training import train as train_module
 from autoseg.training.checkpoint import load_state
-from autoseg.training.determinism import repeatable
+from autoseg.training.determinism import deterministic
 from autoseg.training.interim_validation import interim_score
 from autoseg.training.rollback import NotFinite
-from autoseg.training.run import Running, set_up
+from autoseg.training.run import TrainingRun, begin_or_resume
 from autoseg.training.train import train
 from autoseg.training.validation import CaseScores
 
@@ -59,7 +59,7 @@ def kill_at(event: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, fatal(getattr(module, name)))
 
 
-def score(run: Running, *_: object) -> CaseScores:
+def score(run: TrainingRun, *_: object) -> CaseScores:
     """Of an epoch: the third one is a collapse, after the fourth nothing gets better."""
     return CaseScores((0.3, 0.5, 0.01, 0.6, 0.5, 0.4, 0.3)[len(run.state.history)], None)
 
@@ -70,7 +70,7 @@ def test_killed_anywhere_it_comes_to_the_same_end(
     """Through a loss that is not finite, a collapse, and an end for lack of patience; killed once at each of its moments."""
     step = train_module.step
 
-    def not_finite_once(run: Running, loader: Any, progress: float) -> None:
+    def not_finite_once(run: TrainingRun, loader: Any, progress: float) -> None:
         if run.state.step == 4 and run.state.rollbacks == 0:
             raise NotFinite("the loss is not finite", found="nan", case="a")
         step(run, loader, progress)
@@ -101,8 +101,8 @@ def test_a_second_interrupt_does_not_change_what_a_step_is_taken_back_to(
 ) -> None:
     interrupt_at(monkeypatch, 4)
     monkeypatch.setattr(train_module, "SAVE_EVERY", 0.0)
-    for deterministic, saved in ((False, 4), (True, 3)):
-        task = tiny.task(tmp_path / str(deterministic), deterministic=deterministic)
+    for exact, saved in ((False, 4), (True, 3)):
+        task = tiny.task(tmp_path / str(exact), deterministic=exact)
         with pytest.raises(KeyboardInterrupt):
             train(task, EPOCHS, float32_cpu)
         assert load_state(task.run / "last.safetensors").step == saved
@@ -120,7 +120,7 @@ def test_no_clock_decides_how_many_cases_are_scored(
         plan = replace(tiny.plan, configurations={"3d_fullres": replace(tiny.configuration, training=training)})
         task = tiny.task(tmp_path / f"{windows}-{steps}", plan=plan, deterministic=True)
         validation = tiny.task(tmp_path).training[:2]
-        run = set_up(task, RunBudget(epochs=1), float32_cpu)
+        run = begin_or_resume(task, RunBudget(epochs=1), float32_cpu)
         counted: list[int] = []
         monkeypatch.setattr(interim_module, "case_scores", lambda model, cases, to=counted: to.append(len(cases)))
         interim_score(run, [StoredCase.open(task.prepared, c.name) for c in validation], 1e9, 1)
@@ -137,10 +137,10 @@ def test_torch_is_told_and_told_otherwise_afterwards() -> None:
 
     before = told()
     assert not before[0]
-    with repeatable(False):
+    with deterministic(False):
         assert told() == (*before[:2], False, True)
     assert told() == before
-    with repeatable(True):
+    with deterministic(True):
         assert told() == (True, before[1], True, False)
         torch.set_num_threads(before[1] + 1)
     assert told() == before
@@ -165,8 +165,8 @@ def test_an_operation_that_does_not_repeat_itself_ends_the_run(
 def test_time_does_not_repeat_itself(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     message = r"limited by time cannot be repeated exactly; found: --deterministic with 60 s; fix: --epochs instead"
     with pytest.raises(UsageError, match=message):
-        check_repeatable(RunBudget(seconds=60))
-    check_repeatable(EPOCHS)
+        check_deterministic(RunBudget(seconds=60))
+    check_deterministic(EPOCHS)
     timed = replace(tiny.configuration, training=replace(tiny.configuration.training, time_s=60.0))
     task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": timed}), deterministic=True)
     with pytest.raises(UsageError, match=message):
@@ -175,12 +175,12 @@ def test_time_does_not_repeat_itself(tiny: Tiny, float32_cpu: Device, tmp_path: 
 
 def test_a_run_goes_on_with_as_many_threads_as_it_began_with(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     task = tiny.task(tmp_path, deterministic=True)
-    set_up(task, EPOCHS, float32_cpu).save()
+    begin_or_resume(task, EPOCHS, float32_cpu).save()
     assert load_state(tmp_path / "last.safetensors").threads == 1
     try:
         torch.set_num_threads(2)
-        assert set_up(replace(task, deterministic=False), EPOCHS, float32_cpu).state.threads == 2
-        assert set_up(task, EPOCHS, float32_cpu).state.threads == torch.get_num_threads() == 1
+        assert begin_or_resume(replace(task, deterministic=False), EPOCHS, float32_cpu).state.threads == 2
+        assert begin_or_resume(task, EPOCHS, float32_cpu).state.threads == torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(1)
 
@@ -188,10 +188,10 @@ def test_a_run_goes_on_with_as_many_threads_as_it_began_with(tiny: Tiny, float32
 def test_the_loss_scale_rises_when_it_would_have(tiny: Tiny, tmp_path: Path) -> None:
     """It doubles after so many steps without overflow; the count goes on."""
     half = Device(torch.device("cpu"), torch.float16)
-    run = set_up(tiny.task(tmp_path), EPOCHS, half)
+    run = begin_or_resume(tiny.task(tmp_path), EPOCHS, half)
     run.scaler.load_state_dict({**run.scaler.state_dict(), "scale": 512.0, "_growth_tracker": 7})
     run.save()
-    again = set_up(tiny.task(tmp_path), EPOCHS, half).scaler.state_dict()
+    again = begin_or_resume(tiny.task(tmp_path), EPOCHS, half).scaler.state_dict()
     assert (again["scale"], again["_growth_tracker"]) == (512.0, 7)
 
 

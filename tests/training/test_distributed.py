@@ -203,44 +203,44 @@ def torchrun_starts(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
 
 
 def test_each_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parallel.place_here("auto") == "auto"
+    assert parallel.local_device("auto") == "auto"
     torchrun_starts(monkeypatch, 2)
     for there, place in ((True, "cuda:1"), (False, "auto")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert parallel.place_here("auto") == place
-        assert parallel.place_here("cpu") == "cpu"
+        assert parallel.local_device("auto") == place
+        assert parallel.local_device("cpu") == "cpu"
     for wanted in ("cuda:0", "mps"):
         with pytest.raises(UsageError, match=f"need a GPU each; found: --device {wanted}; allowed: auto, cuda, cpu"):
-            parallel.place_here(wanted)
+            parallel.local_device(wanted)
     torchrun_starts(monkeypatch, 1)
-    assert parallel.place_here("cuda:0") == "cuda:0"
+    assert parallel.local_device("cuda:0") == "cuda:0"
 
 
 def test_a_cluster_that_counts_its_tasks_starts_one_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm scripts and container services often set WORLD_SIZE; without torchrun nobody would come to meet."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with parallel.together(torch.device("cpu")):
-        assert (parallel.size(), parallel.rank(), parallel.is_first()) == (1, 0, True)
+    with parallel.process_group(torch.device("cpu")):
+        assert (parallel.world_size(), parallel.rank(), parallel.is_first()) == (1, 0, True)
 
 
 def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([1.0, 2.0])
-    parallel.add_gradients([weight])
+    parallel.all_reduce_gradients([weight])
     assert weight.grad.tolist() == [1, 2]
-    assert parallel.added_up(weight) is weight
-    assert (parallel.total(0.5), parallel.decided(0.25), parallel.yes(True)) == (0.5, 0.25, True)
-    assert (parallel.decided_score(None), parallel.gathered(("a", "b"))) == (None, ("a", "b"))
-    parallel.share_out(1)
-    parallel.wait()
-    assert parallel.patches_here(5) == 5
+    assert parallel.all_reduce_sum(weight) is weight
+    assert (parallel.all_reduce_float(0.5), parallel.broadcast_float(0.25), parallel.broadcast_bool(True)) == (0.5, 0.25, True)
+    assert (parallel.broadcast_score(None), parallel.all_gather_names(("a", "b"))) == (None, ("a", "b"))
+    parallel.log_shares(1)
+    parallel.barrier()
+    assert parallel.local_batch_size(5) == 5
     assert not caplog.messages
 
 
 def test_shares_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "size", lambda: 3)
+    monkeypatch.setattr(parallel, "world_size", lambda: 3)
     shares = []
     for i in range(3):
         monkeypatch.setattr(parallel, "rank", lambda i=i: i)
-        shares.append(parallel.patches_here(7))
+        shares.append(parallel.local_batch_size(7))
     assert shares == [3, 2, 2]

@@ -19,7 +19,7 @@ from autoseg.training import interim_validation as interim_module
 from autoseg.training import train as train_module
 from autoseg.training import validation as validation_module
 from autoseg.training.loader import Loader
-from autoseg.training.run import Running
+from autoseg.training.run import TrainingRun
 from autoseg.training.train import train
 
 
@@ -33,7 +33,7 @@ def test_a_timed_run_stops_in_time_for_its_validation(
     turn_clock(monkeypatch, now)
     predicted = interim_module.case_scores
 
-    def step(run: Running, loader: object, progress: float) -> None:
+    def step(run: TrainingRun, loader: object, progress: float) -> None:
         now[0] += 2
         counted(run)
 
@@ -87,7 +87,7 @@ def test_a_run_that_is_stopped_validates_in_what_is_left_of_its_time(
     now = own_clock(monkeypatch, 2, 1)
     usual, predict = train_module.step, validation_module._predict_stored
 
-    def step(run: Running, loader: Loader, progress: float) -> None:
+    def step(run: TrainingRun, loader: Loader, progress: float) -> None:
         usual(run, loader, progress)
         if now[0] >= at:
             run.stopping.reason = "Ctrl-C"

@@ -14,12 +14,12 @@ from autoseg.nets.device import Device
 from autoseg.plan import Plan
 from autoseg.runs.budget import RunBudget
 from autoseg.training import distributed as parallel
-from autoseg.training.memory_check import check_room
+from autoseg.training.memory_check import check_memory
 from autoseg.training.train import train
 
 
 def test_a_plan_that_is_too_large_is_refused_before_the_first_step(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    check_room(tiny.plan, "3d_fullres", float32_cpu)
+    check_memory(tiny.plan, "3d_fullres", float32_cpu)
     huge = replace(tiny.configuration, patch=replace(tiny.configuration.patch, batch_size=2_000_000))
     plan = replace(tiny.plan, configurations={"3d_fullres": huge})
     with pytest.raises(
@@ -32,10 +32,10 @@ def test_a_plan_that_is_too_large_is_refused_before_the_first_step(tiny: Tiny, f
 def test_where_the_system_does_not_tell(tiny: Tiny, float32_cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Device, "free_gb", lambda _: None)
     huge = replace(tiny.configuration, patch=replace(tiny.configuration.patch, batch_size=2_000_000))
-    check_room(replace(tiny.plan, configurations={"3d_fullres": huge}), "3d_fullres", float32_cpu)
+    check_memory(replace(tiny.plan, configurations={"3d_fullres": huge}), "3d_fullres", float32_cpu)
     monkeypatch.setattr(Device, "free_gb", lambda _: 1e-6)
     with pytest.raises(ResourceError, match=r"allowed: 0\.0 GB; fix: autoseg plan_and_preprocess --replan --memory 0\.\d"):
-        check_room(tiny.plan, "3d_fullres", float32_cpu)
+        check_memory(tiny.plan, "3d_fullres", float32_cpu)
 
 
 def test_the_largest_batch_that_would_fit_is_named(tiny: Tiny, float32_cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,11 +46,11 @@ def test_the_largest_batch_that_would_fit_is_named(tiny: Tiny, float32_cpu: Devi
         return replace(tiny.plan, configurations={"3d_fullres": replace(tiny.configuration, patch=patch)})
 
     with pytest.raises(ResourceError) as caught:
-        check_room(plan(2_000_000), "3d_fullres", float32_cpu)
+        check_memory(plan(2_000_000), "3d_fullres", float32_cpu)
     named = int(str(caught.value).split("patch.batch_size ")[1].split()[0])
-    check_room(plan(named), "3d_fullres", float32_cpu)
+    check_memory(plan(named), "3d_fullres", float32_cpu)
     with pytest.raises(ResourceError, match=f"batch {named + 1}; .*; fix: patch.batch_size {named} in plan.json, or autoseg"):
-        check_room(plan(named + 1), "3d_fullres", float32_cpu)
+        check_memory(plan(named + 1), "3d_fullres", float32_cpu)
 
 
 def test_each_of_several_gpus_holds_its_share_of_a_batch(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,8 +59,8 @@ def test_each_of_several_gpus_holds_its_share_of_a_batch(tiny: Tiny, monkeypatch
     plan, gpu = replace(tiny.plan, configurations={"3d_fullres": large}), Device(torch.device("cuda"), torch.bfloat16)
     monkeypatch.setattr(Device, "free_gb", lambda _: 1.0)
     with pytest.raises(ResourceError, match=r"batch 100000; allowed: 1\.0 GB"):
-        check_room(plan, "3d_fullres", gpu)
-    monkeypatch.setattr(parallel, "size", lambda: 10_000)
-    check_room(plan, "3d_fullres", gpu)
+        check_memory(plan, "3d_fullres", gpu)
+    monkeypatch.setattr(parallel, "world_size", lambda: 10_000)
+    check_memory(plan, "3d_fullres", gpu)
     with pytest.raises(ResourceError, match="batch 100000"):
-        check_room(plan, "3d_fullres", replace(gpu, place=torch.device("cpu")))
+        check_memory(plan, "3d_fullres", replace(gpu, place=torch.device("cpu")))

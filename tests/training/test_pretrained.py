@@ -23,7 +23,7 @@ from autoseg.system.files import write_text
 from autoseg.training.checkpoint import load_state
 from autoseg.training.optimizers import TAKEN_RATE, make_optimizer
 from autoseg.training.pretrained import Pretrained, asked_weights, take_weights
-from autoseg.training.run import set_up
+from autoseg.training.run import begin_or_resume
 from autoseg.training.train import train
 
 NAMES = ("left kidney", "right kidney", "left stone", "right stone")
@@ -81,7 +81,7 @@ def test_a_head_for_landmarks_is_taken_from_a_model_of_the_same_landmarks(
 
     head = {"point_head.local.weight", "point_head.local.bias"}
     assert taken(tiny_runs.runs[0], joint("a", "b")) == head
-    run = set_up(tiny.task(tmp_path, plan=joint("a", "b")), RunBudget(epochs=1), float32_cpu)
+    run = begin_or_resume(tiny.task(tmp_path, plan=joint("a", "b")), RunBudget(epochs=1), float32_cpu)
     run.save()
     assert taken(tmp_path, joint("a", "b")) == set()
     assert taken(tmp_path, joint("a", "c")) == head
@@ -90,7 +90,7 @@ def test_a_head_for_landmarks_is_taken_from_a_model_of_the_same_landmarks(
     branch = ScnPlan("convolutions", (2, 2, 2), 3, 1, 4, "gate")
     body = {f"point_head.scn.body.{layer}.{part}" for layer in ("0.0", "1") for part in ("weight", "bias")}
     assert taken(tmp_path, joint("a", "b", scn=branch)) == body
-    run = set_up(tiny.task(tmp_path / "branch", plan=joint("a", "b", scn=branch)), RunBudget(epochs=1), float32_cpu)
+    run = begin_or_resume(tiny.task(tmp_path / "branch", plan=joint("a", "b", scn=branch)), RunBudget(epochs=1), float32_cpu)
     run.save()
     assert taken(tmp_path / "branch", joint("a", "b", scn=branch)) == set()
     assert taken(tmp_path / "branch", joint("a", "b", scn=replace(branch, combine="logit_sum"))) == body

@@ -24,8 +24,8 @@ from autoseg.training import rollback as rescue_module
 from autoseg.training import step as step_module
 from autoseg.training import train as train_module
 from autoseg.training.checkpoint import load_state
-from autoseg.training.rollback import NotFinite, has_collapsed, to_best, to_last_save
-from autoseg.training.run import make_scaler, set_up
+from autoseg.training.rollback import NotFinite, has_collapsed, roll_back_to_best, roll_back_to_last
+from autoseg.training.run import begin_or_resume, make_scaler
 from autoseg.training.sampling import PatchSampler
 from autoseg.training.schedule import learning_rate_factor
 from autoseg.training.train import train
@@ -84,7 +84,7 @@ def test_a_step_that_fails_is_taken_back_with_half_the_learning_rate(
 
 def test_the_loss_scale_is_taken_back_too(tiny: Tiny, tmp_path: Path) -> None:
     """To the same number of steps until it rises, and ready for gradients although the last ones were not used."""
-    run = set_up(tiny.task(tmp_path), EPOCHS, Device(torch.device("cpu"), torch.float16))
+    run = begin_or_resume(tiny.task(tmp_path), EPOCHS, Device(torch.device("cpu"), torch.float16))
     run.state = replace(run.state, loss_scale=512.0, scale_steps=7)
     run.scaler = make_scaler(run.model.device, run.state)
     run.save()
@@ -92,7 +92,7 @@ def test_the_loss_scale_is_taken_back_too(tiny: Tiny, tmp_path: Path) -> None:
     run.scaler.unscale_(run.optimizer)
     run.scaler.update(64.0)
     run.scaler.unscale_(run.optimizer)
-    to_last_save(run, NotFinite("the loss is not finite", found="nan", case="a"))
+    roll_back_to_last(run, NotFinite("the loss is not finite", found="nan", case="a"))
     assert (run.scaler.get_scale(), run.scaler.state_dict()["_growth_tracker"]) == (512.0, 7)
     again = load_state(tmp_path / "last.safetensors")
     assert (again.loss_scale, again.scale_steps) == (512.0, 7)
@@ -152,7 +152,7 @@ def test_landmarks_that_are_lost_are_a_collapse(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, errors: list[float], collapses: int
 ) -> None:
     """A large error that is ten times the best one, and no smaller one."""
-    run = set_up(tiny.task(tmp_path), RunBudget(epochs=4), float32_cpu)
+    run = begin_or_resume(tiny.task(tmp_path), RunBudget(epochs=4), float32_cpu)
     found = 0
     for mre in errors:
         row = Epoch(1, 1, 1.0, 1e-3, 0.5, None, 0.1, 0.0, None, mre)
@@ -162,7 +162,7 @@ def test_landmarks_that_are_lost_are_a_collapse(
 
 
 def test_landmarks_that_are_lost_for_good(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    run = set_up(tiny.task(tmp_path), RunBudget(epochs=4), float32_cpu)
+    run = begin_or_resume(tiny.task(tmp_path), RunBudget(epochs=4), float32_cpu)
     run.state = replace(run.state, best=-0.25, rollbacks=3)
     with pytest.raises(DataError, match=r"find landmarks no better than by chance; .*has risen from 0\.25 to 30 mm at step 0"):
-        to_best(run, Epoch(1, 1, 1.0, 1e-3, 0.5, None, 0.1, 0.0, None, 30.0))
+        roll_back_to_best(run, Epoch(1, 1, 1.0, 1e-3, 0.5, None, 0.1, 0.0, None, 30.0))

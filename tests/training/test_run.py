@@ -15,10 +15,10 @@ from runs import EPOCHS, history, interrupt_at, own_clock, same_outcome
 from autoseg.errors import PlanError, UsageError
 from autoseg.inference.model import load_model
 from autoseg.nets.device import Device
-from autoseg.pipeline.training import forget_runs
+from autoseg.pipeline.training import set_runs_aside
 from autoseg.plan import load_plan
 from autoseg.runs.budget import RunBudget
-from autoseg.runs.job import TrainTask
+from autoseg.runs.job import TrainingJob
 from autoseg.runs.record import load_run
 from autoseg.system.lock import alone_in
 from autoseg.training import run as running_module
@@ -62,7 +62,7 @@ def test_another_plan_does_not_continue_the_run(tiny: Tiny, float32_cpu: Device,
     assert train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": reworded})), EPOCHS, float32_cpu).steps == 6
 
 
-def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, task: TrainTask, device: Device) -> None:
+def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, task: TrainingJob, device: Device) -> None:
     """Half of a hundred seconds on a clock of our own; afterwards that clock goes on, without interruption."""
     own_clock(monkeypatch, 2, 0.1)
     interrupt_at(monkeypatch, 25)
@@ -178,7 +178,7 @@ def test_an_extension_has_no_more_time_for_the_validation_than_a_quarter(
 
 def test_a_run_that_is_being_trained_is_left_alone(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     run = tmp_path / "fold_0"
-    for touch in (lambda: train(tiny.task(run), EPOCHS, float32_cpu), lambda: forget_runs([run])):
+    for touch in (lambda: train(tiny.task(run), EPOCHS, float32_cpu), lambda: set_runs_aside([run])):
         run.mkdir(exist_ok=True)
         with alone_in(run), pytest.raises(UsageError, match=r"another autoseg is training in this folder; file: .*STOP"):
             touch()

@@ -14,7 +14,7 @@ from runs import EPOCHS, history, interrupt_at
 from autoseg.errors import DiskError, UsageError
 from autoseg.nets.device import Device
 from autoseg.runs.history import Epoch
-from autoseg.training.tensorboard import Events, check_tensorboard
+from autoseg.training.tensorboard import TensorBoardWriter, check_tensorboard
 from autoseg.training.train import train
 
 FULL = OSError(28, "No space left on device")
@@ -70,15 +70,15 @@ def test_without_tensorboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     with pytest.raises(UsageError, match=message):
         check_tensorboard()
     with pytest.raises(UsageError, match=message):
-        Events(tmp_path, True, 0)
-    Events(tmp_path, False, 0).add(row(1, 0.5))
+        TensorBoardWriter(tmp_path, True, 0)
+    TensorBoardWriter(tmp_path, False, 0).add(row(1, 0.5))
     assert not list(tmp_path.iterdir())
 
 
 def test_rows_are_scalars(writers: list[Writer], tmp_path: Path) -> None:
     """Named after the columns, at the steps; what is not known is not there."""
     check_tensorboard()
-    events = Events(tmp_path, True, 7)
+    events = TensorBoardWriter(tmp_path, True, 7)
     events.add(row(3, 0.75, None))
     (writer,) = writers
     assert (writer.folder, writer.purge_step) == (str(tmp_path), 8)
@@ -114,7 +114,7 @@ def same_as_table(scalars: list[tuple[str, float, int]], run: Path, rel: float) 
 
 
 def write_a_row(folder: Path) -> None:
-    events = Events(folder, True, 0)
+    events = TensorBoardWriter(folder, True, 0)
     events.add(row(1, 0.5))
     events.close()
 
@@ -142,11 +142,11 @@ def test_what_tensorboard_shows(tiny: Tiny, float32_cpu: Device, tmp_path: Path,
             train(tiny.task(run, tensorboard=True), EPOCHS, float32_cpu)
     train(tiny.task(run, tensorboard=True), EPOCHS, float32_cpu)
     same_as_table(shown(run), run, rel=1e-5)
-    lost, again = Events(tmp_path / "killed", True, 0), row(2, 0.125)  # after an epoch that was told, but not saved
+    lost, again = TensorBoardWriter(tmp_path / "killed", True, 0), row(2, 0.125)  # after an epoch that was told, but not saved
     for epoch in (row(1, 1.0), row(2, 0.5)):
         lost.add(epoch)
     lost.close()
-    kept = Events(tmp_path / "killed", True, 3)
+    kept = TensorBoardWriter(tmp_path / "killed", True, 3)
     kept.add(again)
     kept.close()
     assert [(value, step) for name, value, step in shown(tmp_path / "killed") if name == "train_loss"] == [(1.0, 3), (0.125, 6)]

@@ -27,13 +27,13 @@ from autoseg.inference.model import load_model
 from autoseg.io import read_label_map
 from autoseg.nets.build import fresh_network
 from autoseg.nets.device import Device
-from autoseg.pipeline.training import train_task
+from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import Optimizer, load_plan
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.history import Epoch
-from autoseg.runs.job import TrainTask
+from autoseg.runs.job import TrainingJob
 from autoseg.runs.record import folds_of, load_run
 from autoseg.training import checkpoint as checkpoint_module
 from autoseg.training import reporting as reporting_module
@@ -41,7 +41,7 @@ from autoseg.training import run as running_module
 from autoseg.training import train as train_module
 from autoseg.training.checkpoint import load_state
 from autoseg.training.losses import LOSSES, deep_supervision
-from autoseg.training.run import Running
+from autoseg.training.run import TrainingRun
 from autoseg.training.sampling import PatchSampler
 from autoseg.training.train import train, train_folds
 
@@ -266,7 +266,7 @@ def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
 ) -> None:
     """200 epochs of one step: an epoch ends at every step, whatever floating point makes of k/200 × 200."""
 
-    def no_work(run: Running, loader: object, progress: float) -> None:
+    def no_work(run: TrainingRun, loader: object, progress: float) -> None:
         counted(run)
 
     monkeypatch.setattr(train_module, "step", no_work)
@@ -328,24 +328,24 @@ def test_without_validation_cases_a_run_has_no_score(tiny: Tiny, float32_cpu: De
 
 
 def test_task_of_a_planned_dataset(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
-    task = train_task(tiny.dataset, tiny.workspace, None, "0")
+    task = training_job(tiny.dataset, tiny.workspace, None, "0")
     assert task.configuration == "3d_fullres"
     assert task.run == tiny.workspace.root / "runs" / "Dataset001_Phantom" / "3d_fullres" / "fold_0"
     names = {c.name for c in tiny.dataset.cases}
     assert {c.name for c in (*task.training, *task.validation)} == names
     assert len(task.training) == 4
-    everything = train_task(tiny.dataset, tiny.workspace, None, "all")
+    everything = training_job(tiny.dataset, tiny.workspace, None, "all")
     assert {c.name for c in everything.training} == {c.name for c in everything.validation} == names
     assert "learnt from" in caplog.text
 
 
 def test_task_that_cannot_be(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no plan"):
-        train_task(open_dataset(tiny.data), Workspace(tmp_path), None, "0")
+        training_job(open_dataset(tiny.data), Workspace(tmp_path), None, "0")
     with pytest.raises(UsageError, match="no configuration '2d'"):
-        train_task(tiny.dataset, tiny.workspace, "2d", "0")
+        training_job(tiny.dataset, tiny.workspace, "2d", "0")
     with pytest.raises(UsageError, match="no fold '7'"):
-        train_task(tiny.dataset, tiny.workspace, None, "7")
+        training_job(tiny.dataset, tiny.workspace, None, "7")
 
 
 def test_patience(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,8 +375,8 @@ def test_the_plan_chooses_the_loss(tiny: Tiny, float32_cpu: Device, tmp_path: Pa
     assert float(history(tmp_path)[0]["train_loss"]) == pytest.approx(expected.item(), rel=1e-4)
 
 
-def folds(tiny: Tiny, root: Path, *names: str) -> list[TrainTask]:
-    return [replace(train_task(tiny.dataset, tiny.workspace, None, name), run=root / f"fold_{name}") for name in names]
+def folds(tiny: Tiny, root: Path, *names: str) -> list[TrainingJob]:
+    return [replace(training_job(tiny.dataset, tiny.workspace, None, name), run=root / f"fold_{name}") for name in names]
 
 
 def test_several_folds_in_turn(tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -395,7 +395,7 @@ def test_a_fold_that_was_stopped_is_the_last_one(
 ) -> None:
     original = train_module.step
 
-    def stop(run: Running, loader: Any, progress: float) -> None:
+    def stop(run: TrainingRun, loader: Any, progress: float) -> None:
         run.stopping.reason = "Ctrl-C"
         original(run, loader, progress)
 

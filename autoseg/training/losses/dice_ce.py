@@ -5,7 +5,7 @@ the voxels of a sample: of p at the true class, of voxels of a class, of p of a 
 dD/dI = 2 / (S + P + s) and dD/dP = -D / (S + P + s): each voxel's gradient is p times a number a class plus a number a voxel, but
 for the true class. Only p is kept in float32; the gradient is written once, in the type of the logits.
 
-Of several processes that share a batch each gives its part of the loss (see `parallel`).
+Of several processes that share a batch each gives its part of the loss (see `distributed`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoseg.training.distributed import added_up
+from autoseg.training.distributed import all_reduce_sum
 
 SMOOTH = 1e-5  # in numerator and denominator of the soft Dice, as nnU-Net
 CLASSES_AT_ONCE = 8  # so that what lies between stays in the cache, and takes little memory
@@ -42,17 +42,17 @@ class _DiceCe(torch.autograd.Function):
         weight = known.to(kind)
         p = F.softmax(logits.flatten(2), 1, dtype=kind)
         picked = p.gather(1, index).squeeze(1)
-        count = added_up(weight.sum()).clamp(min=1)
+        count = all_reduce_sum(weight.sum()).clamp(min=1)
         cross_entropy = -(picked.clamp(min=torch.finfo(kind).tiny).log() * weight).sum() / count
 
         overlap, size, predicted = (by_comparing if p.is_cuda else by_adding)(p, index, picked, weight)
         annotated = weight.amax(1)
         if batch_dice:
-            overlap, size, predicted = added_up(torch.stack([overlap, size, predicted]).sum(1, keepdim=True))
+            overlap, size, predicted = all_reduce_sum(torch.stack([overlap, size, predicted]).sum(1, keepdim=True))
             annotated = annotated.amax(0, keepdim=True)
         whole = size + predicted + SMOOTH
         dice = (2 * overlap + SMOOTH) / whole
-        n = added_up(annotated.sum()).clamp(min=1)
+        n = all_reduce_sum(annotated.sum()).clamp(min=1)
         share = (annotated / n / (p.shape[1] - 1)).unsqueeze(1).repeat(1, p.shape[1])
         share[:, 0] = 0  # background
         moved = share * n if batch_dice else share  # by the samples of a process the whole of a Dice that it gives a share of

@@ -3,7 +3,7 @@
 Shapes throughout: logits (B, N, *patch) of any float type; points (B, N, d) voxel coordinates in the patch, anything where not
 present; state (B, N) of `autoseg.landmarks.State`; sigma in voxels, one an axis. A loss is the mean over the landmarks that are
 known, present or absent; unlabelled ones count for nothing, and a batch of nothing else gives 0. Of several processes that
-share a batch each gives its part of the loss (see `parallel`).
+share a batch each gives its part of the loss (see `distributed`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from autoseg.imaging.landmarks import State
 from autoseg.nets.heatmaps import Boxes, a_few, at_size, expected_points, gaussian_boxes, gaussian_maps
 from autoseg.plan import Configuration, LandmarkLossName, LandmarkPlan
-from autoseg.training.distributed import added_up
+from autoseg.training.distributed import all_reduce_sum
 
 CONE_RADIUS = 15  # voxels, as nnLandmark
 HARDEST = 0.2  # share of the voxels that cone_bce learns from, as nnLandmark
@@ -122,7 +122,7 @@ def dsnt(logits: Tensor, points: Tensor, state: Tensor, sigma: Sequence[float]) 
     middle = (p + target) / 2
     divergence = (_entropy(middle) - (_entropy(p) + _entropy(target)) / 2).sum(2)
     weight = inside.to(values.dtype)
-    return ((distance + divergence) * weight).sum() / added_up(weight.sum()).clamp(min=1)
+    return ((distance + divergence) * weight).sum() / all_reduce_sum(weight.sum()).clamp(min=1)
 
 
 LANDMARK_LOSSES: dict[str, LandmarkLoss] = {"spatial_ce": spatial_ce, "mse": mse, "cone_bce": cone_bce, "dsnt": dsnt}
@@ -139,7 +139,7 @@ def _is(state: Tensor, which: State, kind: torch.dtype) -> Tensor:
 def _weight(state: Tensor, kind: torch.dtype) -> Tensor:
     """(B, N) of what is known, the same for each, summing to 1 over the batch (to 0 where nothing is known)."""
     known = (state != State.UNLABELLED).to(kind)
-    return known / added_up(known.sum()).clamp(min=1)
+    return known / all_reduce_sum(known.sum()).clamp(min=1)
 
 
 def _where_present(points: Tensor, state: Tensor) -> Tensor:

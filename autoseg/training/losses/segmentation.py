@@ -3,7 +3,7 @@
 Shapes throughout: logits (B, K, *size) of any float type, target (B, *size) int64 class indices. Voxels of `ignore_index` count
 for nothing, and a batch of nothing else gives 0. Sums are float32 (float64 for float64 logits). Where Dice is part of a loss,
 `batch_dice` takes its sums over the whole batch instead of each sample: for small patches or single slices, which often lack
-a structure altogether. Of several processes that share a batch each gives its part of the loss (see `parallel`).
+a structure altogether. Of several processes that share a batch each gives its part of the loss (see `distributed`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoseg.training.distributed import added_up
+from autoseg.training.distributed import all_reduce_sum
 from autoseg.training.losses.dice_ce import SMOOTH, dice_ce
 
 GAMMA = 2.0  # of the focal loss (Lin et al. 2017)
@@ -49,7 +49,7 @@ class _Voxels:
 
     def mean(self, values: Tensor) -> Tensor:
         """Over the voxels that count."""
-        return (values * self.known).sum() / added_up(self.known.sum()).clamp(min=1)
+        return (values * self.known).sum() / all_reduce_sum(self.known.sum()).clamp(min=1)
 
 
 def ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
@@ -65,7 +65,7 @@ def balanced_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: b
     """
     voxels = _Voxels.of(logits, target, ignore_index)
     flat, weight = voxels.target.flatten(), voxels.known.flatten().to(voxels.picked.dtype)
-    count = added_up(weight.new_zeros(logits.shape[1]).index_add_(0, flat, weight))
+    count = all_reduce_sum(weight.new_zeros(logits.shape[1]).index_add_(0, flat, weight))
     total = weight.new_zeros(logits.shape[1]).index_add_(0, flat, (voxels.picked * voxels.known).flatten())
     return -(total / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
@@ -78,7 +78,7 @@ def topk_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool 
     voxels = _Voxels.of(logits, target, ignore_index)
     losses = -voxels.picked[voxels.known]
     n = min(len(losses), max(1, round(WORST * len(losses))))
-    return losses.topk(n, sorted=False).values.sum() / added_up(torch.tensor(n, device=losses.device)).clamp(min=1)
+    return losses.topk(n, sorted=False).values.sum() / all_reduce_sum(torch.tensor(n, device=losses.device)).clamp(min=1)
 
 
 def focal(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
@@ -150,10 +150,10 @@ def _soft_dice(voxels: _Voxels, batch_dice: bool) -> Tensor:
     size = _sums(rows, weight.flatten(), batch, classes)
     annotated = weight.amax(1)
     if batch_dice:
-        overlap, size, predicted = added_up(torch.stack([overlap, size, predicted]).sum(1, keepdim=True))
+        overlap, size, predicted = all_reduce_sum(torch.stack([overlap, size, predicted]).sum(1, keepdim=True))
         annotated = annotated.amax(0, keepdim=True)
     ratio = (2 * overlap + SMOOTH) / (size + predicted + SMOOTH)
-    known, n = ratio[:, 1:].mean(1) * annotated, added_up(annotated.sum()).clamp(min=1)
+    known, n = ratio[:, 1:].mean(1) * annotated, all_reduce_sum(annotated.sum()).clamp(min=1)
     if batch_dice:  # the samples of a process move the whole of a Dice that it gives a share of
         return (known - known.detach() * (1 - 1 / n)).sum()
     return known.sum() / n
