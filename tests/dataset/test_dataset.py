@@ -325,7 +325,7 @@ def test_nothing_to_predict(tmp_path: Path) -> None:
     [
         ("Task04_Hippocampus", 208, ("MRI",), 2, 2),
         ("mouse_brain", 20, ("MRI",), 40, 40),
-        ("brats2013", 3, ("FLAIR", "T1c"), 4, 4),
+        ("brats2013", 6, ("FLAIR", "T1c"), 4, 4),
     ],
 )
 def test_real_datasets(
