@@ -163,6 +163,11 @@ def test_no_file_is_a_drawer_for_everything() -> None:
     assert not {name for name in files() if name.rpartition(".")[2] in {"utils", "util", "helpers", "common", "misc"}}
 
 
+def test_no_file_is_longer_than_400_lines() -> None:
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in files().items()}
+    assert {name: n for name, n in lengths.items() if n > 400} == {}
+
+
 if __name__ == "__main__":
     for name in ROOMS:
         print(f"{name:15}", ", ".join(f"{other} {n}" for (source, other), n in sorted(edges().items()) if source == name))

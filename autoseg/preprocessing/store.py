@@ -14,29 +14,22 @@ time of a small case. Against a power cut, which may keep the JSON and lose data
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autoseg.errors import DataError, DiskError, PlanError
 from autoseg.imaging.geometry import AxisMap, Box, Grid, Triple
 from autoseg.imaging.landmarks import State
+from autoseg.preprocessing.array_file import npy_content, packed_content, read_box, reading_file, unreadable_file
 from autoseg.preprocessing.placement import Placement, Prepared
-from autoseg.system.files import write_array
 from autoseg.system.names import check_name
 from autoseg.system.records import from_json, to_json
-
-if TYPE_CHECKING:
-    import blosc2
 
 FOREGROUND_MINIMUM = 10_000  # voxels kept per structure, or 1 % of them if that is more: nnU-Net's rule and seed
 FOREGROUND_SHARE = 0.01
@@ -45,8 +38,6 @@ FOREGROUND_SEED = 1234
 _IMAGE, _LABEL, _FOREGROUND = ".image.b2nd", ".label.b2nd", ".foreground.npy"
 _PARTS = (_IMAGE, _LABEL, _FOREGROUND)
 _MARKER, _PARTIAL = ".json", ".json.partial"
-_BLOCK_DEPTH, _BLOCK_AREA = 8, 48 * 48  # voxels decompressed together: thin, so that single slices stay cheap too
-_BLOCKS_PER_CHUNK = 4  # along each axis: a chunk of about 32×192×192 is one write
 
 Row = tuple[float, float, float, float]
 
@@ -66,7 +57,7 @@ class _ClassRecord:
     kept: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Record:
     """The JSON of a stored case. Landmarks have a place (fractional voxels of the prepared grid) where they are present."""
 
@@ -166,8 +157,8 @@ class StoredCase:
             DataError: a file is damaged, or not one that the store has written.
         """
         box = box or Box((0, 0, 0), self.shape)
-        image = _read(self.folder / f"{self.name}{_IMAGE}", box, self.shape, (self.n_channels,))
-        return image, _read(self.folder / f"{self.name}{_LABEL}", box, self.shape, ()) if self.has_label else None
+        image = read_box(self.folder / f"{self.name}{_IMAGE}", box, self.shape, (self.n_channels,))
+        return image, read_box(self.folder / f"{self.name}{_LABEL}", box, self.shape, ()) if self.has_label else None
 
     def previous_prediction(self, box: Box | None = None) -> np.ndarray | None:
         """Numbers (z, y, x) that say what an earlier stage found in a box, if there is one; 0 where the box reaches outside."""
@@ -183,10 +174,10 @@ class StoredCase:
         for c in self.record.classes:
             if c.index == class_index:
                 path = self._foreground_file
-                with _reading(path):
+                with reading_file(path):
                     kept = np.lib.format.open_memmap(path, mode="r")[start : start + c.kept]
                     if kept.shape != (c.kept,):
-                        raise _unreadable(path, f"{kept.shape} of {c.kept} voxels of class {class_index}")
+                        raise unreadable_file(path, f"{kept.shape} of {c.kept} voxels of class {class_index}")
                     return np.stack(np.unravel_index(kept, self.shape), axis=1)
             start += c.kept
         return np.empty((0, 3), dtype=np.int64)
@@ -212,7 +203,7 @@ def write_case(folder: Path, name: str, prepared: Prepared, key: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_case(folder, name)
-        contents = {ending: _packed(array) for ending, array in parts.items()} | {_FOREGROUND: _saved(foreground)}
+        contents = {ending: packed_content(array) for ending, array in parts.items()} | {_FOREGROUND: npy_content(foreground)}
         sizes = {ending: len(content) for ending, content in contents.items()}
         partial = folder / f"{name}{_PARTIAL}"
         partial.write_text(to_json(_record(prepared, key, classes, sizes)), encoding="utf-8")
@@ -265,22 +256,22 @@ def _complete(folder: Path, name: str) -> _Record | None:
 
 
 def _record(prepared: Prepared, key: str, classes: tuple[_ClassRecord, ...], sizes: dict[str, int]) -> _Record:
-    p, placement = prepared, prepared.placement
-    shape: Triple = p.image.shape[1:]
+    placement = prepared.placement
+    points = zip(prepared.points.tolist(), prepared.state)
     return _Record(
-        key,
-        len(p.image),
-        shape,
-        _grid_record(placement.source),
-        placement.axes.order,
-        placement.axes.flip,
-        placement.crop.start,
-        placement.crop.stop,
-        _grid_record(placement.target),
-        classes,
-        sizes,
-        tuple(p.state.tolist()),
-        tuple(tuple(at) if known == State.PRESENT else None for at, known in zip(p.points.tolist(), p.state)),
+        key=key,
+        n_channels=len(prepared.image),
+        shape=prepared.image.shape[1:],
+        source=_grid_record(placement.source),
+        axis_order=placement.axes.order,
+        axis_flip=placement.axes.flip,
+        crop_start=placement.crop.start,
+        crop_stop=placement.crop.stop,
+        target=_grid_record(placement.target),
+        classes=classes,
+        file_sizes=sizes,
+        landmark_states=tuple(prepared.state.tolist()),
+        landmark_points=tuple(tuple(point) if state == State.PRESENT else None for point, state in points),
     )
 
 
@@ -325,91 +316,3 @@ def _claimed(marker: Path) -> tuple[str, ...]:
     except (OSError, ValueError, RecursionError, KeyError, TypeError, IndexError):  # absent, or somebody else's file
         return ()
     return tuple(ending for ending in _PARTS if ending in sizes) if isinstance(sizes, dict) else ()
-
-
-def _packed(array: np.ndarray) -> bytes:
-    """A compressed array as the content of a file; blosc2 would hold Python's lock while it writes one."""
-    import blosc2  # 0.25 s to import, and reading a stored key does not need it
-
-    lead, blocks = (1,) * (array.ndim - 3), _blocks(array.shape[-3:])
-    chunks = tuple(min(n, _BLOCKS_PER_CHUNK * b) for n, b in zip(array.shape[-3:], blocks))
-    # Zstandard 1 with byte shuffle: 0.70 of raw float16 noise in 1.0 ms a small case, where LZ4 does not compress at all
-    settings = blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, filters=[blosc2.Filter.SHUFFLE], nthreads=1)
-    packed = blosc2.asarray(np.ascontiguousarray(array), chunks=lead + chunks, blocks=lead + blocks, cparams=settings)
-    return bytes(packed.to_cframe())
-
-
-def _saved(array: np.ndarray) -> bytes:
-    """A plain array as the content of a .npy file."""
-    buffer = io.BytesIO()
-    write_array(buffer, array)
-    return buffer.getvalue()
-
-
-def _blocks(shape: tuple[int, ...]) -> Triple:
-    """Block edges that divide the shape with little waste; wider where there are few slices."""
-    depth = min(shape[0], _BLOCK_DEPTH)
-    edge = round(math.sqrt(_BLOCK_AREA * _BLOCK_DEPTH / depth))
-    wanted = (depth, edge, edge)
-    return tuple(math.ceil(n / math.ceil(n / w)) for n, w in zip(shape, wanted))  # type: ignore[return-value]
-
-
-def _read(path: Path, box: Box, shape: Triple, lead: tuple[int, ...]) -> np.ndarray:
-    """The box of a stored array, zeros outside."""
-    with _reading(path):
-        stored = _open_plain(path, (*lead, *shape))
-        return _box(stored, box, shape, lead)
-
-
-def _open_plain(path: Path, shape: tuple[int, ...]) -> blosc2.NDArray:
-    """A stored array of numbers, open to be read by one thread: the callers are threads already.
-
-    A file may come from anybody. `blosc2.open` makes whatever its meta layers ask for: other files, addresses, and expressions
-    whose source it runs (up to 4.14.0, even if told to read only). What it calls first, and is called here, makes none of that.
-
-    Raises:
-        DataError: something else than a plain array of this shape.
-    """
-    import blosc2
-
-    stored = blosc2.blosc2_ext.open(str(path), "r", 0, dparams=blosc2.DParams(nthreads=1))
-    chunks = getattr(stored, "schunk", stored)
-    layers = [*chunks.meta.keys(), *(["further metadata"] if len(chunks.vlmeta) else [])]
-    if type(stored) is not blosc2.NDArray or layers != ["b2nd"]:
-        raise _unreadable(path, f"a file with {', '.join(layers) or 'bytes'}")
-    if stored.dtype.kind not in "uif" or stored.dtype.itemsize != chunks.typesize or stored.shape != shape:
-        raise _unreadable(path, f"{stored.dtype} of {chunks.typesize} bytes, shape {stored.shape}", f"numbers, shape {shape}")
-    return stored
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turns what libraries raise over a damaged file into a `DataError`; running out of memory stays what it is."""
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError, TypeError, LookupError, SyntaxError) as error:
-        if any(words in str(error) for words in ("allocate memory", "out of memory")):
-            raise
-        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
-
-
-def _unreadable(path: Path, found: str, allowed: str = "what autoseg preprocess has written") -> DataError:
-    fix = f"delete the folder {path.parent}, then autoseg preprocess"
-    return DataError("the prepared case cannot be read", file=path, found=found, allowed=allowed, fix=fix)
-
-
-def _box(stored: blosc2.NDArray, box: Box, shape: Triple, lead: tuple[int, ...]) -> np.ndarray:
-    """The box of an open array, zeros outside."""
-    start = tuple(min(max(a, 0), n) for a, n in zip(box.start, shape))
-    stop = tuple(min(max(b, a), n) for a, b, n in zip(start, box.stop, shape))
-    size = tuple(b - a for a, b in zip(start, stop))
-    if 0 in size:
-        return np.zeros((*lead, *box.shape), dtype=stored.dtype)
-    # what indexing comes to in the end; its way there takes two thirds as long again as to decompress a small box
-    part = stored.get_slice_numpy(np.empty((*lead, *size), dtype=stored.dtype), ((0,) * len(lead) + start, lead + stop))
-    if size == box.shape:
-        return part
-    result = np.zeros((*lead, *box.shape), dtype=stored.dtype)
-    inside = tuple(slice(a - c, b - c) for a, b, c in zip(start, stop, box.start))
-    result[..., inside[0], inside[1], inside[2]] = part
-    return result
