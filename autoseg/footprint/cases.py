@@ -8,14 +8,15 @@ from math import prod
 from autoseg.footprint.network import NO_MAPS, LandmarkMaps, n_parameters, stage_voxels
 from autoseg.footprint.training import SLACK
 from autoseg.plan import Compute, NetworkPlan
+from autoseg.plan.limits import FOREGROUND_MINIMUM, LARGEST_SINGLE_WINDOW
 
 PREPARED_VALUE = 1.4
 """Bytes of a float16 value after compression (Zstandard 1 with byte shuffle). Measured: 1.38 hippocampus, 0.83 and 1.37 mouse
 brain as planned and twice as fine, 0.22 to 0.28 brats2013, most of which is zero. The largest, so that the disk is enough."""
 
 PREPARED_LABEL = 0.05  # bytes of a voxel of the label map; measured 0.002 (brats2013), 0.03 (hippocampus), 0.07 (mouse brain)
-FOREGROUND_VOXELS = 10_000  # of each structure, four bytes each (autoseg.store)
-FOREGROUND_SHARE = 0.25  # of a case that structures fill, where that is less
+LARGEST_FOREGROUND = 0.25  # of a case's voxels that structures fill, at most
+FOREGROUND_VOXEL = 4  # bytes of a voxel that is kept of a structure
 
 PREPARE_BASE = 0.18e9  # Python, numpy, scipy, SimpleITK and blosc2, resident before a case is read (Linux)
 
@@ -34,7 +35,7 @@ def prepared_bytes(n_cases: int, shape: Sequence[float], n_channels: int, n_stru
         n_structures: without background; 0 where there are no label maps.
     """
     voxels = prod(shape)
-    foreground = 4 * min(FOREGROUND_VOXELS * n_structures, FOREGROUND_SHARE * voxels)
+    foreground = FOREGROUND_VOXEL * min(FOREGROUND_MINIMUM * n_structures, LARGEST_FOREGROUND * voxels)
     return n_cases * (voxels * (PREPARED_VALUE * n_channels + PREPARED_LABEL * (n_structures > 0)) + foreground)
 
 
@@ -67,7 +68,7 @@ def predicting_memory(
         landmarks: whose maps are kept at the resolution of the network's finest stage.
     """
     patch, size = prod(patch_size), 4 if compute == "float32" else 2
-    whole = target_voxels <= 1.75 * patch  # `windows.WHOLE`: then one window takes in all
+    whole = target_voxels <= LARGEST_SINGLE_WINDOW * patch  # then one window takes in all
     window = max(patch, target_voxels) if whole else batch_size * patch
     held = max(patch, target_voxels)  # padded to a window
     stages = stage_voxels(network, patch_size)

@@ -13,6 +13,7 @@ from math import prod
 
 from autoseg.footprint.network import NO_MAPS, LandmarkMaps, layers, map_size, n_parameters, scn_layers, stage_voxels
 from autoseg.plan import Compute, DeviceKind, NetworkPlan, Plan
+from autoseg.plan.limits import BATCHES_AHEAD, MAP_ELEMENTS_AT_ONCE
 
 BYTES_PER_WEIGHT = 20  # four bytes each for the weight, its average, its gradient and the two moments of AdamW
 
@@ -28,14 +29,13 @@ blocks that torch's allocator has cut and cannot join. Where there is plenty it 
 gives (benchmarks/results/footprint.md), since cuDNN tries what is fastest however much it takes; what it makes do with on a card
 that is nearly full was not measured."""
 
-LOADED_BATCHES = 5  # the one that is learnt from, three that wait (sampling.Loader), and the copies made while one is stacked
+LOADED_BATCHES = 1 + BATCHES_AHEAD + 1  # the one that is learnt from, those that wait, and the copies made while one is stacked
 
 LOSS_COPIES = 2  # float32 maps of all classes: the logits as float32 and their softmax
 LOSS_VOXEL = 32  # bytes: two int64 indices, the probability of the true class and its logarithm, masks
 
 LANDMARK_COPIES = 2  # of the maps of all landmarks, in the compute type: logits and gradient (losses.landmarks.spatial_ce)
-AT_ONCE = 2**22  # elements that the landmark loss computes with at a time, as float32 (heatmaps.AT_ONCE)
-CHUNKS = 2  # of these at once
+CHUNKS = 2  # of MAP_ELEMENTS_AT_ONCE, in float32, that the landmark loss holds together
 BOX_EDGE, BOX_BYTES = 13, 40  # voxels around a landmark that have a target, and bytes of each: index, mass, logit, gradient
 FLOAT32_COPIES = 1  # of the maps of all landmarks more in float32 while they are differentiated: measured with 300 landmarks
 SCN_COPIES = 1  # maps of all landmarks that a spatial configuration branch adds: what it says, brought to their size
@@ -139,7 +139,7 @@ def _landmark_loss(voxels: int, batch_size: int, ndim: int, landmarks: LandmarkM
     if not landmarks.n:
         return 0.0
     copies = LANDMARK_COPIES - 1 + SCN_COPIES * (landmarks.scn is not None)
-    chunk = min(landmarks.n * voxels, max(AT_ONCE, voxels // max(1, batch_size)))
+    chunk = min(landmarks.n * voxels, max(MAP_ELEMENTS_AT_ONCE, voxels // max(1, batch_size)))
     return size * copies * landmarks.n * voxels + 4 * CHUNKS * chunk + batch_size * landmarks.n * BOX_EDGE**ndim * BOX_BYTES
 
 

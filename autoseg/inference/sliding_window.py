@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Network = Callable[[Tensor], Tensor]
+from autoseg.plan.limits import LARGEST_SINGLE_WINDOW
 
-WHOLE = 1.75  # times the voxels of a window: less than the two windows that half an overlap would need along one axis
+Network = Callable[[Tensor], Tensor]
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
@@ -34,7 +34,7 @@ def fitted_window(shape: Sequence[int], window: Sequence[int], divisors: Sequenc
         divisors: what the network's input must be a multiple of, per axis.
     """
     whole = tuple(max(w, -(-n // d) * d) for n, w, d in zip(shape, window, divisors))
-    chosen = whole if math.prod(whole) <= WHOLE * math.prod(window) else window
+    chosen = whole if math.prod(whole) <= LARGEST_SINGLE_WINDOW * math.prod(window) else window
     return chosen[0], chosen[1], chosen[2]
 
 

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autoseg.plan.limits import MAP_ELEMENTS_AT_ONCE
+
 REACH = 4.0  # sigmas; what is beyond (6e-5 along an axis) counts as outside
-AT_ONCE = 2**22  # elements of maps that are computed with at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ def gaussian_maps(points: Tensor, sigma: Sequence[float], shape: Sequence[int]) 
 
 def a_few(maps: Tensor | np.ndarray) -> list[slice]:
     """Slices over (N, *shape) maps that are small enough to be computed with at a time."""
-    n = max(1, AT_ONCE // math.prod(maps.shape[1:]))
+    n = max(1, MAP_ELEMENTS_AT_ONCE // math.prod(maps.shape[1:]))
     return [slice(i, i + n) for i in range(0, len(maps), n)]
 
 

@@ -26,13 +26,13 @@ import numpy as np
 from autoseg.errors import DataError, DiskError, PlanError
 from autoseg.imaging.geometry import AxisMap, Box, Grid, Triple
 from autoseg.imaging.landmarks import State
+from autoseg.plan.limits import FOREGROUND_MINIMUM
 from autoseg.preprocessing.array_file import npy_content, packed_content, read_box, reading_file, unreadable_file
 from autoseg.preprocessing.placement import Placement, Prepared
 from autoseg.system.names import check_name
 from autoseg.system.records import from_json, to_json
 
-FOREGROUND_MINIMUM = 10_000  # voxels kept per structure, or 1 % of them if that is more: nnU-Net's rule and seed
-FOREGROUND_SHARE = 0.01
+FOREGROUND_SHARE = 0.01  # of a structure's voxels that are kept where that is more than FOREGROUND_MINIMUM (nnU-Net)
 FOREGROUND_SEED = 1234
 
 _IMAGE, _LABEL, _FOREGROUND = ".image.b2nd", ".label.b2nd", ".foreground.npy"

@@ -6,9 +6,8 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from autoseg.plan.limits import BATCHES_AHEAD
 from autoseg.training.sampling import Batch, Drawn, PatchSampler
-
-AHEAD = 3  # batches that wait for their step
 
 
 class Loader:
@@ -62,6 +61,6 @@ class Loader:
         if self._pool is None:
             return
         ahead = self._sampler.batch if self._sampler.place is None else self._sampler.draw
-        while len(self._queue) < AHEAD:
+        while len(self._queue) < BATCHES_AHEAD:
             self._queue.append(self._pool.submit(ahead, self._step))
             self._step += 1

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.signal.windows import gaussian
 from torch import Tensor
 
-from autoseg.inference.sliding_window import WHOLE, fitted_window, gaussian_weight, predict_volume, window_starts
+from autoseg.inference.sliding_window import fitted_window, gaussian_weight, predict_volume, window_starts
+from autoseg.plan.limits import LARGEST_SINGLE_WINDOW
 
 
 def identity(batch: Tensor) -> Tensor:
@@ -167,7 +168,7 @@ def test_a_fitted_window_suits_the_network_and_the_memory(
     window = tuple(s * d for s, d in zip(steps, divisors))
     fitted = fitted_window(shape, window, divisors)
     assert all(f % d == 0 and f >= w for f, w, d in zip(fitted, window, divisors))
-    assert math.prod(fitted) <= WHOLE * math.prod(window)
+    assert math.prod(fitted) <= LARGEST_SINGLE_WINDOW * math.prod(window)
     assert fitted == window or all(f >= n for f, n in zip(fitted, shape))
 
 

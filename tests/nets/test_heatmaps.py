@@ -119,7 +119,7 @@ def test_chunks_memory_maps_and_tensors_give_the_same(kind: type, tmp_path: Path
     file = np.lib.format.open_memmap(tmp_path / "maps.npy", mode="w+", dtype=kind, shape=maps.shape)
     file[:] = maps
     whole = find_peaks(torch.from_numpy(maps))
-    monkeypatch.setattr("autoseg.nets.heatmaps.AT_ONCE", 300)  # two maps
+    monkeypatch.setattr("autoseg.nets.heatmaps.MAP_ELEMENTS_AT_ONCE", 300)  # two maps
     by_chunks = find_peaks(file)
     for name in ("points", "presence", "confidence"):
         np.testing.assert_array_equal(getattr(by_chunks, name), getattr(whole, name))

@@ -32,7 +32,7 @@ SIZES = [((8, 12), (4, 2)), ((7, 9), (4, 2)), ((4, 6, 8), (2, 2, 4)), ((5, 6, 9)
 def test_shares_are_sums_of_a_softmax(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, ...], factor: tuple[int, ...], at_once: int
 ) -> None:
-    monkeypatch.setattr(heatmaps, "AT_ONCE", at_once)
+    monkeypatch.setattr(heatmaps, "MAP_ELEMENTS_AT_ONCE", at_once)
     torch.manual_seed(0)
     logits = 3 * torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
     found = shares(logits, factor)

@@ -19,11 +19,12 @@ from autoseg.imaging.geometry import AxisMap, Box, Grid
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet, State
 from autoseg.plan import Configuration, PatchPlan
+from autoseg.plan.limits import BATCHES_AHEAD
 from autoseg.preprocessing.placement import Placement, Prepared
 from autoseg.preprocessing.store import StoredCase, write_case
 from autoseg.training import sampling
 from autoseg.training.augment import Intensity
-from autoseg.training.loader import AHEAD, Loader
+from autoseg.training.loader import Loader
 from autoseg.training.sampling import Batch, PatchSampler
 
 LABELS = LabelSet(("left", "right", "spot"), (1, 2, 3))
@@ -314,7 +315,7 @@ def test_a_fault_is_raised_at_once(threads: int) -> None:
             time.sleep(0.001)
         with pytest.raises(ValueError, match="broken patch"):
             loader.next()
-    assert max(broken.made) <= AHEAD
+    assert max(broken.made) <= BATCHES_AHEAD
 
 
 def test_batches_are_begun_when_asked_for() -> None:
@@ -332,7 +333,7 @@ def test_batches_are_begun_when_asked_for() -> None:
         loader.draw_ahead()
         loader.next()
         loader._pool.submit(int).result()  # type: ignore[union-attr]  # the last in the line
-        assert begun == list(range(1 + AHEAD))
+        assert begun == list(range(1 + BATCHES_AHEAD))
 
 
 def test_waiting_is_counted() -> None:

@@ -56,7 +56,7 @@ def naive(logits: Tensor, points: Tensor, state: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("at_once", [2**22, 300])
 def test_the_written_out_gradient_is_that_of_the_definition(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoseg.nets.heatmaps.AT_ONCE", at_once)
+    monkeypatch.setattr("autoseg.nets.heatmaps.MAP_ELEMENTS_AT_ONCE", at_once)
     logits, points, state = batch()
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     loss, expected = spatial_ce(ours, points, state, SIGMA), naive(theirs, points, state)
