@@ -7,26 +7,21 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from helpers.tiny import DATASET_NAME, Tiny, TinyRuns, shrink_plan
 from hypothesis import settings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most test files do without it
     from autoseg.dataset import Dataset
     from autoseg.nets.device import Device
     from autoseg.pipeline.workspace import Workspace
-    from autoseg.plan import Configuration, Plan
-    from autoseg.runs.job import TrainingJob
-    from autoseg.runs.record import RunRecord
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as where a shell runs the tests in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
-DATASET_NAME = "Dataset001_Phantom"
 
 # The same examples in every run: a red run means that the code has changed, not the dice.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -48,39 +43,6 @@ def real_data() -> Callable[[str], Path]:
         return path
 
     return find
-
-
-@dataclass(frozen=True)
-class Tiny:
-    """Five phantoms to train on and two to test on, prepared for a network of two thousand weights."""
-
-    data: Path
-    dataset: Dataset
-    workspace: Workspace
-    plan: Plan
-    configuration: Configuration
-
-    def task(self, run: Path, **changes: Any) -> TrainingJob:
-        """Training of fold 0 into the folder `run`."""
-        from autoseg.pipeline.training import training_job
-
-        return replace(training_job(self.dataset, self.workspace, None, "0", threads=2), run=run, **changes)
-
-    def stored(self, run: Path) -> tuple[Path, ...]:
-        """Folders of the prepared cases that fold 0 learns from."""
-        return tuple(self.task(run).prepared / c.name for c in self.task(run).training)
-
-
-@dataclass(frozen=True)
-class TinyRuns:
-    """Two trained folds below `folder`, and what was recorded of them."""
-
-    folder: Path
-    records: tuple[RunRecord, RunRecord]
-
-    @property
-    def runs(self) -> tuple[Path, Path]:
-        return self.folder / "fold_0", self.folder / "fold_1"
 
 
 @pytest.fixture(scope="session")
@@ -137,15 +99,6 @@ def workspace(tiny: Tiny, tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "work")
 
 
-def add_case(dataset: Dataset, name: str) -> Dataset:
-    """The dataset with a copy of its first case under another name."""
-    from autoseg.dataset import open_dataset
-
-    for part, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
-        shutil.copy(dataset.root / part / f"phantom_000{ending}", dataset.root / part / f"{name}{ending}")
-    return open_dataset(dataset.root)
-
-
 @pytest.fixture(scope="session")
 def tiny_runs(tiny: Tiny, float32_cpu: Device) -> TinyRuns:
     """Folds 0 and 1, trained for two epochs of three steps."""
@@ -156,31 +109,6 @@ def tiny_runs(tiny: Tiny, float32_cpu: Device) -> TinyRuns:
     tasks = [training_job(tiny.dataset, tiny.workspace, None, fold, threads=2) for fold in ("0", "1")]
     first, second = (train(task, RunBudget(epochs=2), float32_cpu) for task in tasks)
     return TinyRuns(tasks[0].run.parent, (first, second))
-
-
-def shrink_plan(plan: Plan) -> Plan:
-    """The plan with a network, a patch and epochs so small that training takes a second. Cases are resampled in the plane."""
-    from autoseg.plan import NetworkPlan, PatchPlan
-
-    name, whole = plan.configuration(None)
-    network = NetworkPlan(
-        kind="plain_unet",
-        features=(4, 8, 8),
-        strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
-        kernel_sizes=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
-        encoder_blocks=(1, 1, 1),
-        decoder_blocks=(1, 1),
-        deep_supervision=True,
-    )
-    small = replace(
-        whole,
-        space=replace(whole.space, spacing_mm=(3.0, 2.0, 2.0)),
-        patch=PatchPlan((8, 16, 16), 2, 0.5),
-        network=network,
-        training=replace(whole.training, epochs=2, steps_per_epoch=3, learning_rate=0.01, schedule="cosine", mirror_axes=(2,)),
-        inference=replace(whole.inference, mirror_axes=(2,)),
-    )
-    return replace(plan, configurations={name: small})
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Tiny
+from helpers.nnunet_fingerprint import FOUND
+from helpers.tiny import Tiny
 from jsonschema import Draft202012Validator
-from nnunet_fingerprint import FOUND
 from typer.testing import CliRunner, Result
 
 from autoseg.cli import app

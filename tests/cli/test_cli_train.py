@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Tiny, TinyRuns
+from helpers.tiny import Tiny, TinyRuns
 from typer.testing import CliRunner, Result
 
 from autoseg.cli import app

@@ -12,10 +12,10 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from landmark_phantoms import NAMES, Phantoms, make_dataset, make_plan, prepared
-from runs import history, interrupt_at
+from helpers.landmark_phantoms import NAMES, Phantoms, make_dataset, make_landmark_plan, preprocess_phantoms
+from helpers.runs import history, interrupt_at
+from helpers.slicer_schema import MARKUPS
 from safetensors.torch import load_file
-from slicer_schema import MARKUPS
 from typer.testing import CliRunner
 
 from autoseg.cli import app
@@ -44,7 +44,7 @@ LACKING = {0: ("nose",), 3: ("nose",), 5: ("nose",), 9: ("nose",)}  # the last t
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedPhantoms:
     phantoms: Phantoms
     record: RunRecord
 
@@ -57,38 +57,38 @@ class Trained:
         return self.phantoms.dataset.root / "imagesTr"
 
 
-def truth(trained: Trained, case: str) -> Landmarks:
+def truth(trained: TrainedPhantoms, case: str) -> Landmarks:
     dataset = trained.phantoms.dataset
     found = next(c for c in dataset.cases if c.name == case)
     return load_landmarks(found, dataset, read_grid(found.images[0]))
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Trained:
+def alone(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> TrainedPhantoms:
     """Ten volumes, half of them oblique, of which four lack the nose."""
     root = tmp_path_factory.mktemp("alone")
     dataset = make_dataset(root / "data", 10, lacking=LACKING)
-    phantoms = prepared(root, dataset, make_plan(dataset, epochs=5))
-    return Trained(phantoms, train(phantoms.task, None, float32_cpu))
+    phantoms = preprocess_phantoms(root, dataset, make_landmark_plan(dataset, epochs=5))
+    return TrainedPhantoms(phantoms, train(phantoms.task, None, float32_cpu))
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Trained:
+def both(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> TrainedPhantoms:
     root = tmp_path_factory.mktemp("both")
     dataset = make_dataset(root / "data", 8, maps=True)
-    phantoms = prepared(root, dataset, make_plan(dataset, scn=UNET, epochs=6))
-    return Trained(phantoms, train(phantoms.task, None, float32_cpu))
+    phantoms = preprocess_phantoms(root, dataset, make_landmark_plan(dataset, scn=UNET, epochs=6))
+    return TrainedPhantoms(phantoms, train(phantoms.task, None, float32_cpu))
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Trained:
+def pictures(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> TrainedPhantoms:
     root = tmp_path_factory.mktemp("pictures")
     dataset = make_dataset(root / "data", 8, pictures=True)
-    phantoms = prepared(root, dataset, make_plan(dataset, pictures=True, scn=CONVOLUTIONS, epochs=6))
-    return Trained(phantoms, train(phantoms.task, None, float32_cpu))
+    phantoms = preprocess_phantoms(root, dataset, make_landmark_plan(dataset, pictures=True, scn=CONVOLUTIONS, epochs=6))
+    return TrainedPhantoms(phantoms, train(phantoms.task, None, float32_cpu))
 
 
-def test_landmarks_alone_are_learnt(alone: Trained) -> None:
+def test_landmarks_alone_are_learnt(alone: TrainedPhantoms) -> None:
     record = alone.record
     assert (record.case_dice, record.structure_dice, record.postprocess, record.unit) == (None, {}, (), "mm")
     assert list(record.landmark_mre) == list(NAMES)
@@ -105,7 +105,7 @@ def test_landmarks_alone_are_learnt(alone: Trained) -> None:
     assert np.load(alone.run / "arrangement.npy", allow_pickle=False).shape == (8, 3, 3)
 
 
-def test_what_some_cases_lack_has_a_threshold_and_is_found_absent(alone: Trained) -> None:
+def test_what_some_cases_lack_has_a_threshold_and_is_found_absent(alone: TrainedPhantoms) -> None:
     assert set(alone.record.thresholds) == {"nose"}
     for case in alone.phantoms.validation:
         points = read_points(alone.run / "validation" / f"{case.name}.mrk.json").cases[""]
@@ -114,7 +114,7 @@ def test_what_some_cases_lack_has_a_threshold_and_is_found_absent(alone: Trained
     assert {tuple(truth(alone, c.name).state) for c in alone.phantoms.validation} == {(2, 2, 2), (2, 1, 2)}
 
 
-def test_errors_are_those_of_the_files(alone: Trained) -> None:
+def test_errors_are_those_of_the_files(alone: TrainedPhantoms) -> None:
     errors = []
     for case in alone.phantoms.validation:
         file = alone.run / "validation" / f"{case.name}.mrk.json"
@@ -124,7 +124,7 @@ def test_errors_are_those_of_the_files(alone: Trained) -> None:
     assert list(alone.record.landmark_mre.values()) == pytest.approx(means, abs=1e-6)
 
 
-def test_an_interrupted_validation_finds_landmarks_again(alone: Trained, float32_cpu: Device, tmp_path: Path) -> None:
+def test_an_interrupted_validation_finds_landmarks_again(alone: TrainedPhantoms, float32_cpu: Device, tmp_path: Path) -> None:
     model, _ = load_model([alone.run], float32_cpu)
     task = alone.phantoms.task
     about = (replace(model, thresholds=()), task.validation, task.prepared, None, tmp_path, ())
@@ -138,7 +138,7 @@ def test_an_interrupted_validation_finds_landmarks_again(alone: Trained, float32
 
 
 def test_what_lies_outside_the_image_does_not_count(
-    alone: Trained, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    alone: TrainedPhantoms, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, _ = load_model([alone.run], float32_cpu)
     task, folder = alone.phantoms.task, tmp_path / "prepared"
@@ -160,7 +160,7 @@ def test_what_lies_outside_the_image_does_not_count(
     assert scores.mre < 1
 
 
-def test_what_is_missed_and_what_is_extra_is_counted(alone: Trained, float32_cpu: Device, tmp_path: Path) -> None:
+def test_what_is_missed_and_what_is_extra_is_counted(alone: TrainedPhantoms, float32_cpu: Device, tmp_path: Path) -> None:
     """Whatever the threshold, a mean over found landmarks alone does not tell it."""
     model, _ = load_model([alone.run], float32_cpu)
     task = alone.phantoms.task
@@ -212,7 +212,7 @@ def test_any_number_of_landmarks_from_files_to_scores(tmp_path: Path, n: int) ->
     assert np.isfinite(report["summary"]["mean_macro"]["value"])
 
 
-def test_both_are_learnt_at_once(both: Trained) -> None:
+def test_both_are_learnt_at_once(both: TrainedPhantoms) -> None:
     record = both.record
     assert record.case_dice is not None
     assert record.mre is not None
@@ -241,7 +241,7 @@ def test_some_cases_have_one_of_the_two(float32_cpu: Device, tmp_path: Path) -> 
         (False, True),
         (True, False),
     ]
-    phantoms = prepared(tmp_path, dataset, make_plan(dataset, epochs=1, steps_per_epoch=10))
+    phantoms = preprocess_phantoms(tmp_path, dataset, make_landmark_plan(dataset, epochs=1, steps_per_epoch=10))
     record = train(phantoms.task, None, float32_cpu)
     assert record.case_dice == record.structure_dice["ball"] is not None
     assert record.mre is not None
@@ -250,7 +250,7 @@ def test_some_cases_have_one_of_the_two(float32_cpu: Device, tmp_path: Path) -> 
     }
 
 
-def test_landmarks_of_pictures(pictures: Trained) -> None:
+def test_landmarks_of_pictures(pictures: TrainedPhantoms) -> None:
     record = pictures.record
     assert record.unit == "px"
     assert record.mre is not None
@@ -262,7 +262,7 @@ def test_landmarks_of_pictures(pictures: Trained) -> None:
 
 
 def test_a_run_of_landmarks_that_is_interrupted_comes_to_the_same_weights(
-    pictures: Trained, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: TrainedPhantoms, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = replace(pictures.phantoms.task, run=tmp_path / "run")
     interrupt_at(monkeypatch, 100)
@@ -275,7 +275,7 @@ def test_a_run_of_landmarks_that_is_interrupted_comes_to_the_same_weights(
 
 
 def test_prediction_writes_files_and_a_table_and_skips_what_is_there(
-    alone: Trained, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    alone: TrainedPhantoms, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, _ = load_model([alone.run], float32_cpu)
     assert model.thresholds == (0.0, alone.record.thresholds["nose"], 0.0)
@@ -310,7 +310,7 @@ def test_prediction_writes_files_and_a_table_and_skips_what_is_there(
     assert list(read_points(tmp_path / "landmarks.csv").cases) == [c.name for c in cases if c.name != "c4"]
 
 
-def test_both_are_predicted_into_one_folder(both: Trained, float32_cpu: Device, tmp_path: Path) -> None:
+def test_both_are_predicted_into_one_folder(both: TrainedPhantoms, float32_cpu: Device, tmp_path: Path) -> None:
     model, _ = load_model([both.run], float32_cpu)
     cases = images_in(both.images, 1)[:2]
     predict(model, (), cases, tmp_path, [])
@@ -322,7 +322,9 @@ def test_both_are_predicted_into_one_folder(both: Trained, float32_cpu: Device, 
     assert (tmp_path / "c1.nii.gz").stat().st_mtime_ns == stamps["c1.nii.gz"]  # it may have been corrected by hand
 
 
-def test_predictions_that_cannot_be(alone: Trained, pictures: Trained, float32_cpu: Device, tmp_path: Path) -> None:
+def test_predictions_that_cannot_be(
+    alone: TrainedPhantoms, pictures: TrainedPhantoms, float32_cpu: Device, tmp_path: Path
+) -> None:
     model, _ = load_model([alone.run], float32_cpu)
     with pytest.raises(UsageError, match="landmarks only, so there are no class probabilities; fix: no --save_probabilities"):
         predict(model, (), images_in(alone.images, 1), tmp_path, [], save_probabilities=True)
@@ -338,7 +340,7 @@ def autoseg(*words: str) -> str:
     return result.stdout
 
 
-def test_from_the_command_line(alone: Trained, both: Trained, pictures: Trained, tmp_path: Path) -> None:
+def test_from_the_command_line(alone: TrainedPhantoms, both: TrainedPhantoms, pictures: TrainedPhantoms, tmp_path: Path) -> None:
     for trained, form in ((alone, "json"), (both, "fcsv"), (pictures, "mrk.json")):
         out = tmp_path / form
         usual = ("--device", "cpu", "--root", str(tmp_path / "work"), "-q")
@@ -360,7 +362,7 @@ def test_from_the_command_line(alone: Trained, both: Trained, pictures: Trained,
 
 
 def test_a_finished_run_says_its_error(
-    alone: Trained, both: Trained, float32_cpu: Device, caplog: pytest.LogCaptureFixture
+    alone: TrainedPhantoms, both: TrainedPhantoms, float32_cpu: Device, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(alone.phantoms.task, RunBudget(epochs=1), float32_cpu)
     assert f"already trained (MRE {alone.record.mre:.3g} mm); --extend" in caplog.text

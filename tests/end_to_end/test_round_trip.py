@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from landmark_phantoms import make_plan, prepared
+from helpers.landmark_phantoms import make_landmark_plan, preprocess_phantoms
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
@@ -103,7 +103,7 @@ def make_case(root: Path, grid: Grid, rim: int) -> np.ndarray:
 
 def plan_of(dataset: Dataset, stride: int, spacing: tuple[float, ...], patch: tuple[int, ...]) -> Plan:
     flat = len(patch) == 2
-    plan = make_plan(dataset, pictures=flat, coarse=stride == 2)
+    plan = make_landmark_plan(dataset, pictures=flat, coarse=stride == 2)
     (configuration,) = plan.configurations.values()
     space = replace(configuration.space, spacing_mm=spacing, crop="nonzero", image_order=1)  # exact for what is linear
     sigma = LandmarkPlan(tuple(stride * mm for mm in spacing), "spatial_ce", None)
@@ -166,7 +166,7 @@ def test_training_asks_for_what_is_painted_here(tmp_path: Path, kind: str, strid
     dataset = open_dataset(tmp_path / "data")
     plan = plan_of(dataset, stride, (0.8, 0.7) if flat else (3.0, 0.8, 0.7), (28, 32) if flat else (12, 32, 40))
     (configuration,) = plan.configurations.values()
-    stored = StoredCase.open(prepared(tmp_path, dataset, plan).task.prepared, "c")
+    stored = StoredCase.open(preprocess_phantoms(tmp_path, dataset, plan).task.prepared, "c")
     batch = PatchSampler([stored], configuration, dataset.labels, 0, landmarks=dataset.landmarks).batch(0)
     maps = Reader(points, configuration)(batch.image, range(len(NAMES))).maps.requires_grad_()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from landmark_phantoms import make_dataset
+from helpers.landmark_phantoms import make_dataset
 
 from autoseg.dataset import Dataset, LandmarkRules, load_landmarks, load_predicted
 from autoseg.errors import DataError, UsageError

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from helpers.landmark_phantoms import make_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from landmark_phantoms import make_dataset
 
 from autoseg.dataset import Case, Dataset, LandmarkRules, load_landmarks, open_dataset
 from autoseg.dataset import reading as pairs

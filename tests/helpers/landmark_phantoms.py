@@ -99,7 +99,7 @@ def make_dataset(
     return open_dataset(root)
 
 
-def make_plan(
+def make_landmark_plan(
     dataset: Dataset, pictures: bool = False, coarse: bool = False, scn: ScnPlan | None = None, **training: Any
 ) -> Plan:
     """Of one small network that sees a whole case. `coarse` maps have half the resolution."""
@@ -148,7 +148,7 @@ class Phantoms:
         return self.task.validation
 
 
-def prepared(root: Path, dataset: Dataset, plan: Plan) -> Phantoms:
+def preprocess_phantoms(root: Path, dataset: Dataset, plan: Plan) -> Phantoms:
     """The cases prepared below `root`, for a run there."""
     failures: list[Failure] = []
     name = plan.default_configuration

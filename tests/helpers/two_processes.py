@@ -1,4 +1,4 @@
-"""What test_parallel.py looks at, in two processes that torchrun starts: `two_processes.py DATA ROOT OUT`.
+"""What test_distributed.py looks at, in two processes that torchrun starts: `two_processes.py DATA ROOT OUT`.
 
 Each process writes what it found as OUT/<rank>.json. No pytest here: what is changed for one scenario is changed back by hand.
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Tiny, TinyRuns
+from helpers.tiny import Tiny, TinyRuns
 
 from autoseg.errors import PlanError, UsageError
 from autoseg.inference.model import Model, load_model

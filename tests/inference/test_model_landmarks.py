@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from landmark_phantoms import NAMES, make_plan
+from helpers.landmark_phantoms import NAMES, make_landmark_plan
 from torch import Tensor, nn
 
 from autoseg.dataset import Dataset
@@ -31,7 +31,7 @@ BALL, NOTHING = LabelSet(("ball",), (1,)), LabelSet((), ())
 
 
 def plan_of(landmarks: LandmarkSet, labels: LabelSet = NOTHING, **how: Any) -> Plan:
-    return make_plan(Dataset("x", None, ("MR",), labels, (), landmarks), **how)  # type: ignore[arg-type]
+    return make_landmark_plan(Dataset("x", None, ("MR",), labels, (), landmarks), **how)  # type: ignore[arg-type]
 
 
 def model_of(plan: Plan, device: Device, n: int = 1, **changes: Any) -> Model:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import Tiny, TinyRuns
+from helpers.tiny import Tiny, TinyRuns
 
 from autoseg.dataset import Case, images_in, output_path
 from autoseg.errors import UsageError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from landmark_phantoms import make_dataset, make_plan, prepared
+from helpers.landmark_phantoms import make_dataset, make_landmark_plan, preprocess_phantoms
 from test_model_landmarks import Painted, model_of, painted, plain_placement, plan_of
 
 from autoseg.errors import DataError
@@ -79,7 +79,7 @@ def test_files(tmp_path: Path) -> None:
 def test_of_prepared_cases(tmp_path: Path) -> None:
     """In mm of the plan's grid; what is absent or outside is not known."""
     dataset = make_dataset(tmp_path / "data", 3, lacking={1: ("nose",)})
-    task = prepared(tmp_path, dataset, make_plan(dataset)).task
+    task = preprocess_phantoms(tmp_path, dataset, make_landmark_plan(dataset)).task
     cases = [StoredCase.open(task.prepared, case.name) for case in dataset.cases]
     outside = replace(cases[2].record, landmark_points=((999.0, 1.0, 1.0), *cases[2].record.landmark_points[1:]))
     found = fit_shape_prior([*cases[:2], replace(cases[2], record=outside)], task.plan.configurations["3d_fullres"].space).cases

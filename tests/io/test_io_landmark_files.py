@@ -9,9 +9,9 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from helpers.slicer_schema import MARKUPS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slicer_schema import MARKUPS
 
 from autoseg.errors import DataError
 from autoseg.imaging.landmarks import Landmarks, State

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import Tiny, TinyRuns
+from helpers.tiny import Tiny, TinyRuns
 
 from autoseg.cli import app
 from autoseg.errors import DiskError, ResourceError

@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from landmark_phantoms import NAMES, make_plan
+from helpers.landmark_phantoms import NAMES, make_landmark_plan
 from torch import Tensor
 
 from autoseg.dataset import Dataset
@@ -25,7 +25,7 @@ LOSSES: tuple[LandmarkLossName, ...] = get_args(LandmarkLossName)
 
 def configuration(tmp_path: object, coarse: bool, loss: LandmarkLossName = "spatial_ce") -> Configuration:
     dataset = Dataset("x", tmp_path, ("MR",), LabelSet((), ()), (), LandmarkSet(NAMES))  # type: ignore[arg-type]
-    c = make_plan(dataset, coarse=coarse).configuration(None)[1]
+    c = make_landmark_plan(dataset, coarse=coarse).configuration(None)[1]
     assert c.landmarks is not None
     return replace(c, landmarks=replace(c.landmarks, loss=loss))
 

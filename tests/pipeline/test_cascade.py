@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Tiny
+from helpers.tiny import Tiny
 from typer.testing import CliRunner
 
 from autoseg.cli import app

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from landmark_phantoms import make_dataset, make_plan, prepared
+from helpers.landmark_phantoms import make_dataset, make_landmark_plan, preprocess_phantoms
 
 from autoseg.dataset import Dataset, images_in, load_landmarks
 from autoseg.imaging.image import Image
@@ -35,7 +35,7 @@ from autoseg.training.train import train
 
 def two_stages(dataset: Dataset, pictures: bool) -> Plan:
     """A coarse grid, and windows that show a quarter of a case on a fine one."""
-    plan = make_plan(dataset, pictures, epochs=2)
+    plan = make_landmark_plan(dataset, pictures, epochs=2)
     (fine,) = plan.configurations.values()
     coarse = replace(fine, space=replace(fine.space, spacing_mm=(2.0, 2.0) if pictures else (3.0, 2.0, 2.0)))
     window = replace(fine.patch, patch_size=(16, 20) if pictures else (12, 16, 16))
@@ -103,7 +103,7 @@ def test_spots_move_with_the_landmarks(tmp_path: Path, monkeypatch: pytest.Monke
     made = two_stages(dataset, False)
     fine = made.configurations["3d_cascade"]
     fine = replace(fine, training=replace(fine.training, augmentation="default", mirror_axes=(2,)))
-    task = prepared(
+    task = preprocess_phantoms(
         tmp_path, dataset, replace(made, default_configuration="3d_cascade", configurations={"3d_cascade": fine})
     ).task
     case = StoredCase.open(task.prepared, "c0")
@@ -137,7 +137,9 @@ def test_spots_have_the_size_that_the_first_stage_was_trained_for(tmp_path: Path
     validation = tmp_path / "runs" / "3d_lowres" / "fold_0" / "validation"
     found = load_landmarks(dataset.cases[0], dataset, read_grid(dataset.cases[0].images[0]))
     write_landmarks(validation / "c0.mrk.json", found)
-    stored = StoredCase.open(prepared(tmp_path, dataset, replace(plan, default_configuration="3d_cascade")).task.prepared, "c0")
+    stored = StoredCase.open(
+        preprocess_phantoms(tmp_path, dataset, replace(plan, default_configuration="3d_cascade")).task.prepared, "c0"
+    )
     keys, voxels = [], []
     for trained in (plan, replace(plan, configurations={**plan.configurations, "3d_lowres": wide})):
         save_plan(trained, validation.parent / "plan.json")

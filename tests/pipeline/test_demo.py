@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import shrink_plan
+from helpers.tiny import shrink_plan
 
 from autoseg.nets.device import Device
 from autoseg.pipeline import demo

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import DATASET_NAME as NAME
-from conftest import Tiny
+from helpers.tiny import DATASET_NAME as NAME
+from helpers.tiny import Tiny
 from typer.testing import CliRunner
 
 from autoseg.cli import app

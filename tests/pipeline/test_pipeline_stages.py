@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import DATASET_NAME as NAME
-from conftest import Tiny, add_case
+from helpers.tiny import DATASET_NAME as NAME
+from helpers.tiny import Tiny, add_case
 
 from autoseg.dataset import Dataset, open_dataset
 from autoseg.errors import DataError, PlanError, UsageError

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import DATASET_NAME as NAME
-from conftest import Tiny, add_case
+from helpers.tiny import DATASET_NAME as NAME
+from helpers.tiny import Tiny, add_case
 
 from autoseg.dataset import Dataset
 from autoseg.errors import PlanError, UsageError

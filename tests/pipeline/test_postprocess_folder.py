@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import Tiny
+from helpers.tiny import Tiny
 
 from autoseg.errors import UsageError
 from autoseg.imaging.geometry import Grid

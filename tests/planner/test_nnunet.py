@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from nnunet_fingerprint import FOUND
+from helpers.nnunet_fingerprint import FOUND
 
 from autoseg.dataset import Description
 from autoseg.errors import DataError

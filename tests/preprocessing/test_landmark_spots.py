@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from landmark_phantoms import make_dataset, make_plan
+from helpers.landmark_phantoms import make_dataset, make_landmark_plan
 
 from autoseg.imaging.geometry import AxisMap, Box, Grid
 from autoseg.imaging.labels import LabelSet
@@ -41,7 +41,7 @@ def test_the_smallest_spot_is_a_voxel_and_many_have_numbers_of_two_bytes() -> No
 
 
 def test_spots_lie_where_landmarks_do_on_any_grid(tmp_path: Path) -> None:
-    plan = make_plan(make_dataset(tmp_path / "data", 1))
+    plan = make_landmark_plan(make_dataset(tmp_path / "data", 1))
     before = replace(plan.configurations["3d_fullres"], landmarks=LandmarkPlan((3.0, 2.0, 2.0), "spatial_ce", None))
     source = Grid((20, 30, 40), np.array([[0, -1, 0, 7], [0.8, 0, 0.6, -3], [-0.6, 0, 0.8, 5], [0, 0, 0, 1.0]]))
     axes = AxisMap((1, 0, 2), (True, False, True))
@@ -63,7 +63,7 @@ def test_spots_lie_where_landmarks_do_on_any_grid(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_sees_slices_knows_nothing_of_the_next_one(tmp_path: Path) -> None:
-    (before,) = make_plan(make_dataset(tmp_path / "data", 1, pictures=True), pictures=True).configurations.values()
+    (before,) = make_landmark_plan(make_dataset(tmp_path / "data", 1, pictures=True), pictures=True).configurations.values()
     grid = Grid.from_spacing((5, 32, 40), (1, 1, 1))
     placement = Placement(grid, AxisMap((0, 1, 2), (False,) * 3), Box((0, 0, 0), grid.shape), grid)
     spots = prepare_spots(Landmarks(("a",), np.array([[20.0, 10, 2]]), np.array([State.PRESENT])), placement, before)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Tiny, TinyRuns
-from runs import EPOCHS, interrupt_at, same_outcome
+from helpers.runs import EPOCHS, interrupt_at, same_outcome
+from helpers.tiny import Tiny, TinyRuns
 from safetensors.torch import load_file
 
 from autoseg.nets.build import fresh_network

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Tiny
-from runs import EPOCHS, history, interrupt_at, same_outcome, turn_clock
+from helpers.runs import EPOCHS, history, interrupt_at, same_outcome, turn_clock
+from helpers.tiny import Tiny
 
 from autoseg.errors import UsageError
 from autoseg.inference.model import Model

@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Tiny
-from runs import history
+from helpers.runs import history
+from helpers.tiny import Tiny
+from helpers.two_processes import label_losses, landmark_losses, watched, with_batch
 from safetensors.torch import load_file
-from two_processes import label_losses, landmark_losses, watched, with_batch
 
 from autoseg.errors import UsageError
 from autoseg.nets.device import Device

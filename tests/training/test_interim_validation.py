@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import Tiny
-from runs import counted, history, own_clock, turn_clock
+from helpers.runs import counted, history, own_clock, turn_clock
+from helpers.tiny import Tiny
 
 from autoseg.inference.model import Model
 from autoseg.nets.device import Device

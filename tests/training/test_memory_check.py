@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Tiny
+from helpers.tiny import Tiny
 
 from autoseg.errors import ResourceError
 from autoseg.nets.device import Device

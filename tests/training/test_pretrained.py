@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Tiny, TinyRuns
+from helpers.tiny import Tiny, TinyRuns
 from safetensors.torch import load_file
 
 from autoseg.errors import UsageError

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Tiny
-from runs import EPOCHS, dice, history
+from helpers.runs import EPOCHS, dice, history
+from helpers.tiny import Tiny
 from safetensors.torch import load_file
 
 from autoseg.errors import DataError

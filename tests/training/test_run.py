@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Tiny, TinyRuns
-from runs import EPOCHS, history, interrupt_at, own_clock, same_outcome
+from helpers.runs import EPOCHS, history, interrupt_at, own_clock, same_outcome
+from helpers.tiny import Tiny, TinyRuns
 
 from autoseg.errors import PlanError, UsageError
 from autoseg.inference.model import load_model

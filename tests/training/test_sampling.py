@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from conftest import Tiny
+from helpers.tiny import Tiny
 from scipy import ndimage
 
 from autoseg.errors import DataError

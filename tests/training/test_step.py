@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Tiny
+from helpers.tiny import Tiny
 
 from autoseg.nets.device import Device
 from autoseg.preprocessing.store import StoredCase

@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import Tiny
-from runs import EPOCHS, history, interrupt_at
+from helpers.runs import EPOCHS, history, interrupt_at
+from helpers.tiny import Tiny
 
 from autoseg.errors import DiskError, UsageError
 from autoseg.nets.device import Device

@@ -16,8 +16,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from conftest import Tiny, TinyRuns
-from runs import EPOCHS, counted, dice, history, interrupt_at, same_outcome
+from helpers.runs import EPOCHS, counted, dice, history, interrupt_at, same_outcome
+from helpers.tiny import Tiny, TinyRuns
 from safetensors.torch import load_file
 
 from autoseg.dataset import open_dataset

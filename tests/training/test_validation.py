@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Tiny, TinyRuns
+from helpers.tiny import Tiny, TinyRuns
 
 from autoseg.errors import DataError
 from autoseg.inference.model import load_model

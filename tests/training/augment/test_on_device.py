@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Tiny
+from helpers.tiny import Tiny
 from scipy import ndimage
 
 from autoseg.imaging.geometry import AxisMap, Box, Grid

@@ -1,0 +1,1 @@
+"""Modules that several test files import; fixtures are in conftest.py."""
