@@ -208,7 +208,7 @@ def measure_preparing(dataset: Path, root: Path, factor: float) -> dict[str, Any
     from autoseg.io import read_image, read_label_map
     from autoseg.pipeline.workspace import Workspace
     from autoseg.plan import load_plan
-    from autoseg.preprocessing.prepare import prepare
+    from autoseg.preprocessing.case import preprocess_case
     from autoseg.preprocessing.store import write_case
 
     about = open_dataset(dataset)
@@ -218,7 +218,7 @@ def measure_preparing(dataset: Path, root: Path, factor: float) -> dict[str, Any
     case = about.cases[0]
     image = read_image(case.images, tuple(c.name for c in plan.data.channels))
     assert case.label is not None
-    prepared = prepare(image, read_label_map(case.label, plan.data.labels), plan.data, space)
+    prepared = preprocess_case(image, read_label_map(case.label, plan.data.labels), plan.data, space)
     with tempfile.TemporaryDirectory() as folder:
         write_case(Path(folder), "case", prepared, "benchmark")
         disk = sum(f.stat().st_size for f in Path(folder).iterdir())
@@ -240,7 +240,7 @@ def measure_predicting(dataset: Path, root: Path, compute: Compute) -> dict[str,
     from autoseg.nets.device import Device
     from autoseg.pipeline.workspace import Workspace
     from autoseg.plan import load_plan
-    from autoseg.preprocessing.prepare import prepare
+    from autoseg.preprocessing.case import preprocess_case
 
     about = open_dataset(dataset)
     plan = load_plan(Workspace(root).dataset_folder(about.name) / "plan.json")
@@ -252,7 +252,7 @@ def measure_predicting(dataset: Path, root: Path, compute: Compute) -> dict[str,
         predict(model, (), about.cases[:2], Path(folder), [], mirror=False)
     peak = peak_ram_gb()
     image = read_image(about.cases[0].images, tuple(channel.name for channel in plan.data.channels))
-    target = prepare(image, None, plan.data, c.space).image.shape[1:]
+    target = preprocess_case(image, None, plan.data, c.space).image.shape[1:]
     about_network = (c.network, c.patch.patch_size, c.patch.batch_size, len(image.data), plan.data.labels.n_classes, compute)
     return {"gb": peak, "estimate": predicting_memory(*about_network, prod(image.grid.shape), prod(target)) / 1e9}
 

@@ -21,7 +21,7 @@ from learning import Ledger, Limit, Planned, data_folder, learn, limit_of, machi
 
 from autoseg.dataset import Case, load_landmarks
 from autoseg.evaluation.landmark_summary import Unit
-from autoseg.evaluation.landmarks import LandmarkPair, evaluate_landmarks
+from autoseg.evaluation.landmarks import ComparedLandmarks, evaluate_landmarks
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.inference.model import Model
@@ -157,7 +157,7 @@ def predict_judged(study: Study, model: Model) -> dict[str, Landmarks]:
 def evaluate_cell(study: Study, cell: Cell, found: Mapping[str, Landmarks], steps: int = 0, step_s: float = 0.0) -> Outcome:
     """The landmarks found in the validation cases, by name, against their references."""
     failures: list[Failure] = []
-    pairs = (LandmarkPair(j.case.name, j.reference, found[j.case.name], j.grid) for j in study.judged)
+    pairs = (ComparedLandmarks(j.case.name, j.reference, found[j.case.name], j.grid) for j in study.judged)
     with tempfile.TemporaryDirectory() as folder:
         report = evaluate_landmarks(pairs, Path(folder), failures, study.radii, study.unit)
     assert not failures, failures

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from autoseg.errors import AutosegError
-from autoseg.system.progress import EMPTY_LINE
+from autoseg.system.progress import CLEAR_LINE
 from autoseg.version import __version__
 
 FIRST_STEPS = """autoseg: medical image segmentation and landmark localisation that configures itself.
@@ -60,7 +60,7 @@ def main() -> None:
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"{EMPTY_LINE if sys.stderr.isatty() else ''}%(message)s"))
+    handler.setFormatter(logging.Formatter(f"{CLEAR_LINE if sys.stderr.isatty() else ''}%(message)s"))
     log = logging.getLogger("autoseg")
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -37,13 +37,13 @@ def run(
     from autoseg.inference.predict import ending_of, outcome, predict
     from autoseg.nets.device import choose_device
     from autoseg.pipeline.workspace import Workspace
-    from autoseg.runs.record import common_rules, folds_of
+    from autoseg.runs.record import common_rules, model_folds
     from autoseg.system.progress import log
     from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     ending = ending_of(landmarks_format) if landmarks_format else ""
-    runs = folds_of(model or Workspace(root).last_model())
+    runs = model_folds(model or Workspace(root).last_model())
     loaded, records = load_model(runs, choose_device(device))
     log.info("model: %s", ", ".join(str(r) for r in runs))
     failures: list[Failure] = []

@@ -15,7 +15,7 @@ from autoseg.dataset.landmark_files import landmark_cases, landmark_source
 from autoseg.errors import AutosegError, DataError, PlanError
 from autoseg.imaging.labels import LabelSet
 from autoseg.io import RGB_8_BIT, Header, has_geometry, image_ending, read_header, read_label_values
-from autoseg.system.files import stamp, write_text
+from autoseg.system.files import file_stamp, write_text
 from autoseg.system.progress import log
 from autoseg.system.records import from_json, to_json
 from autoseg.system.workers import Failure, run_cases
@@ -131,7 +131,7 @@ def _scan(cases: Sequence[Case], memory: Path | None) -> list[_Found]:
             known = {f.file: f for f in from_json(_AllFound, memory.read_text(encoding="utf-8"), memory).files}
         except PlanError:  # of another version: read again
             known = {}
-    done = {c.name: known[f] for c in cases if (f := str(c.label)) in known and known[f].stamp == stamp(Path(f))}
+    done = {c.name: known[f] for c in cases if (f := str(c.label)) in known and known[f].stamp == file_stamp(Path(f))}
     left = [c for c in cases if c.name not in done]
     if left:
         failures: list[Failure] = []
@@ -147,7 +147,7 @@ def _scan(cases: Sequence[Case], memory: Path | None) -> list[_Found]:
 
 def _values_of(case: Case) -> _Found:
     assert case.label is not None
-    path, mark = case.label, stamp(case.label)
+    path, mark = case.label, file_stamp(case.label)
     try:
         data = read_label_values(path)
         values = _distinct(data)

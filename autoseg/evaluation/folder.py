@@ -10,7 +10,7 @@ from autoseg.dataset import Case, Dataset, LandmarkRules, case_landmarks, images
 from autoseg.errors import AutosegError, UsageError, first_few
 from autoseg.evaluation.label_maps import STAGE, Report, evaluate
 from autoseg.evaluation.landmark_summary import LandmarkReport
-from autoseg.evaluation.landmarks import LandmarkPair, evaluate_landmarks
+from autoseg.evaluation.landmarks import ComparedLandmarks, evaluate_landmarks
 from autoseg.io import has_geometry, image_ending, read_grid
 from autoseg.system.progress import log
 from autoseg.system.workers import Failure
@@ -128,7 +128,7 @@ def _evaluate_points(
         missing = sorted(set(given) - set(found))
         failures += [Failure(name, STAGE, f"case {name}: no predicted landmarks; fix: predict this case") for name in missing]
 
-    def pairs() -> Iterator[LandmarkPair]:
+    def pairs() -> Iterator[ComparedLandmarks]:
         for name in sorted(names):
             try:
                 grid = read_grid(cases[name].images[0])
@@ -138,7 +138,7 @@ def _evaluate_points(
                 error.case = error.case or name
                 failures.append(Failure(name, STAGE, str(error)))
                 continue
-            yield LandmarkPair(name, reference, prediction, grid)
+            yield ComparedLandmarks(name, reference, prediction, grid)
 
     pictures = {not has_geometry(cases[name].images[0]): name for name in names}
     if len(pictures) > 1:

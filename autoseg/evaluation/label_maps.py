@@ -87,7 +87,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _ComparedFiles:
     name: str
     reference: Path
     prediction: Path
@@ -124,7 +124,7 @@ def evaluate(
         raise UsageError("the tolerance of NSD must not be negative", found=tolerance_mm, allowed="0 mm or more")
     expected = _label_files(references) if isinstance(references, Path) else dict(references)
     predicted = _label_files(predictions)
-    pairs = [_Pair(name, path, predicted[name]) for name, path in expected.items() if name in predicted]
+    pairs = [_ComparedFiles(name, path, predicted[name]) for name, path in expected.items() if name in predicted]
     if not pairs:
         raise UsageError(
             "no prediction has the name of a reference",
@@ -140,7 +140,7 @@ def evaluate(
             for name in missing
         ]
 
-    def work(pair: _Pair) -> CaseScore:
+    def work(pair: _ComparedFiles) -> CaseScore:
         return CaseScore(pair.name, _score_pair(pair, labels, tolerance_mm))
 
     scored = [result for _, result in run_cases(work, pairs, STAGE, failures, workers)]
@@ -187,7 +187,7 @@ def _label_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _score_pair(pair: _Pair, labels: LabelSet, tolerance_mm: float) -> tuple[StructureScore, ...]:
+def _score_pair(pair: _ComparedFiles, labels: LabelSet, tolerance_mm: float) -> tuple[StructureScore, ...]:
     reference, prediction = read_label_map(pair.reference, labels), read_label_map(pair.prediction, labels)
     grid = reference.grid
     # more than a voxel apart voxels are no longer compared with their own counterparts; other shapes are score_case's to refuse

@@ -23,7 +23,7 @@ IDENTIFIED_MM = 20.0  # Glocker et al., MICCAI 2012, for vertebrae
 
 
 @dataclass(frozen=True)
-class Errors:
+class ErrorStatistics:
     """Errors of `n` pairs. `sd` is that of a sample (n - 1); None where there are too few pairs."""
 
     n: int
@@ -45,7 +45,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Presence:
+class PresenceScores:
     """Whether landmarks are said to be there that are; None where there is nothing to divide by."""
 
     precision: float | None
@@ -72,15 +72,15 @@ class PointSummary:
     missed: int
     extra: int
     mean: Estimate
-    errors: Errors
-    errors_voxels: Errors
+    errors: ErrorStatistics
+    errors_voxels: ErrorStatistics
     detected: tuple[float | None, ...]
     identified: float | None
     identified_near: float | None
     near: float | None
     swapped: float | None
     swap_partner: str | None
-    presence: Presence
+    presence: PresenceScores
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ class LandmarkSummary:
     mean_micro: Estimate
     mean_macro: Estimate
     mean_cases: Estimate
-    errors: Errors
-    errors_voxels: Errors
+    errors: ErrorStatistics
+    errors_voxels: ErrorStatistics
     detected: tuple[Estimate, ...]
     identified: Estimate
     identified_near: Estimate
     swapped: Estimate
-    presence: Presence
+    presence: PresenceScores
     landmarks: tuple[PointSummary, ...]
 
 
@@ -244,13 +244,13 @@ def _half(distances: np.ndarray) -> float | None:
     return float(np.median(known)) / 2 if known.size else None
 
 
-def _errors(values: np.ndarray) -> Errors:
+def _errors(values: np.ndarray) -> ErrorStatistics:
     known = values[np.isfinite(values)]
     if not known.size:
-        return Errors(0, None, None, None, None, None, None)
+        return ErrorStatistics(0, None, None, None, None, None, None)
     median, p90, p95 = (float(q) for q in np.percentile(known, (50, 90, 95)))
     sd = float(known.std(ddof=1)) if known.size > 1 else None
-    return Errors(known.size, float(known.mean()), sd, median, p90, p95, float(known.max()))
+    return ErrorStatistics(known.size, float(known.mean()), sd, median, p90, p95, float(known.max()))
 
 
 def _share(found: np.ndarray, counted: np.ndarray) -> float | None:
@@ -263,9 +263,9 @@ def _partner(name: str, nearest: Sequence[str | None]) -> str | None:
     return others.most_common(1)[0][0] if others else None
 
 
-def _presence(both: np.ndarray, missed: np.ndarray, extra: np.ndarray) -> Presence:
+def _presence(both: np.ndarray, missed: np.ndarray, extra: np.ndarray) -> PresenceScores:
     tp, fn, fp = (int(np.count_nonzero(flags)) for flags in (both, missed, extra))
-    return Presence(
+    return PresenceScores(
         precision=tp / (tp + fp) if tp + fp else None,
         recall=tp / (tp + fn) if tp + fn else None,
         f1=2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None,

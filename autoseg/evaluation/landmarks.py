@@ -23,7 +23,7 @@ _CASE_COLUMNS = ("landmark", "state", "error", "error_voxels", "nearest")
 
 
 @dataclass(frozen=True)
-class LandmarkPair:
+class ComparedLandmarks:
     """A case: its reference, its prediction, and the grid of the image that both belong to."""
 
     name: str
@@ -33,7 +33,11 @@ class LandmarkPair:
 
 
 def evaluate_landmarks(
-    pairs: Iterable[LandmarkPair], out: Path, failures: list[Failure], radii: Sequence[float] | None = None, unit: Unit = "mm"
+    pairs: Iterable[ComparedLandmarks],
+    out: Path,
+    failures: list[Failure],
+    radii: Sequence[float] | None = None,
+    unit: Unit = "mm",
 ) -> LandmarkReport:
     """Scores every pair, taking one at a time.
 

@@ -15,7 +15,7 @@ from autoseg.dataset import Case, Dataset, landmark_digest
 from autoseg.dataset.reading import CaseReader, check_annotated
 from autoseg.errors import DataError, PlanError
 from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint, measure_case, quantiles
-from autoseg.system.files import disk_errors, sha256, stamp, write_text
+from autoseg.system.files import disk_errors, file_stamp, sha256, write_text
 from autoseg.system.records import from_json
 from autoseg.system.workers import Failure, run_cases
 
@@ -56,7 +56,7 @@ def _scan_case(case: Case, dataset: Dataset, known: MeasuredCase | None, reader:
     _check_files(case, dataset)
     files = _files(case)
     try:
-        stamps = tuple(map(stamp, files))
+        stamps = tuple(map(file_stamp, files))
         voxels = [sha256(path) for path in files if path != case.landmarks]
         content = text_digest(" ".join([*voxels, *filter(None, [landmark_digest(case, dataset)])]))
     except OSError as error:
@@ -118,7 +118,7 @@ def measure_cases(
 
 def _untouched(case: Case, scan: MeasuredCase) -> bool:
     files = _files(case)
-    return all(path.is_file() for path in files) and tuple(map(stamp, files)) == scan.stamps
+    return all(path.is_file() for path in files) and tuple(map(file_stamp, files)) == scan.stamps
 
 
 def _load_cache(cache: Path) -> dict[str, MeasuredCase]:

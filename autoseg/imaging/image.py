@@ -63,7 +63,7 @@ def check_pair(image: Image, label: LabelMap) -> str | None:
     """
     ours, theirs = image.grid, label.grid
     if ours.shape != theirs.shape:
-        raise _shape_mismatch(image, label)
+        raise shape_mismatch(image, label)
     if not np.allclose(ours.spacing, theirs.spacing, rtol=_SPACING_TOLERANCE, atol=0):
         raise GeometryError(
             "image and label map differ in spacing",
@@ -85,7 +85,7 @@ def check_pair(image: Image, label: LabelMap) -> str | None:
     return f"label header is off by {np.linalg.norm(gap):.3g} mm; voxels are paired by index"
 
 
-def _shape_mismatch(image: Image, label: LabelMap) -> GeometryError:
+def shape_mismatch(image: Image, label: LabelMap) -> GeometryError:
     return GeometryError(
         "image and label map differ in shape",
         found=f"label {label.grid.shape}",

@@ -25,10 +25,10 @@ from autoseg.nets.heatmaps import PeakCandidates, Peaks, at_size
 from autoseg.nets.landmark_maps import read_candidates, read_maps
 from autoseg.nets.weights import load_weights
 from autoseg.plan import Configuration, Plan, load_plan
-from autoseg.preprocessing.landmark_spots import mirrored_findings, prepare_spots
+from autoseg.preprocessing.case import preprocess_case, preprocess_labels, restore_labels, restore_probabilities
+from autoseg.preprocessing.landmark_spots import mirrored_previous_classes, paint_landmarks
 from autoseg.preprocessing.placement import Placement
-from autoseg.preprocessing.prepare import prepare, prepare_labels, restore_labels, restore_probabilities
-from autoseg.runs.record import RunRecord, common_thresholds, folds_of, load_run
+from autoseg.runs.record import RunRecord, common_thresholds, load_run, model_folds
 
 NEVER = -1e4  # a logit whose probability is zero in every precision, and that still averages and interpolates
 MAPS_AT_ONCE = 2**31  # bytes: of landmarks that take more, some are predicted first and the others in further passes
@@ -85,15 +85,15 @@ class Model:
 
     def predict_image(self, image: Image, mirror: bool, probabilities: bool = False) -> Prediction:
         """What there is to say about an image as it was read; `probabilities` of the classes only if wanted."""
-        prepared = prepare(image, None, self.plan.data, self.configuration.space)
+        prepared = preprocess_case(image, None, self.plan.data, self.configuration.space)
         first = None
         if self.previous_stage is not None:
             coarse = self.previous_stage.predict_image(image, mirror)
             if coarse.labels is not None:
                 label_map = LabelMap(coarse.labels, image.grid, self.plan.data.labels)
-                first = prepare_labels(label_map, prepared.placement, self.configuration.space)
+                first = preprocess_labels(label_map, prepared.placement, self.configuration.space)
             elif coarse.landmarks is not None:
-                first = prepare_spots(coarse.landmarks, prepared.placement, self.previous_stage.configuration)
+                first = paint_landmarks(coarse.landmarks, prepared.placement, self.previous_stage.configuration)
         return self.predict_prepared(prepared.image, prepared.placement, mirror, first, probabilities)
 
     def predict_prepared(
@@ -324,7 +324,7 @@ class Model:
     def _swap_sides(self, batch: Tensor) -> Tensor:
         """What the stage before found, in the last channel, after left and right have changed places."""
         data = self.plan.data
-        swapped = torch.tensor(mirrored_findings(data.labels, data.landmarks), device=batch.device, dtype=batch.dtype)
+        swapped = torch.tensor(mirrored_previous_classes(data.labels, data.landmarks), device=batch.device, dtype=batch.dtype)
         return torch.cat([batch[:, :-1], swapped[batch[:, -1:].long()]], dim=1)
 
     def _forward(self, batch: Tensor, classes: bool, landmarks: Sequence[int]) -> Tensor:
@@ -374,7 +374,7 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
             raise PlanError("the folds of this model follow different plans", file=run, fix="give -m the folder of one fold")
     previous = None
     if configuration.previous_stage is not None:
-        previous, _ = load_model(folds_of(runs[0].resolve().parents[1] / configuration.previous_stage), device)
+        previous, _ = load_model(model_folds(runs[0].resolve().parents[1] / configuration.previous_stage), device)
         if previous.plan.data != plan.data:
             raise PlanError(f"{configuration.previous_stage} was trained on other data", file=runs[0], fix="train it again")
     networks = []

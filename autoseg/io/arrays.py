@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import DataError
-from autoseg.io.formats import Header, parsing, plain_grid
+from autoseg.io.formats import Header, plain_grid, read_errors
 from autoseg.system.files import atomic_path, write_array
 
 
@@ -17,7 +17,7 @@ def read_header(path: Path) -> Header:
         DataError: no such file, not an array of numbers, or not two to four axes.
     """
     array = _open(path)
-    channels, *shape = _four(array).shape
+    channels, *shape = _with_four_axes(array).shape
     return Header(plain_grid(shape), channels, False, array.dtype == np.uint8)
 
 
@@ -27,7 +27,7 @@ def read_pixels(path: Path) -> np.ndarray:
     Raises:
         DataError: see `read_header`.
     """
-    array = np.array(_four(_open(path)), order="C")
+    array = np.array(_with_four_axes(_open(path)), order="C")
     return array.astype(np.uint8) if array.dtype == bool else array
 
 
@@ -45,7 +45,7 @@ def write_pixels(path: Path, data: np.ndarray) -> None:
 
 def _open(path: Path) -> np.ndarray:
     """The array without reading its content."""
-    with parsing(path, "write it with numpy.save, numbers only"):
+    with read_errors(path, "write it with numpy.save, numbers only"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3, 4) or array.size == 0:
         raise DataError(
@@ -57,5 +57,5 @@ def _open(path: Path) -> np.ndarray:
     return array
 
 
-def _four(array: np.ndarray) -> np.ndarray:
+def _with_four_axes(array: np.ndarray) -> np.ndarray:
     return array.reshape((1,) * (4 - array.ndim) + array.shape)

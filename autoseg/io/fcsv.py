@@ -14,7 +14,7 @@ from pathlib import Path
 from autoseg.errors import DataError, nearest
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.io.markups import description_text, split_description
-from autoseg.io.points import PointFile, confidence_of, coordinates, make_point, read_text, space_named
+from autoseg.io.points import PointFile, confidence_of, coordinates, make_point, parse_space, read_text
 from autoseg.system.tables import csv_text
 
 _COLUMNS = ("id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc", "associatedNodeID")
@@ -39,7 +39,7 @@ def read_fcsv(path: Path) -> PointFile:
             raise DataError(
                 f"the point list needs a column '{wanted}'{nearest(wanted, columns)}", file=path, found=", ".join(columns)
             )
-    space = space_named(path, system or "RAS")
+    space = parse_space(path, system or "RAS")
     points = []
     for row in csv.reader(line for line in lines if not line.startswith("#")):
         cells = dict(zip(columns, (c.strip() for c in row)))

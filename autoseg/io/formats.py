@@ -69,7 +69,7 @@ def plain_grid(shape: Sequence[int]) -> Grid:
 
 
 @contextlib.contextmanager
-def parsing(path: Path, fix: str = "copy or export it again") -> Iterator[None]:
+def read_errors(path: Path, fix: str = "copy or export it again") -> Iterator[None]:
     """Turns whatever a library raises over a missing or damaged file into one line; running out of memory stays what it is.
 
     Raises:

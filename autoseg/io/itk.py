@@ -12,8 +12,8 @@ import SimpleITK as sitk
 from autoseg.errors import DataError, DiskError, GeometryError, ResourceError
 from autoseg.imaging.geometry import Grid
 from autoseg.io.formats import Header
-from autoseg.io.nifti import check_complete, copy_geometry, first_byte, is_nifti, not_finite
-from autoseg.io.written import check_room, missing_end
+from autoseg.io.nifti import check_complete, copy_geometry, count_not_finite, is_nifti, voxel_offset
+from autoseg.io.write_check import check_disk_space, missing_end
 from autoseg.system.files import atomic_path
 
 T = TypeVar("T")
@@ -77,11 +77,11 @@ def _reader(path: Path) -> sitk.ImageFileReader:
 
 def _header(path: Path) -> sitk.ImageFileReader:
     reader = _reader(path)
-    _run(reader.ReadImageInformation, path)
+    _call_itk(reader.ReadImageInformation, path)
     return reader
 
 
-def _run(read: Callable[[], T], path: Path) -> T:
+def _call_itk(read: Callable[[], T], path: Path) -> T:
     try:
         return read()
     except RuntimeError as error:
@@ -90,12 +90,12 @@ def _run(read: Callable[[], T], path: Path) -> T:
 
 def read(path: Path) -> tuple[np.ndarray, Grid]:
     """(C, Z, Y, X) array in the file's own type, and its grid."""
-    image = _run(_reader(path).Execute, path)
+    image = _call_itk(_reader(path).Execute, path)
     if is_nifti(path):
         check_complete(path, image)
     grid = _grid(image, path)
     data = sitk.GetArrayFromImage(image)
-    odd = not_finite(path, image) if is_nifti(path) else int((~np.isfinite(data)).sum()) if data.dtype.kind == "f" else 0
+    odd = count_not_finite(path, image) if is_nifti(path) else int((~np.isfinite(data)).sum()) if data.dtype.kind == "f" else 0
     if odd:
         raise not_finite_error(path, odd)
     if image.GetNumberOfComponentsPerPixel() > 1:
@@ -145,15 +145,15 @@ def _save(
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:
-            check_room(temporary)
+            check_disk_space(temporary)
             raise ResourceError("the image cannot be written", file=path, found=_reason(error)) from error
-        if fault := _fault(temporary, data.nbytes):
+        if fault := _incomplete_reason(temporary, data.nbytes):
             raise DiskError("the image could not be written whole", file=path, found=fault, fix=_FIX)
         if exactly is not None:
             copy_geometry(exactly, temporary)
 
 
-def _fault(path: Path, n_bytes: int) -> str | None:
+def _incomplete_reason(path: Path, n_bytes: int) -> str | None:
     """What is missing of a file that ITK has just written, which it may not have noticed itself; None if it is whole.
 
     Args:
@@ -165,7 +165,7 @@ def _fault(path: Path, n_bytes: int) -> str | None:
         header = _header(path)
     except DataError:
         return f"{path.stat().st_size} bytes, of which no header can be read"
-    if fault := missing_end(path, first_byte(header) + n_bytes):
+    if fault := missing_end(path, voxel_offset(header) + n_bytes):
         return fault
     try:
         check_complete(path, header)

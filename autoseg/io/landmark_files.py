@@ -12,8 +12,8 @@ from autoseg.io.fcsv import fcsv_text, read_fcsv
 from autoseg.io.markups import markups_text, read_markups
 from autoseg.io.point_json import point_json_text, read_point_json
 from autoseg.io.point_tables import read_table, table_text
-from autoseg.io.points import PointFile, read_object
-from autoseg.system.files import stamp, write_text
+from autoseg.io.points import PointFile, read_json_object
+from autoseg.system.files import file_stamp, write_text
 
 LANDMARK_ENDINGS = (".mrk.json", ".fcsv", ".json", ".csv")
 
@@ -35,7 +35,7 @@ def read_points(path: Path) -> PointFile:
         raise DataError("not a file of landmarks", file=path, allowed=", ".join(LANDMARK_ENDINGS))
     if not path.is_file():
         raise DataError("no such file", file=path)
-    return _read(path, ending, stamp(path))
+    return _read(path, ending, file_stamp(path))
 
 
 def write_landmarks(path: Path, landmarks: Landmarks, case: str = "", pixels: bool = False) -> None:
@@ -77,6 +77,6 @@ def _read(path: Path, ending: str, mark: str) -> PointFile:
         return read_table(path)
     if ending == ".fcsv":
         return read_fcsv(path)
-    if ending == ".json" and "markups" not in read_object(path):
+    if ending == ".json" and "markups" not in read_json_object(path):
         return read_point_json(path)
     return read_markups(path)

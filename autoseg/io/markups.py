@@ -15,7 +15,7 @@ from typing import Any
 
 from autoseg.errors import DataError
 from autoseg.imaging.landmarks import Landmarks, State
-from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, read_object, space_named, state_word
+from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, parse_space, read_json_object, state_name
 
 _SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
@@ -31,7 +31,7 @@ def read_markups(path: Path) -> PointFile:
     Raises:
         DataError: not a markup file; no point; a point that makes no sense.
     """
-    markups = read_object(path).get("markups")
+    markups = read_json_object(path).get("markups")
     if not isinstance(markups, list) or not all(isinstance(m, dict) for m in markups):
         raise DataError("not a markup file of 3D Slicer", file=path, found="no list 'markups'", fix="save it from Slicer again")
     points = tuple(point for markup in markups for point in _points(path, markup))
@@ -44,7 +44,7 @@ def read_markups(path: Path) -> PointFile:
 
 def description_text(state: int, confidence: float | None) -> str:
     """How a confidence, and a state other than present, stand in the description of a point, there being no other place."""
-    parts = [] if state == State.PRESENT else [state_word(state)]
+    parts = [] if state == State.PRESENT else [state_name(state)]
     return "; ".join(parts + ([] if confidence is None else [f"confidence {confidence!r}"]))
 
 
@@ -83,7 +83,7 @@ def markups_text(landmarks: Landmarks) -> str:
 
 
 def _points(path: Path, markup: dict[str, Any]) -> list[Point]:
-    space = space_named(path, str(markup.get("coordinateSystem", "LPS")))
+    space = parse_space(path, str(markup.get("coordinateSystem", "LPS")))
     units = markup.get("coordinateUnits", "mm")
     unit = str(units[0] if isinstance(units, list) and units else units)
     if unit not in _UNITS:

@@ -31,13 +31,13 @@ def check_complete(path: Path, image: sitk.Image | sitk.ImageFileReader) -> None
     Raises:
         DataError: the file is shorter.
     """
-    wanted = first_byte(image) + _count(image) * int(image.GetMetaData("bitpix")) // 8
+    wanted = voxel_offset(image) + _n_numbers(image) * int(image.GetMetaData("bitpix")) // 8
     with open(path, "rb") as handle:
         packed = handle.read(2) == _GZIP
         length = handle.seek(-4, 2) + 4
         announced = int.from_bytes(handle.read(4), "little")
     if packed:
-        length = wanted if announced == wanted % 2**32 else _unpacked_length(path)
+        length = wanted if announced == wanted % 2**32 else _unzipped_length(path)
     if length < wanted:
         raise DataError(
             "the file is truncated",
@@ -48,15 +48,15 @@ def check_complete(path: Path, image: sitk.Image | sitk.ImageFileReader) -> None
         )
 
 
-def not_finite(path: Path, image: sitk.Image) -> int:
+def count_not_finite(path: Path, image: sitk.Image) -> int:
     """How many numbers of a file are NaN or infinite; files of whole numbers are not opened."""
     kind = _FLOATS.get(image.GetMetaData("datatype"))
     if kind is None:
         return 0
-    with open(path, "rb") as plain, gzip.open(plain) if _is_packed(path) else plain as handle:
+    with open(path, "rb") as plain, gzip.open(plain) if _is_gzip(path) else plain as handle:
         content = handle.read()
     order = "<" if content[:4] == _NIFTI_1 else ">"
-    numbers = np.frombuffer(content, order + kind, _count(image), first_byte(image))
+    numbers = np.frombuffer(content, order + kind, _n_numbers(image), voxel_offset(image))
     return int((~np.isfinite(numbers)).sum())
 
 
@@ -65,9 +65,9 @@ def copy_geometry(source: Path, target: Path) -> None:
 
     A big-endian source is left to what ITK wrote.
     """
-    with open(source, "rb") as plain, gzip.open(plain) if _is_packed(source) else plain as handle:
+    with open(source, "rb") as plain, gzip.open(plain) if _is_gzip(source) else plain as handle:
         header = handle.read(348)
-    packed = _is_packed(target)
+    packed = _is_gzip(target)
     content = bytearray(gzip.decompress(target.read_bytes()) if packed else target.read_bytes())
     if header[:4] != _NIFTI_1:
         return
@@ -76,22 +76,22 @@ def copy_geometry(source: Path, target: Path) -> None:
     target.write_bytes(gzip.compress(content, 6, mtime=0) if packed else content)
 
 
-def first_byte(image: sitk.Image | sitk.ImageFileReader) -> int:
+def voxel_offset(image: sitk.Image | sitk.ImageFileReader) -> int:
     """Byte at which the voxels begin."""
     return int(float(image.GetMetaData("vox_offset")))
 
 
-def _count(image: sitk.Image | sitk.ImageFileReader) -> int:
+def _n_numbers(image: sitk.Image | sitk.ImageFileReader) -> int:
     """Numbers in the file."""
     return math.prod(int(image.GetMetaData(f"dim[{i}]")) for i in range(1, int(image.GetMetaData("dim[0]")) + 1))
 
 
-def _is_packed(path: Path) -> bool:
+def _is_gzip(path: Path) -> bool:
     with open(path, "rb") as handle:
         return handle.read(2) == _GZIP
 
 
-def _unpacked_length(path: Path) -> int:
+def _unzipped_length(path: Path) -> int:
     """Bytes that can be unpacked: several gzip streams in a row, or one that breaks off."""
     length = 0
     try:

@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 
 from autoseg.errors import DataError
 from autoseg.io.colour import without_alpha
-from autoseg.io.formats import Header, image_ending, parsing, plain_grid
+from autoseg.io.formats import Header, image_ending, plain_grid, read_errors
 from autoseg.system.files import atomic_path
 
 Pillow.MAX_IMAGE_PIXELS = None  # a whole slide is no attack; what does not fit into memory fails as a case of its own
@@ -25,9 +25,9 @@ def read_header(path: Path) -> Header:
     Raises:
         DataError: no such file, or not an image.
     """
-    with parsing(path), Pillow.open(path) as image:
+    with read_errors(path), Pillow.open(path) as image:
         grey, (width, height) = image.mode in (*_GREY, "LA"), image.size
-        eight_bit = image.mode not in ("I;16", "I;16B", "I", "F") and not _deep_colour(path)
+        eight_bit = image.mode not in ("I;16", "I;16B", "I", "F") and not _is_deep_colour(path)
     return Header(plain_grid((1, height, width)), 1 if grey else 3, not grey, eight_bit)
 
 
@@ -40,14 +40,14 @@ def read_pixels(path: Path, as_labels: bool) -> np.ndarray:
     Raises:
         DataError: no such file, not an image, cut short, or partly transparent.
     """
-    with parsing(path), Pillow.open(path) as image:
-        if _deep_colour(path):
+    with read_errors(path), Pillow.open(path) as image:
+        if _is_deep_colour(path):
             data = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
             alpha = data.shape[-1] == 4
         else:
             data, alpha = _decoded(image, as_labels)
     if as_labels and data.ndim == 2:
-        data = data // _stretch(path)
+        data = data // _grey_factor(path)
     planes = data[None, None] if data.ndim == 2 else np.moveaxis(data, -1, 0)[:, None]
     return without_alpha(planes, path) if alpha else planes
 
@@ -111,7 +111,7 @@ def _png_depth(path: Path) -> tuple[int, int] | None:
     return (start[24], start[25]) if start[:8] == _PNG and len(start) == 26 else None
 
 
-def _deep_colour(path: Path) -> bool:
+def _is_deep_colour(path: Path) -> bool:
     """Whether a file is a PNG of 16-bit colour, with or without transparency.
 
     Raises:
@@ -123,6 +123,6 @@ def _deep_colour(path: Path) -> bool:
     return depth in ((16, 2), (16, 6))
 
 
-def _stretch(path: Path) -> int:
+def _grey_factor(path: Path) -> int:
     """By what Pillow multiplies grey samples of 2 or 4 bit."""
     return {(2, 0): 85, (4, 0): 17}.get(_png_depth(path) or (8, 0), 1)

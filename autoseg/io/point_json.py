@@ -13,7 +13,7 @@ from typing import Any
 
 from autoseg.errors import DataError, nearest
 from autoseg.imaging.landmarks import Landmarks
-from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, read_object, space_named, state_word
+from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, parse_space, read_json_object, state_name
 
 _UNITS = {"LPS": "mm", "RAS": "mm", "voxel": "px"}
 _KEYS = ("position", "state", "confidence")
@@ -25,7 +25,7 @@ def read_point_json(path: Path) -> PointFile:
     Raises:
         DataError: not such a file, no point, a unit that does not go with the space, or a point that makes no sense.
     """
-    whole = read_object(path)
+    whole = read_json_object(path)
     entries = whole.get("landmarks")
     if not isinstance(entries, dict) or "space" not in whole:
         raise DataError(
@@ -34,7 +34,7 @@ def read_point_json(path: Path) -> PointFile:
             found=f"keys {', '.join(whole)}",
             allowed='{"space": "LPS", "unit": "mm", "landmarks": {name: {"position": [x, y, z]}}}, or a markup file of 3D Slicer',
         )
-    space = space_named(path, str(whole["space"]))
+    space = parse_space(path, str(whole["space"]))
     unit = whole.get("unit", _UNITS[space])
     if unit != _UNITS[space]:
         raise DataError("the unit does not go with the space", file=path, found=f"'{unit}' in {space}", allowed=_UNITS[space])
@@ -63,7 +63,7 @@ def point_json_text(landmarks: Landmarks, case: str, pixels: bool) -> str:
     """A file in LPS mm, or in pixels of a natural image."""
     entries: dict[str, Any] = {}
     for i, name in enumerate(landmarks.names):
-        entries[name] = {"position": coordinates(landmarks, i), "state": state_word(landmarks.state[i])}
+        entries[name] = {"position": coordinates(landmarks, i), "state": state_name(landmarks.state[i])}
         if (sure := confidence_of(landmarks, i)) is not None:
             entries[name]["confidence"] = sure
     space, unit = ("pixel", "px") if pixels else ("LPS", "mm")

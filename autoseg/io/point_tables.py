@@ -16,7 +16,7 @@ from pathlib import Path
 
 from autoseg.errors import DataError, nearest
 from autoseg.imaging.landmarks import Landmarks
-from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, read_text, space_named, state_word
+from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, parse_space, read_text, state_name
 
 _NEEDED = ("landmark", "x", "y")
 _SEPARATOR = re.compile(r'"?sep=(.)"?[ ,;\t]*(?:\n|$)', re.IGNORECASE)
@@ -62,7 +62,7 @@ def read_table(path: Path) -> PointFile:
             )
         if "case" in columns and not cells["case"]:
             raise DataError("a row names no case", file=path, found=f"line {above + rows.line_num}")
-        space = space_named(path, cells["space"]) if cells.get("space") else None
+        space = parse_space(path, cells["space"]) if cells.get("space") else None
         point = make_point(
             path,
             cells["landmark"],
@@ -103,6 +103,6 @@ def table_text(cases: Mapping[str, Landmarks], pixels: bool) -> str:
     for case, found in cases.items():
         for i, name in enumerate(found.names):
             at = dict(zip("xyz", coordinates(found, i) or ()))
-            about = {"space": "pixel" if pixels else "LPS", "state": state_word(found.state[i])}
+            about = {"space": "pixel" if pixels else "LPS", "state": state_name(found.state[i])}
             table.writerow({"case": case, "landmark": name, **at, **about, "confidence": confidence_of(found, i)})
     return out.getvalue()

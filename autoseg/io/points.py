@@ -96,18 +96,18 @@ def make_point(
     if not label and not description:
         raise DataError("a landmark has no name", file=path, found=f"position {position}", fix="give each point a label")
     name = label or description
-    where = _position(path, name, position)
-    known = _word(path, name, state) if state else (State.ABSENT if where is None else State.PRESENT)
+    where = _parse_position(path, name, position)
+    known = _parse_state(path, name, state) if state else (State.ABSENT if where is None else State.PRESENT)
     if known == State.PRESENT and where is None:
         raise DataError(
             f"landmark '{name}' is present, but has no position", file=path, fix="give x, y, z, or the state 'absent'"
         )
     if known != State.PRESENT or where is None:
-        return Point(label, description, None, known, space, _confidence(path, name, confidence))
-    return Point(label, description, tuple(scale * v for v in where), known, space, _confidence(path, name, confidence))
+        return Point(label, description, None, known, space, _parse_confidence(path, name, confidence))
+    return Point(label, description, tuple(scale * v for v in where), known, space, _parse_confidence(path, name, confidence))
 
 
-def space_named(path: Path, word: str) -> Space:
+def parse_space(path: Path, word: str) -> Space:
     """The coordinate system of a word in a file.
 
     Raises:
@@ -136,7 +136,7 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds.
 
     Raises:
@@ -174,12 +174,12 @@ def confidence_of(landmarks: Landmarks, i: int) -> float | None:
     return None if math.isnan(value) else value
 
 
-def state_word(state: int) -> str:
+def state_name(state: int) -> str:
     """'present', 'absent' or 'unlabelled'."""
     return State(state).name.lower()
 
 
-def _position(path: Path, name: str, raw: Sequence[Any] | None) -> tuple[float, ...] | None:
+def _parse_position(path: Path, name: str, raw: Sequence[Any] | None) -> tuple[float, ...] | None:
     parts = list(raw or ())
     while parts and parts[-1] in ("", None):  # z of a 2D point; all three of one without a position
         parts.pop()
@@ -189,16 +189,16 @@ def _position(path: Path, name: str, raw: Sequence[Any] | None) -> tuple[float, 
         raise DataError(
             f"landmark '{name}' has {len(parts)} coordinates", file=path, found=f"{raw}", allowed="x, y, z, or x, y in 2D"
         )
-    return tuple(_number(path, f"a coordinate of landmark '{name}'", part, math.isfinite) for part in parts)
+    return tuple(_parse_number(path, f"a coordinate of landmark '{name}'", part, math.isfinite) for part in parts)
 
 
-def _confidence(path: Path, name: str, raw: Any) -> float | None:
+def _parse_confidence(path: Path, name: str, raw: Any) -> float | None:
     if raw in ("", None):
         return None
-    return _number(path, f"the confidence of landmark '{name}'", raw, lambda v: 0 <= v <= 1, "a number from 0 to 1")
+    return _parse_number(path, f"the confidence of landmark '{name}'", raw, lambda v: 0 <= v <= 1, "a number from 0 to 1")
 
 
-def _number(path: Path, what: str, raw: Any, fits: Callable[[float], bool], allowed: str = "a finite number") -> float:
+def _parse_number(path: Path, what: str, raw: Any, fits: Callable[[float], bool], allowed: str = "a finite number") -> float:
     try:
         value = math.nan if isinstance(raw, bool) else float(raw)
     except (TypeError, ValueError):
@@ -214,7 +214,7 @@ def _number(path: Path, what: str, raw: Any, fits: Callable[[float], bool], allo
     return value
 
 
-def _word(path: Path, name: str, raw: str) -> State:
+def _parse_state(path: Path, name: str, raw: str) -> State:
     state = _STATES.get(raw.strip().lower())
     if state is None:
         hint = nearest(raw.strip().lower(), _STATES)

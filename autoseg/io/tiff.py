@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 
 from autoseg.errors import DataError
 from autoseg.io.colour import without_alpha
-from autoseg.io.formats import Header, parsing, plain_grid
+from autoseg.io.formats import Header, plain_grid, read_errors
 from autoseg.system.files import atomic_path
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it describes odd tags on stderr; what matters is checked here
@@ -32,7 +32,7 @@ def read_header(path: Path) -> Header:
     Raises:
         DataError: no such file, not a TIFF, several images of different size, white as 0, or axes without a meaning here.
     """
-    with parsing(path, _FIX), tifffile.TiffFile(path) as tiff:
+    with read_errors(path, _FIX), tifffile.TiffFile(path) as tiff:
         series = _series(tiff, path)
         channels, slices = _axes(series, path)
         page = series.keyframe
@@ -53,7 +53,7 @@ def read_pixels(path: Path, as_labels: bool) -> np.ndarray:
     Raises:
         DataError: see `read_header`; cut short, packed in a way that cannot be undone, or partly transparent.
     """
-    with parsing(path, _FIX), tifffile.TiffFile(path) as tiff:
+    with read_errors(path, _FIX), tifffile.TiffFile(path) as tiff:
         series = _series(tiff, path)
         channels, slices = _axes(series, path)
         data = _unpacked(series, path)

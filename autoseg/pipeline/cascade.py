@@ -18,14 +18,14 @@ from autoseg.dataset import Case, case_landmarks, case_name, load_predicted
 from autoseg.errors import GeometryError, UsageError, first_few
 from autoseg.io import image_ending, read_label_map
 from autoseg.plan import Configuration, Plan, load_plan
-from autoseg.preprocessing.landmark_spots import prepare_spots, spot_radii_mm
+from autoseg.preprocessing.case import preprocess_labels
+from autoseg.preprocessing.landmark_spots import paint_landmarks, spot_radii_mm
 from autoseg.preprocessing.placement import Placement, Prepared
-from autoseg.preprocessing.prepare import prepare_labels
 from autoseg.preprocessing.store import StoredCase, remove_case, stored_key, stored_names, write_case
 from autoseg.runs.record import is_finished
 from autoseg.splits.folds import Folds
 from autoseg.system.files import sha256
-from autoseg.system.lock import alone_in
+from autoseg.system.lock import folder_lock
 from autoseg.system.workers import Failure, run_cases
 
 
@@ -125,7 +125,7 @@ class Cascade:
             UsageError: see `predictions`.
         """
         maps = self.predictions(folds)
-        with alone_in(self.folder):
+        with folder_lock(self.folder):
             wanted = {name: self.key(path, case_keys[name]) for name, path in maps.items() if name in case_keys}
             for name in set(stored_names(self.folder)) - set(wanted):
                 remove_case(self.folder, name)
@@ -144,7 +144,7 @@ class Cascade:
         data, space = self.plan.data, self.plan.configurations[self.configuration].space
         if not data.labels.names:
             found = load_predicted(case, prediction, data.landmarks, placement.source)
-            return prepare_spots(found, placement, self._stage(prediction))
+            return paint_landmarks(found, placement, self._stage(prediction))
         label_map = read_label_map(prediction, data.labels)
         if label_map.grid.shape != placement.source.shape:
             raise GeometryError(
@@ -154,7 +154,7 @@ class Cascade:
                 allowed=placement.source.shape,
                 fix=f"autoseg train -c {self.previous_stage} --restart, since the dataset has changed",
             )
-        return prepare_labels(label_map, placement, space)
+        return preprocess_labels(label_map, placement, space)
 
 
 def cascade_of(plan: Plan, configuration: str, runs: Path, prepared: Path) -> Cascade | None:

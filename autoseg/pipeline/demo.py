@@ -18,7 +18,7 @@ from autoseg.pipeline.preprocess import preprocess_dataset
 from autoseg.pipeline.training import set_runs_aside, training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.runs.budget import RunBudget
-from autoseg.runs.record import common_rules, folds_of
+from autoseg.runs.record import common_rules, model_folds
 from autoseg.system.progress import log
 from autoseg.system.workers import Failure
 from autoseg.training.train import train
@@ -50,7 +50,7 @@ def run_demo(folder: Path, seconds: float, device: str) -> Report:
 
     masks = folder / "masks"
     log.info("\n4. autoseg predict -i %s -o %s", data / "imagesTs", masks)
-    model, records = load_model(folds_of(task.run), choose_device(device))
+    model, records = load_model(model_folds(task.run), choose_device(device))
     predict(model, common_rules(records), images_in(data / "imagesTs", 1), masks, failures, overwrite=True)
 
     log.info("\n5. autoseg evaluate -p %s -r %s", masks, data / "labelsTs")

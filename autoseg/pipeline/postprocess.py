@@ -9,7 +9,7 @@ from autoseg.imaging.image import LabelMap
 from autoseg.io import read_label_map, write_label_map
 from autoseg.plan import load_plan
 from autoseg.postprocessing.component_rules import apply_rules
-from autoseg.runs.record import common_rules, folds_of, load_run
+from autoseg.runs.record import common_rules, load_run, model_folds
 from autoseg.system.workers import Failure, run_cases
 
 
@@ -25,7 +25,7 @@ def clean_folder(masks: Path, out: Path, model: Path, failures: list[Failure], w
     Raises:
         UsageError: no finished model, no label map, or `out` is where the label maps are.
     """
-    runs = folds_of(model)
+    runs = model_folds(model)
     rules = common_rules([load_run(run) for run in runs])
     labels = load_plan(runs[0] / "plan.json").data.labels
     cases = [c for c in images_in(masks, 1) if not c.name.endswith(PROBABILITIES)]

@@ -17,7 +17,7 @@ from autoseg.preprocessing.dataset import prepared_key
 from autoseg.preprocessing.store import stored_key
 from autoseg.runs.job import TrainingJob
 from autoseg.splits.folds import load_folds
-from autoseg.system.lock import alone_in
+from autoseg.system.lock import folder_lock
 from autoseg.system.progress import log
 
 
@@ -42,7 +42,7 @@ def set_runs_aside(runs: Sequence[Path], needed: Path | None = None) -> None:
                         fix="copy the folder elsewhere and give that to --pretrained, or leave out --restart",
                     )
     for run in present:
-        with alone_in(run, waits=False):
+        with folder_lock(run, wait=False):
             shutil.rmtree(_previous(run), ignore_errors=True)
             run.replace(_previous(run))
 

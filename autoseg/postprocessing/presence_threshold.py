@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-USUAL = 0.5
+DEFAULT_THRESHOLD = 0.5
 
 
 def choose_threshold(presence: np.ndarray, there: np.ndarray) -> float | None:
@@ -20,8 +20,8 @@ def choose_threshold(presence: np.ndarray, there: np.ndarray) -> float | None:
     if there.all() or not there.any():
         return None
     levels = np.unique(presence)
-    tried = np.append((levels[1:] + levels[:-1]) / 2, USUAL)
+    tried = np.append((levels[1:] + levels[:-1]) / 2, DEFAULT_THRESHOLD)
     said = presence >= tried[:, None]
     right = (said == there).sum(1)
     best = tried[right == right.max()]
-    return float(best[np.abs(best - USUAL).argmin()])
+    return float(best[np.abs(best - DEFAULT_THRESHOLD).argmin()])

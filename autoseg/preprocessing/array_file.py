@@ -61,13 +61,13 @@ def read_box(path: Path, box: Box, shape: Triple, lead: tuple[int, ...]) -> np.n
     Raises:
         DataError: the file is damaged, or no plain array of this shape.
     """
-    with reading_file(path):
+    with read_errors(path):
         stored = _open_plain(path, (*lead, *shape))
         return _boxed(stored, box, shape, lead)
 
 
 @contextlib.contextmanager
-def reading_file(path: Path) -> Iterator[None]:
+def read_errors(path: Path) -> Iterator[None]:
     """Turn the errors that libraries raise over a damaged file into a `DataError`.
 
     Running out of memory passes through.

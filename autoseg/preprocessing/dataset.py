@@ -11,9 +11,9 @@ from autoseg.dataset import Case, Dataset
 from autoseg.dataset.reading import CaseReader
 from autoseg.errors import PlanError
 from autoseg.plan import DataPlan, Plan, SpacePlan
-from autoseg.preprocessing.prepare import prepare
+from autoseg.preprocessing.case import preprocess_case
 from autoseg.preprocessing.store import remove_case, stored_key, stored_names, write_case
-from autoseg.system.lock import alone_in
+from autoseg.system.lock import folder_lock
 from autoseg.system.records import to_json
 from autoseg.system.workers import Failure, run_cases
 
@@ -66,7 +66,7 @@ def preprocess(
                 allowed=", ".join(planned),
                 fix=f"autoseg plan --replan, or put the {'labels' if what == 'structures' else what} in dataset.json back",
             )
-    with alone_in(folder):
+    with folder_lock(folder):
         source = reader or CaseReader(dataset)
         space = plan.configuration(configuration)[1].space
         cases = [c for c in dataset.cases if c.name in case_keys]
@@ -81,7 +81,7 @@ def preprocess(
         def work(case: Case) -> None:
             remove_case(folder, case.name)  # first, so that a case that fails now does not live on in its old form
             pair = source.read(case)
-            prepared = prepare(pair.image, pair.label_map, plan.data, space, pair.landmarks)
+            prepared = preprocess_case(pair.image, pair.label_map, plan.data, space, pair.landmarks)
             write_case(folder, case.name, prepared, wanted[case.name])
 
         done = [case.name for case, _ in run_cases(work, outdated, f"preprocess {configuration}", failures, workers)]

@@ -11,12 +11,12 @@ from autoseg.imaging.landmarks import Landmarks, LandmarkSet
 from autoseg.plan import Configuration
 from autoseg.preprocessing.placement import Placement
 
-REACH = 1.0
+SPOT_RADIUS = 1.0
 """Sigmas of the earlier stage's targets, so far along each axis a spot reaches around a landmark. That is a voxel of its maps,
 and it is mostly off by less: on the mouse skulls by half a voxel (0.22 of 0.4 mm). So the next stage is shown where to look."""
 
 
-def prepare_spots(found: Landmarks, placement: Placement, before: Configuration) -> np.ndarray:
+def paint_landmarks(found: Landmarks, placement: Placement, before: Configuration) -> np.ndarray:
     """(Z, Y, X) on the prepared grid: number of the landmark (1, 2, …) in its spot, 0 elsewhere; absent ones have none.
 
     Args:
@@ -31,7 +31,7 @@ def prepare_spots(found: Landmarks, placement: Placement, before: Configuration)
 def spot_radii_mm(before: Configuration) -> tuple[float, float, float]:
     """Along (z, y, x); a stage that sees slices knows nothing of those beside the one that shows a landmark."""
     assert before.landmarks is not None
-    return before.space.in_volume([REACH * mm for mm in before.landmarks.sigma_mm], 0.0)
+    return before.space.in_volume([SPOT_RADIUS * mm for mm in before.landmarks.sigma_mm], 0.0)
 
 
 def paint_spots(points: np.ndarray, radii: Sequence[float], shape: Sequence[int]) -> np.ndarray:
@@ -62,7 +62,7 @@ def paint_spots(points: np.ndarray, radii: Sequence[float], shape: Sequence[int]
     return spots
 
 
-def mirrored_findings(labels: LabelSet, landmarks: LandmarkSet) -> tuple[int, ...]:
+def mirrored_previous_classes(labels: LabelSet, landmarks: LandmarkSet) -> tuple[int, ...]:
     """For each number by which a stage tells the next what it found, 0 first, what takes its place when left and right swap.
 
     That are class indices, or the numbers of spots where there are no structures. Of what has a side but no partner there is no

@@ -27,7 +27,7 @@ from autoseg.errors import DataError, DiskError, PlanError
 from autoseg.imaging.geometry import AxisMap, Box, Grid, Triple
 from autoseg.imaging.landmarks import State
 from autoseg.plan.limits import FOREGROUND_MINIMUM
-from autoseg.preprocessing.array_file import npy_content, packed_content, read_box, reading_file, unreadable_file
+from autoseg.preprocessing.array_file import npy_content, packed_content, read_box, read_errors, unreadable_file
 from autoseg.preprocessing.placement import Placement, Prepared
 from autoseg.system.names import check_name
 from autoseg.system.records import from_json, to_json
@@ -174,7 +174,7 @@ class StoredCase:
         for c in self.record.classes:
             if c.index == class_index:
                 path = self._foreground_file
-                with reading_file(path):
+                with read_errors(path):
                     kept = np.lib.format.open_memmap(path, mode="r")[start : start + c.kept]
                     if kept.shape != (c.kept,):
                         raise unreadable_file(path, f"{kept.shape} of {c.kept} voxels of class {class_index}")

@@ -10,7 +10,7 @@ from statistics import fmean
 from autoseg.errors import UsageError
 from autoseg.imaging.landmarks import Unit
 from autoseg.postprocessing.component_rules import Rule
-from autoseg.postprocessing.presence_threshold import USUAL
+from autoseg.postprocessing.presence_threshold import DEFAULT_THRESHOLD
 from autoseg.system.records import from_json
 
 
@@ -65,7 +65,7 @@ def is_finished(run: Path) -> bool:
     return (run / "run.json").is_file() and load_run(run).finished
 
 
-def folds_of(model: Path) -> tuple[Path, ...]:
+def model_folds(model: Path) -> tuple[Path, ...]:
     """The runs that `-m` means: one fold's folder, or all finished folds of a configuration's folder.
 
     Raises:
@@ -94,7 +94,7 @@ def common_thresholds(records: Sequence[RunRecord], landmarks: Sequence[str]) ->
     def common(name: str) -> float:
         given = [r.thresholds[name] for r in records if name in r.thresholds]
         told = [value for value in given if value is not None]
-        return fmean(told) if told else USUAL if given else 0.0
+        return fmean(told) if told else DEFAULT_THRESHOLD if given else 0.0
 
     return tuple(map(common, landmarks))
 

@@ -78,7 +78,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def stamp(path: Path) -> str:
+def file_stamp(path: Path) -> str:
     """A cheap sign that a file has not been touched: size, modification and change time."""
     status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"

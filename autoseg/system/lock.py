@@ -13,7 +13,7 @@ from autoseg.system.progress import log
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path, waits: bool = True) -> Iterator[None]:
+def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
     """Waits until no other process is inside such a block for the same folder, and says so once.
 
     The operating system lets go of the lock when a process ends, however it does. The lock's file lies beside the folder.
@@ -30,7 +30,7 @@ def alone_in(folder: Path, waits: bool = True) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if not waits:
+            if not wait:
                 raise UsageError(
                     "another autoseg is training in this folder",
                     file=folder,

@@ -43,9 +43,9 @@ def free_ram_gb(root: Path = Path("/")) -> float | None:
     Args:
         root: below which `proc` and `sys` lie.
     """
-    lines = _text(root / "proc/meminfo").splitlines()
+    lines = _read_text(root / "proc/meminfo").splitlines()
     free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
-    return None if free is None else min((free, *_left_in_groups(root))) / 1e9
+    return None if free is None else min((free, *_remaining_in_cgroups(root))) / 1e9
 
 
 def peak_ram_gb() -> float | None:
@@ -61,10 +61,10 @@ def peak_ram_gb() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def _left_in_groups(root: Path) -> list[int]:
+def _remaining_in_cgroups(root: Path) -> list[int]:
     """Bytes left of each memory limit that Linux's control groups, old or new, put on this process."""
     left = []
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in _read_text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
@@ -73,7 +73,7 @@ def _left_in_groups(root: Path) -> list[int]:
         top = root / "sys/fs/cgroup" / controllers
         own = top / path.lstrip("/")  # not there where a container sees its group as the topmost one
         for group in (folder for folder in (own, *own.parents) if folder.is_relative_to(top)):
-            most, now = _text(group / limit).strip(), _text(group / used).strip()
+            most, now = _read_text(group / limit).strip(), _read_text(group / used).strip()
             if most.isdecimal() and now.isdecimal():
                 left.append(max(0, int(most) - int(now) + _file_cache(group, "total_inactive_file" if old else "inactive_file")))
     return left
@@ -81,11 +81,11 @@ def _left_in_groups(root: Path) -> list[int]:
 
 def _file_cache(group: Path, name: str) -> int:
     """Bytes of files that the group has read and that are given up when it needs memory."""
-    values = dict(line.split() for line in _text(group / "memory.stat").splitlines())
+    values = dict(line.split() for line in _read_text(group / "memory.stat").splitlines())
     return int(values.get(name, 0))
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """Empty where there is no such file, or it may not be read."""
     try:
         return path.read_text(encoding="ascii")

@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 
 log = logging.getLogger("autoseg")
-EMPTY_LINE = "\r\x1b[K"  # on a terminal: back to the beginning of the line, and nothing on it
+CLEAR_LINE = "\r\x1b[K"  # on a terminal: back to the beginning of the line, and nothing on it
 
 
 def duration(seconds: float) -> str:
@@ -40,7 +40,7 @@ class Ticker:
 
     def show(self, text: str) -> None:
         self._printed = time.monotonic()
-        print(f"{EMPTY_LINE}{text}", end="", file=sys.stderr, flush=True)
+        print(f"{CLEAR_LINE}{text}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         if self._wanted:
@@ -83,7 +83,7 @@ class Progress:
     def _print(self, text: str, end: str) -> None:
         line = f"{self.title}: {text}"
         print(
-            f"{EMPTY_LINE}{line}{end}" if self._terminal else line,
+            f"{CLEAR_LINE}{line}{end}" if self._terminal else line,
             end="" if self._terminal else "\n",
             file=sys.stderr,
             flush=True,

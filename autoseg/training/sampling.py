@@ -22,7 +22,7 @@ from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS, LandmarkSet, State
 from autoseg.nets.device import lacks_memory
 from autoseg.plan import Configuration
-from autoseg.preprocessing.landmark_spots import mirrored_findings
+from autoseg.preprocessing.landmark_spots import mirrored_previous_classes
 from autoseg.preprocessing.store import StoredCase
 from autoseg.training.augment import (
     Intensity,
@@ -228,7 +228,7 @@ class PatchSampler:
             image = apply_intensity(image, steps) if augment else image
             if previous is not None:
                 worn = apply_previous(
-                    maps[-1], draw_previous(rng, len(mirrored_findings(labels, self.landmarks))) if augment else ()
+                    maps[-1], draw_previous(rng, len(mirrored_previous_classes(labels, self.landmarks))) if augment else ()
                 )
                 image = np.concatenate([image, worn[None]], dtype=np.float32, casting="unsafe")
             label_to_send = None if label is None else to_send(maps[0], self._place)
@@ -250,7 +250,7 @@ class PatchSampler:
     @cached_property
     def _mirrored(self) -> np.ndarray:
         """For each number of a label map, or of what a stage before found, what takes its place when left and right swap."""
-        labels, swapped = self.labels, mirrored_findings(self.labels, self.landmarks)
+        labels, swapped = self.labels, mirrored_previous_classes(self.labels, self.landmarks)
         if not labels.names:
             return np.array(swapped, dtype=np.min_scalar_type(len(self.landmarks)))
         mirrored = np.arange(labels.ignore_index + 1, dtype=labels.index_dtype)

@@ -21,7 +21,7 @@ from autoseg.runs.job import TrainingJob
 from autoseg.runs.record import RunRecord, is_finished, load_run
 from autoseg.system.allocator import keep_freed_memory
 from autoseg.system.files import write_text
-from autoseg.system.lock import alone_in
+from autoseg.system.lock import folder_lock
 from autoseg.system.machine import peak_ram_gb
 from autoseg.system.progress import duration, log, number_of
 from autoseg.system.records import to_json
@@ -145,7 +145,7 @@ def _fold(
 ) -> Trained:
     if is_finished(task.run) and not extend:
         return Trained(task, _skipped(task), skipped=True)
-    here = alone_in(task.run, waits=False) if is_first() else nullcontext()
+    here = folder_lock(task.run, wait=False) if is_first() else nullcontext()
     with here, deterministic(task.deterministic):
         return _train(task, budget, device, extend, patience, pretrained)
 

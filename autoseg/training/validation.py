@@ -18,7 +18,7 @@ from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.inference.model import Model
 from autoseg.io import has_geometry, read_label_map, write_label_map, write_landmarks
 from autoseg.postprocessing.component_rules import Rule, RuleEvidence, choose_rules
-from autoseg.postprocessing.presence_threshold import USUAL, choose_threshold
+from autoseg.postprocessing.presence_threshold import DEFAULT_THRESHOLD, choose_threshold
 from autoseg.preprocessing.store import StoredCase
 from autoseg.system.files import write_text
 from autoseg.system.progress import Progress, duration, log
@@ -164,7 +164,7 @@ def validate(
     if not names:
         return Validation(n_cases, _mean(means), dice, rules)
     thresholds = {name: _threshold(points, names.index(name)) for name in lacking}
-    decided = [_decide(p, {name: USUAL if t is None else t for name, t in thresholds.items()}) for p in points]
+    decided = [_decide(p, {name: DEFAULT_THRESHOLD if t is None else t for name, t in thresholds.items()}) for p in points]
     errors = _means([np.linalg.norm(p.found.points_mm - p.truth.points_mm, axis=1) for p in decided]) or [None] * len(names)
     missed = sum(int(np.count_nonzero(p.truth.present & ~p.found.present)) for p in decided)
     extra = sum(int(np.count_nonzero((p.truth.state == State.ABSENT) & p.found.present)) for p in decided)

@@ -10,7 +10,7 @@ import pytest
 
 from autoseg.errors import DataError, UsageError
 from autoseg.evaluation.landmark_summary import LandmarkSummary, parse_radii
-from autoseg.evaluation.landmarks import LandmarkPair, evaluate_landmarks, landmark_table
+from autoseg.evaluation.landmarks import ComparedLandmarks, evaluate_landmarks, landmark_table
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.system.records import from_json
@@ -25,8 +25,8 @@ def marks(*points: Point | None, names: tuple[str, ...] = ("nose", "chin")) -> L
     return Landmarks(names, where, np.array([State.ABSENT if p is None else State.PRESENT for p in points]))
 
 
-def pair(name: str, reference: Landmarks, prediction: Landmarks) -> LandmarkPair:
-    return LandmarkPair(name, reference, prediction, GRID)
+def pair(name: str, reference: Landmarks, prediction: Landmarks) -> ComparedLandmarks:
+    return ComparedLandmarks(name, reference, prediction, GRID)
 
 
 REFERENCE = marks((0, 0, 0), (0, 0, 10))
@@ -141,7 +141,7 @@ def test_real_cephalograms_moved_by_five_pixels(real_data, tmp_path: Path) -> No
         known = {r["landmark"]: (float(r["x"]), float(r["y"]), 0.0) for r in rows if r["case"] == case}
         reference = marks(*(known.get(n) for n in names), names=names)
         prediction = Landmarks(names, reference.points_mm + (3.0, 4.0, 0.0), reference.state)
-        pairs.append(LandmarkPair(case, reference, prediction, grid))
+        pairs.append(ComparedLandmarks(case, reference, prediction, grid))
     summary = evaluate_landmarks(pairs, tmp_path, [], radii=(4, 5), unit="px").summary
     assert (summary.n_cases, summary.n_reference, summary.missed, summary.extra) == (32, len(rows), 0, 0)
     assert (summary.mean_macro.value, summary.errors.max, summary.errors.sd) == pytest.approx((5, 5, 0))

@@ -12,7 +12,7 @@ from scipy import stats
 
 from autoseg.errors import UsageError
 from autoseg.evaluation.landmark_metrics import CasePointScores, score_points
-from autoseg.evaluation.landmark_summary import Errors, Estimate, LandmarkReport, LandmarkSummary, summarize_points
+from autoseg.evaluation.landmark_summary import ErrorStatistics, Estimate, LandmarkReport, LandmarkSummary, summarize_points
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.system.records import from_json, to_json
@@ -48,7 +48,7 @@ CASES = (
 def test_one_landmark_at_a_time_by_hand() -> None:
     a, b, c = summary(*CASES).landmarks
     assert (a.n_reference, a.n_predicted, a.missed, a.extra) == (3, 2, 1, 0)
-    assert a.errors == Errors(2, 2.0, pytest.approx(2**0.5), 2.0, pytest.approx(2.8), pytest.approx(2.9), 3.0)
+    assert a.errors == ErrorStatistics(2, 2.0, pytest.approx(2**0.5), 2.0, pytest.approx(2.8), pytest.approx(2.9), 3.0)
     assert (a.mean.value, a.errors_voxels.mean) == (2.0, 1.0)
     assert a.detected == (pytest.approx(1 / 3), pytest.approx(1 / 3))
     assert (a.identified, a.near, a.identified_near) == (pytest.approx(2 / 3), 5.0, pytest.approx(2 / 3))
@@ -99,7 +99,7 @@ def test_in_pixels_nothing_is_said_of_millimetres() -> None:
 def test_undefined_is_none() -> None:
     found = summary((marks(A, U), marks(A, A)))
     assert (found.mean_micro, found.mean_macro, found.mean_cases, found.detected[0], found.swapped) == (NONE,) * 5
-    assert found.errors == Errors(0, None, None, None, None, None, None)
+    assert found.errors == ErrorStatistics(0, None, None, None, None, None, None)
     assert (found.presence.precision, found.presence.recall, found.presence.f1) == (None, None, None)
     alone = summary((marks((0, 0, 0)), marks((0, 0, 1)))).landmarks[0]
     assert (alone.near, alone.identified_near, alone.identified, alone.mean) == (None, None, 1, Estimate(1, None, None))

@@ -31,8 +31,8 @@ from autoseg.io import (
     write_probabilities,
 )
 from autoseg.plan import ChannelPlan, DataPlan, SpacePlan
+from autoseg.preprocessing.case import preprocess_case, restore_labels
 from autoseg.preprocessing.placement import Placement
-from autoseg.preprocessing.prepare import prepare, restore_labels
 
 RGB = ("rgb_to_0_1",) * 3
 LABELS = LabelSet(("a", "b"), (1, 2))
@@ -129,7 +129,7 @@ def test_rows_stay_rows_through_prepare_and_restore(tmp_path: Path) -> None:
     image_path, label_path = save(tmp_path / "a.png", noise(6, 9) // 2 + 1), save(tmp_path / "l.png", values)
     image, label = read_image([image_path], ["image"]), read_label_map(label_path, LABELS)
     data = DataPlan((ChannelPlan("image", "zscore", 0, 1, 0, 1),), LABELS, NO_LANDMARKS)
-    done = prepare(image, label, data, SpacePlan("LPS", (1.0, 1.0), 0, "nonzero", 3, 1))
+    done = preprocess_case(image, label, data, SpacePlan("LPS", (1.0, 1.0), 0, "nonzero", 3, 1))
     assert isinstance(done.placement, Placement)
     np.testing.assert_array_equal(done.label, values[None])
     assert done.label is not None

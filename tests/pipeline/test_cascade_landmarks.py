@@ -23,7 +23,7 @@ from autoseg.pipeline.preprocess import preprocess_dataset, preprocess_previous_
 from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import LandmarkPlan, Plan, save_plan
-from autoseg.preprocessing.landmark_spots import mirrored_findings, paint_spots
+from autoseg.preprocessing.landmark_spots import mirrored_previous_classes, paint_spots
 from autoseg.preprocessing.placement import Prepared
 from autoseg.preprocessing.store import StoredCase, write_case
 from autoseg.runs.budget import RunBudget
@@ -75,7 +75,7 @@ def test_from_the_folds_of_one_stage_to_predictions_of_the_next(
     placed = model.predict_image(image, True).landmarks
     assert placed is not None
     monkeypatch.setattr(
-        "autoseg.inference.model.prepare_spots", lambda found, placement, before: np.zeros(placement.target.shape, np.uint8)
+        "autoseg.inference.model.paint_landmarks", lambda found, placement, before: np.zeros(placement.target.shape, np.uint8)
     )
     told_nothing = model.predict_image(image, True).landmarks
     assert told_nothing is not None
@@ -155,7 +155,7 @@ def test_a_mirror_swaps_the_sides_of_what_was_found(float32_cpu: Device, tmp_pat
     configuration = plan.configurations["3d_cascade"]
     torch.manual_seed(0)
     model = Model((fresh_network(plan, configuration, float32_cpu).eval(),), plan, configuration, float32_cpu)
-    swapped = np.array(mirrored_findings(dataset.labels, dataset.landmarks))
+    swapped = np.array(mirrored_previous_classes(dataset.labels, dataset.landmarks))
     assert swapped.tolist() == [0, 3, 2, 1]
     rng = np.random.default_rng(0)
     image, previous = rng.standard_normal((1, 12, 16, 16)).astype(np.float32), rng.integers(0, 4, (12, 16, 16))

@@ -12,7 +12,7 @@ from autoseg.imaging.geometry import AxisMap, Box, Grid
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import Landmarks, LandmarkSet, State
 from autoseg.plan import LandmarkPlan
-from autoseg.preprocessing.landmark_spots import mirrored_findings, paint_spots, prepare_spots
+from autoseg.preprocessing.landmark_spots import mirrored_previous_classes, paint_landmarks, paint_spots
 from autoseg.preprocessing.placement import Placement
 
 NOWHERE = (np.nan,) * 3
@@ -51,7 +51,7 @@ def test_spots_lie_where_landmarks_do_on_any_grid(tmp_path: Path) -> None:
     points = target.index_to_world(voxels)
     points[2] = np.nan
     states = np.array([State.PRESENT, State.PRESENT, State.ABSENT])
-    spots = prepare_spots(Landmarks(("a", "b", "c"), points, states), placement, before)
+    spots = paint_landmarks(Landmarks(("a", "b", "c"), points, states), placement, before)
     assert spots.shape == target.shape
     for number, voxel in ((1, voxels[0]), (2, voxels[1])):
         inside = np.argwhere(spots == number)
@@ -66,13 +66,13 @@ def test_a_stage_that_sees_slices_knows_nothing_of_the_next_one(tmp_path: Path) 
     (before,) = make_landmark_plan(make_dataset(tmp_path / "data", 1, pictures=True), pictures=True).configurations.values()
     grid = Grid.from_spacing((5, 32, 40), (1, 1, 1))
     placement = Placement(grid, AxisMap((0, 1, 2), (False,) * 3), Box((0, 0, 0), grid.shape), grid)
-    spots = prepare_spots(Landmarks(("a",), np.array([[20.0, 10, 2]]), np.array([State.PRESENT])), placement, before)
+    spots = paint_landmarks(Landmarks(("a",), np.array([[20.0, 10, 2]]), np.array([State.PRESENT])), placement, before)
     assert [bool(s.any()) for s in spots] == [False, False, True, False, False]
 
 
 def test_numbers_that_change_places_with_the_sides() -> None:
     pairs = LandmarkSet(("a", "l", "r"), (("l", "r"),))
-    assert mirrored_findings(LabelSet((), ()), pairs) == (0, 1, 3, 2)
-    assert mirrored_findings(LabelSet((), ()), replace(pairs, one_sided=("a",))) == (0, 0, 3, 2)
+    assert mirrored_previous_classes(LabelSet((), ()), pairs) == (0, 1, 3, 2)
+    assert mirrored_previous_classes(LabelSet((), ()), replace(pairs, one_sided=("a",))) == (0, 0, 3, 2)
     liver = LabelSet(("liver",), (1,))
-    assert mirrored_findings(liver, pairs) == liver.mirrored == (0, 1)
+    assert mirrored_previous_classes(liver, pairs) == liver.mirrored == (0, 1)

@@ -10,7 +10,7 @@ import pytest
 
 from autoseg.errors import UsageError
 from autoseg.postprocessing.component_rules import Rule
-from autoseg.runs.record import RunRecord, common_rules, common_thresholds, folds_of, load_run, record_table
+from autoseg.runs.record import RunRecord, common_rules, common_thresholds, load_run, model_folds, record_table
 from autoseg.system.files import write_text
 from autoseg.system.records import to_json
 
@@ -38,29 +38,29 @@ def test_model_is_one_fold_or_all_finished_ones(tmp_path: Path) -> None:
     first, third = write_run(tmp_path / "fold_0"), write_run(tmp_path / "fold_2", fold="2")
     write_run(tmp_path / "fold_1", finished=False)
     (tmp_path / "fold_3").mkdir()
-    assert folds_of(first) == (first,)
-    assert folds_of(tmp_path) == (first, third)
+    assert model_folds(first) == (first,)
+    assert model_folds(tmp_path) == (first, third)
 
 
 def test_model_is_what_a_dataset_has_if_that_is_one_configuration(tmp_path: Path) -> None:
     only = write_run(tmp_path / "3d_fullres" / "fold_0")
-    assert folds_of(tmp_path) == (only,)
+    assert model_folds(tmp_path) == (only,)
     write_run(tmp_path / "2d" / "fold_0")
     with pytest.raises(UsageError, match="no finished model"):
-        folds_of(tmp_path)
+        model_folds(tmp_path)
 
 
 def test_a_run_that_was_started_anew_does_not_count(tmp_path: Path) -> None:
     current = write_run(tmp_path / "fold_0")
     write_run(tmp_path / "fold_0.previous")
-    assert folds_of(tmp_path) == (current,)
+    assert model_folds(tmp_path) == (current,)
 
 
 def test_folder_without_a_finished_fold(tmp_path: Path) -> None:
     write_run(tmp_path / "fold_1", finished=False)
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(UsageError, match="no finished model"):
-            folds_of(folder)
+            model_folds(folder)
 
 
 def test_rules_are_those_that_every_fold_chose() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.errors import ResourceError
-from autoseg.system.files import atomic_path, remove_leftovers, sha256, stamp, write_text
+from autoseg.system.files import atomic_path, file_stamp, remove_leftovers, sha256, write_text
 
 
 def test_write_text_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_sha256(tmp_path: Path) -> None:
 def test_stamp_changes_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("one")
-    before = stamp(path)
-    assert stamp(path) == before
+    before = file_stamp(path)
+    assert file_stamp(path) == before
     path.write_text("three")
-    assert stamp(path) != before
+    assert file_stamp(path) != before

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from autoseg.errors import DiskError, UsageError
-from autoseg.system.lock import alone_in
+from autoseg.system.lock import folder_lock
 
 COUNT = """
 import sys, time
 from pathlib import Path
-from autoseg.system.lock import alone_in
+from autoseg.system.lock import folder_lock
 
 folder, number = Path(sys.argv[1]), Path(sys.argv[2])
 for _ in range(20):
-    with alone_in(folder):
+    with folder_lock(folder):
         value = int(number.read_text())
         time.sleep(0.001)
         number.write_text(str(value + 1))
@@ -41,10 +41,10 @@ def test_who_waits_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     inside = threading.Event()
 
     def second() -> None:
-        with alone_in(tmp_path / "cases"):
+        with folder_lock(tmp_path / "cases"):
             inside.set()
 
-    with alone_in(tmp_path / "cases"):
+    with folder_lock(tmp_path / "cases"):
         other = threading.Thread(target=second)
         other.start()
         assert not inside.wait(0.3)
@@ -54,22 +54,22 @@ def test_who_waits_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_who_does_not_wait_is_refused(tmp_path: Path) -> None:
-    with alone_in(tmp_path / "fold_0"):
+    with folder_lock(tmp_path / "fold_0"):
         refused = pytest.raises(UsageError, match=r"another autoseg is training in this folder; file: .*fold_0; fix: wait until")
-        with refused, alone_in(tmp_path / "fold_0", waits=False):
+        with refused, folder_lock(tmp_path / "fold_0", wait=False):
             pass
-    with alone_in(tmp_path / "fold_0", waits=False):
+    with folder_lock(tmp_path / "fold_0", wait=False):
         pass
 
 
 def test_it_is_let_go_after_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="inside"), alone_in(tmp_path / "cases"):
+    with pytest.raises(ValueError, match="inside"), folder_lock(tmp_path / "cases"):
         raise ValueError("inside")
-    with alone_in(tmp_path / "cases"):
+    with folder_lock(tmp_path / "cases"):
         pass
 
 
 def test_no_place_for_the_lock(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DiskError, match=r"cannot write; file: .*\.cases\.lock"), alone_in(tmp_path / "file" / "cases"):
+    with pytest.raises(DiskError, match=r"cannot write; file: .*\.cases\.lock"), folder_lock(tmp_path / "file" / "cases"):
         pass

@@ -66,7 +66,7 @@ def both(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Both:
 
 
 def test_the_first_one_decides(both: Both) -> None:
-    assert [(f["alone"], f["rank"], f["size"]) for f in both.found] == [(1, 0, 2), (1, 1, 2)]
+    assert [(f["alone"], f["rank"], f["world_size"]) for f in both.found] == [(1, 0, 2), (1, 1, 2)]
     assert [f["decided"] for f in both.found] == [[0.5, None]] * 2
 
 

@@ -20,7 +20,7 @@ from autoseg.plan import load_plan
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.job import TrainingJob
 from autoseg.runs.record import load_run
-from autoseg.system.lock import alone_in
+from autoseg.system.lock import folder_lock
 from autoseg.training import run as running_module
 from autoseg.training.checkpoint import Beginning, State, load_state
 from autoseg.training.run import unspent
@@ -180,7 +180,7 @@ def test_a_run_that_is_being_trained_is_left_alone(tiny: Tiny, tiny_runs: TinyRu
     run = tmp_path / "fold_0"
     for touch in (lambda: train(tiny.task(run), EPOCHS, float32_cpu), lambda: set_runs_aside([run])):
         run.mkdir(exist_ok=True)
-        with alone_in(run), pytest.raises(UsageError, match=r"another autoseg is training in this folder; file: .*STOP"):
+        with folder_lock(run), pytest.raises(UsageError, match=r"another autoseg is training in this folder; file: .*STOP"):
             touch()
         assert list(run.iterdir()) == []
     assert train(tiny.task(run), EPOCHS, float32_cpu).steps == 6

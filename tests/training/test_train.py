@@ -34,7 +34,7 @@ from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.history import Epoch
 from autoseg.runs.job import TrainingJob
-from autoseg.runs.record import folds_of, load_run
+from autoseg.runs.record import load_run, model_folds
 from autoseg.training import checkpoint as checkpoint_module
 from autoseg.training import reporting as reporting_module
 from autoseg.training import run as running_module
@@ -387,7 +387,7 @@ def test_several_folds_in_turn(tiny: Tiny, float32_cpu: Device, tmp_path: Path, 
     assert done[1].record == first
     assert [d.skipped for d in done] == [False, True, False]
     assert "fold 2, 3 of 3; the budget is for each" in caplog.messages
-    assert len(load_model(folds_of(tmp_path), float32_cpu)[0].networks) == 3
+    assert len(load_model(model_folds(tmp_path), float32_cpu)[0].networks) == 3
 
 
 def test_a_fold_that_was_stopped_is_the_last_one(

@@ -22,8 +22,8 @@ from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS, Landmarks, LandmarkSet, State
 from autoseg.io import read_image, read_label_map
 from autoseg.plan import ChannelPlan, DataPlan, SpacePlan
+from autoseg.preprocessing.case import preprocess_case, restore_labels, restore_probabilities
 from autoseg.preprocessing.normalize import MASKED
-from autoseg.preprocessing.prepare import prepare, restore_labels, restore_probabilities
 
 LABELS = LabelSet(("a", "b"), (1, 2))
 
@@ -65,7 +65,7 @@ def test_crop_and_normalise_by_hand() -> None:
     label = np.zeros((3, 4, 5))
     label[1, 1, 2] = 2
     image = _image(data)
-    prepared = prepare(image, _label(label, image.grid), _data("zscore"), _space(1, 1, 1))
+    prepared = preprocess_case(image, _label(label, image.grid), _data("zscore"), _space(1, 1, 1))
     assert prepared.image.dtype == np.float16
     assert prepared.image.tolist() == [[[[-1, 1], [-1, 1]]]]
     assert prepared.label is not None
@@ -78,7 +78,7 @@ def test_crop_is_the_union_of_channels_and_normalisation_uses_it() -> None:
     data = np.zeros((2, 1, 1, 6))
     data[0, 0, 0, 1:3] = 2, 4
     data[1, 0, 0, 2:4] = 5, 7
-    prepared = prepare(_image(data), None, _data("zscore_nonzero", "none"), _space(1, 1, 1))
+    prepared = preprocess_case(_image(data), None, _data("zscore_nonzero", "none"), _space(1, 1, 1))
     assert prepared.placement.crop.start == (0, 0, 1)
     assert prepared.image.shape == (2, 1, 1, 3)
     values = np.array([2, 4, 0])  # the third voxel is nonzero in the other channel, so it counts
@@ -88,16 +88,16 @@ def test_crop_is_the_union_of_channels_and_normalisation_uses_it() -> None:
 
 def test_no_crop_and_all_zero_image_keep_everything() -> None:
     data = np.zeros((1, 2, 3, 4))
-    assert prepare(_image(data), None, _data("zscore"), _space(1, 1, 1)).image.shape == (1, 2, 3, 4)
+    assert preprocess_case(_image(data), None, _data("zscore"), _space(1, 1, 1)).image.shape == (1, 2, 3, 4)
     data[0, 1, 1, 1] = 1
-    masked = prepare(_image(data), None, _data("zscore_nonzero"), _space(1, 1, 1, crop="none"))
+    masked = preprocess_case(_image(data), None, _data("zscore_nonzero"), _space(1, 1, 1, crop="none"))
     assert masked.image.shape == (1, 2, 3, 4)
 
 
 def test_the_robust_scheme_gets_the_mask_of_all_channels_too() -> None:
     data = np.random.default_rng(0).normal(9, 1, (2, 4, 5, 6)).astype(np.float32)
     data[0, 0], data[1, 1] = 0, 0
-    plain, robust = (prepare(_image(data), None, _data(n, "none"), _space(1, 1, 1)) for n in MASKED)
+    plain, robust = (preprocess_case(_image(data), None, _data(n, "none"), _space(1, 1, 1)) for n in MASKED)
     np.testing.assert_allclose(plain.image, robust.image, atol=0.1)  # one voxel at either end counts less
     assert plain.image[0, 0].all()  # 0 in this channel, but not in the other
 
@@ -105,7 +105,7 @@ def test_the_robust_scheme_gets_the_mask_of_all_channels_too() -> None:
 def test_resampling_keeps_extent_and_lays_label_on_image() -> None:
     grid = Grid.from_spacing((10, 12, 14), (3, 1, 1))
     data = np.random.default_rng(0).uniform(1, 2, (1, 10, 12, 14))
-    prepared = prepare(_image(data, grid), _label(np.ones((10, 12, 14)), grid), _data("none"), _space(1.5, 2, 1))
+    prepared = preprocess_case(_image(data, grid), _label(np.ones((10, 12, 14)), grid), _data("none"), _space(1.5, 2, 1))
     assert prepared.image.shape == (1, 20, 6, 14)
     assert prepared.label is not None
     assert prepared.label.shape == (20, 6, 14)
@@ -117,13 +117,13 @@ def test_resampling_keeps_extent_and_lays_label_on_image() -> None:
 def test_coarse_axis_takes_nearest_slices() -> None:
     grid = Grid.from_spacing((3, 8, 8), (5, 1, 1))
     data = np.repeat([1.0, 2.0, 4.0], 64).reshape(1, 3, 8, 8)
-    prepared = prepare(_image(data, grid), None, _data("none"), _space(2.5, 1, 1))
+    prepared = preprocess_case(_image(data, grid), None, _data("none"), _space(2.5, 1, 1))
     assert prepared.image[0, :, 0, 0].tolist() == [1, 1, 2, 2, 4, 4]
 
 
 def test_two_spacings_leave_slices_alone() -> None:
     grid = Grid.from_spacing((3, 8, 8), (5, 1, 1))
-    prepared = prepare(_image(np.ones((1, 3, 8, 8)), grid), None, _data("none"), _space(2, 0.5))
+    prepared = preprocess_case(_image(np.ones((1, 3, 8, 8)), grid), None, _data("none"), _space(2, 0.5))
     assert prepared.image.shape == (1, 3, 4, 16)
     assert prepared.placement.target.spacing == pytest.approx((5, 2, 0.5))
 
@@ -138,21 +138,21 @@ def test_canonical_orientation_agrees_with_itk() -> None:
     affine[:3, :3] = (np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing())[:, ::-1]
     affine[:3, 3] = image.GetOrigin()
     wanted = sitk.DICOMOrient(image, "LPS")
-    prepared = prepare(_image(data[None], Grid(data.shape, affine)), None, _data("none"), _space(2, 1, 3))
+    prepared = preprocess_case(_image(data[None], Grid(data.shape, affine)), None, _data("none"), _space(2, 1, 3))
     np.testing.assert_array_equal(prepared.image[0], sitk.GetArrayFromImage(wanted).astype(np.float16))
     assert prepared.placement.target.affine[:3, 3] == pytest.approx(wanted.GetOrigin())
 
 
 def test_channel_count_and_shapes_must_fit() -> None:
     with pytest.raises(DataError, match="number of channels differs from the plan; found: 1; allowed: 2"):
-        prepare(_image(np.ones((1, 2, 2, 2))), None, _data("none", "none"), _space(1, 1, 1))
+        preprocess_case(_image(np.ones((1, 2, 2, 2))), None, _data("none", "none"), _space(1, 1, 1))
     other = _label(np.ones((2, 2, 3)), Grid.from_spacing((2, 2, 3), (1, 1, 1)))
     with pytest.raises(GeometryError, match="differ in shape"):
-        prepare(_image(np.ones((1, 2, 2, 2))), other, _data("none"), _space(1, 1, 1))
+        preprocess_case(_image(np.ones((1, 2, 2, 2))), other, _data("none"), _space(1, 1, 1))
 
 
 def test_logits_of_another_shape_are_refused() -> None:
-    placement = prepare(_image(np.ones((1, 2, 2, 2))), None, _data("none"), _space(1, 1, 1)).placement
+    placement = preprocess_case(_image(np.ones((1, 2, 2, 2))), None, _data("none"), _space(1, 1, 1)).placement
     for restore in (restore_labels, restore_probabilities):
         with pytest.raises(GeometryError, match="logits do not fit the prepared case"):
             restore(np.zeros((3, 2, 2, 3)), placement)
@@ -162,7 +162,7 @@ def test_probabilities_sum_to_one_and_agree_with_labels() -> None:
     grid = _turned((6, 7, 8), (1, 0, 2), (-1, 1, -1))
     data = np.zeros((1, 6, 7, 8))
     data[0, 1:5, 2:6, 1:7] = 1
-    placement = prepare(_image(data, grid), None, _data("none"), _space(0.5, 0.8, 1)).placement
+    placement = preprocess_case(_image(data, grid), None, _data("none"), _space(0.5, 0.8, 1)).placement
     logits = np.random.default_rng(2).standard_normal((3, *placement.target.shape)).astype(np.float16)
     probabilities = restore_probabilities(logits, placement)
     assert probabilities.dtype == np.float32
@@ -172,7 +172,7 @@ def test_probabilities_sum_to_one_and_agree_with_labels() -> None:
 
 
 def test_probabilities_are_softmax_where_nothing_is_resampled() -> None:
-    placement = prepare(_image(np.ones((1, 2, 3, 4))), None, _data("none"), _space(1, 1, 1)).placement
+    placement = preprocess_case(_image(np.ones((1, 2, 3, 4))), None, _data("none"), _space(1, 1, 1)).placement
     logits = np.random.default_rng(3).normal(0, 30, (4, 2, 3, 4)).astype(np.float32)
     np.testing.assert_allclose(restore_probabilities(logits, placement), softmax(logits, axis=0), atol=1e-6)
 
@@ -187,7 +187,7 @@ def test_restore_undoes_prepare_exactly(shape: tuple[int, int, int], turn: tuple
     grid = _turned(shape, tuple(turn[0]), turn[1])
     data = rng.integers(0, 2, (1, *shape))
     label = rng.integers(0, 3, shape) * (data[0] != 0)
-    prepared = prepare(_image(data, grid), _label(label, grid), _data("zscore"), _space(1, 1, 1))
+    prepared = preprocess_case(_image(data, grid), _label(label, grid), _data("zscore"), _space(1, 1, 1))
     assert prepared.label is not None
     home = restore_labels(_one_hot(prepared.label), prepared.placement)
     np.testing.assert_array_equal(home, label)
@@ -200,7 +200,7 @@ def test_a_ball_comes_home_from_another_resolution(turn: tuple, z: float, y: flo
     grid = _turned((20, 22, 24), tuple(turn[0]), turn[1])
     centre = np.random.default_rng(seed).uniform(8, 12, 3)
     ball = ((np.indices(grid.shape).T - centre) ** 2).sum(axis=-1).T < 36
-    prepared = prepare(_image(np.ones((1, *grid.shape)), grid), _label(ball, grid), _data("none"), _space(z, y, 1))
+    prepared = preprocess_case(_image(np.ones((1, *grid.shape)), grid), _label(ball, grid), _data("none"), _space(z, y, 1))
     assert prepared.label is not None
     home = restore_labels(_one_hot(prepared.label), prepared.placement) == 1
     assert 2 * (home & ball).sum() / (home.sum() + ball.sum()) > 0.93
@@ -249,7 +249,7 @@ def test_real_label_map_comes_home_bit_exactly(real_data: Callable[[str], Path])
         label = read_label_map(folder / "labelsTr" / path.name, LABELS)
         assert check_pair(image, label) is None
         data = DataPlan((ChannelPlan("MRI", "zscore", 0, 1, 0, 1),), LABELS, NO_LANDMARKS)
-        prepared = prepare(image, label, data, _space(1, 1, 1))
+        prepared = preprocess_case(image, label, data, _space(1, 1, 1))
         assert prepared.label is not None
         np.testing.assert_array_equal(restore_labels(_one_hot(prepared.label), prepared.placement), label.data)
 
@@ -287,7 +287,7 @@ def test_voxels_of_points_are_where_the_image_shows_them(
     data[core] = grid.index_to_world(np.indices(shape).reshape(3, -1).T).T.reshape(data.shape)[core]
     points = grid.index_to_world(np.random.default_rng(seed).uniform(6, 12, (3, 3)))
     plan = _with_landmarks(_data("none", "none", "none"))
-    prepared = prepare(_image(data, grid), None, plan, _space(*target, order=1), _found(points))
+    prepared = preprocess_case(_image(data, grid), None, plan, _space(*target, order=1), _found(points))
     assert sorted(prepared.placement.crop.shape) == [13, 13, 16]
     seen = [ndimage.map_coordinates(c.astype(np.float64), prepared.points.T, order=1) for c in prepared.image]
     np.testing.assert_allclose(np.transpose(seen), points, atol=0.02)
@@ -298,17 +298,17 @@ def test_what_is_not_present_has_no_place_and_no_crop_drops_a_point() -> None:
     data = np.zeros((1, 4, 4, 4))
     data[0, 2, 2, 2] = 1
     found = _found(np.array([[0.0, 1, 3]] * 3), (State.PRESENT, State.ABSENT, State.UNLABELLED))
-    prepared = prepare(_image(data), None, _with_landmarks(_data("none")), _space(1, 1, 1), found)
+    prepared = preprocess_case(_image(data), None, _with_landmarks(_data("none")), _space(1, 1, 1), found)
     assert prepared.image.shape == (1, 1, 1, 1)
     assert prepared.points[0].tolist() == [1, -1, -2]
     assert np.isnan(prepared.points[1:]).all()
     assert prepared.state.tolist() == [State.PRESENT, State.ABSENT, State.UNLABELLED]
-    unknown = prepare(_image(data), None, _with_landmarks(_data("none")), _space(1, 1, 1))
+    unknown = preprocess_case(_image(data), None, _with_landmarks(_data("none")), _space(1, 1, 1))
     assert (unknown.state.tolist(), np.isnan(unknown.points).all()) == ([State.UNLABELLED] * 3, True)
-    without = prepare(_image(data), None, _data("none"), _space(1, 1, 1))
+    without = preprocess_case(_image(data), None, _data("none"), _space(1, 1, 1))
     assert (without.points.shape, without.state.shape) == ((0, 3), (0,))
 
 
 def test_other_landmarks_than_planned_are_refused() -> None:
     with pytest.raises(LabelError, match="landmarks differ from the plan; found: a, b, c; allowed: "):
-        prepare(_image(np.ones((1, 2, 2, 2))), None, _data("none"), _space(1, 1, 1), _found(np.zeros((3, 3))))
+        preprocess_case(_image(np.ones((1, 2, 2, 2))), None, _data("none"), _space(1, 1, 1), _found(np.zeros((3, 3))))

@@ -22,7 +22,7 @@ from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.labels import LabelSet
 from autoseg.io import read_image, read_label_map, write_image, write_label_map, write_probabilities
-from autoseg.io.written import missing_end
+from autoseg.io.write_check import missing_end
 from autoseg.nets.device import Device
 from autoseg.system import files
 

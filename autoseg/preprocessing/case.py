@@ -9,17 +9,15 @@ import numpy as np
 
 from autoseg.errors import DataError, GeometryError, LabelError
 from autoseg.imaging.geometry import AxisMap, Box, Grid, Triple, resampled_shape
-from autoseg.imaging.image import Image, LabelMap, _shape_mismatch, check_pair
+from autoseg.imaging.image import Image, LabelMap, shape_mismatch
 from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.plan import DataPlan, SpacePlan
 from autoseg.preprocessing.normalize import MASKED, normalize
 from autoseg.preprocessing.placement import Placement, Prepared
 from autoseg.preprocessing.resample import axis_orders, resample_argmax, resample_image, resample_labels
 
-__all__ = ["Placement", "Prepared", "check_pair", "prepare", "prepare_labels", "restore_labels", "restore_probabilities"]
 
-
-def prepare(
+def preprocess_case(
     image: Image, label: LabelMap | None, data: DataPlan, space: SpacePlan, landmarks: Landmarks | None = None
 ) -> Prepared:
     """Brings one case to canonical orientation, crops, normalises and resamples it.
@@ -40,7 +38,7 @@ def prepare(
     if len(image.data) != len(data.channels):
         raise DataError("number of channels differs from the plan", found=len(image.data), allowed=len(data.channels))
     if label is not None and label.grid.shape != image.grid.shape:
-        raise _shape_mismatch(image, label)
+        raise shape_mismatch(image, label)
     axes = image.grid.canonical_axes()
     canonical = image.grid.reoriented(axes)
     voxels = axes.apply(image.data)
@@ -52,7 +50,7 @@ def prepare(
     if shape != crop.shape:
         normalised = resample_image(normalised, shape, _orders(cropped, space, space.image_order))
     placement = Placement(image.grid, axes, crop, cropped.with_shape(shape))
-    indices = None if label is None else prepare_labels(label, placement, space)
+    indices = None if label is None else preprocess_labels(label, placement, space)
     points, state = np.full((len(names), 3), np.nan), np.full(len(names), State.UNLABELLED, dtype=np.int64)
     if landmarks is not None:
         state[:] = landmarks.state
@@ -60,7 +58,7 @@ def prepare(
     return Prepared(normalised.astype(np.float16), indices, placement, points, state)
 
 
-def prepare_labels(label: LabelMap, placement: Placement, space: SpacePlan) -> np.ndarray:
+def preprocess_labels(label: LabelMap, placement: Placement, space: SpacePlan) -> np.ndarray:
     """(Z, Y, X) class indices on the prepared grid, of a label map on the voxels that `placement` starts from."""
     indices = np.ascontiguousarray(placement.axes.apply(label.data)[placement.crop.slices])
     if placement.target.shape == placement.crop.shape:

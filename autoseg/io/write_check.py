@@ -39,7 +39,7 @@ def missing_end(path: Path, n_bytes: int) -> str | None:
     return None if name.endswith((".mhd", ".nhdr")) else f"{length} bytes of an unknown kind"
 
 
-def check_room(path: Path) -> None:
+def check_disk_space(path: Path) -> None:
     """Tries whether the disk takes more, in a file that is thrown away afterwards.
 
     Raises:
