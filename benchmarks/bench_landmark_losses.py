@@ -53,7 +53,7 @@ HIGHEST = ", highest voxel"
 def mean_places(study: Study) -> dict[str, Landmarks]:
     """Of every validation case: where the training cases have their landmarks, mm from the centre along the canonical axes."""
     names = {case.name for case in study.order}
-    mean = np.nanmean([case.landmarks.places for case in study.planned.fingerprint.cases if case.name in names], axis=0)
+    mean = np.nanmean([case.landmarks.points_mm for case in study.planned.fingerprint.cases if case.name in names], axis=0)
     found = {}
     for j in study.judged:
         grid = j.grid.reoriented(j.grid.canonical_axes())

@@ -60,7 +60,7 @@ class Rule:
 
     def branched(self, branch: str) -> Configuration:
         """With the branch or without, whatever the rule says."""
-        facts, c = self.study.planned.fingerprint.landmark_facts, self.study.chosen
+        facts, c = self.study.planned.fingerprint.landmark_statistics, self.study.chosen
         assert facts is not None
         assert c.landmarks is not None
         scn, _ = shape_scn(facts, self.patch, self.spacing, self.macs, c.space.slice_axis)

@@ -62,7 +62,7 @@ def mean_place_mre(cases: Sequence[CaseFingerprint], learnt: Collection[str], ju
 
     The mean over landmarks of the mean over cases.
     """
-    of, by = (np.array([case.landmarks.places for case in cases if case.name in names]) for names in (learnt, judged))
+    of, by = (np.array([case.landmarks.points_mm for case in cases if case.name in names]) for names in (learnt, judged))
     return float(np.nanmean(np.linalg.norm(by - np.nanmean(of, 0), axis=2), 0).mean())
 
 

@@ -34,9 +34,9 @@ class MeasuredCase:
             structures or landmarks.
     """
 
-    meaning: str
+    context: str
     stamps: tuple[str, ...]
-    facts: CaseFingerprint
+    fingerprint: CaseFingerprint
     quantiles: str
 
     @property
@@ -45,7 +45,7 @@ class MeasuredCase:
         return np.frombuffer(base64.b64decode(self.quantiles), dtype="<f4").reshape(-1, N_QUANTILES)
 
 
-def _scan_case(case: Case, dataset: Dataset, known: MeasuredCase | None, reader: CaseReader | None) -> MeasuredCase:
+def _measure(case: Case, dataset: Dataset, known: MeasuredCase | None, reader: CaseReader | None) -> MeasuredCase:
     """Reads and measures one case, or renews the stamps of `known` if the files hold what they held then.
 
     Raises:
@@ -61,12 +61,20 @@ def _scan_case(case: Case, dataset: Dataset, known: MeasuredCase | None, reader:
         content = text_digest(" ".join([*voxels, *filter(None, [landmark_digest(case, dataset)])]))
     except OSError as error:
         raise DataError("the file cannot be read", file=error.filename, found=error.strerror) from error
-    meaning = _meaning(dataset)
-    if known is not None and known.facts.digest == content:
-        return MeasuredCase(meaning, stamps, known.facts, known.quantiles)
+    meaning = _context_digest(dataset)
+    if known is not None and known.fingerprint.digest == content:
+        return MeasuredCase(meaning, stamps, known.fingerprint, known.quantiles)
 
     pair = (reader or CaseReader(dataset)).read(case, keep=reader is not None)
-    found = measure_case(case.name, content, pair.image, pair.label_map, dataset.labels, pair.remark, pair.landmarks)
+    found = measure_case(
+        case.name,
+        pair.image,
+        pair.label_map,
+        dataset.labels,
+        digest=content,
+        remark=pair.remark,
+        landmarks=pair.landmarks,
+    )
     if found is None:
         raise DataError("the image holds nothing but zeros", file=case.images[0])
     facts, channels = found
@@ -94,17 +102,17 @@ def measure_cases(
     dataset: Dataset, cache: Path, failures: list[Failure], workers: int | None, reader: CaseReader | None
 ) -> list[MeasuredCase]:
     """One scan per usable case, in the dataset's order; the cache follows."""
-    meaning = _meaning(dataset)
+    meaning = _context_digest(dataset)
     old = _load_cache(cache)
-    known = {name: scan for name, scan in old.items() if scan.meaning == meaning}
-    done = {case.name: known[case.name] for case in dataset.cases if case.name in known and _untouched(case, known[case.name])}
+    known = {name: scan for name, scan in old.items() if scan.context == meaning}
+    done = {case.name: known[case.name] for case in dataset.cases if case.name in known and _is_current(case, known[case.name])}
     left = [case for case in dataset.cases if case.name not in done]
     if left:
         write_text(cache, "".join(map(_line, known.values())))  # whole again, should an interruption have cut the last line
         with disk_errors(cache), open(cache, "a", encoding="utf-8") as handle:
 
             def work(case: Case) -> MeasuredCase:
-                return _scan_case(case, dataset, known.get(case.name), reader)
+                return _measure(case, dataset, known.get(case.name), reader)
 
             for case, scan in run_cases(work, left, STAGE, failures, workers):
                 done[case.name] = scan
@@ -116,7 +124,7 @@ def measure_cases(
     return ordered
 
 
-def _untouched(case: Case, scan: MeasuredCase) -> bool:
+def _is_current(case: Case, scan: MeasuredCase) -> bool:
     files = _files(case)
     return all(path.is_file() for path in files) and tuple(map(file_stamp, files)) == scan.stamps
 
@@ -129,7 +137,7 @@ def _load_cache(cache: Path) -> dict[str, MeasuredCase]:
             scan = from_json(MeasuredCase, line, cache)
         except PlanError:
             continue
-        scans[scan.facts.name] = scan
+        scans[scan.fingerprint.name] = scan
     return scans
 
 
@@ -137,7 +145,7 @@ def _line(scan: MeasuredCase) -> str:
     return json.dumps(asdict(scan), ensure_ascii=False) + "\n"
 
 
-def _meaning(dataset: Dataset) -> str:
+def _context_digest(dataset: Dataset) -> str:
     return text_digest(
         json.dumps(
             [

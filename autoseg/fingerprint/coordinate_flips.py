@@ -9,10 +9,10 @@ import numpy as np
 
 from autoseg.fingerprint.landmarks import CasePoints
 
-FEWEST_CASES, FEWEST_LANDMARKS = 3, 4  # from which a case can be told from the others
-BETTER = 0.5  # times the distance to the others that is left with x and y negated; a convention
-TOLD = 2 / 3  # of the cases must lie so much better one way or the other: of those turned at random about half do
-NEGATED = np.array([1.0, -1.0, -1.0])  # along (z, y, x): what turns LPS into RAS
+MIN_CASES, MIN_LANDMARKS = 3, 4  # fewer do not tell a case from the others
+MAX_DISTANCE_RATIO = 0.5  # of the distance to the others, the better way by the worse way round; a convention
+MIN_CLEAR_SHARE = 2 / 3  # of the cases must lie so much better one way or the other; turned at random, about half do
+LPS_TO_RAS = np.array([1.0, -1.0, -1.0])  # factors along (z, y, x)
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class FlippedCase:
     """A case that agrees with the others once x and y of its landmarks are negated.
 
     Args:
-        off_mm, negated_mm: root mean square distance from the median place in all cases, as read and negated.
+        off_mm, negated_mm: root mean square distance from the median positions in all cases, as read and negated.
     """
 
     case: str
@@ -34,47 +34,53 @@ class FlippedCase:
         )
 
 
-def misread_cases(cases: Sequence[CasePoints]) -> tuple[FlippedCase, ...]:
-    """Volumes whose landmarks, their mean place taken away, fit the median of the cases better when turned by 180° about z.
+def find_flipped_cases(cases: Sequence[CasePoints]) -> tuple[FlippedCase, ...]:
+    """Volumes whose landmarks, once centred, fit the median of the cases better when turned by 180° about z.
 
-    Nothing is said of cases that lie this way and that: they are no two groups. Of two halves the one without the first case is
-    named.
+    Cases that lie in all directions do not form two groups, and then none is returned. Of two equal groups the one without
+    the first case is returned.
     """
     volumes = [case for case in cases if case.shape[0] > 1]
-    if len(volumes) < FEWEST_CASES:
+    if len(volumes) < MIN_CASES:
         return ()
-    points = np.array([case.places for case in volumes])
-    known = np.isfinite(points).all(2)
-    seen = known.any(0)  # landmarks of some case
-    points, known = points[:, seen], known[:, seen]
-    if not known.size:
+    points = np.array([case.points_mm for case in volumes])
+    present = np.isfinite(points).all(2)
+    in_some_case = present.any(0)
+    points, present = points[:, in_some_case], present[:, in_some_case]
+    if not present.size:
         return ()
-    usual = _usual(points, known)
-    found = [
-        FlippedCase(case.name, *(_distance(places[there] * sign, usual[there]) for sign in (np.ones(3), NEGATED)))
-        for case, places, there in zip(volumes, points, known)
-        if np.count_nonzero(there) >= FEWEST_LANDMARKS
+    shape = _median_shape(points, present)
+    candidates = [
+        FlippedCase(
+            case.name,
+            off_mm=_rms_distance(row[mask], shape[mask]),
+            negated_mm=_rms_distance(row[mask] * LPS_TO_RAS, shape[mask]),
+        )
+        for case, row, mask in zip(volumes, points, present)
+        if np.count_nonzero(mask) >= MIN_LANDMARKS
     ]
-    told = sum(min(m.off_mm, m.negated_mm) < BETTER * max(m.off_mm, m.negated_mm) for m in found)
-    return tuple(m for m in found if m.negated_mm < BETTER * m.off_mm) if told >= TOLD * len(found) else ()
+    n_clear = sum(min(c.off_mm, c.negated_mm) < MAX_DISTANCE_RATIO * max(c.off_mm, c.negated_mm) for c in candidates)
+    if n_clear < MIN_CLEAR_SHARE * len(candidates):
+        return ()
+    return tuple(c for c in candidates if c.negated_mm < MAX_DISTANCE_RATIO * c.off_mm)
 
 
-def _usual(points: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(N, 3) the median place of each landmark, each case turned as most of them are.
+def _median_shape(points: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Median position (N, 3) of each landmark, each case turned as most of them are.
 
-    Half of the cases may be turned. What tells the two groups apart is the sign of their part along the axis on which the x and
-    y of all landmarks vary most: turned, all of these are negated, so that zero, and not the mean, lies between the groups.
+    Half of the cases may be turned. The two groups differ in the sign of their score on the first principal axis of the x
+    and y of all landmarks: turned, all of these are negated, so that zero, and not the mean, lies between the groups.
     """
-    centred = np.array([p - np.median(p[there], axis=0) if there.any() else p for p, there in zip(points, known)])
+    centred = np.array([p - np.median(p[mask], axis=0) if mask.any() else p for p, mask in zip(points, present)])
     in_plane = np.nan_to_num(centred[..., 1:]).reshape(len(points), -1)
     turned = np.linalg.svd(in_plane, full_matrices=False)[0][:, 0] < 0
-    fewer = 2 * np.count_nonzero(turned) - len(turned)
-    if fewer > 0 or (fewer == 0 and turned[0]):
+    surplus = 2 * np.count_nonzero(turned) - len(turned)
+    if surplus > 0 or (surplus == 0 and turned[0]):
         turned = ~turned
-    usual: np.ndarray = np.nanmedian(centred * np.where(turned[:, None, None], NEGATED, 1.0), axis=0)
-    return usual
+    shape: np.ndarray = np.nanmedian(centred * np.where(turned[:, None, None], LPS_TO_RAS, 1.0), axis=0)
+    return shape
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Root mean square, once both have the same mean."""
+def _rms_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Root mean square distance between (n, 3) points and their partners, once both have the same mean."""
     return float(np.sqrt(((a - a.mean(0) - b + b.mean(0)) ** 2).sum(1).mean()))

@@ -15,10 +15,10 @@ from autoseg.dataset.reading import CaseReader
 from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.fingerprint.cache import MeasuredCase, measure_cases, text_digest
 from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint, Moments
-from autoseg.fingerprint.coordinate_flips import misread_cases
-from autoseg.fingerprint.landmark_symmetry import check_sides
+from autoseg.fingerprint.coordinate_flips import find_flipped_cases
+from autoseg.fingerprint.landmark_symmetry import check_symmetry
 from autoseg.fingerprint.landmarks import LandmarkStatistics, measure_landmarks
-from autoseg.fingerprint.laterality import laterality
+from autoseg.fingerprint.laterality import check_laterality
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet, Unit
 from autoseg.io import landmark_ending
@@ -55,7 +55,7 @@ class Fingerprint:
     """Everything that planning needs to know about a dataset.
 
     Args:
-        landmark_facts: null in a dataset without landmarks.
+        landmark_statistics: null in a dataset without landmarks.
         median_relative_size: the share of voxels left by the crop.
         n_empty_cases: those with neither a structure nor a landmark.
     """
@@ -67,7 +67,7 @@ class Fingerprint:
     landmarks: LandmarkSet
     intensities: tuple[Intensity, ...]
     structures: tuple[StructureStatistics, ...]
-    landmark_facts: LandmarkStatistics | None
+    landmark_statistics: LandmarkStatistics | None
     median_relative_size: float
     n_empty_cases: int
     cases: tuple[CaseFingerprint, ...]
@@ -113,11 +113,11 @@ def take_fingerprint(
         reasons = "; ".join(sorted(f.reason for f in failures[before:])[:3])
         raise DataError("no case can be used", file=dataset.root, found=f"{len(failures) - before} faulty: {reasons}")
     anything = any(scan.quantiles for scan in scans)
-    if dataset.landmarks.names and not (anything and any(scan.facts.landmarks.shows_any for scan in scans)):
-        raise _no_landmark(dataset, scans)
+    if dataset.landmarks.names and not (anything and any(scan.fingerprint.landmarks.any_inside for scan in scans)):
+        raise _no_landmark_error(dataset, scans)
     if not anything:
-        raise _no_structure(dataset, len(scans))
-    fingerprint = _summary(dataset, scans)
+        raise _no_structure_error(dataset, len(scans))
+    fingerprint = _summarize(dataset, scans)
     notices += _notices(fingerprint, dataset.unit)
     path, text = folder / "fingerprint.json", to_json(fingerprint)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -161,12 +161,12 @@ def _version(text: str) -> object:
     return document.get("schema_version") if isinstance(document, dict) else None
 
 
-def _no_landmark(dataset: Dataset, scans: Sequence[MeasuredCase]) -> DataError:
+def _no_landmark_error(dataset: Dataset, scans: Sequence[MeasuredCase]) -> DataError:
     """That no landmark lies in an image, and how far outside those of one case are."""
-    outside = [scan.facts for scan in scans if scan.facts.landmarks.outside.any()]
+    outside = [scan.fingerprint for scan in scans if scan.fingerprint.landmarks.outside.any()]
     found = f"none in the images of {len(scans)} cases"
     fix = 'annotate landmarks, or say "landmarks": [] in dataset.json'
-    if any(scan.facts.landmarks.shows_any for scan in scans):
+    if any(scan.fingerprint.landmarks.any_inside for scan in scans):
         found, fix = (
             f"in {len(scans)} cases landmarks lie only where the images are 0",
             "check that images and landmarks belong together",
@@ -183,7 +183,7 @@ def _no_landmark(dataset: Dataset, scans: Sequence[MeasuredCase]) -> DataError:
     return DataError("no case shows a landmark", file=dataset.root, found=found, fix=fix)
 
 
-def _no_structure(dataset: Dataset, n_cases: int) -> DataError:
+def _no_structure_error(dataset: Dataset, n_cases: int) -> DataError:
     return DataError(
         "no label map contains a structure",
         file=dataset.root,
@@ -192,8 +192,8 @@ def _no_structure(dataset: Dataset, n_cases: int) -> DataError:
     )
 
 
-def _summary(dataset: Dataset, scans: Sequence[MeasuredCase]) -> Fingerprint:
-    cases = tuple(scan.facts for scan in scans)
+def _summarize(dataset: Dataset, scans: Sequence[MeasuredCase]) -> Fingerprint:
+    cases = tuple(scan.fingerprint for scan in scans)
     full = [scan for scan in scans if scan.quantiles]
     quantiles = np.stack([scan.unpacked for scan in full])
     return Fingerprint(
@@ -203,10 +203,11 @@ def _summary(dataset: Dataset, scans: Sequence[MeasuredCase]) -> Fingerprint:
         labels=dataset.labels,
         landmarks=dataset.landmarks,
         intensities=tuple(
-            _mixture([scan.facts.intensities[c] for scan in full], quantiles[:, c]) for c in range(len(dataset.channels))
+            _pooled_intensity([scan.fingerprint.intensities[c] for scan in full], quantiles[:, c])
+            for c in range(len(dataset.channels))
         ),
-        structures=tuple(_structure(name, i, cases) for i, name in enumerate(dataset.labels.names)),
-        landmark_facts=measure_landmarks(dataset.landmarks.names, [c.landmarks for c in cases])
+        structures=tuple(_structure_statistics(name, i, cases) for i, name in enumerate(dataset.labels.names)),
+        landmark_statistics=measure_landmarks(dataset.landmarks.names, [c.landmarks for c in cases])
         if dataset.landmarks.names
         else None,
         median_relative_size=float(np.median([np.prod(c.shape_after_crop) / np.prod(c.shape) for c in cases])),
@@ -215,7 +216,7 @@ def _summary(dataset: Dataset, scans: Sequence[MeasuredCase]) -> Fingerprint:
     )
 
 
-def _mixture(moments: Sequence[Moments], quantiles: np.ndarray) -> Intensity:
+def _pooled_intensity(moments: Sequence[Moments], quantiles: np.ndarray) -> Intensity:
     """Statistics of the distribution that draws a case first and one of its voxels then.
 
     nnU-Net draws the same number of voxels from every case, which is this distribution up to chance.
@@ -234,7 +235,7 @@ def _mixture(moments: Sequence[Moments], quantiles: np.ndarray) -> Intensity:
     )
 
 
-def _structure(name: str, index: int, cases: Sequence[CaseFingerprint]) -> StructureStatistics:
+def _structure_statistics(name: str, index: int, cases: Sequence[CaseFingerprint]) -> StructureStatistics:
     found = [(c.voxels[index], c.voxels[index] * float(np.prod(c.spacing))) for c in cases if c.has_label_map and c.voxels[index]]
     voxels, volume = np.mean(found, axis=0) if found else (0.0, 0.0)
     return StructureStatistics(name, len(found), float(voxels), float(volume))
@@ -250,11 +251,11 @@ def _notices(fingerprint: Fingerprint, unit: Unit) -> list[str]:
     ]
     for name in fingerprint.unseen_structures:
         lines.append(f"structure '{name}' occurs in no case where the image is not 0: it cannot be learnt")
-    found = laterality(fingerprint.labels, cases)
-    lines += map(str, found.odd)
+    found = check_laterality(fingerprint.labels, cases)
+    lines += map(str, found.mismatches)
     landmarks = [case.landmarks for case in cases]
-    lines += map(str, misread_cases(landmarks))
-    lines += [str(replace(odd, unit=unit)) for odd in check_sides(fingerprint.landmarks, landmarks)[1]]
+    lines += map(str, find_flipped_cases(landmarks))
+    lines += [str(replace(odd, unit=unit)) for odd in check_symmetry(fingerprint.landmarks, landmarks)[1]]
     if 2 * found.n_reversed > found.n_cases:
         lines.append(
             f"in {found.n_reversed} of {found.n_cases} cases the structures named left lie to the right: "

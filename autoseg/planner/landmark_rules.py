@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import ceil, log2
 
-from autoseg.fingerprint.landmarks import CasePoints, LandmarkStatistics, covisibility, size_needed
+from autoseg.fingerprint.landmarks import CasePoints, LandmarkStatistics, covisibility, patch_scale_needed
 from autoseg.footprint import scn_layers
 from autoseg.imaging.geometry import Triple
 from autoseg.plan import LandmarkLossName, ScnForm, ScnPlan
@@ -74,8 +74,10 @@ def target_sigma(facts: LandmarkStatistics, spacing: Sequence[float]) -> TargetS
         spacing: mm, of the maps that the network makes.
     """
     reason = f"a voxel of {numbers(spacing)} mm: narrow for precision, wide enough to be read between voxels"
-    if facts.close_mm is not None:
-        reason += f"; one landmark in ten is less than {number(facts.close_mm)} mm from the next, which has a map of its own"
+    if facts.neighbour_mm_p10 is not None:
+        reason += (
+            f"; one landmark in ten is less than {number(facts.neighbour_mm_p10)} mm from the next, which has a map of its own"
+        )
     return TargetSigma(tuple(SIGMA_VOXELS * s for s in spacing), reason)
 
 
@@ -86,7 +88,7 @@ def plan_context(facts: LandmarkStatistics, cases: Sequence[CasePoints], patch: 
         patch, spacing: voxels and mm along (z, y, x); one voxel through the slices of a 2D network.
     """
     patch_mm = [n * s for n, s in zip(patch, spacing)]
-    needed = size_needed(cases, patch_mm, MARGIN)
+    needed = patch_scale_needed(cases, patch_mm, MARGIN)
     share = float((needed <= 1 + 1e-9).mean()) if len(needed) else 1.0
     seen = (
         f"a patch of {numbers(patch_mm)} mm shows all landmarks, which spread over {numbers(facts.extent_mm)} mm, with "
@@ -134,9 +136,9 @@ def _why_not(facts: LandmarkStatistics, cases: Sequence[CasePoints], patch_mm: S
     n = len(facts.landmarks)
     if n < FEWEST:
         return f"{n} landmarks are fewer than {FEWEST} and make no arrangement"
-    if all(len(case.present) < 2 for case in cases):
+    if all(len(case.present_points) < 2 for case in cases):
         return "no case has two landmarks"
-    whole = float((size_needed(cases, patch_mm, 1.0) <= 1 + 1e-9).mean())
+    whole = float((patch_scale_needed(cases, patch_mm, 1.0) <= 1 + 1e-9).mean())
     if whole >= MOST_CASES:
         return (
             f"a patch of {numbers(patch_mm)} mm shows all landmarks in {percent(whole)} of the cases: the network itself sees "

@@ -11,7 +11,7 @@ from math import prod
 from typing import Literal, cast
 
 from autoseg.fingerprint.dataset import Fingerprint
-from autoseg.fingerprint.landmark_symmetry import check_sides
+from autoseg.fingerprint.landmark_symmetry import check_symmetry
 from autoseg.plan import (
     SCHEMA_VERSION,
     Configuration,
@@ -121,7 +121,7 @@ class _Decisions:
     """The configurations of one dataset; remembered are the median case (voxels) of each, and the steps there is time for."""
 
     def __init__(self, fingerprint: Fingerprint, budget: Budget) -> None:
-        self.beyond_crop = sum(case.beyond_crop > 0 for case in fingerprint.cases)
+        self.beyond_crop = sum(case.n_outside_crop > 0 for case in fingerprint.cases)
         if self.beyond_crop:
             fingerprint = _uncropped(fingerprint)
         self.fingerprint, self.budget = fingerprint, budget
@@ -137,7 +137,7 @@ class _Decisions:
             device=cast(DeviceKind, budget.device),
             compute=budget.number_type,
         )
-        self.landmarks, self.oddities = check_sides(fingerprint.landmarks, [c.landmarks for c in fingerprint.cases])
+        self.landmarks, self.oddities = check_symmetry(fingerprint.landmarks, [c.landmarks for c in fingerprint.cases])
         self.shapes: dict[str, tuple[float, ...]] = {}
         self.steps = 0.0
 
@@ -148,7 +148,7 @@ class _Decisions:
 
     def _landmarks_alone(self) -> dict[str, Configuration]:
         """A configuration that shows all landmarks at once, and one that refines it if its grid is too coarse."""
-        facts = self.fingerprint.landmark_facts
+        facts = self.fingerprint.landmark_statistics
         assert facts is not None
         view, reason = plan_view(
             self.sample, self.budget, self.fingerprint.cases, facts, self.spacing, self.spacing_reason, self.flat_axis
@@ -224,8 +224,8 @@ class _Decisions:
         space = SpacePlan("LPS", tuple(spacing), slice_axis, crop, image_order=3, label_order=1)
         landmarks: LandmarkPlan | None = None
         landmark_reasons: dict[str, str] = {}
-        if seen.landmark_facts:
-            chosen, landmarks, landmark_reasons = plan_landmarks(chosen, self.budget, seen.landmark_facts, seen.cases, space)
+        if seen.landmark_statistics:
+            chosen, landmarks, landmark_reasons = plan_landmarks(chosen, self.budget, seen.landmark_statistics, seen.cases, space)
         covered = prod(chosen.topology.patch_size) / prod(shape)
         training, training_reasons = plan_training(
             mirrored, self.budget, chosen.step_gmacs, covered, slice_axis is not None, labelled

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoseg.fingerprint.case import CaseFingerprint
-from autoseg.fingerprint.laterality import laterality
+from autoseg.fingerprint.laterality import check_laterality
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS, LandmarkSet
 from autoseg.planner.spacing import AXES
@@ -97,7 +97,7 @@ def _across(labels: LabelSet, cases: Sequence[CaseFingerprint]) -> tuple[bool, s
         if seen[0] != seen[1]:
             here, there = (labels.names[index - 1] for index in (pair if seen[0] else pair[::-1]))
             return False, f"x is not mirrored: '{there}', the other side of '{here}', occurs in no case"
-    found = laterality(labels, cases)
+    found = check_laterality(labels, cases)
     if found.n_mirrored > MIXED_ABOVE * found.n_cases:
         return False, (
             f"x is not mirrored: in {found.n_mirrored} of {found.n_cases} cases left and right lie the other way round than in "

@@ -56,7 +56,7 @@ def from_nnunet(name: str, description: Description, found: dict[str, Any], sour
         landmarks=NO_LANDMARKS,
         intensities=tuple(_intensity(_of(intensities, str(i), source), source) for i in channels),
         structures=(),
-        landmark_facts=None,
+        landmark_statistics=None,
         median_relative_size=_positive(share, "median_relative_size_after_cropping", source),
         n_empty_cases=0,
         cases=tuple(_case(i, spacing, shape) for i, (spacing, shape) in enumerate(zip(spacings, shapes))),

@@ -62,8 +62,8 @@ def _robust(fingerprint: Fingerprint, index: int, nonzero: bool) -> tuple[bool, 
     tails = [case.tails[index] for case in fingerprint.cases if case.tails]
     if not tails:
         return False, ""
-    spread = median(t.spread_nonzero if nonzero else t.spread for t in tails)
-    cut = median(t.cut for t in tails)
+    spread = median(t.tail_ratio_nonzero if nonzero else t.tail_ratio for t in tails)
+    cut = median(t.cut_share for t in tails)
     found = f"clipped to its percentiles 0.5 and 99.5 a case would keep {percent(spread)} of its standard deviation (median)"
     if spread >= ROBUST_BELOW:
         return False, f"; {found}: no outliers dominate"

@@ -11,8 +11,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from autoseg.dataset import load_landmarks, open_dataset
-from autoseg.fingerprint.coordinate_flips import misread_cases
-from autoseg.fingerprint.landmarks import CasePoints, place_points
+from autoseg.fingerprint.coordinate_flips import find_flipped_cases
+from autoseg.fingerprint.landmarks import CasePoints, case_points
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.io import read_grid
@@ -33,13 +33,13 @@ def cases(signs: Sequence[tuple[int, int, int]], absent: Sequence[int] = ()) -> 
         turn = Rotation.from_rotvec(rng.normal(0, 0.2, 3))
         points = (turn.apply(TRUE + rng.normal(0, 0.3, TRUE.shape)) + rng.normal(0, 2, 3)) * sign
         points[list(absent)] = np.nan
-        found.append(place_points(f"case {i}", Landmarks(NAMES, points, state), grid))
+        found.append(case_points(f"case {i}", Landmarks(NAMES, points, state), grid))
     return found
 
 
 @pytest.mark.parametrize("absent", [(), (1,), (0, 4)])
 def test_one_of_six_is_found(absent: Sequence[int]) -> None:
-    (found,) = misread_cases(cases([AS_READ] * 5 + [NEGATED], absent))
+    (found,) = find_flipped_cases(cases([AS_READ] * 5 + [NEGATED], absent))
     assert found.case == "case 5"
     assert found.negated_mm < 3 < 10 < found.off_mm
     assert "case 5: the landmarks agree with those of the other cases if x and y are negated" in str(found)
@@ -50,7 +50,7 @@ def test_one_of_six_is_found(absent: Sequence[int]) -> None:
 )
 def test_half_of_them_or_most(signs: list[tuple[int, int, int]]) -> None:
     """Those that are fewer are named; of two halves one of them, all of it."""
-    found = {m.case for m in misread_cases(cases(signs))}
+    found = {m.case for m in find_flipped_cases(cases(signs))}
     groups = [{f"case {i}" for i, s in enumerate(signs) if s == sign} for sign in (AS_READ, NEGATED)]
     assert found in groups
     assert len(found) == min(map(len, groups))
@@ -58,7 +58,7 @@ def test_half_of_them_or_most(signs: list[tuple[int, int, int]]) -> None:
 
 def test_of_two_halves_the_one_without_the_first_case_is_named() -> None:
     for signs in ([AS_READ, NEGATED] * 3, [NEGATED, AS_READ] * 3):
-        assert [m.case for m in misread_cases(cases(signs))] == ["case 1", "case 3", "case 5"]
+        assert [m.case for m in find_flipped_cases(cases(signs))] == ["case 1", "case 3", "case 5"]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -74,7 +74,7 @@ def test_half_of_cases_that_show_different_landmarks(seed: int) -> None:
         shown = tuple(tuple(p) if first <= n < first + 12 else None for n, p in enumerate(points.tolist()))
         state = tuple(State.PRESENT if p else State.ABSENT for p in shown)
         found.append(CasePoints(f"{i}", (1, 1, 1), (99, 99, 99), state, shown))
-    assert [int(m.case) for m in misread_cases(found)] == [*range(1, 20, 2)]
+    assert [int(m.case) for m in find_flipped_cases(found)] == [*range(1, 20, 2)]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -84,28 +84,28 @@ def test_cases_that_lie_anyhow_are_no_two_groups(seed: int) -> None:
     for i in range(40):
         points = Rotation.from_quat(rng.normal(0, 1, 4)).apply(TRUE)
         found.append(CasePoints(f"{i}", (1, 1, 1), (40, 40, 40), (State.PRESENT,) * 6, tuple(map(tuple, points.tolist()))))
-    assert misread_cases(found) == ()
+    assert find_flipped_cases(found) == ()
 
 
 def test_half_of_the_skulls(real_data: Callable[[str], Path]) -> None:
     dataset = open_dataset(real_data("mouse_skull"))
     seen = [
-        place_points(c.name, load_landmarks(c, dataset, grid), grid) for c in dataset.cases for grid in [read_grid(c.images[0])]
+        case_points(c.name, load_landmarks(c, dataset, grid), grid) for c in dataset.cases for grid in [read_grid(c.images[0])]
     ]
-    assert misread_cases(seen) == ()
+    assert find_flipped_cases(seen) == ()
     turned = [replace(c, points=tuple(p and (p[0], -p[1], -p[2]) for p in c.points)) if i % 2 else c for i, c in enumerate(seen)]
-    assert [m.case for m in misread_cases(turned)] == [c.name for c in seen[1::2]]
+    assert [m.case for m in find_flipped_cases(turned)] == [c.name for c in seen[1::2]]
 
 
 def test_nothing_is_said_of_cases_that_agree_or_cannot_tell() -> None:
-    assert misread_cases(cases([AS_READ] * 6)) == ()
-    assert misread_cases(cases([NEGATED] * 6)) == ()  # all of them: nothing to hold them against
-    assert misread_cases(cases([AS_READ, NEGATED])) == ()
-    assert misread_cases(cases([AS_READ] * 5 + [NEGATED], absent=(0, 1, 2))) == ()
-    assert misread_cases(cases([AS_READ] * 5 + [NEGATED], absent=range(6))) == ()
-    assert misread_cases([]) == ()
+    assert find_flipped_cases(cases([AS_READ] * 6)) == ()
+    assert find_flipped_cases(cases([NEGATED] * 6)) == ()  # all of them: nothing to hold them against
+    assert find_flipped_cases(cases([AS_READ, NEGATED])) == ()
+    assert find_flipped_cases(cases([AS_READ] * 5 + [NEGATED], absent=(0, 1, 2))) == ()
+    assert find_flipped_cases(cases([AS_READ] * 5 + [NEGATED], absent=range(6))) == ()
+    assert find_flipped_cases([]) == ()
 
 
 def test_pictures_have_no_coordinate_system_to_be_misread() -> None:
     flat = [replace(case, shape=(1, *case.shape[1:])) for case in cases([AS_READ] * 5 + [NEGATED])]
-    assert misread_cases(flat) == ()
+    assert find_flipped_cases(flat) == ()

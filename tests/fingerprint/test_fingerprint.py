@@ -25,7 +25,7 @@ from autoseg.fingerprint import dataset as module
 from autoseg.fingerprint.cache import N_QUANTILES
 from autoseg.fingerprint.dataset import Fingerprint, has_fingerprint, load_fingerprint, take_fingerprint
 from autoseg.fingerprint.landmark_symmetry import AsymmetricPair
-from autoseg.fingerprint.laterality import laterality
+from autoseg.fingerprint.laterality import check_laterality
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet
 from autoseg.io import read_grid, write_landmarks
@@ -139,7 +139,7 @@ def test_file(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no fingerprint"):
         load_fingerprint(tmp_path / "none.json")
     path.write_text(to_json(replace(found, schema_version=7)))
-    with pytest.raises(PlanError, match=r"another schema version.*found: 7; allowed: 3"):
+    with pytest.raises(PlanError, match=r"another schema version.*found: 7; allowed: 4"):
         load_fingerprint(path)
 
 
@@ -150,12 +150,12 @@ def test_a_fingerprint_of_an_older_kind(dataset: Dataset, read_cases: list[str])
     old = json.loads(path.read_text())
     old["schema_version"] = 1
     lines = [json.loads(line) for line in cache.read_text().splitlines()]
-    for case in (*old["cases"], *(line["facts"] for line in lines)):
-        del case["tails"], case["places"]
+    for case in (*old["cases"], *(line["fingerprint"] for line in lines)):
+        del case["tails"], case["lateral_positions"]
     path.write_text(json.dumps(old))
     cache.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert not has_fingerprint(path)
-    with pytest.raises(PlanError, match=r"another schema version.*found: 1; allowed: 3; fix: autoseg fingerprint -d DATASET"):
+    with pytest.raises(PlanError, match=r"another schema version.*found: 1; allowed: 4; fix: autoseg fingerprint -d DATASET"):
         load_fingerprint(path)
     read_cases.clear()
     assert scan(dataset)[0] == found
@@ -179,8 +179,8 @@ def test_cases_with_mirrored_sides_are_named(dataset: Dataset) -> None:
         write(case.images[0], image, (1, 2, 3), direction)
         write(case.label, label, (1, 2, 3), direction)
     found, _, notices = scan(sides)
-    assert [case.places for case in found.cases] == [(0.75, 0.25), (0.25, 0.75)]
-    assert "case b: left ear lies to the right of right ear, other than in 1 of 2 cases: the header may be mirrored" in notices
+    assert [case.lateral_positions for case in found.cases] == [(0.75, 0.25), (0.25, 0.75)]
+    assert "case b: left ear lies to the right of right ear, unlike in 1 of 2 cases: the header may be mirrored" in notices
     swapped = scan(replace(sides, labels=LabelSet(("right ear", "left ear"), (1, 2)), cases=sides.cases[:1]))[2]
     assert any(n.startswith("in 1 of 1 cases the structures named left lie to the right: all headers may be") for n in swapped)
 
@@ -311,11 +311,11 @@ def test_lengths_in_pictures_are_pixels(tmp_path: Path, monkeypatch: pytest.Monk
     def odd(landmarks: LandmarkSet, _: object) -> tuple[LandmarkSet, tuple[AsymmetricPair, ...]]:
         return landmarks, (AsymmetricPair(("nose",), 30.0, 2.0),)
 
-    monkeypatch.setattr(module, "check_sides", odd)
+    monkeypatch.setattr(module, "check_symmetry", odd)
     for pictures, unit in ((False, "mm"), (True, "px")):
         drawn = make_dataset(tmp_path / unit, 2, pictures=pictures)
         assert drawn.unit == unit
-        assert any(f"it is 30 {unit} apart, other landmarks 2 {unit}" in notice for notice in scan(drawn)[2])
+        assert any(f"is 30 {unit} off, that of other landmarks 2 {unit}" in notice for notice in scan(drawn)[2])
 
 
 def test_a_second_scan_reads_nothing_and_says_the_same(dataset: Dataset, read_cases: list[str]) -> None:
@@ -399,7 +399,9 @@ def test_hash_is_of_the_content(dataset: Dataset, tmp_path: Path) -> None:
 def test_statistics_are_those_of_the_mixture(sizes: list[int], seed: int) -> None:
     random = np.random.default_rng(seed)
     cases = [np.sort(random.gamma(2, 10 ** random.uniform(0, 3), n)).astype(np.float32) for n in sizes]
-    found = module._mixture([facts._moments(c) for c in cases], np.stack([facts.quantiles(c, N_QUANTILES) for c in cases]))
+    found = module._pooled_intensity(
+        [facts._moments(c) for c in cases], np.stack([facts.quantiles(c, N_QUANTILES) for c in cases])
+    )
     values, weights = np.concatenate(cases), np.concatenate([np.full(n, 1 / n / len(sizes)) for n in sizes])
     mean = float(weights @ values)
     assert found.mean == pytest.approx(mean, rel=1e-5)
@@ -423,7 +425,7 @@ def test_hippocampus(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     assert {case.spacing for case in found.cases} == {(1.0, 1.0, 1.0)}
     assert found.median_relative_size > 0.99
     assert [s.n_cases for s in found.structures] == [208, 208]
-    spreads = np.array([case.tails[0].spread for case in found.cases])
+    spreads = np.array([case.tails[0].tail_ratio for case in found.cases])
     assert (spreads.min(), np.median(spreads)) == pytest.approx((0.92, 0.99), abs=0.02)  # 1000 times in scale, but no outliers
 
     rng = np.random.default_rng(0)  # nnU-Net's way: as many voxels from every case
@@ -448,8 +450,8 @@ def test_hippocampus(real_data: Callable[[str], Path], tmp_path: Path) -> None:
 def test_sides_of_mouse_brains(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     notices: list[str] = []
     found = take_fingerprint(open_dataset(real_data("mouse_brain")), tmp_path, [], notices)
-    sides = laterality(found.labels, found.cases)
-    assert (sides.n_pairs, sides.n_cases, sides.n_reversed, sides.odd) == (20, 20, 20, ())
+    sides = check_laterality(found.labels, found.cases)
+    assert (sides.n_pairs, sides.n_cases, sides.n_reversed, sides.mismatches) == (20, 20, 20, ())
     unseen, last = notices[:-1], notices[-1]
     assert [n.split("'")[1] for n in unseen] == ["Right External Capsule", "Right Ventricles", "Right Brain Stem"]
     assert last.startswith("in 20 of 20 cases the structures named left lie to the right")  # no scanner wrote these headers

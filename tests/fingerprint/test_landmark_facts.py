@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from autoseg.errors import LabelError
 from autoseg.fingerprint.landmarks import (
-    MOST_KAPPA,
+    MAX_KAPPA,
     CasePoints,
     LandmarkStatistics,
+    case_points,
     covisibility,
     measure_landmarks,
-    place_points,
-    size_needed,
+    patch_scale_needed,
 )
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.landmarks import Landmarks, State
@@ -45,19 +45,19 @@ def case(*points: tuple[float, float, float] | State, name: str = "c0", size: in
 
 
 def test_places_are_relative_to_the_image() -> None:
-    placed = place_points("c", landmarks((109.75, 59.5, 9), State.ABSENT, (110.75, 57.5, 12)), GRID)
+    placed = case_points("c", landmarks((109.75, 59.5, 9), State.ABSENT, (110.75, 57.5, 12)), GRID)
     assert placed.points == (pytest.approx((0, 0, 0)), None, pytest.approx((3, -2, 1)))
     assert (placed.shape, placed.spacing, placed.state) == ((10, 20, 40), (2.0, 1.0, 0.5), (2, 1, 2))
     assert placed.extent.tolist() == [20, 20, 20]
-    assert placed.present == pytest.approx(np.array([[0, 0, 0], [3, -2, 1]]))
+    assert placed.present_points == pytest.approx(np.array([[0, 0, 0], [3, -2, 1]]))
 
 
 def test_places_do_not_depend_on_how_the_array_lies() -> None:
-    expected = place_points("c", landmarks((105, 52, 3), (101, 66, 17)), GRID)
+    expected = case_points("c", landmarks((105, 52, 3), (101, 66, 17)), GRID)
     affine = GRID.affine[:, [2, 0, 1, 3]].copy()  # array axes x, z, y
     affine[:3, 0] *= -1  # x from left to right
     affine[0, 3] += 0.5 * 39
-    placed = place_points("c", landmarks((105, 52, 3), (101, 66, 17)), Grid((40, 10, 20), affine))
+    placed = case_points("c", landmarks((105, 52, 3), (101, 66, 17)), Grid((40, 10, 20), affine))
     assert placed.points == tuple(pytest.approx(p) for p in expected.points)
     assert (placed.shape, placed.spacing) == (expected.shape, expected.spacing)
 
@@ -76,11 +76,11 @@ def test_counts_distances_and_shares_by_hand() -> None:
         ("b", 2, 0, 2, 0),
         ("c", 3, 1, 0, 1),
     ]
-    assert (facts.n_cases, facts.absent, facts.unlabelled) == (4, 1 / 12, 3 / 12)
+    assert (facts.n_cases, facts.absent_share, facts.unlabelled_share) == (4, 1 / 12, 3 / 12)
     assert (a.neighbour, a.neighbour_mm) == ("b", 5)  # 5, 5 and 60
     assert (b.neighbour, b.neighbour_mm) == ("a", 5)
     assert (c.neighbour, c.neighbour_mm) == ("a", 52.5)  # 45 to b, 60 to a: of two alike the first
-    assert facts.close_mm == pytest.approx(5)
+    assert facts.neighbour_mm_p10 == pytest.approx(5)
     assert (facts.distance_mm, facts.distance_variation) == (45, None)  # 5, 55 and 45 mm; no pair is in three cases
     # over the cases with two: 50, 5 and 60 mm apart, 95 % of the way from 50 to 60 is 59
     assert facts.diameter_mm == pytest.approx(59)
@@ -105,23 +105,23 @@ def test_how_much_distances_vary() -> None:
 
 def test_places_that_follow_exactly() -> None:
     facts = measure_landmarks(("a", "b"), [case((0, 0, x), (0, 3, x + 4)) for x in (0, 7, 9)])
-    assert [(p.rho, p.kappa) for p in facts.landmarks] == [(1, MOST_KAPPA)] * 2
-    assert (facts.median_rho, facts.median_kappa) == (1, MOST_KAPPA)
+    assert [(p.rho, p.kappa) for p in facts.landmarks] == [(1, MAX_KAPPA)] * 2
+    assert (facts.median_rho, facts.median_kappa) == (1, MAX_KAPPA)
 
 
 def test_little_is_known_of_little() -> None:
     one = measure_landmarks(("a", "b"), [case((0, 0, 0), (0, 3, 4))])
-    assert (one.diameter_mm, one.close_mm, one.median_rho, one.median_kappa) == (5, 5, None, None)
+    assert (one.diameter_mm, one.neighbour_mm_p10, one.median_rho, one.median_kappa) == (5, 5, None, None)
     assert (one.landmarks[0].sd_mm, one.landmarks[0].sd_from_others_mm, one.landmarks[0].kappa) == (None, None, None)
     single = measure_landmarks(("a",), [case((0, 0, x)) for x in (1.0, 2.0, 4.0)])
     (a,) = single.landmarks
-    assert (single.diameter_mm, single.extent_mm, single.close_mm) == (0, (0, 0, 0), None)
+    assert (single.diameter_mm, single.extent_mm, single.neighbour_mm_p10) == (0, (0, 0, 0), None)
     assert (a.neighbour, a.neighbour_mm, a.sd_from_others_mm, a.rho) == (None, None, None, None)
     assert a.sd_mm is not None
     lost = measure_landmarks(("a", "b"), [case(State.ABSENT, State.ABSENT), case((0, 0, 0), (0, 3, 4))])
-    assert (lost.absent, lost.diameter_mm, lost.landmarks[1].n_present) == (0.5, 5, 1)
+    assert (lost.absent_share, lost.diameter_mm, lost.landmarks[1].n_present) == (0.5, 5, 1)
     none = measure_landmarks(("a",), [])
-    assert (none.n_cases, none.absent, none.landmarks[0].sd_mm) == (0, 0, None)
+    assert (none.n_cases, none.absent_share, none.landmarks[0].sd_mm) == (0, 0, None)
     assert measure_landmarks((), [case()]).landmarks == ()
 
 
@@ -163,9 +163,9 @@ def test_covisibility_by_hand() -> None:
 
 def test_the_patch_that_is_needed() -> None:
     cases = [case((0, 0, 0), (10, 0, 40)), case((0, 0, 0), State.ABSENT), case(State.ABSENT), case((-45, 0, 0), (45, 0, 0))]
-    assert size_needed(cases, (20, 20, 20), 1.2) == pytest.approx([2.4, 0, 0, 5])  # 100 mm is all there is, not 108
-    assert size_needed(cases, (20, 20, 40), 1.0) == pytest.approx([1, 0, 0, 4.5])
-    assert size_needed([], (1, 1, 1), 1.0).tolist() == []
+    assert patch_scale_needed(cases, (20, 20, 20), 1.2) == pytest.approx([2.4, 0, 0, 5])  # 100 mm is all there is, not 108
+    assert patch_scale_needed(cases, (20, 20, 40), 1.0) == pytest.approx([1, 0, 0, 4.5])
+    assert patch_scale_needed([], (1, 1, 1), 1.0).tolist() == []
 
 
 @given(st.integers(0, 2**31), st.floats(5, 60))
@@ -177,7 +177,9 @@ def test_larger_patches_show_more_and_shifts_do_not_matter(seed: int, edge: floa
     less, more = covisibility(near, (edge,) * 3), covisibility(near, (1.5 * edge,) * 3)
     assert 0 <= less <= more <= 1
     assert covisibility(moved, (edge,) * 3) == pytest.approx(less)
-    assert (size_needed(near, (edge,) * 3, 1.0) <= 1).mean() <= (size_needed(near, (1.5 * edge,) * 3, 1.0) <= 1).mean()
+    assert (patch_scale_needed(near, (edge,) * 3, 1.0) <= 1).mean() <= (
+        patch_scale_needed(near, (1.5 * edge,) * 3, 1.0) <= 1
+    ).mean()
 
 
 @pytest.mark.real
@@ -190,11 +192,11 @@ def test_real_skulls(real_data) -> None:
         points = {p["label"]: p["position"] for p in json.loads(path.read_text(encoding="utf-8"))["markups"][0]["controlPoints"]}
         marks = Landmarks(tuple(names), np.array([points[n] for n in names]), np.full(len(names), State.PRESENT))
         name = path.name.removesuffix(".mrk.json")
-        cases.append(place_points(name, marks, read_image([folder / "imagesTr" / f"{name}.nii.gz"], ("CT",)).grid))
+        cases.append(case_points(name, marks, read_image([folder / "imagesTr" / f"{name}.nii.gz"], ("CT",)).grid))
     began = time.perf_counter()
     facts = measure_landmarks(names, cases)
     assert time.perf_counter() - began < 5  # a tenth of a second; the machine may be busy
-    assert (facts.n_cases, facts.absent, facts.unlabelled) == (41, 0, 0)
+    assert (facts.n_cases, facts.absent_share, facts.unlabelled_share) == (41, 0, 0)
     assert facts.diameter_mm == pytest.approx(23.95, abs=0.01)
     assert facts.extent_mm == pytest.approx((11.22, 23.27, 12.75), abs=0.01)
     assert np.median([p.sd_mm for p in facts.landmarks]) * 3**0.5 == pytest.approx(1.9, abs=0.1)

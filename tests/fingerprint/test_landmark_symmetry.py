@@ -13,8 +13,8 @@ from scipy.spatial.transform import Rotation
 
 from autoseg.dataset import open_dataset
 from autoseg.dataset.landmark_loading import load_landmarks
-from autoseg.fingerprint.landmark_symmetry import check_sides
-from autoseg.fingerprint.landmarks import CasePoints, place_points
+from autoseg.fingerprint.landmark_symmetry import check_symmetry
+from autoseg.fingerprint.landmarks import CasePoints, case_points
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.landmarks import Landmarks, LandmarkSet, State
 from autoseg.io import read_grid
@@ -35,13 +35,13 @@ def cases(n: int = 8, noise: float = 0.3, absent: Sequence[int] = ()) -> list[Ca
         turn = Rotation.from_rotvec(rng.normal(0, 0.2, 3))
         points = turn.apply(TRUE + rng.normal(0, noise, TRUE.shape)) + rng.normal(0, 2, 3)
         points[list(absent)] = np.nan
-        found.append(place_points(f"case {i}", Landmarks(NAMES, points, state), grid))
+        found.append(case_points(f"case {i}", Landmarks(NAMES, points, state), grid))
     return found
 
 
 @pytest.mark.parametrize("noise", [0, 0.3])
 def test_what_lies_beside_the_middle_has_no_mirror_image(noise: float) -> None:
-    found, odd = check_sides(LandmarkSet(NAMES, PAIRS), cases(noise=noise))
+    found, odd = check_symmetry(LandmarkSet(NAMES, PAIRS), cases(noise=noise))
     assert found == LandmarkSet(NAMES, PAIRS, ("mark",))
     assert [o.names for o in odd] == [("mark",)]
     assert odd[0].off_mm == pytest.approx(10, abs=1)  # twice as far as it is from the middle
@@ -51,21 +51,21 @@ def test_what_lies_beside_the_middle_has_no_mirror_image(noise: float) -> None:
 def test_a_point_far_outside_one_image_hides_nothing() -> None:
     known = cases()
     far = replace(known[0], points=((500.0, 500.0, 500.0), *known[0].points[1:]))
-    found, _ = check_sides(LandmarkSet(NAMES, PAIRS), [far, *known[1:]])
+    found, _ = check_symmetry(LandmarkSet(NAMES, PAIRS), [far, *known[1:]])
     assert found == LandmarkSet(NAMES, PAIRS, ("mark",))
 
 
 def test_a_pair_of_a_side_and_the_middle_is_none() -> None:
     landmarks = LandmarkSet(NAMES, (*PAIRS, ("mark", "nose")))
-    found, odd = check_sides(landmarks, cases())
+    found, odd = check_symmetry(landmarks, cases())
     assert found == LandmarkSet(NAMES, PAIRS, ("mark",))
     assert (odd[0].names, odd[0].middle) == (("mark", "nose"), ("nose",))
-    assert "'mark' and 'nose' are a pair, but no mirror images" in str(odd[0])
+    assert "'mark' and 'nose' are listed as a pair but are not mirror images" in str(odd[0])
     assert "'nose' lies in the middle; 'mark' will not be learnt from mirrored cases" in str(odd[0])
 
 
 def test_two_in_the_middle_are_no_pair() -> None:
-    found, odd = check_sides(LandmarkSet(NAMES, (*PAIRS, ("nose", "chin"))), cases())
+    found, odd = check_symmetry(LandmarkSet(NAMES, (*PAIRS, ("nose", "chin"))), cases())
     assert found == LandmarkSet(NAMES, PAIRS, ("mark",))
     assert str(odd[0]).endswith("'nose' and 'chin' lie in the middle")
 
@@ -82,7 +82,7 @@ def test_two_that_were_paired_crosswise_are_both_one_sided() -> None:
         )
         for case in cases()
     ]
-    found, odd = check_sides(LandmarkSet(names, (*wrong, ("d L", "d R"), ("e L", "e R"))), plain)
+    found, odd = check_symmetry(LandmarkSet(names, (*wrong, ("d L", "d R"), ("e L", "e R"))), plain)
     assert found.pairs == (PAIRS[2], ("d L", "d R"), ("e L", "e R"))
     assert {"a L", "b R"} <= set(found.one_sided)
     assert odd[0].middle == ()
@@ -90,12 +90,12 @@ def test_two_that_were_paired_crosswise_are_both_one_sided() -> None:
 
 def test_where_pairs_are_too_few_nothing_is_said() -> None:
     for landmarks, absent in ((LandmarkSet(NAMES, PAIRS[:2]), ()), (LandmarkSet(NAMES), ()), (LandmarkSet(NAMES, PAIRS), (0,))):
-        assert check_sides(landmarks, cases(absent=absent)) == (landmarks, ())
-    assert check_sides(LandmarkSet(()), []) == (LandmarkSet(()), ())
+        assert check_symmetry(landmarks, cases(absent=absent)) == (landmarks, ())
+    assert check_symmetry(LandmarkSet(()), []) == (LandmarkSet(()), ())
 
 
 def test_what_is_never_there_is_left_as_it_was() -> None:
-    found, _ = check_sides(LandmarkSet(NAMES, PAIRS), cases(absent=(8,)))
+    found, _ = check_symmetry(LandmarkSet(NAMES, PAIRS), cases(absent=(8,)))
     assert found == LandmarkSet(NAMES, PAIRS)
 
 
@@ -107,8 +107,8 @@ def test_half_of_a_pair_of_the_skulls_lies_in_the_middle(real_data: Callable[[st
     seen = []
     for case in dataset.cases:
         grid = read_grid(case.images[0])
-        seen.append(place_points(case.name, load_landmarks(case, dataset, grid), grid))
-    found, odd = check_sides(dataset.landmarks, seen)
+        seen.append(case_points(case.name, load_landmarks(case, dataset, grid), grid))
+    found, odd = check_symmetry(dataset.landmarks, seen)
     assert ["lm43", "lm44"] in listed
     assert len(found.pairs) == 17
     assert found.one_sided == ("lm43",)

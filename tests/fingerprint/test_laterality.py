@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoseg.fingerprint.case import CaseFingerprint
-from autoseg.fingerprint.laterality import laterality
+from autoseg.fingerprint.laterality import check_laterality
 from autoseg.imaging.labels import LabelSet
 
 KIDNEYS = LabelSet(("left kidney", "right kidney", "liver"), (1, 2, 3))
@@ -25,41 +25,41 @@ def kidneys(*left_of: bool | None) -> list[CaseFingerprint]:
 
 
 def test_all_agree() -> None:
-    found = laterality(KIDNEYS, kidneys(*[True] * 5, None))
-    assert (found.n_pairs, found.n_cases, found.n_reversed, found.odd, found.n_mirrored) == (1, 5, 0, (), 0)
+    found = check_laterality(KIDNEYS, kidneys(*[True] * 5, None))
+    assert (found.n_pairs, found.n_cases, found.n_reversed, found.mismatches, found.n_mirrored) == (1, 5, 0, (), 0)
 
 
 def test_the_odd_case_is_named() -> None:
-    found = laterality(KIDNEYS, kidneys(*[True] * 38, False, True, None))
+    found = check_laterality(KIDNEYS, kidneys(*[True] * 38, False, True, None))
     assert (found.n_cases, found.n_reversed, found.n_mirrored) == (40, 1, 1)
-    assert list(map(str, found.odd)) == [
-        "case c38: left kidney lies to the right of right kidney, other than in 39 of 40 cases: the header may be mirrored"
+    assert list(map(str, found.mismatches)) == [
+        "case c38: left kidney lies to the right of right kidney, unlike in 39 of 40 cases: the header may be mirrored"
     ]
 
 
 def test_the_majority_counts_not_the_convention() -> None:
-    found = laterality(KIDNEYS, kidneys(False, False, True, False))
+    found = check_laterality(KIDNEYS, kidneys(False, False, True, False))
     assert (found.n_reversed, found.n_mirrored) == (3, 1)
-    assert "case c02: left kidney lies to the left of right kidney, other than in 3 of 4" in str(found.odd[0])
+    assert "case c02: left kidney lies to the left of right kidney, unlike in 3 of 4" in str(found.mismatches[0])
 
 
 def test_one_pair_swapped_is_no_mirrored_case() -> None:
     straight, swapped = (0.6, 0.4, 0.6, 0.4, 0.9, 0.1), (0.6, 0.4, 0.6, 0.4, 0.1, 0.9)
     cases = [case(f"c{i}", *straight) for i in range(4)]
-    found = laterality(MANY, [*cases, case("odd", *swapped), case("half", 0.4, 0.6, 0.6, 0.4, None, 0.2)])
+    found = check_laterality(MANY, [*cases, case("odd", *swapped), case("half", 0.4, 0.6, 0.6, 0.4, None, 0.2)])
     assert found.n_mirrored == 0
-    assert [str(odd) for odd in found.odd] == [
-        "case odd: left arm lies to the right of right arm, other than in 4 of 5 cases: the two may have been swapped",
-        "case half: left ear lies to the right of right ear, other than in 5 of 6 cases: the two may have been swapped",
+    assert [str(odd) for odd in found.mismatches] == [
+        "case odd: left arm lies to the right of right arm, unlike in 4 of 5 cases: the two may have been swapped",
+        "case half: left ear lies to the right of right ear, unlike in 5 of 6 cases: the two may have been swapped",
     ]
-    mirrored = laterality(MANY, [*cases, case("turned", *(1 - p for p in straight))])
-    assert (mirrored.n_mirrored, mirrored.n_reversed, len(mirrored.odd)) == (1, 1, 1)
+    mirrored = check_laterality(MANY, [*cases, case("turned", *(1 - p for p in straight))])
+    assert (mirrored.n_mirrored, mirrored.n_reversed, len(mirrored.mismatches)) == (1, 1, 1)
 
 
 def test_nothing_known() -> None:
     def counts(labels: LabelSet, cases: Sequence[CaseFingerprint]) -> tuple[int, int, int]:
-        found = laterality(labels, cases)
-        assert found.odd == ()
+        found = check_laterality(labels, cases)
+        assert found.mismatches == ()
         return found.n_pairs, found.n_cases, found.n_reversed
 
     assert counts(KIDNEYS, ()) == (1, 0, 0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoseg.fingerprint.predictability import AROUND, SHRINKAGE, _ridge_errors, sd_from_image, sd_from_others
+from autoseg.fingerprint.predictability import N_PREDICTORS, SHRINKAGE, _ridge_errors, sd_from_image, sd_from_others
 from autoseg.imaging.landmarks import mean_shape
 
 SEEDS = st.integers(0, 2**31)
@@ -94,7 +94,7 @@ def test_distant_points_do_not_count() -> None:
     everywhere = np.ones((20, 40), dtype=bool)
     there = everywhere.copy()
     there[:, -1] = False
-    assert AROUND < 38
+    assert N_PREDICTORS < 38
     assert sd_from_others(points, everywhere)[0] == pytest.approx(sd_from_others(points, there)[0])
 
 

@@ -182,7 +182,7 @@ def test_a_workspace_of_before_the_fingerprint_grew(dataset: Dataset, workspace:
     old = json.loads(new)
     old["schema_version"] = 1
     for case in old["cases"]:
-        del case["tails"], case["places"]
+        del case["tails"], case["lateral_positions"]
     path.write_text(json.dumps(old), encoding="utf-8")
     (workspace.dataset_folder(NAME) / "cases.jsonl").unlink()
     with pytest.raises(PlanError, match=r"another schema version.*fix: autoseg fingerprint"):

@@ -219,7 +219,7 @@ def test_cases_are_not_cropped_where_landmarks_lie_beyond() -> None:
     cropped = replace(seen, median_relative_size=0.4, cases=tuple(replace(c, shape_after_crop=(32, 64, 48)) for c in seen.cases))
     c = only(make_plan(cropped, CPU))
     assert (c.space.crop, c.why["space.crop"]) == ("nonzero", "leaves 40 % of the voxels (median)")
-    beyond = replace(cropped, cases=(replace(cropped.cases[0], beyond_crop=2), *cropped.cases[1:]))
+    beyond = replace(cropped, cases=(replace(cropped.cases[0], n_outside_crop=2), *cropped.cases[1:]))
     c = only(make_plan(beyond, CPU))
     assert (c.space.crop, c.patch.patch_size) == ("none", (64, 64, 64))
     assert c.why["space.crop"].endswith("not all landmarks: in 1 cases some lie beyond it")
@@ -228,7 +228,7 @@ def test_cases_are_not_cropped_where_landmarks_lie_beyond() -> None:
 def test_label_maps_and_landmarks() -> None:
     """Label maps decide about the grid as without landmarks; a second head costs its maps."""
     both, bare = (fingerprint((80, 96, 88), labels=LIVER, n_landmarks=n) for n in (12, 1))
-    bare = replace(bare, landmarks=LandmarkSet(()), landmark_facts=None)
+    bare = replace(bare, landmarks=LandmarkSet(()), landmark_statistics=None)
     plan, alone = make_plan(both, GPU), make_plan(bare, GPU)
     assert (plan.task, alone.task) == ("segmentation and landmarks", "segmentation")
     assert (list(plan.configurations), list(alone.configurations)) == (["3d_fullres"], ["3d_fullres", "2d"])
@@ -381,7 +381,7 @@ def test_plans_follow_an_axis_permutation(order: list[int], budget: Budget, shap
         for c in seen.cases
     )
     facts = measure_landmarks(seen.landmarks.names, [c.landmarks for c in turned])
-    before, after = only(make_plan(seen, budget)), only(make_plan(replace(seen, cases=turned, landmark_facts=facts), budget))
+    before, after = only(make_plan(seen, budget)), only(make_plan(replace(seen, cases=turned, landmark_statistics=facts), budget))
     assert after.patch.patch_size == moved(before.patch.patch_size)
     assert after.space.spacing_mm == pytest.approx(moved(before.space.spacing_mm))
     assert after.network.strides == tuple(map(moved, before.network.strides))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoseg.fingerprint.landmarks import CasePoints, LandmarkStatistics, PointFacts, measure_landmarks
+from autoseg.fingerprint.landmarks import CasePoints, LandmarkStatistics, PointStatistics, measure_landmarks
 from autoseg.plan import ScnPlan
 from autoseg.planner.landmark_rules import plan_context, plan_scn, scn_macs, shape_scn, target_sigma
 
@@ -199,7 +199,7 @@ def test_factors_divide_the_patch(patch: tuple[int, int, int], spacing: tuple[fl
 
 
 def test_facts_of_one_landmark_are_enough_for_every_rule() -> None:
-    point = PointFacts("a", 1, 0, 0, 0, None, None, None, None, None, None)
+    point = PointStatistics("a", 1, 0, 0, 0, None, None, None, None, None, None)
     facts = replace(close(None), landmarks=(point,))
     cases = [CasePoints("c", ONE, (9, 9, 9), (2,), ((0, 0, 0),))]
     assert plan_context(facts, cases, (8, 8, 8), ONE).fits

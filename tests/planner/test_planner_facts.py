@@ -84,7 +84,9 @@ def test_other_schemes_do_not_ask_for_tails() -> None:
 
 def placed(*leftwards: bool) -> tuple[CaseFingerprint, ...]:
     base = seen(1).cases[0]
-    return tuple(replace(base, name=f"c{i}", places=(0.7, 0.3) if left else (0.3, 0.7)) for i, left in enumerate(leftwards))
+    return tuple(
+        replace(base, name=f"c{i}", lateral_positions=(0.7, 0.3) if left else (0.3, 0.7)) for i, left in enumerate(leftwards)
+    )
 
 
 def test_mirrored_where_geometry_confirms_the_names() -> None:
@@ -106,11 +108,11 @@ def test_not_mirrored_where_a_side_is_never_seen() -> None:
     """A name of one side that stands for both."""
     base = seen(1).cases[0]
     for voxels, here, there in (((9, 0), "left", "right"), ((0, 9), "right", "left")):
-        case = replace(base, voxels=voxels, places=tuple(0.5 if n else None for n in voxels))
+        case = replace(base, voxels=voxels, lateral_positions=tuple(0.5 if n else None for n in voxels))
         axes, why = mirror_axes(KIDNEYS, (case,) * 3, 3, "cuda")
         assert axes == ()
         assert f"x is not mirrored: '{there} kidney', the other side of '{here} kidney', occurs in no case" in why
-    assert mirror_axes(KIDNEYS, (replace(base, voxels=(0, 0), places=(None, None)),), 3, "cuda")[0] == (2,)
+    assert mirror_axes(KIDNEYS, (replace(base, voxels=(0, 0), lateral_positions=(None, None)),), 3, "cuda")[0] == (2,)
 
 
 def test_the_reason_counts_pairs() -> None:
