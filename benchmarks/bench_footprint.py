@@ -27,9 +27,8 @@ import numpy as np
 
 from autoseg.cli import SPINS
 from autoseg.footprint import (
-    NO_MAPS,
     STEP_PASSES,
-    LandmarkMaps,
+    NetworkIO,
     multiply_accumulates,
     predicting_memory,
     prepared_bytes,
@@ -50,16 +49,20 @@ class Training:
     batch: int
     channels: int
     classes: int
-    maps: LandmarkMaps = NO_MAPS
+    landmarks: int = 0
+    scn: ScnPlan | None = None
+
+    @property
+    def io(self) -> NetworkIO:
+        return NetworkIO(self.channels, self.classes, n_landmarks=self.landmarks, scn=self.scn)
 
     def gigabytes(self, compute: Compute, kind: DeviceKind) -> float:
-        about = (self.network, self.patch, self.batch, self.channels, self.classes)
-        return training_memory(*about, compute, kind, landmarks=self.maps).total / 1e9
+        memory = training_memory(self.network, self.patch, self.io, batch_size=self.batch, compute=compute, device=kind)
+        return memory.total / 1e9
 
     @property
     def gmacs(self) -> float:
-        about = (self.network, self.patch, self.channels, self.classes, self.maps)
-        return STEP_PASSES * self.batch * multiply_accumulates(*about) / 1e9
+        return STEP_PASSES * self.batch * multiply_accumulates(self.network, self.patch, self.io) / 1e9
 
 
 def unet(kind: str, ndim: int, base: int, stages: int, most: int, decoder: int, points: bool = False) -> NetworkPlan:
@@ -94,11 +97,11 @@ TRAININGS = {
     "many classes": Training(unet("plain", 3, 16, 4, 160, 1), (64, 64, 64), 2, 1, 40),
     "more classes": Training(unet("plain", 3, 16, 4, 160, 1), (64, 64, 64), 2, 1, 120),
     "four channels": Training(unet("plain", 3, 16, 4, 160, 1), (64, 96, 96), 2, 4, 4),
-    "45 landmarks": Training(*SKULL, LandmarkMaps(45)),
-    "45 landmarks, branch": Training(*SKULL, LandmarkMaps(45, BRANCH)),
-    "300 landmarks": Training(*SKULL, LandmarkMaps(300)),
-    "landmarks, flat": Training(unet("plain", 2, 32, 7, 512, 2, points=True), (768, 640), 4, 1, 1, LandmarkMaps(19)),
-    "joint": Training(unet("plain", 3, 32, 4, 320, 1), (40, 56, 40), 4, 1, 3, LandmarkMaps(6)),
+    "45 landmarks": Training(*SKULL, 45),
+    "45 landmarks, branch": Training(*SKULL, 45, BRANCH),
+    "300 landmarks": Training(*SKULL, 300),
+    "landmarks, flat": Training(unet("plain", 2, 32, 7, 512, 2, points=True), (768, 640), 4, 1, 1, 19),
+    "joint": Training(unet("plain", 3, 32, 4, 320, 1), (40, 56, 40), 4, 1, 3, 6),
 }
 LIVER = Training(unet("plain", 3, 32, 6, 320, 2), (128, 128, 128), 2, 1, 3)  # as nnU-Net's plan for the Decathlon's liver
 CASES = (("brats2013", 1.0), ("brats2013", 0.7), ("brats2013", 1.6), ("mouse_brain", 1.0), ("Task04_Hippocampus", 1.0))
@@ -158,7 +161,7 @@ def made_up_plan(what: Training) -> Any:
         space=p.SpacePlan("LPS", (1.0,) * ndim, 0 if ndim == 2 else None, "none", 3, 1),
         patch=p.PatchPlan(what.patch, what.batch, 1 / 3),
         network=what.network,
-        landmarks=p.LandmarkPlan((1.0,) * ndim, "spatial_ce", what.maps.scn) if what.maps.n else None,
+        landmarks=p.LandmarkPlan((1.0,) * ndim, "spatial_ce", what.scn) if what.landmarks else None,
         training=p.TrainingPlan(3, 1, None, "adamw", 1e-3, 1e-2, "cosine", 0.0, 0.99, "default", ()),
         inference=p.InferencePlan(0.5, ()),
         postprocess=(),
@@ -167,7 +170,7 @@ def made_up_plan(what: Training) -> Any:
     )
     channels = tuple(p.ChannelPlan(f"channel {i}", "zscore", 0.0, 1.0, 0.0, 1.0) for i in range(what.channels))
     labels = LabelSet(tuple(f"structure {i}" for i in structures), structures)
-    data = p.DataPlan(channels, labels, LandmarkSet(tuple(f"landmark {i}" for i in range(what.maps.n))))
+    data = p.DataPlan(channels, labels, LandmarkSet(tuple(f"landmark {i}" for i in range(what.landmarks))))
     origin = p.Origin("made up", 8.0, "cpu", "0", "plain", None, None, "adamw_cosine")
     configurations = {"made_up": configuration}
     return p.Plan(p.SCHEMA_VERSION, "made_up", "segmentation", data, "made_up", configurations, origin, {})
@@ -184,10 +187,10 @@ def write_made_up_case(what: Training, folder: Path) -> None:
     rng = np.random.default_rng(0)
     image = rng.standard_normal((what.channels, *shape), dtype=np.float32).astype(np.float16)
     label = np.broadcast_to(np.arange(shape[2]) % what.classes, shape).astype(np.uint8) if what.classes > 1 else None
-    points = rng.uniform(0, np.array(shape) - 1, (what.maps.n, 3))
+    points = rng.uniform(0, np.array(shape) - 1, (what.landmarks, 3))
     grid = Grid.from_spacing(shape, (1.0, 1.0, 1.0))
     placement = Placement(grid, AxisMap((0, 1, 2), (False,) * 3), Box((0, 0, 0), shape), grid)
-    state = np.full(what.maps.n, State.PRESENT)
+    state = np.full(what.landmarks, State.PRESENT)
     write_case(folder, "case", Prepared(image, label, placement, points, state), "made up")
 
 
@@ -223,8 +226,8 @@ def measure_preparing(dataset: Path, root: Path, factor: float) -> dict[str, Any
         write_case(Path(folder), "case", prepared, "benchmark")
         disk = sum(f.stat().st_size for f in Path(folder).iterdir())
     shape, channels = prepared.image.shape[1:], len(prepared.image)
-    estimate = preparing_memory(prod(image.grid.shape), prod(shape), channels, has_label=True, workers=1)
-    expected = prepared_bytes(1, shape, channels, plan.data.labels.n_classes - 1)
+    estimate = preparing_memory(prod(image.grid.shape), prod(shape), n_channels=channels, has_label=True, workers=1)
+    expected = prepared_bytes(1, shape, n_channels=channels, n_structures=plan.data.labels.n_classes - 1)
     return {"gb": peak_ram_gb(), "estimate": estimate / 1e9, "mb": disk / 1e6, "estimate_mb": expected / 1e6, "shape": shape}
 
 
@@ -253,8 +256,16 @@ def measure_predicting(dataset: Path, root: Path, compute: Compute) -> dict[str,
     peak = peak_ram_gb()
     image = read_image(about.cases[0].images, tuple(channel.name for channel in plan.data.channels))
     target = preprocess_case(image, None, plan.data, c.space).image.shape[1:]
-    about_network = (c.network, c.patch.patch_size, c.patch.batch_size, len(image.data), plan.data.labels.n_classes, compute)
-    return {"gb": peak, "estimate": predicting_memory(*about_network, prod(image.grid.shape), prod(target)) / 1e9}
+    estimate = predicting_memory(
+        c.network,
+        c.patch.patch_size,
+        NetworkIO(len(image.data), plan.data.labels.n_classes),
+        batch_size=c.patch.batch_size,
+        compute=compute,
+        source_voxels=prod(image.grid.shape),
+        target_voxels=prod(target),
+    )
+    return {"gb": peak, "estimate": estimate / 1e9}
 
 
 def alone(*arguments: object) -> dict[str, Any]:
@@ -289,7 +300,7 @@ def training_lines(kind: DeviceKind) -> list[str]:
         speeds = {"bfloat16": gpu_throughput(gpu.name if gpu else "")}
     for name, what in TRAININGS.items():
         network = f"{what.network.kind} {what.network.features[0]}…{what.network.features[-1]}"
-        size = f"{'×'.join(map(str, what.patch))}, {what.batch}, {what.channels}, {what.classes}, {what.maps.n}"
+        size = f"{'×'.join(map(str, what.patch))}, {what.batch}, {what.channels}, {what.classes}, {what.landmarks}"
         for compute, speed in speeds.items():
             found = alone("training", name, compute, kind)
             gb, seconds = what.gigabytes(compute, kind), what.gmacs / speed

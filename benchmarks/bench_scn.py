@@ -41,7 +41,7 @@ from landmark_cells import (
 
 from autoseg.evaluation.bootstrap import interval, resample_weights
 from autoseg.fingerprint.landmarks import covisibility, measure_landmarks
-from autoseg.footprint import multiply_accumulates
+from autoseg.footprint import multiply_accumulates, plan_io
 from autoseg.plan import Configuration
 from autoseg.planner.landmark_head import map_grid
 from autoseg.planner.landmark_rules import plan_scn, shape_scn
@@ -56,7 +56,7 @@ class Rule:
         plan, c = study.planned.plan, study.chosen
         self.study = study
         self.patch, self.spacing = map_grid(c.network, c.patch.patch_size, c.space, study.planned.fingerprint.cases)
-        self.macs = multiply_accumulates(c.network, c.patch.patch_size, plan.input_channels(study.name), plan.data.n_classes)
+        self.macs = multiply_accumulates(c.network, c.patch.patch_size, plan_io(plan, study.name).without_landmarks)
 
     def branched(self, branch: str) -> Configuration:
         """With the branch or without, whatever the rule says."""

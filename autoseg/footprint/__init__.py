@@ -1,4 +1,4 @@
-"""What a plan costs, by arithmetic alone: no network is built and nothing is measured, so a planner may ask a thousand times.
+"""The cost of a plan by arithmetic alone: no network is built and nothing is measured, so a planner may ask a thousand times.
 
 network    weights, work and maps of a network
 training   memory of a training step
@@ -9,28 +9,26 @@ benchmarks/results/footprint.md holds the estimates beside what was measured.
 
 from autoseg.footprint.cases import predicting_memory, prepared_bytes, preparing_memory
 from autoseg.footprint.network import (
-    NO_MAPS,
     STEP_PASSES,
-    LandmarkMaps,
+    NetworkIO,
     conv_elements,
     map_size,
     multiply_accumulates,
     n_parameters,
     scn_layers,
 )
-from autoseg.footprint.training import BYTES_PER_WEIGHT, TrainingMemory, plan_maps, plan_memory, training_memory
+from autoseg.footprint.training import BYTES_PER_WEIGHT, TrainingMemory, plan_io, plan_memory, training_memory
 
 __all__ = [
     "BYTES_PER_WEIGHT",
-    "NO_MAPS",
     "STEP_PASSES",
-    "LandmarkMaps",
+    "NetworkIO",
     "TrainingMemory",
     "conv_elements",
     "map_size",
     "multiply_accumulates",
     "n_parameters",
-    "plan_maps",
+    "plan_io",
     "plan_memory",
     "predicting_memory",
     "prepared_bytes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from autoseg.footprint.network import NO_MAPS, LandmarkMaps, n_parameters, stage_voxels
+from autoseg.footprint.network import NetworkIO, n_parameters, stage_voxels
 from autoseg.footprint.training import SLACK
 from autoseg.plan import Compute, NetworkPlan
 from autoseg.plan.limits import FOREGROUND_MINIMUM, LARGEST_SINGLE_WINDOW
@@ -27,7 +27,7 @@ WINDOW_MAPS = 8
 concatenated (2), oneDNN's copies of these (2) and of the output, and the output."""
 
 
-def prepared_bytes(n_cases: int, shape: Sequence[float], n_channels: int, n_structures: int) -> float:
+def prepared_bytes(n_cases: int, shape: Sequence[float], *, n_channels: int, n_structures: int) -> float:
     """Disk of prepared cases: a bound rather than a mean, since empty background compresses to a fifth of this.
 
     Args:
@@ -39,7 +39,7 @@ def prepared_bytes(n_cases: int, shape: Sequence[float], n_channels: int, n_stru
     return n_cases * (voxels * (PREPARED_VALUE * n_channels + PREPARED_LABEL * (n_structures > 0)) + foreground)
 
 
-def preparing_memory(source_voxels: float, target_voxels: float, n_channels: int, has_label: bool, workers: int) -> float:
+def preparing_memory(source_voxels: float, target_voxels: float, *, n_channels: int, has_label: bool, workers: int) -> float:
     """Peak bytes of preparing as many cases at once as there are workers.
 
     Args:
@@ -51,50 +51,47 @@ def preparing_memory(source_voxels: float, target_voxels: float, n_channels: int
 def predicting_memory(
     network: NetworkPlan,
     patch_size: Sequence[int],
+    io: NetworkIO,
+    *,
     batch_size: int,
-    n_channels: int,
-    n_classes: int,
     compute: Compute,
     source_voxels: float,
     target_voxels: float,
-    spread: int = 0,
-    landmarks: LandmarkMaps = NO_MAPS,
 ) -> float:
     """Peak bytes of predicting a case on a CPU while the next one is prepared, as `predict` does, without probabilities.
 
+    Landmark maps are kept at the resolution of the network's finest stage.
+
     Args:
         source_voxels, target_voxels: of the largest case in its file and on the plan's grid.
-        n_classes, spread: as in `training_memory`.
-        landmarks: whose maps are kept at the resolution of the network's finest stage.
     """
     patch, size = prod(patch_size), 4 if compute == "float32" else 2
-    whole = target_voxels <= LARGEST_SINGLE_WINDOW * patch  # then one window takes in all
-    window = max(patch, target_voxels) if whole else batch_size * patch
-    held = max(patch, target_voxels)  # padded to a window
+    has_previous = io.n_previous_classes > 0
+    padded = max(patch, target_voxels)  # to a window
+    single = target_voxels <= LARGEST_SINGLE_WINDOW * patch  # then one window takes in the whole case
+    window = padded if single else batch_size * patch
     stages = stage_voxels(network, patch_size)
     finest = stages[0] / patch  # 1 where the maps are as fine as the images
     skips = sum(w * v for w, v in zip(network.features, stages)) / patch  # channels, as if all fine
-    maps = window * size * (skips + finest * WINDOW_MAPS * network.features[0]) + 4 * window * spread
-    n_maps = n_classes + finest * landmarks.n
+    maps = window * size * (skips + finest * WINDOW_MAPS * network.features[0]) + 4 * window * io.n_previous_classes
+    n_maps = io.n_classes + finest * io.n_landmarks
     logits = window * n_maps * (3 * 4 + size)  # from the network, in float32, summed over mirrored views, and their mean
-    stored = n_channels + (spread > 0)
-    case = 4 * n_channels * source_voxels + 2 * n_channels * target_voxels + (source_voxels + target_voxels) * (spread > 0)
-    sums = held * (
-        8 * stored + 4 * (n_classes + finest * landmarks.n) + 4
-    )  # the image in float32, padded; logits; weights of the windows
-    weights = 4 * n_parameters(network, n_channels + spread, n_classes, landmarks)
-    following = _preparing(source_voxels, target_voxels, n_channels, has_label=False)
+    case = 4 * io.n_channels * source_voxels + 2 * io.n_channels * target_voxels + (source_voxels + target_voxels) * has_previous
+    # the image in float32, padded; logits; weights of the windows
+    sums = padded * (8 * (io.n_channels + has_previous) + 4 * n_maps + 4)
+    weights = 4 * n_parameters(network, io)
+    following = _preparing(source_voxels, target_voxels, io.n_channels, has_label=False)
     return PREDICT_BASE + weights + case + sums + following + SLACK["cpu"] * (maps + logits)
 
 
 def _preparing(source: float, target: float, n_channels: int, has_label: bool) -> float:
     """Bytes of one case at its largest: while normalised channels are stacked, an image or a label map is resampled."""
     image = 4 * n_channels * source
-    given = image + source * has_label
+    files = image + source * has_label  # as they were read
     stacked = 2 * image + source  # each channel, all of them together, and the mask of nonzero voxels
     if source == target:
-        return given + stacked
+        return files + stacked
     result = 4 * n_channels * target
     resampled = image + result + 2 * 4 * max(source, target)  # one channel before and after its last axis
     labelled = result + 11 * target  # two float32 shares, the winner, and two bytes of its update
-    return given + max(stacked, resampled, labelled * has_label)
+    return files + max(stacked, resampled, labelled * has_label)

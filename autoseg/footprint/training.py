@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from autoseg.footprint.network import NO_MAPS, LandmarkMaps, layers, map_size, n_parameters, scn_layers, stage_voxels
+from autoseg.footprint.network import NetworkIO, map_size, n_parameters, scn_layers, stage_voxels, unet_layers
 from autoseg.plan import Compute, DeviceKind, NetworkPlan, Plan
 from autoseg.plan.limits import BATCHES_AHEAD, MAP_ELEMENTS_AT_ONCE
 
@@ -72,44 +72,42 @@ class TrainingMemory:
 def training_memory(
     network: NetworkPlan,
     patch_size: Sequence[int],
+    io: NetworkIO,
+    *,
     batch_size: int,
-    n_channels: int,
-    n_classes: int,
     compute: Compute,
     device: DeviceKind,
-    spread: int = 0,
-    landmarks: LandmarkMaps = NO_MAPS,
 ) -> TrainingMemory:
-    """Peak memory of training, within 20 % on a CPU with glibc (benchmarks/results/footprint.md); on a GPU less than is
-    taken where there is plenty, see `SLACK`.
+    """Peak memory of training, within 20 % on a CPU with glibc (benchmarks/results/footprint.md).
+
+    On a GPU it is less than what is taken where there is plenty, see `SLACK`. Landmarks are learnt with `spatial_ce`; the
+    other losses take up to ten float32 copies of the maps more.
 
     Args:
         patch_size: voxels, multiples of the network's strides.
-        n_classes: structures and background; 0 without label maps.
-        compute: what convolutions compute in.
-        spread: channels that the network makes of what the stage before found, which the images hold in one channel more.
-        landmarks: learnt with `spatial_ce`; the other losses take up to ten float32 copies of the maps more.
+        compute: the type that convolutions compute in.
     """
     half = compute != "float32"
     size = 2 if half else 4
-    seen = n_channels + spread
+    has_previous, has_labels = io.n_previous_classes > 0, io.n_classes > 0
     voxels = batch_size * prod(patch_size)
     stages = stage_voxels(network, patch_size)
     finest = batch_size * stages[0]
     supervised = stages[:-1] if network.deep_supervision else stages[:1]
-    logits = size * (n_classes * batch_size * sum(supervised) + landmarks.n * finest)
+    logits = size * (io.n_classes * batch_size * sum(supervised) + io.n_landmarks * finest)
+    kept = _kept(network, patch_size, io, half, device) + 4 * io.n_previous_classes * prod(patch_size)
     return TrainingMemory(
         base=BASE[device],
-        weights=(BYTES_PER_WEIGHT + size * half) * n_parameters(network, seen, n_classes, landmarks),
-        maps=batch_size * (_kept(network, patch_size, seen, landmarks, half, device) + 4 * spread * prod(patch_size)),
-        loss=voxels * (n_classes > 0) * (4 * LOSS_COPIES * n_classes + LOSS_VOXEL)
-        + _landmark_loss(finest, batch_size, len(patch_size), landmarks, size)
+        weights=(BYTES_PER_WEIGHT + size * half) * n_parameters(network, io),
+        maps=batch_size * kept,
+        loss=voxels * has_labels * (4 * LOSS_COPIES * io.n_classes + LOSS_VOXEL)
+        + _landmark_loss(io, finest, batch_size, ndim=len(patch_size), size=size)
         + logits,
-        workspace=finest * size * _differentiating(network, max(n_classes, landmarks.n), half, device)
-        + finest * size * landmarks.n * FLOAT32_COPIES * (not half)
+        workspace=finest * size * _differentiating(network, max(io.n_classes, io.n_landmarks), half, device)
+        + finest * size * io.n_landmarks * FLOAT32_COPIES * (not half)
         + logits,
         batches=voxels
-        * (4 * (n_channels + (spread > 0)) + 8 * (n_classes > 0))
+        * (4 * (io.n_channels + has_previous) + 8 * has_labels)
         * (LOADED_BATCHES if device == "cpu" else 1),  # float32 image, int64 label map
         slack=SLACK[device],
     )
@@ -117,35 +115,45 @@ def training_memory(
 
 def plan_memory(plan: Plan, configuration: str, compute: Compute, device: DeviceKind) -> TrainingMemory:
     """`training_memory` of a plan's configuration."""
-    c, n_classes = plan.configurations[configuration], plan.data.n_classes
-    spread = plan.n_previous_classes(c)
-    size, n_channels = (c.patch.patch_size, c.patch.batch_size), len(plan.data.channels)
-    return training_memory(c.network, *size, n_channels, n_classes, compute, device, spread, plan_maps(plan, configuration))
+    c = plan.configurations[configuration]
+    return training_memory(
+        c.network,
+        c.patch.patch_size,
+        plan_io(plan, configuration),
+        batch_size=c.patch.batch_size,
+        compute=compute,
+        device=device,
+    )
 
 
-def plan_maps(plan: Plan, configuration: str) -> LandmarkMaps:
-    """What the network of a plan's configuration has for landmarks."""
-    chosen = plan.configurations[configuration].landmarks
-    return LandmarkMaps(len(plan.data.landmarks), chosen.scn if chosen else None)
+def plan_io(plan: Plan, configuration: str) -> NetworkIO:
+    """Inputs and outputs of the network of a plan's configuration."""
+    c = plan.configurations[configuration]
+    return NetworkIO(
+        n_channels=len(plan.data.channels),
+        n_classes=plan.data.n_classes,
+        n_previous_classes=plan.n_previous_classes(c),
+        n_landmarks=len(plan.data.landmarks),
+        scn=c.landmarks.scn if c.landmarks else None,
+    )
 
 
-def _landmark_loss(voxels: int, batch_size: int, ndim: int, landmarks: LandmarkMaps, size: int) -> float:
+def _landmark_loss(io: NetworkIO, voxels: int, batch_size: int, *, ndim: int, size: int) -> float:
     """Bytes beside the logits, with what a spatial configuration branch needs at full resolution.
 
     Args:
         voxels: of the maps of one landmark in the whole batch.
         size: bytes of a number of the compute type.
     """
-    if not landmarks.n:
+    if not io.n_landmarks:
         return 0.0
-    copies = LANDMARK_COPIES - 1 + SCN_COPIES * (landmarks.scn is not None)
-    chunk = min(landmarks.n * voxels, max(MAP_ELEMENTS_AT_ONCE, voxels // max(1, batch_size)))
-    return size * copies * landmarks.n * voxels + 4 * CHUNKS * chunk + batch_size * landmarks.n * BOX_EDGE**ndim * BOX_BYTES
+    copies = LANDMARK_COPIES - 1 + SCN_COPIES * (io.scn is not None)
+    chunk = min(io.n_landmarks * voxels, max(MAP_ELEMENTS_AT_ONCE, voxels // max(1, batch_size)))
+    targets = batch_size * io.n_landmarks * BOX_EDGE**ndim * BOX_BYTES
+    return size * copies * io.n_landmarks * voxels + 4 * CHUNKS * chunk + targets
 
 
-def _kept(
-    network: NetworkPlan, patch_size: Sequence[int], n_channels: int, landmarks: LandmarkMaps, half: bool, device: DeviceKind
-) -> float:
+def _kept(network: NetworkPlan, patch_size: Sequence[int], io: NetworkIO, half: bool, device: DeviceKind) -> float:
     """Bytes of a sample that autograd keeps.
 
     Of each convolution the input of its norm, and the output of the leaky ReLU, which the next convolution keeps as well.
@@ -153,20 +161,20 @@ def _kept(
     size = 2 if half else 4
     stages = stage_voxels(network, patch_size)
     kept = 0.0
-    for layer in layers(network, patch_size, n_channels, 0):
+    for layer in unet_layers(network, patch_size, io.input_channels):
         if layer.norm:
             kept += 2 * size * layer.outputs * layer.voxels
-    if landmarks.scn:
-        coarse = scn_layers(landmarks.scn, map_size(network, patch_size), landmarks.n)
+    if io.scn:
+        coarse = scn_layers(io.scn, map_size(network, patch_size), io.n_landmarks)
         kept += sum(size * (layer.inputs + layer.outputs) * layer.voxels for layer in coarse)
     for width, voxels in zip(network.features[:-1], stages):
         kept += size * 2 * width * voxels  # concatenated skip and upsampled map
     if half:
-        kept += size * n_channels * prod(patch_size)
+        kept += size * io.input_channels * prod(patch_size)
         if network.kind == "residual_unet" and device == "cpu" and len(patch_size) == 3:
             # where a shortcut strides, autocast pools a float32 copy: on a CPU avg_pool3d is on its list, avg_pool2d is not
-            before = [(network.features[0], prod(patch_size)), *zip(network.features, stages)]
-            kept += sum(4 * width * voxels for (width, voxels), row in zip(before, network.strides) if max(row) > 1)
+            stage_inputs = [(network.features[0], prod(patch_size)), *zip(network.features, stages)]
+            kept += sum(4 * width * voxels for (width, voxels), row in zip(stage_inputs, network.strides) if max(row) > 1)
     return kept
 
 

@@ -12,7 +12,7 @@ from typing import get_args
 from autoseg.dataset import Dataset, read_description
 from autoseg.errors import DataError, UsageError
 from autoseg.fingerprint.dataset import load_fingerprint
-from autoseg.footprint import STEP_PASSES, multiply_accumulates, plan_maps, plan_memory
+from autoseg.footprint import STEP_PASSES, multiply_accumulates, plan_io, plan_memory
 from autoseg.footprint.speed import cpu_has_bf16, cpu_throughput, gpu_throughput
 from autoseg.imaging.landmarks import Unit
 from autoseg.pipeline.ownership import check_owner
@@ -123,9 +123,8 @@ def note_speed(workspace: Workspace, plan: Plan, configuration: str, device: str
     Args:
         step_s: seconds that a step took; 0 where none was made.
     """
-    c, n_classes = plan.configurations[configuration], plan.data.n_classes
-    about = (plan.input_channels(configuration), n_classes, plan_maps(plan, configuration))
-    macs = multiply_accumulates(c.network, c.patch.patch_size, *about)
+    c = plan.configurations[configuration]
+    macs = multiply_accumulates(c.network, c.patch.patch_size, plan_io(plan, configuration))
     gmacs = STEP_PASSES * c.patch.batch_size * macs / 1e9
     if device in get_args(DeviceKind) and step_s > 0 and gmacs >= TELLING_GMACS:
         workspace.remember_speed(device, gmacs / step_s)

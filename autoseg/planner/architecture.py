@@ -21,33 +21,33 @@ class Architecture:
     """What the network sees at once, and what that follows from. Axes in canonical order.
 
     Args:
-        sample: with the width that was chosen.
+        cost: with the width that was chosen.
         memory_fit, time_fit: with axes in the order of planning; `time_fit` where there is a limit of time, as on a CPU.
     """
 
     topology: Topology
     batch_size: int
-    sample: NetworkCost
+    cost: NetworkCost
     memory_fit: MemoryFit
     time_fit: TimeFit | None
 
     @property
     def network(self) -> NetworkPlan:
-        return self.sample.network(self.topology)
+        return self.cost.network(self.topology)
 
     @property
     def step_gmacs(self) -> float:
         """10⁹ multiply-accumulates of a training step."""
-        return self.sample.step_gmacs(self.topology, self.batch_size)
+        return self.cost.step_gmacs(self.topology, self.batch_size)
 
 
 def plan_architecture(
-    sample: NetworkCost, budget: Budget, spacing: Sequence[float], shape: Sequence[float], dataset_voxels: float
+    cost: NetworkCost, budget: Budget, spacing: Sequence[float], shape: Sequence[float], dataset_voxels: float
 ) -> Architecture:
     """Finds the largest patch and batch that the budget allows, for a wide network if there is time for one.
 
     Args:
-        sample: wide.
+        cost: wide.
         spacing, shape: target spacing (mm) and median size (voxels) of the cases, two or three axes in canonical order.
         dataset_voxels: of all cases at that spacing.
 
@@ -57,20 +57,22 @@ def plan_architecture(
     ndim = len(spacing)
     order = coarsest_first(spacing) if ndim == 3 else tuple(range(ndim))
     spacing, shape = tuple(spacing[a] for a in order), tuple(shape[a] for a in order)
-    memory_fit = fit_memory(sample, budget, spacing, shape, dataset_voxels)
-    if not _time_for(memory_fit, sample, budget):
-        sample = replace(sample, width=NARROW)
-        memory_fit = fit_memory(sample, budget, spacing, shape, dataset_voxels)
+    memory_fit = fit_memory(cost, budget, spacing, shape, dataset_voxels)
+    if not _time_for(memory_fit, cost, budget):
+        cost = replace(cost, width=NARROW)
+        memory_fit = fit_memory(cost, budget, spacing, shape, dataset_voxels)
     time_fit = None
     if budget.device == "cpu" or budget.time_s is not None:
 
         def fits(topology: Topology) -> bool:
-            return fits_memory(sample, memory_fit.reference, budget.memory_gb, topology)
+            return fits_memory(cost, memory_fit.reference, budget.memory_gb, topology)
 
-        time_fit = fit_time(memory_fit.topology, memory_fit.batch_size, sample, budget, spacing, shape, fits)
+        time_fit = fit_time(
+            memory_fit.topology, memory_fit.batch_size, cost, budget, spacing=spacing, median_shape=shape, fits=fits
+        )
     chosen = time_fit or memory_fit
     topology = chosen.topology.ordered([order.index(a) for a in range(ndim)])
-    return Architecture(topology, chosen.batch_size, sample, memory_fit, time_fit)
+    return Architecture(topology, chosen.batch_size, cost, memory_fit, time_fit)
 
 
 def _time_for(fit: MemoryFit, wide: NetworkCost, budget: Budget) -> bool:
@@ -102,44 +104,43 @@ def architecture_reasons(chosen: Architecture, budget: Budget, shape: Sequence[f
 
 
 def _network_reasons(chosen: Architecture, budget: Budget) -> dict[str, str]:
-    network, topology, sample = chosen.network, chosen.topology, chosen.sample
-    about = (sample.seen_channels, sample.n_classes, sample.maps)
-    parameters = n_parameters(network, *about) / 1e6
-    work = multiply_accumulates(network, topology.patch_size, *about)
+    network, topology, cost = chosen.network, chosen.topology, chosen.cost
+    parameters = n_parameters(network, cost.io) / 1e6
+    work = multiply_accumulates(network, topology.patch_size, cost.io)
     narrow = ""
-    if sample.width == NARROW:
+    if cost.width == NARROW:
         cause = "on a CPU" if budget.device == "cpu" else "in the time there is"
         narrow = f", half of nnU-Net's {WIDE.base} (a quarter of the work {cause})"
     fewer = ", but for the last halving, which would need padding" if chosen.time_fit and chosen.time_fit.tight else ""
     halved = ""
-    if sample.halves_first(topology):
+    if cost.halves_first(topology):
         halved = "; no stage is at full resolution, since positions are decoded to a fraction of a voxel: half the time a step"
     deep = "coarse levels learn from the label map too, so gradients reach them (nnU-Net)"
-    widest = sample.width.most(len(topology.patch_size))
+    widest = cost.width.most(len(topology.patch_size))
     bottleneck = tuple(n // d for n, d in zip(topology.patch_size, topology.divisors))
     return {
-        "network.kind": _kind_reason(sample, budget),
+        "network.kind": _kind_reason(cost, budget),
         "network.features": f"{network.features[0]}{narrow}, doubled from stage to stage up to {widest}; "
         f"{parameters:.1f} million parameters, {billions(work)} multiply-accumulates a sample",
         "network.strides": f"an axis is halved while 4 voxels remain, fine axes before coarse ones{fewer}; "
         f"{size(bottleneck)} at last{halved}",
         "network.kernel_sizes": "3 along an axis from the stage on at which its spacing is below twice the finest, 1 before",
-        **_block_reasons(sample, budget),
-        "network.deep_supervision": deep if sample.n_classes else "off: landmarks are learnt at the finest stage only",
+        **_block_reasons(cost, budget),
+        "network.deep_supervision": deep if cost.io.n_classes else "off: landmarks are learnt at the finest stage only",
     }
 
 
-def _kind_reason(sample: NetworkCost, budget: Budget) -> str:
+def _kind_reason(cost: NetworkCost, budget: Budget) -> str:
     if budget.family == "plain":
         return "nnU-Net's plain U-Net"
-    presets = sample.family.presets_3d
+    presets = cost.family.presets_3d
     index = max((i for i, p in enumerate(presets) if p.memory_gb <= budget.memory_gb), default=0)
     memory = presets[index].memory_gb
     scaled = "" if memory == budget.memory_gb else f", scaled from {number(memory)} to {number(budget.memory_gb)} GB"
-    return f"a residual encoder was asked for: nnU-Net's {sample.family.preset_names[index]}{scaled}"
+    return f"a residual encoder was asked for: nnU-Net's {cost.family.preset_names[index]}{scaled}"
 
 
-def _block_reasons(sample: NetworkCost, budget: Budget) -> dict[str, str]:
+def _block_reasons(cost: NetworkCost, budget: Budget) -> dict[str, str]:
     if budget.family == "residual":
         return {
             "network.encoder_blocks": "residual blocks of two convolutions, more of them in deep stages, where they cost least "
@@ -149,5 +150,5 @@ def _block_reasons(sample: NetworkCost, budget: Budget) -> dict[str, str]:
     one = "one convolution a stage, as in nnU-Net's residual presets, since time is short and the finest stages cost most"
     return {
         "network.encoder_blocks": "two convolutions a stage (nnU-Net)",
-        "network.decoder_blocks": one if sample.width == NARROW else "two convolutions a stage (nnU-Net)",
+        "network.decoder_blocks": one if cost.width == NARROW else "two convolutions a stage (nnU-Net)",
     }

@@ -127,8 +127,9 @@ class TimeFit:
 def fit_time(
     topology: Topology,
     batch_size: int,
-    sample: NetworkCost,
+    cost: NetworkCost,
     budget: Budget,
+    *,
     spacing: Sequence[float],
     median_shape: Sequence[float],
     fits: Callable[[Topology], bool],
@@ -140,7 +141,7 @@ def fit_time(
     """
 
     def step_s(topology: Topology, batch: int) -> float:
-        return sample.step_gmacs(topology, batch) / budget.speed
+        return cost.step_gmacs(topology, batch) / budget.speed
 
     tight = _less_padding(topology, median_shape) if budget.device == "cpu" else None
     if tight and step_s(tight, MIN_BATCH) > budget.patch_limit_s:
@@ -151,7 +152,7 @@ def fit_time(
     where = "on a CPU" if budget.device == "cpu" else "in the time there is"
     if budget.device == "cpu" and budget.time_s is not None:
         where += f" in {seconds(budget.time_s)}"
-    work = f"{billions(1e9 * sample.step_gmacs(smaller, batch))} multiply-accumulates a step"
+    work = f"{billions(1e9 * cost.step_gmacs(smaller, batch))} multiply-accumulates a step"
     batch_reason = f"{work} {where}"
     if batch < batch_size:
         batch_reason = f"lowered to {batch} {where}, so that a step takes about {step_s(smaller, batch):.2g} s: {work}"
@@ -164,11 +165,11 @@ def fit_time(
     return TimeFit(smaller, batch, tight is not None, "; ".join(patch_reasons), batch_reason)
 
 
-def most_voxels(sample: NetworkCost, budget: Budget, spacing: Sequence[float]) -> float:
+def most_voxels(cost: NetworkCost, budget: Budget, spacing: Sequence[float]) -> float:
     """More voxels than any patch has that is not the smallest possible one: so many that the finest stage alone is too much."""
     narrow = budget.device == "cpu" or budget.time_s is not None  # then the network may come out narrow, which costs less
-    elements, gmacs = (replace(sample, width=NARROW) if narrow else sample).finest_stage(spacing)
-    held = sample.family.reference(len(spacing), budget.memory_gb).largest_sample / elements
+    elements, gmacs = (replace(cost, width=NARROW) if narrow else cost).finest_stage(spacing)
+    held = cost.family.reference(len(spacing), budget.memory_gb).largest_sample / elements
     return min(held, budget.patch_limit_s * budget.speed / gmacs)
 
 

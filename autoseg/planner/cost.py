@@ -1,4 +1,4 @@
-"""What goes into the network and comes out of it, and so what a patch costs."""
+"""The cost of a patch: memory and work of the network that a patch would get, from its inputs, outputs, width and family."""
 
 from __future__ import annotations
 
@@ -10,21 +10,17 @@ from math import prod
 from autoseg.footprint import (
     BYTES_PER_WEIGHT,
     STEP_PASSES,
-    LandmarkMaps,
+    NetworkIO,
     TrainingMemory,
     conv_elements,
     multiply_accumulates,
     n_parameters,
     training_memory,
 )
-from autoseg.plan import Compute, DeviceKind, NetworkPlan, ScnPlan
+from autoseg.plan import Compute, DeviceKind, NetworkPlan
 from autoseg.planner.family import Family
 from autoseg.planner.patch import MIN_BATCH
 from autoseg.planner.topology import SIMILAR, Topology
-
-HALVED_MAPS = True
-"""Whether a network for landmarks alone has no stage at full resolution. Positions are decoded to a fraction of a voxel; mouse
-skulls came out as well a step as with full maps of images twice as coarse, in half of the time."""
 
 DEEP = 2**20  # a stride after which a stage costs next to nothing
 
@@ -50,33 +46,26 @@ NARROW = Width(16, 256, 160, 1)  # a sixth of its work
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """What goes in and comes out, the kind of network between them, and where it is computed.
+    """Memory and work of networks of one family and width, by the patch and topology that they get.
 
     Args:
-        n_channels: of the images.
-        n_classes: structures and background; 0 without label maps.
-        spread: channels that the network makes of what the stage before found, which comes as one channel more.
-        n_landmarks: of which there is a map each.
-        scn: the branch that corrects these maps, once it is known.
+        io: inputs and outputs; with the landmarks' branch once it is known.
+        device, compute: where the network is trained, and the type that convolutions compute in there.
     """
 
-    n_channels: int
-    n_classes: int
+    io: NetworkIO
     width: Width
     family: Family
     device: DeviceKind
     compute: Compute
-    n_previous_classes: int = 0
-    n_landmarks: int = 0
-    scn: ScnPlan | None = None
-
-    @property
-    def maps(self) -> LandmarkMaps:
-        return LandmarkMaps(self.n_landmarks, self.scn)
 
     def halves_first(self, topology: Topology) -> bool:
-        """Whether the network has no stage at full resolution."""
-        return HALVED_MAPS and not self.n_classes and len(topology.strides) > 2
+        """Whether the network has no stage at full resolution, as networks for landmarks alone.
+
+        Positions are decoded to a fraction of a voxel; mouse skulls came out as well a step as with full maps of images twice as
+        coarse, in half of the time.
+        """
+        return not self.io.n_classes and len(topology.strides) > 2
 
     def network(self, topology: Topology) -> NetworkPlan:
         """The U-Net of this family and width: features doubled from stage to stage up to a maximum."""
@@ -90,11 +79,11 @@ class NetworkCost:
             kernel_sizes=kernel_sizes,
             encoder_blocks=self.family.blocks(n),
             decoder_blocks=(min(self.width.decoder_blocks, self.family.decoder_blocks),) * (n - 1),
-            deep_supervision=self.n_classes > 0,
+            deep_supervision=self.io.n_classes > 0,
         )
 
     def elements(self, topology: Topology) -> int:
-        """Convolution outputs, nnU-Net's measure of memory."""
+        """Outputs of all convolutions for a sample, nnU-Net's measure of memory."""
         return self._cost(topology).elements * self._repeats(topology)
 
     def step_gmacs(self, topology: Topology, batch_size: int) -> float:
@@ -103,23 +92,18 @@ class NetworkCost:
 
     def fixed_gb(self, topology: Topology) -> float:
         """GB of the weights with all that the optimizer keeps of them, and of the images of the smallest batch."""
-        images = 4 * MIN_BATCH * self.n_channels * prod(topology.patch_size)
+        images = 4 * MIN_BATCH * self.io.n_channels * prod(topology.patch_size)
         return (BYTES_PER_WEIGHT * self._cost(topology).parameters + images) / 1e9
 
-    @property
-    def seen_channels(self) -> int:
-        """Channels that the first convolution sees."""
-        return self.n_channels + self.n_previous_classes
-
     def training_gb(self, topology: Topology, batch_size: int) -> float:
-        """GB that training takes with all that belongs to it, see `footprint.training_memory`."""
-        if self.n_landmarks:
+        """GB that a training process takes in all, see `footprint.training_memory`."""
+        if self.io.n_landmarks:
             return _training_bytes(self, topology, batch_size) / 1e9
         cost = self._cost(topology)
         return (cost.base_bytes + batch_size * cost.sample_bytes * self._repeats(topology)) / 1e9
 
     def finest_stage(self, spacing: Sequence[float]) -> tuple[float, float]:
-        """Convolution outputs, and 10⁹ multiply-accumulates of the smallest training step, for each voxel at full resolution.
+        """Convolution outputs of a sample, and 10⁹ multiply-accumulates of the smallest training step, by voxel of the patch.
 
         No network costs less, since deeper stages come on top.
         """
@@ -134,17 +118,17 @@ class NetworkCost:
         return _cost_of(self, self._part(topology), topology.strides, topology.kernel_sizes)
 
     def _repeats(self, topology: Topology) -> int:
-        """Of how many parts that are counted a patch is made."""
+        """Number of smallest patches (`_part`) that tile a patch."""
         return prod(topology.patch_size) // prod(self._part(topology))
 
     def _part(self, topology: Topology) -> tuple[int, ...]:
         """The smallest patch that the network can take; the whole patch if there is a branch, whose maps may be as coarse."""
-        return topology.patch_size if self.scn else topology.divisors
+        return topology.patch_size if self.io.scn else topology.divisors
 
 
 @dataclass(frozen=True)
 class _Cost:
-    """Of a patch; larger ones cost in proportion, except for the weights."""
+    """Costs of one patch; those of larger ones are in proportion, except for the weights."""
 
     elements: int
     multiply_accumulates: int
@@ -154,26 +138,24 @@ class _Cost:
 
 
 @lru_cache(maxsize=4096)  # planning tries hundreds of patches on a dozen networks
-def _cost_of(sample: NetworkCost, patch: tuple[int, ...], strides: Rows, kernel_sizes: Rows) -> _Cost:
-    network = sample.network(Topology(patch, strides, kernel_sizes))
-    about = (sample.seen_channels, sample.n_classes, sample.maps)
-    memory = _training_memory(sample, network, patch, 1)
+def _cost_of(cost: NetworkCost, patch: tuple[int, ...], strides: Rows, kernel_sizes: Rows) -> _Cost:
+    network = cost.network(Topology(patch, strides, kernel_sizes))
+    memory = _training_memory(cost, network, patch, 1)
     base = memory.base + memory.slack * memory.weights
     return _Cost(
-        elements=conv_elements(network, patch, *about),
-        multiply_accumulates=multiply_accumulates(network, patch, *about),
-        parameters=n_parameters(network, *about),
+        elements=conv_elements(network, patch, cost.io),
+        multiply_accumulates=multiply_accumulates(network, patch, cost.io),
+        parameters=n_parameters(network, cost.io),
         base_bytes=base,
         sample_bytes=memory.total - base,
     )
 
 
 @lru_cache(maxsize=4096)
-def _training_bytes(sample: NetworkCost, topology: Topology, batch_size: int) -> float:
-    """Of the whole batch: what the loss of landmarks takes is not in proportion to the patch."""
-    return _training_memory(sample, sample.network(topology), topology.patch_size, batch_size).total
+def _training_bytes(cost: NetworkCost, topology: Topology, batch_size: int) -> float:
+    """Bytes of training with the whole batch: what the loss of landmarks takes is not in proportion to the patch."""
+    return _training_memory(cost, cost.network(topology), topology.patch_size, batch_size).total
 
 
-def _training_memory(sample: NetworkCost, network: NetworkPlan, patch: tuple[int, ...], batch_size: int) -> TrainingMemory:
-    seen = (sample.n_channels, sample.n_classes, sample.compute, sample.device, sample.n_previous_classes, sample.maps)
-    return training_memory(network, patch, batch_size, *seen)
+def _training_memory(cost: NetworkCost, network: NetworkPlan, patch: tuple[int, ...], batch_size: int) -> TrainingMemory:
+    return training_memory(network, patch, cost.io, batch_size=batch_size, compute=cost.compute, device=cost.device)

@@ -22,35 +22,33 @@ def estimate(
     Args:
         spacing: mm along (z, y, x) of its prepared cases.
     """
-    sample = chosen.sample
+    cost = chosen.cost
     shape = median_shape(seen.cases, spacing)
     source = median_shape(seen.cases, None)
-    structures = max(0, sample.n_classes - 1)
+    structures = max(0, cost.io.n_classes - 1)
     predicting = predicting_memory(
         chosen.network,
         chosen.topology.patch_size,
-        chosen.batch_size,
-        sample.n_channels,
-        sample.n_classes,
-        sample.compute,
-        prod(source),
-        prod(shape),
-        sample.n_previous_classes,
-        sample.maps,
+        cost.io,
+        batch_size=chosen.batch_size,
+        compute=cost.compute,
+        source_voxels=prod(source),
+        target_voxels=prod(shape),
     )
+    prepared = prepared_bytes(len(seen.cases), shape, n_channels=cost.io.n_channels, n_structures=structures)
     footprint = Footprint(
-        training_gb=round(sample.training_gb(chosen.topology, chosen.batch_size), 2),
+        training_gb=round(cost.training_gb(chosen.topology, chosen.batch_size), 2),
         prediction_ram_gb=round(predicting / 1e9, 2),
-        prepared_gb=round(prepared_bytes(len(seen.cases), shape, sample.n_channels, structures) / 1e9, 3),
+        prepared_gb=round(prepared / 1e9, 3),
         step_s=round(chosen.step_gmacs / budget.speed, 4),
     )
     where = "of the GPU's memory" if budget.device == "cuda" else "of RAM"
-    training = f"{where} in {sample.compute}, weights, maps, loss and the libraries themselves"
+    training = f"{where} in {cost.compute}, weights, maps, loss and the libraries themselves"
     if footprint.training_gb > budget.memory_gb:
         training += (
             f"; more than {number(budget.memory_gb)} GB: nnU-Net's presets of this family take 9 to 12 GB where they say 8"
         )
-    maps = [f"{n} {what}" for n, what in ((sample.n_classes, "classes"), (sample.n_landmarks, "landmarks")) if n]
+    maps = [f"{n} {what}" for n, what in ((cost.io.n_classes, "classes"), (cost.io.n_landmarks, "landmarks")) if n]
     return footprint, {
         "footprint.training_gb": training,
         "footprint.prediction_ram_gb": f"for the median case of {number(prod(shape))} voxels and {' and '.join(maps)}",

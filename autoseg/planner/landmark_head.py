@@ -24,13 +24,14 @@ def plan_landmarks(
     size = map_size(chosen.network, chosen.topology.patch_size)
     patch, spacing = map_grid(chosen.network, chosen.topology.patch_size, space, cases)
     sigma = target_sigma(facts, [s for axis, s in enumerate(spacing) if axis != space.slice_axis])
-    work = multiply_accumulates(chosen.network, chosen.topology.patch_size, chosen.sample.seen_channels, chosen.sample.n_classes)
+    io = chosen.cost.io
+    work = multiply_accumulates(chosen.network, chosen.topology.patch_size, io.without_landmarks)
     points = [case.landmarks for case in cases]
-    if chosen.sample.n_previous_classes and not chosen.sample.n_classes:  # of landmarks, not of structures
+    if io.n_previous_classes and not io.n_classes:  # of landmarks, not of structures
         scn = ScnChoice(None, f"{NO_SCN}the stage before has seen the whole")
     else:
         scn = plan_scn(facts, points, patch, spacing, work, slice_axis=space.slice_axis)
-    with_scn = replace(chosen, sample=replace(chosen.sample, scn=scn.scn))
+    with_scn = replace(chosen, cost=replace(chosen.cost, io=replace(io, scn=scn.scn)))
     if scn.scn:
         off = _too_much(with_scn, budget, scn_macs(scn.scn, len(facts.landmarks), size) / work)
         scn, with_scn = (ScnChoice(None, f"{NO_SCN}{off}"), chosen) if off else (scn, with_scn)
@@ -61,7 +62,7 @@ def _too_much(chosen: Architecture, budget: Budget, share: float) -> str:
     Args:
         share: its work over that of the network.
     """
-    needed = chosen.sample.training_gb(chosen.topology, chosen.batch_size)
-    if needed > overdraft(chosen.sample) * budget.memory_gb:
+    needed = chosen.cost.training_gb(chosen.topology, chosen.batch_size)
+    if needed > overdraft(chosen.cost) * budget.memory_gb:
         return f"with one a training would take {number(round(needed, 2))} GB"
     return f"even a narrow one would take {percent(share)} of the network's work" if share > MOST_WORK else ""

@@ -49,7 +49,7 @@ class LandmarkGrid:
 
 
 def plan_view(
-    sample: NetworkCost,
+    cost: NetworkCost,
     budget: Budget,
     cases: Sequence[CaseFingerprint],
     facts: LandmarkStatistics,
@@ -71,7 +71,7 @@ def plan_view(
     """
     axes = [axis for axis in range(3) if axis != slice_axis]
     fitting: LandmarkGrid | None = None
-    for view in _views(sample, budget, cases, facts, spacing, axes):
+    for view in _views(cost, budget, cases, facts, spacing, axes):
         if view.whole and (fitting is None or not view.too_coarse):
             return view, _reason(spacing_reason, view.times, "the whole case")
         if view.context.fits and fitting is None:
@@ -92,7 +92,7 @@ def _reason(spacing_reason: str, times: float, what: str) -> str:
 
 
 def _views(
-    sample: NetworkCost,
+    cost: NetworkCost,
     budget: Budget,
     cases: Sequence[CaseFingerprint],
     facts: LandmarkStatistics,
@@ -103,7 +103,7 @@ def _views(
     finest = now = tuple(spacing[a] for a in axes)
     while True:
         times = max(s / f for s, f in zip(now, finest))
-        view = _view(sample, budget, cases, facts, now, times, axes)
+        view = _view(cost, budget, cases, facts, now, times, axes)
         yield view
         if view.whole:
             return
@@ -111,7 +111,7 @@ def _views(
 
 
 def _view(
-    sample: NetworkCost,
+    cost: NetworkCost,
     budget: Budget,
     cases: Sequence[CaseFingerprint],
     facts: LandmarkStatistics,
@@ -126,7 +126,7 @@ def _view(
     whole = _needed(cases, median, steps)
     shape = tuple(whole[a] for a in axes)
     voxels = prod(median[a] for a in axes) * len(cases)
-    architecture = plan_architecture(sample, budget, spacing, shape, voxels)
+    architecture = plan_architecture(cost, budget, spacing, shape, voxels)
     patch = [1, 1, 1]
     for a, n in zip(axes, architecture.topology.patch_size):
         patch[a] = n

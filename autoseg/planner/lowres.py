@@ -28,7 +28,7 @@ class LowRes:
 
 
 def plan_lowres(
-    sample: NetworkCost, budget: Budget, spacing: Sequence[float], shape: Sequence[float], fullres: Architecture, n_cases: int
+    cost: NetworkCost, budget: Budget, spacing: Sequence[float], shape: Sequence[float], fullres: Architecture, n_cases: int
 ) -> LowRes | None:
     """The finest of ever coarser grids on which a patch covers a quarter of the median case.
 
@@ -51,11 +51,11 @@ def plan_lowres(
         ratios = [spacing[a] / t for a, t in zip(order, now)]
         sizes = [r * shape[a] for r, a in zip(ratios, order)]
         voxels = prod(sizes)
-        if most_voxels(sample, budget, now) < COVER * voxels:
+        if most_voxels(cost, budget, now) < COVER * voxels:
             continue  # no patch can be large enough, so none needs to be found
         coarse = tuple(now[p] for p in places)
         coarse_shape = tuple(float(max(1, round(sizes[p]))) for p in places)
-        chosen = plan_architecture(sample, budget, coarse, coarse_shape, voxels * n_cases)
+        chosen = plan_architecture(cost, budget, coarse, coarse_shape, voxels * n_cases)
         covered = prod(chosen.topology.patch_size) / voxels
         if covered >= COVER:
             break

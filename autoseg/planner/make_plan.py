@@ -12,6 +12,7 @@ from typing import Literal, cast
 
 from autoseg.fingerprint.dataset import Fingerprint
 from autoseg.fingerprint.landmark_symmetry import check_symmetry
+from autoseg.footprint import NetworkIO
 from autoseg.plan import (
     SCHEMA_VERSION,
     Configuration,
@@ -128,10 +129,12 @@ class _Decisions:
         self.spacing, self.spacing_reason = target_spacing(fingerprint.cases)
         self.shape = median_shape(fingerprint.cases, self.spacing)
         self.flat_axis = flat_axis(self.shape, self.spacing)
-        self.sample = NetworkCost(
-            n_channels=len(fingerprint.channels),
-            n_classes=fingerprint.labels.n_classes if fingerprint.labels.names else 0,
-            n_landmarks=len(fingerprint.landmarks),
+        self.cost = NetworkCost(
+            io=NetworkIO(
+                n_channels=len(fingerprint.channels),
+                n_classes=fingerprint.labels.n_classes if fingerprint.labels.names else 0,
+                n_landmarks=len(fingerprint.landmarks),
+            ),
             width=WIDE,
             family=FAMILIES[budget.family],
             device=cast(DeviceKind, budget.device),
@@ -142,7 +145,7 @@ class _Decisions:
         self.steps = 0.0
 
     def configurations(self) -> dict[str, Configuration]:
-        if not self.sample.n_classes:
+        if not self.cost.io.n_classes:
             return self._landmarks_alone()
         return {"2d": self._slices(self.flat_axis)} if self.flat_axis is not None else self._volumes()
 
@@ -151,7 +154,7 @@ class _Decisions:
         facts = self.fingerprint.landmark_statistics
         assert facts is not None
         view, reason = plan_view(
-            self.sample, self.budget, self.fingerprint.cases, facts, self.spacing, self.spacing_reason, self.flat_axis
+            self.cost, self.budget, self.fingerprint.cases, facts, self.spacing, self.spacing_reason, self.flat_axis
         )
         self.steps = n_steps(self.budget, view.architecture.step_gmacs)
         flat = self.flat_axis
@@ -171,36 +174,36 @@ class _Decisions:
         """A second stage for landmarks, at full resolution."""
         axes = [axis for axis in range(3) if axis != self.flat_axis]
         spacing, shape = (tuple(values[axis] for axis in axes) for values in (self.spacing, self.shape))
-        sample = replace(self.sample, n_previous_classes=self.sample.n_landmarks)
-        fine = plan_architecture(sample, self.budget, spacing, shape, prod(self.shape) * len(self.fingerprint.cases))
+        cost = replace(self.cost, io=replace(self.cost.io, n_previous_classes=self.cost.io.n_landmarks))
+        fine = plan_architecture(cost, self.budget, spacing, shape, prod(self.shape) * len(self.fingerprint.cases))
         reason = f"what {previous} found comes in as one more channel a landmark: it has seen all of them at once"
         why = {"previous_stage": reason, "space.spacing_mm": self.spacing_reason, **slices}
         return self._configuration(name, fine, spacing, shape, why, previous_stage=previous, slice_axis=self.flat_axis)
 
     def _volumes(self) -> dict[str, Configuration]:
         n_cases = len(self.fingerprint.cases)
-        full = plan_architecture(self.sample, self.budget, self.spacing, self.shape, prod(self.shape) * n_cases)
+        full = plan_architecture(self.cost, self.budget, self.spacing, self.shape, prod(self.shape) * n_cases)
         self.steps = n_steps(self.budget, full.step_gmacs)
         why = {"space.spacing_mm": self.spacing_reason}
         made = {"3d_fullres": self._configuration("3d_fullres", full, self.spacing, self.shape, why)}
-        lowres = plan_lowres(self.sample, self.budget, self.spacing, self.shape, full, n_cases)
+        lowres = plan_lowres(self.cost, self.budget, self.spacing, self.shape, full, n_cases)
         if lowres:
             coarse = {"space.spacing_mm": lowres.reason}
             made["3d_lowres"] = self._configuration("3d_lowres", lowres.architecture, lowres.spacing, lowres.shape, coarse)
             reason = "what 3d_lowres found comes in as one more channel a structure: it has seen where in the body this is"
-            sample = replace(self.sample, n_previous_classes=self.sample.n_classes - 1)
-            fine = plan_architecture(sample, self.budget, self.spacing, self.shape, prod(self.shape) * n_cases)
+            cost = replace(self.cost, io=replace(self.cost.io, n_previous_classes=self.cost.io.n_classes - 1))
+            fine = plan_architecture(cost, self.budget, self.spacing, self.shape, prod(self.shape) * n_cases)
             made["3d_cascade"] = self._configuration(
                 "3d_cascade", fine, self.spacing, self.shape, {"previous_stage": reason, **why}, previous_stage="3d_lowres"
             )
-        if not self.sample.n_landmarks:  # a slice does not show how far away a landmark is
+        if not self.cost.io.n_landmarks:  # a slice does not show how far away a landmark is
             made["2d"] = self._slices(coarsest_first(self.spacing)[0])
         return made
 
     def _slices(self, axis: int) -> Configuration:
         """A network that sees slices across `axis`."""
         spacing, shape = (tuple(v for a, v in enumerate(values) if a != axis) for values in (self.spacing, self.shape))
-        chosen = plan_architecture(self.sample, self.budget, spacing, shape, prod(self.shape) * len(self.fingerprint.cases))
+        chosen = plan_architecture(self.cost, self.budget, spacing, shape, prod(self.shape) * len(self.fingerprint.cases))
         why = {"space.spacing_mm": self.spacing_reason, "space.slice_axis": slice_reason(axis, self.spacing, self.flat_axis)}
         return self._configuration("2d", chosen, spacing, shape, why, slice_axis=axis)
 
@@ -218,7 +221,7 @@ class _Decisions:
         self.shapes[name] = tuple(shape)
         seen = self.fingerprint
         ndim = 3 if self.flat_axis is None else 2  # of the cases; slices of volumes are mirrored as volumes are
-        labelled = self.sample.n_classes > 0
+        labelled = self.cost.io.n_classes > 0
         mirrored, mirror_reason = mirror_axes(seen.labels, seen.cases, ndim, self.budget.device, slice_axis, self.landmarks)
         crop: Literal["nonzero", "none"] = "none" if self.beyond_crop else "nonzero"
         space = SpacePlan("LPS", tuple(spacing), slice_axis, crop, image_order=3, label_order=1)

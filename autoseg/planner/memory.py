@@ -85,7 +85,7 @@ class MemoryFit:
 
 
 def fit_memory(
-    sample: NetworkCost, budget: Budget, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
+    cost: NetworkCost, budget: Budget, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
 ) -> MemoryFit:
     """The patch and batch for the budget's memory. For the memory of one of nnU-Net's presets they are nnU-Net's.
 
@@ -97,68 +97,68 @@ def fit_memory(
     Raises:
         ResourceError: the smallest patch needs more memory than there is.
     """
-    return max(_candidates(sample, budget, spacing, median_shape, dataset_voxels), key=lambda fit: fit.voxels)
+    return max(_candidates(cost, budget, spacing, median_shape, dataset_voxels), key=lambda fit: fit.voxels)
 
 
 def _candidates(
-    sample: NetworkCost, budget: Budget, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
+    cost: NetworkCost, budget: Budget, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
 ) -> Iterator[MemoryFit]:
     """For this memory, then as nnU-Net does for each preset that fits into it, the largest first."""
     ndim = len(spacing)
     start = initial_patch(spacing, median_shape)
     memory = budget.memory_gb
-    reference = sample.family.reference(ndim, memory)
-    topology, larger = _shrink(sample, reference, memory, start, spacing, median_shape)
-    if not fits_memory(sample, reference, memory, topology):
-        raise _too_little(sample, memory, topology)
-    elements, patch = sample.elements(topology), topology.patch_size
-    batch = min(steady_batch_size(reference, elements, patch, dataset_voxels, larger), _most(sample, memory, topology))
+    reference = cost.family.reference(ndim, memory)
+    topology, larger = _shrink(cost, reference, memory, start, spacing, median_shape)
+    if not fits_memory(cost, reference, memory, topology):
+        raise _too_little(cost, memory, topology)
+    elements, patch = cost.elements(topology), topology.patch_size
+    batch = min(steady_batch_size(reference, elements, patch, dataset_voxels, larger), _most(cost, memory, topology))
     cap = batch_cap(patch, dataset_voxels)
     yield MemoryFit(topology, batch, start, reference, elements, floor(reference.samples_held(elements)), cap)
-    for preset in reversed(sample.family.presets(ndim)):
+    for preset in reversed(cost.family.presets(ndim)):
         if preset.memory_gb > memory:
             continue
         # a patch for less memory is no larger, so shrinking goes on from the one above
-        topology, _ = _shrink(sample, preset, preset.memory_gb, topology, spacing, median_shape)
-        elements, patch = sample.elements(topology), topology.patch_size
+        topology, _ = _shrink(cost, preset, preset.memory_gb, topology, spacing, median_shape)
+        elements, patch = cost.elements(topology), topology.patch_size
         cap = batch_cap(patch, dataset_voxels)
-        batch = min(batch_size(preset, elements, patch, dataset_voxels), _most(sample, preset.memory_gb, topology))
+        batch = min(batch_size(preset, elements, patch, dataset_voxels), _most(cost, preset.memory_gb, topology))
         yield MemoryFit(topology, batch, start, preset, elements, round(preset.samples_held(elements)), cap)
 
 
 def _shrink(
-    sample: NetworkCost,
+    cost: NetworkCost,
     reference: Reference,
     memory_gb: float,
     start: Topology,
     spacing: Sequence[float],
     median_shape: Sequence[float],
 ) -> tuple[Topology, list[Topology]]:
-    return shrink_until(lambda t: fits_memory(sample, reference, memory_gb, t), start, spacing, median_shape)
+    return shrink_until(lambda t: fits_memory(cost, reference, memory_gb, t), start, spacing, median_shape)
 
 
-def fits_memory(sample: NetworkCost, reference: Reference, memory_gb: float, topology: Topology) -> bool:
+def fits_memory(cost: NetworkCost, reference: Reference, memory_gb: float, topology: Topology) -> bool:
     """Whether the smallest batch fits: by nnU-Net's measure, the weights by themselves, and all that training takes."""
-    maps = sample.elements(topology) <= reference.largest_sample
-    fixed = sample.fixed_gb(topology) <= FIXED_SHARE * memory_gb
-    return maps and fixed and sample.training_gb(topology, MIN_BATCH) <= overdraft(sample) * memory_gb
+    maps = cost.elements(topology) <= reference.largest_sample
+    fixed = cost.fixed_gb(topology) <= FIXED_SHARE * memory_gb
+    return maps and fixed and cost.training_gb(topology, MIN_BATCH) <= overdraft(cost) * memory_gb
 
 
-def _most(sample: NetworkCost, memory_gb: float, topology: Topology) -> int:
+def _most(cost: NetworkCost, memory_gb: float, topology: Topology) -> int:
     """The largest batch for which the memory is enough, at least the smallest one. It is many classes that this is about:
     nnU-Net's measure leaves out what the loss takes."""
-    empty = sample.training_gb(topology, 0)
-    each = sample.training_gb(topology, 1) - empty
-    return max(MIN_BATCH, floor((overdraft(sample) * memory_gb - empty) / each))
+    empty = cost.training_gb(topology, 0)
+    each = cost.training_gb(topology, 1) - empty
+    return max(MIN_BATCH, floor((overdraft(cost) * memory_gb - empty) / each))
 
 
-def overdraft(sample: NetworkCost) -> float:
+def overdraft(cost: NetworkCost) -> float:
     """What the smallest batch may take, as a share of the memory."""
-    return sample.family.allowed_overrun if sample.device == "cuda" else 1.0
+    return cost.family.allowed_overrun if cost.device == "cuda" else 1.0
 
 
-def _too_little(sample: NetworkCost, memory_gb: float, topology: Topology) -> TooLittleMemory:
-    maps = sample.family.memory_for(len(topology.patch_size), sample.elements(topology))
-    training = sample.training_gb(topology, MIN_BATCH) / overdraft(sample)
-    needed = max(maps, sample.fixed_gb(topology) / FIXED_SHARE, training)
+def _too_little(cost: NetworkCost, memory_gb: float, topology: Topology) -> TooLittleMemory:
+    maps = cost.family.memory_for(len(topology.patch_size), cost.elements(topology))
+    training = cost.training_gb(topology, MIN_BATCH) / overdraft(cost)
+    needed = max(maps, cost.fixed_gb(topology) / FIXED_SHARE, training)
     return TooLittleMemory(topology.patch_size, memory_gb, ceil(100 * needed) / 100)  # rounded up, so that it is enough

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from autoseg.footprint import conv_elements, multiply_accumulates, n_parameters
+from autoseg.footprint import NetworkIO, conv_elements, multiply_accumulates, n_parameters
 from autoseg.nets import build_network
 from autoseg.plan import NetworkPlan
 
@@ -35,11 +35,11 @@ def unet(kind: str, pools: tuple[tuple[int, ...], ...], widest: int = 320, base:
 def test_two_stages_by_hand() -> None:
     network = NetworkPlan("plain_unet", (2, 3), ((1, 1), (2, 2)), ((3, 3), (3, 3)), (1, 1), (1,), False)
     # 4×4 image: encoder 2 maps of 16 and 3 maps of 4, upsampling 2×16, decoder 2×16, head 5×16
-    assert conv_elements(network, (4, 4), 1, 5) == 32 + 12 + 32 + 32 + 80
+    assert conv_elements(network, (4, 4), NetworkIO(1, 5)) == 32 + 12 + 32 + 32 + 80
     # 1→2 (9 taps, 16 voxels), 2→3 (9, 4), 3→2 (1, 16), 4→2 (9, 16), 2→5 (1, 16)
-    assert multiply_accumulates(network, (4, 4), 1, 5) == 2 * 9 * 16 + 6 * 9 * 4 + 6 * 16 + 8 * 9 * 16 + 10 * 16
+    assert multiply_accumulates(network, (4, 4), NetworkIO(1, 5)) == 2 * 9 * 16 + 6 * 9 * 4 + 6 * 16 + 8 * 9 * 16 + 10 * 16
     # weights, then scale and shift (2 per channel) or biases: one a channel in the head, four in the upsampling
-    assert n_parameters(network, 1, 5) == (18 + 4) + (54 + 6) + (24 + 8) + (72 + 4) + (10 + 5)
+    assert n_parameters(network, NetworkIO(1, 5)) == (18 + 4) + (54 + 6) + (24 + 8) + (72 + 4) + (10 + 5)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_published_figures_of_nnunet(
     parameters: float,
 ) -> None:
     network = unet(kind, pools, widest)
-    assert conv_elements(network, patch, 1, 3) == pytest.approx(elements, rel=5e-4)
-    assert n_parameters(network, 1, 3) == pytest.approx(parameters, rel=1e-3)
+    assert conv_elements(network, patch, NetworkIO(1, 3)) == pytest.approx(elements, rel=5e-4)
+    assert n_parameters(network, NetworkIO(1, 3)) == pytest.approx(parameters, rel=1e-3)
 
 
 @pytest.mark.parametrize(("kind", "supervised"), list(product(("plain_unet", "residual_unet"), (True, False))))
@@ -73,7 +73,7 @@ def test_published_figures_of_nnunet(
 def test_the_network_itself_agrees(kind: str, supervised: bool, pools: tuple[tuple[int, ...], ...]) -> None:
     plan = NetworkPlan(**{**vars(unet(kind, pools, widest=8, base=4)), "deep_supervision": supervised})
     network = build_network(plan, 2, 4)
-    assert n_parameters(plan, 2, 4) == sum(p.numel() for p in network.parameters())
+    assert n_parameters(plan, NetworkIO(2, 4)) == sum(p.numel() for p in network.parameters())
 
     patch = (8, 16, 16)[-len(pools[0]) :]
     counted = []
@@ -86,7 +86,7 @@ def test_the_network_itself_agrees(kind: str, supervised: bool, pools: tuple[tup
             module.register_forward_hook(count)
     with torch.no_grad():
         network.train()(torch.zeros(1, 2, *patch))
-    assert multiply_accumulates(plan, patch, 2, 4) == sum(counted)
+    assert multiply_accumulates(plan, patch, NetworkIO(2, 4)) == sum(counted)
 
 
 @settings(max_examples=25, deadline=None)
@@ -95,13 +95,13 @@ def test_cost_does_not_depend_on_the_order_of_axes(order: list[int], n_channels:
     pools, patch = (ISO, (1, 2, 2)), (8, 12, 20)
     turned = unet("plain_unet", tuple(tuple(row[a] for a in order) for row in pools))
     for cost in (conv_elements, multiply_accumulates):
-        there = cost(turned, tuple(patch[a] for a in order), n_channels, n_classes)
-        assert there == cost(unet("plain_unet", pools), patch, n_channels, n_classes)
+        io = NetworkIO(n_channels, n_classes)
+        assert cost(turned, tuple(patch[a] for a in order), io) == cost(unet("plain_unet", pools), patch, io)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
 def test_cost_grows_in_proportion_to_the_patch(z: int, y: int, x: int) -> None:
-    network = unet("residual_unet", (ISO, ISO))
+    network, io = unet("residual_unet", (ISO, ISO)), NetworkIO(1, 3)
     for cost in (conv_elements, multiply_accumulates):
-        assert cost(network, (4 * z, 4 * y, 4 * x), 1, 3) == z * y * x * cost(network, (4, 4, 4), 1, 3)
+        assert cost(network, (4 * z, 4 * y, 4 * x), io) == z * y * x * cost(network, (4, 4, 4), io)

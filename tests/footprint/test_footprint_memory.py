@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.footprint import predicting_memory, prepared_bytes, preparing_memory, training_memory
+from autoseg.footprint import NetworkIO, predicting_memory, prepared_bytes, preparing_memory, training_memory
 from autoseg.footprint.speed import cpu_has_bf16
 from autoseg.nets import build_network
-from autoseg.plan import Compute, NetworkPlan
+from autoseg.plan import Compute, DeviceKind, NetworkPlan
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bench_footprint.py"
 
@@ -61,7 +61,7 @@ def kept(network: NetworkPlan, patch: tuple[int, ...], channels: int, classes: i
 @pytest.mark.parametrize("decoder_blocks", [1, 2])
 def test_maps_are_those_that_autograd_keeps(kind: str, ndim: int, compute: Compute, decoder_blocks: int) -> None:
     network, patch = unet(kind, ndim, decoder_blocks), (16, 24, 32)[-ndim:]
-    estimate = training_memory(network, patch, 2, 3, 5, compute, "cpu")
+    estimate = training_memory(network, patch, NetworkIO(3, 5), batch_size=2, compute=compute, device="cpu")
     assert estimate.maps == pytest.approx(kept(network, patch, 3, 5, compute), rel=0.05)
 
 
@@ -69,28 +69,34 @@ def test_weights_images_and_total_by_hand() -> None:
     network = replace(unet(), deep_supervision=False)
     module = build_network(network, 2, 3)
     weights, voxels = sum(p.numel() for p in module.parameters()), 4 * 16 * 24 * 32
-    single = training_memory(network, (16, 24, 32), 4, 2, 3, "float32", "cpu")
+    single = training_memory(network, (16, 24, 32), NetworkIO(2, 3), batch_size=4, compute="float32", device="cpu")
     assert single.weights == 20 * weights
     assert single.batches == 5 * voxels * (2 * 4 + 8)
     assert single.loss == voxels * (3 * (8 + 4) + 32)
     assert single.workspace == voxels * 4 * (2 * (16 + 8) - 2 * 8 + 3)  # the first convolution of the last stage, and the logits
     rest = single.weights + single.maps + single.workspace + single.batches
     assert single.total == single.base + single.slack * rest
-    half = training_memory(network, (16, 24, 32), 4, 2, 3, "bfloat16", "cpu")
+    half = training_memory(network, (16, 24, 32), NetworkIO(2, 3), batch_size=4, compute="bfloat16", device="cpu")
     assert half.weights == 22 * weights
     assert half.maps == single.maps / 2 + voxels * 2 * 2  # a copy of the image, too
     assert half.workspace == voxels * 2 * (3 * (16 + 8) - 2 * 8 + 3)
 
 
 def test_many_classes_make_the_loss_the_largest_part() -> None:
-    few, many = (training_memory(unet(), (32, 32, 32), 2, 1, k, "bfloat16", "cpu") for k in (3, 60))
+    few, many = (
+        training_memory(unet(), (32, 32, 32), NetworkIO(1, n), batch_size=2, compute="bfloat16", device="cpu") for n in (3, 60)
+    )
     assert few.loss < few.workspace
     assert many.loss > many.workspace
     assert many.total - few.total > 2 * 32**3 * 57 * 8
 
 
 def test_a_gpu_keeps_the_same_maps() -> None:
-    cpu, gpu = (training_memory(unet(), (32, 32, 32), 2, 1, 3, "float16", device) for device in ("cpu", "cuda"))  # type: ignore[arg-type]
+    devices: tuple[DeviceKind, ...] = ("cpu", "cuda")
+    cpu, gpu = (
+        training_memory(unet(), (32, 32, 32), NetworkIO(1, 3), batch_size=2, compute="float16", device=device)
+        for device in devices
+    )
     assert gpu.maps == cpu.maps
     assert gpu.batches == cpu.batches / 5
 
@@ -130,25 +136,32 @@ def test_disk_of_noise_is_the_worst(tmp_path: Path) -> None:
         image = rng.standard_normal((2, *shape), dtype=np.float32).astype(np.float16)
         write_case(tmp_path, f"case {i}", Prepared(image, label, placement), "key")
     written = sum(f.stat().st_size for f in tmp_path.iterdir())
-    assert prepared_bytes(3, shape, 2, 2) == pytest.approx(written, rel=0.25)
+    assert prepared_bytes(3, shape, n_channels=2, n_structures=2) == pytest.approx(written, rel=0.25)
 
 
 def test_preparing_by_hand() -> None:
-    base = preparing_memory(0, 0, 1, False, 1)
-    assert preparing_memory(1000, 1000, 2, True, 1) - base == 8000 + 1000 + 16000 + 1000  # image, labels, normalised twice, mask
-    assert (
-        preparing_memory(1000, 3000, 1, False, 1) - base == 4000 + 4000 + 12000 + 2 * 12000
-    )  # given, normalised, result, working
-    assert preparing_memory(1000, 3000, 1, True, 1) - base == 4000 + 1000 + 12000 + 33000  # labels take most
-    assert preparing_memory(1000, 3000, 1, True, 4) - base == 4 * (4000 + 1000 + 12000 + 33000)
+    def case_bytes(source: float, target: float, n_channels: int, has_label: bool, workers: int = 1) -> float:
+        base = preparing_memory(0, 0, n_channels=1, has_label=False, workers=1)
+        return preparing_memory(source, target, n_channels=n_channels, has_label=has_label, workers=workers) - base
+
+    assert case_bytes(1000, 1000, 2, True) == 8000 + 1000 + 16000 + 1000  # image, labels, normalised twice, mask
+    assert case_bytes(1000, 3000, 1, False) == 4000 + 4000 + 12000 + 2 * 12000  # file, normalised, result, working
+    assert case_bytes(1000, 3000, 1, True) == 4000 + 1000 + 12000 + 33000  # labels take most
+    assert case_bytes(1000, 3000, 1, True, workers=4) == 4 * (4000 + 1000 + 12000 + 33000)
 
 
 def test_predicting_holds_the_logits_of_the_whole_case() -> None:
-    about = (unet(), (16, 24, 32), 2, 1)
-    patch = prod(about[1])
-    small, large = (predicting_memory(*about, 3, "float32", n * patch, n * patch) for n in (10, 20))
-    more = predicting_memory(*about, 4, "float32", 20 * patch, 20 * patch)
+    patch_size = (16, 24, 32)
+    patch = prod(patch_size)
+
+    def predicting(n_classes: int, voxels: float) -> float:
+        io = NetworkIO(1, n_classes)
+        return predicting_memory(
+            unet(), patch_size, io, batch_size=2, compute="float32", source_voxels=voxels, target_voxels=voxels
+        )
+
+    small, large = (predicting(3, n * patch) for n in (10, 20))
+    more = predicting(4, 20 * patch)
     assert large - small == pytest.approx(10 * patch * (4 + 2 + 8 + 12 + 4 + 13))  # with the case that is prepared meanwhile
     assert more - large > 20 * patch * 4
-    narrow = predicting_memory(*about, 3, "float32", patch / 2, patch / 2)  # padded to a window
-    assert narrow < small
+    assert predicting(3, patch / 2) < small  # padded to a window

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.footprint import LandmarkMaps, n_parameters
+from autoseg.footprint import NetworkIO, n_parameters
 from autoseg.nets import PointHead, UNet, build_network
 from autoseg.nets.blocks import SLOPE, ConvBlock, InstanceNorm, ResidualBlock, Upsample, channels_last, convolution
 from autoseg.plan import NetworkPlan
@@ -87,7 +87,7 @@ def test_parameters_are_those_of_the_footprint(name: str, supervised: bool) -> N
     plan = replace(PLANS[name], deep_supervision=supervised)
     for channels, classes in ((1, 2), (4, 5)):
         counted = sum(p.numel() for p in network_of(plan, channels, classes).parameters())
-        assert counted == n_parameters(plan, channels, classes)
+        assert counted == n_parameters(plan, NetworkIO(channels, classes))
 
 
 def test_without_deep_supervision_there_is_one_output() -> None:
@@ -256,7 +256,7 @@ def test_heads_for_both_or_either(name: str) -> None:
         assert bool(output.logits) == (classes > 0)
         assert (None if output.maps is None else tuple(output.maps.shape)) == ((1, n, *finest) if landmarks else None)
         counted = sum(p.numel() for p in network.parameters())
-        assert counted == n_parameters(plan, 2, classes, LandmarkMaps(landmarks))
+        assert counted == n_parameters(plan, NetworkIO(2, classes, n_landmarks=landmarks))
         parts = [*output.logits, *([] if output.maps is None else [output.maps])]
         sum(p.square().sum() for p in parts).backward()
         assert all(p.grad is not None for p in network.parameters())

@@ -11,7 +11,7 @@ from helpers.tiny import Tiny, add_case
 
 from autoseg.dataset import Dataset
 from autoseg.errors import PlanError, UsageError
-from autoseg.footprint import multiply_accumulates
+from autoseg.footprint import NetworkIO, multiply_accumulates
 from autoseg.footprint.speed import cpu_throughput
 from autoseg.pipeline import plan as planning
 from autoseg.pipeline.fingerprint import fingerprint_dataset
@@ -141,7 +141,7 @@ def test_only_steps_of_some_size_tell(tiny: Tiny, tmp_path: Path) -> None:
     small = tiny.plan
     large = replace(tiny.configuration, patch=replace(tiny.configuration.patch, patch_size=(64, 256, 256)))
     plan = replace(small, configurations={"3d_fullres": large})
-    macs = 3 * 2 * multiply_accumulates(large.network, (64, 256, 256), 1, 5)
+    macs = 3 * 2 * multiply_accumulates(large.network, (64, 256, 256), NetworkIO(1, 5))
     note_speed(workspace, small, "3d_fullres", "cpu", 0.1)
     note_speed(workspace, plan, "3d_fullres", "mps", 0.1)
     note_speed(workspace, plan, "3d_fullres", "cpu", 0.0)

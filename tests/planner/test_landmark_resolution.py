@@ -16,12 +16,11 @@ from autoseg.errors import ResourceError
 from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint
 from autoseg.fingerprint.dataset import Fingerprint, Intensity
 from autoseg.fingerprint.landmarks import measure_landmarks
-from autoseg.footprint import LandmarkMaps, multiply_accumulates, plan_maps, plan_memory, training_memory
+from autoseg.footprint import NetworkIO, multiply_accumulates, plan_io, plan_memory, training_memory
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet, State
 from autoseg.plan import Configuration, LandmarkPlan, Plan, ScnPlan, parse_plan
-from autoseg.planner import cost as sample_module
-from autoseg.planner import landmark_head as heads
+from autoseg.planner import landmark_head
 from autoseg.planner.family import FAMILIES
 from autoseg.planner.landmark_rules import MOST_WORK
 from autoseg.planner.make_plan import Budget, make_plan
@@ -131,16 +130,6 @@ def test_full_maps_where_a_network_has_two_stages_only() -> None:
     c = only(make_plan(fingerprint((8, 8, 8), n_landmarks=3), CPU))
     assert c.network.strides == ((1, 1, 1), (2, 2, 2))
     assert "no stage is at full" not in c.why["network.strides"]
-
-
-def test_full_maps_if_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample_module, "HALVED_MAPS", False)
-    sample_module._cost_of.cache_clear()
-    c = only(make_plan(fingerprint((80, 96, 88)), GPU))
-    sample_module._cost_of.cache_clear()
-    assert c.network.strides[0] == (1, 1, 1)
-    assert c.landmarks is not None
-    assert c.landmarks.sigma_mm == (1.0, 1.0, 1.0)
 
 
 def test_thick_slices_are_not_halved_first() -> None:
@@ -293,7 +282,7 @@ def test_no_branch_where_there_is_no_memory_for_it() -> None:
 
 
 def test_no_branch_that_takes_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "MOST_WORK", 1e-9)
+    monkeypatch.setattr(landmark_head, "MOST_WORK", 1e-9)
     c = beside_a_liver(CPU)
     assert c.landmarks is not None
     assert c.landmarks.scn is None
@@ -348,10 +337,9 @@ def test_plans_are_valid_and_within_budget(about: dict[str, Any], budget: Budget
         assert c.footprint.training_gb <= overdraft * budget.memory_gb + 0.01
         memory = plan_memory(plan, name, budget.number_type, budget.device)  # type: ignore[arg-type]
         assert c.footprint.training_gb == pytest.approx(memory.total / 1e9, abs=0.01)
-        maps = plan_maps(plan, name)
-        size = (c.patch.patch_size, plan.input_channels(name), plan.data.n_classes)
-        bare = multiply_accumulates(c.network, *size, LandmarkMaps(maps.n))
-        assert multiply_accumulates(c.network, *size, maps) <= (1 + MOST_WORK) * bare
+        io = plan_io(plan, name)
+        bare = multiply_accumulates(c.network, c.patch.patch_size, replace(io, scn=None))
+        assert multiply_accumulates(c.network, c.patch.patch_size, io) <= (1 + MOST_WORK) * bare
         limited = budget.device == "cpu" or budget.time_s is not None
         if limited and len(c.network.strides) + alone > 3:
             work = 3e-9 * c.patch.batch_size * bare
@@ -391,5 +379,6 @@ def test_memory_of_many_maps_shrinks_the_patch() -> None:
     few, many = (only(make_plan(fingerprint((200, 200, 200), n_landmarks=n), Budget("cuda", 4))) for n in (2, 200))
     shown = [prod(c.patch.patch_size) * prod(c.space.spacing_mm) for c in (few, many)]
     assert many.space.spacing_mm > few.space.spacing_mm or shown[1] < shown[0]
-    memory = training_memory(many.network, many.patch.patch_size, 2, 1, 0, "bfloat16", "cuda", landmarks=LandmarkMaps(200))
+    io = NetworkIO(n_channels=1, n_classes=0, n_landmarks=200)
+    memory = training_memory(many.network, many.patch.patch_size, io, batch_size=2, compute="bfloat16", device="cuda")
     assert memory.total <= 4e9

@@ -20,7 +20,7 @@ from autoseg.dataset import read_description
 from autoseg.errors import DataError, ResourceError, UsageError
 from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint
 from autoseg.fingerprint.dataset import Fingerprint, Intensity
-from autoseg.footprint import conv_elements, multiply_accumulates, training_memory
+from autoseg.footprint import NetworkIO, conv_elements, multiply_accumulates, training_memory
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS
 from autoseg.plan import Configuration, Plan, parse_plan
@@ -414,7 +414,7 @@ def test_cpu_limit_that_no_patch_meets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _step_gmacs(chosen: Configuration, n_classes: int = 2) -> float:
-    return 3e-9 * chosen.patch.batch_size * multiply_accumulates(chosen.network, chosen.patch.patch_size, 1, n_classes)
+    return 3e-9 * chosen.patch.batch_size * multiply_accumulates(chosen.network, chosen.patch.patch_size, NetworkIO(1, n_classes))
 
 
 def test_a_time_budget_lowers_what_a_step_takes() -> None:
@@ -431,7 +431,7 @@ def test_a_time_budget_lowers_what_a_step_takes() -> None:
     slow = make_plan(seen, replace(GPU, time_s=150, gmacs_per_s=500)).configurations["3d_fullres"]
     assert prod(slow.patch.patch_size) < prod(minutes.patch.patch_size)
     assert "shrunk in the time there is towards 0.18 s a step of 2 samples" in slow.why["patch.patch_size"]
-    assert 3e-9 * 2 * multiply_accumulates(slow.network, slow.patch.patch_size, 1, 2) / 500 <= 0.85 * 150 / 700
+    assert 3e-9 * 2 * multiply_accumulates(slow.network, slow.patch.patch_size, NetworkIO(1, 2)) / 500 <= 0.85 * 150 / 700
 
 
 def test_a_cpu_with_much_time_learns_a_wide_network() -> None:
@@ -576,9 +576,16 @@ def test_the_footprint_of_a_plan_by_hand() -> None:
     )
     footprint = chosen.footprint
     assert footprint is not None
-    gmacs = 3e-9 * chosen.patch.batch_size * multiply_accumulates(chosen.network, chosen.patch.patch_size, 2, 2)
+    gmacs = 3e-9 * chosen.patch.batch_size * multiply_accumulates(chosen.network, chosen.patch.patch_size, NetworkIO(2, 2))
     assert footprint.step_s == pytest.approx(gmacs / 60, rel=1e-3)
-    memory = training_memory(chosen.network, chosen.patch.patch_size, chosen.patch.batch_size, 2, 2, "float32", "cpu")
+    memory = training_memory(
+        chosen.network,
+        chosen.patch.patch_size,
+        NetworkIO(2, 2),
+        batch_size=chosen.patch.batch_size,
+        compute="float32",
+        device="cpu",
+    )
     assert footprint.training_gb == pytest.approx(memory.total / 1e9, abs=0.006)
     assert footprint.prepared_gb == pytest.approx(208 * (36 * 50 * 35 * (2 * 1.4 + 0.05) + 4 * 10_000) / 1e9, rel=0.02)
     assert 0.4 < footprint.prediction_ram_gb < 0.7
@@ -659,10 +666,10 @@ def test_coarse_steps_start_with_the_fine_axes() -> None:
 
 def test_no_patch_is_larger_than_the_finest_stage_allows() -> None:
     for family in FAMILIES:
-        sample = NetworkCost(2, 4, WIDE, FAMILIES[family], "cuda", "bfloat16")
+        cost = NetworkCost(NetworkIO(2, 4), WIDE, FAMILIES[family], "cuda", "bfloat16")
         for spacing in ((1.0, 1.0, 1.0), (3.0, 1.0, 1.0)):
             chosen = first(make_plan(fingerprint([(spacing, (500, 500, 500))] * 9), Budget("cuda", 8, family)))
-            most = most_voxels(sample, Budget("cuda", 8, family), spacing)
+            most = most_voxels(cost, Budget("cuda", 8, family), spacing)
             assert 0.4 * most < prod(chosen.patch.patch_size) < most
 
 
@@ -718,10 +725,10 @@ def test_plans_are_valid_and_within_budget(seen: Fingerprint, budget: Budget) ->
         budget = replace(budget, memory_gb=_allowed(error))
         plan = make_plan(seen, budget)
     assert parse_plan(to_json(plan), "plan.json") == plan
-    memory, about = budget.memory_gb, (len(seen.channels), seen.labels.n_classes)
+    memory, io = budget.memory_gb, NetworkIO(len(seen.channels), seen.labels.n_classes)
     for chosen in plan.configurations.values():
         reference = FAMILIES[budget.family].reference(chosen.ndim, memory)
-        elements = conv_elements(chosen.network, chosen.patch.patch_size, *about)
+        elements = conv_elements(chosen.network, chosen.patch.patch_size, io)
         assert elements <= reference.largest_sample
         assert chosen.patch.batch_size >= 2
         if memory < 8:  # from there on nnU-Net's own plans may come in, whose batches are rounded up at times
@@ -735,7 +742,7 @@ def test_plans_are_valid_and_within_budget(seen: Fingerprint, budget: Budget) ->
             assert divisor == 1 or n // divisor >= 4
         limited = budget.device == "cpu" or budget.time_s is not None
         if limited and len(chosen.network.strides) > 2:
-            work = 3e-9 * chosen.patch.batch_size * multiply_accumulates(chosen.network, chosen.patch.patch_size, *about)
+            work = 3e-9 * chosen.patch.batch_size * multiply_accumulates(chosen.network, chosen.patch.patch_size, io)
             limit = budget.batch_limit_s if chosen.patch.batch_size > 2 else budget.patch_limit_s
             assert work <= limit * budget.speed * (1 + 1e-9)
 
