@@ -201,7 +201,7 @@ def make_plan(dataset: Path, root: Path) -> None:
     from autoseg.pipeline.workspace import Workspace
 
     about, workspace = open_dataset(dataset), Workspace(root)
-    fingerprint_dataset(about, workspace, [], None)
+    fingerprint_dataset(about, workspace)
     plan_dataset(about, workspace, PlanOptions("cpu", 8))
 
 
@@ -252,7 +252,7 @@ def measure_predicting(dataset: Path, root: Path, compute: Compute) -> dict[str,
     device = Device(torch.device("cpu"), getattr(torch, compute))
     model = Model((fresh_network(plan, c, device).eval(),), plan, c, device)
     with tempfile.TemporaryDirectory() as folder:
-        predict(model, (), about.cases[:2], Path(folder), [], mirror=False)
+        predict(model, (), about.cases[:2], Path(folder), mirror=False)
     peak = peak_ram_gb()
     image = read_image(about.cases[0].images, tuple(channel.name for channel in plan.data.channels))
     target = preprocess_case(image, None, plan.data, c.space).image.shape[1:]

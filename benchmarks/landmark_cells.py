@@ -31,7 +31,6 @@ from autoseg.plan import Configuration
 from autoseg.runs.record import RunRecord
 from autoseg.system.files import write_text
 from autoseg.system.records import to_json
-from autoseg.system.workers import Failure
 
 RADIUS_MM = 2.0  # Wang et al., IEEE TMI 2015
 RADIUS_SHARE = 0.01  # of the longest edge of the median case: 2 mm say little of a mouse, and nothing where a pixel has no size
@@ -156,11 +155,10 @@ def predict_judged(study: Study, model: Model) -> dict[str, Landmarks]:
 
 def evaluate_cell(study: Study, cell: Cell, found: Mapping[str, Landmarks], steps: int = 0, step_s: float = 0.0) -> Outcome:
     """The landmarks found in the validation cases, by name, against their references."""
-    failures: list[Failure] = []
     pairs = (ComparedLandmarks(j.case.name, j.reference, found[j.case.name], j.grid) for j in study.judged)
     with tempfile.TemporaryDirectory() as folder:
-        report = evaluate_landmarks(pairs, Path(folder), failures, study.radii, study.unit)
-    assert not failures, failures
+        report = evaluate_landmarks(pairs, Path(folder), radii=study.radii, unit=study.unit)
+    report.raise_if_failed()
     summary = report.summary
     return Outcome(
         cell=cell,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 
 from autoseg.dataset import Dataset, images_in, open_dataset
-from autoseg.evaluation.label_maps import StructureSummary, evaluate
+from autoseg.evaluation.label_maps import StructureSummary, evaluate_label_maps
 from autoseg.fingerprint.dataset import Fingerprint
 from autoseg.inference.model import Model, load_model
 from autoseg.inference.predict import predict
@@ -30,7 +30,6 @@ from autoseg.runs.job import TrainingJob
 from autoseg.runs.record import RunRecord
 from autoseg.system.files import write_text
 from autoseg.system.records import from_json
-from autoseg.system.workers import Failure
 from autoseg.training.train import train
 
 Change = Callable[[Plan], Plan]
@@ -91,12 +90,12 @@ class Planned:
 def plan_and_prepare(data: Path, root: Path, wish: PlanOptions, change: Change = lambda plan: plan) -> Planned:
     """Plans a dataset, changes the plan, prepares the cases of its first configuration. A case that fails ends the benchmark."""
     dataset, workspace = open_dataset(data), Workspace(root)
-    failures: list[Failure] = []
-    fingerprint = fingerprint_dataset(dataset, workspace, failures, None)
+    report = fingerprint_dataset(dataset, workspace)
+    report.raise_if_failed()
+    fingerprint = report.fingerprint
     plan = change(plan_dataset(dataset, workspace, wish))
     save_plan(plan, workspace.dataset_folder(dataset.name) / "plan.json")
-    preprocess_dataset(dataset, workspace, None, failures, None)
-    assert not failures, failures
+    preprocess_dataset(dataset, workspace).raise_if_failed()
     return Planned(dataset, workspace, fingerprint, plan)
 
 
@@ -112,10 +111,9 @@ def learn_and_test(data: Path, root: Path, change: Change, epochs: int, seed: in
     """Trains on all cases of a dataset in nnU-Net's layout and scores each structure in its test cases."""
     planned = plan_and_prepare(data, root, PlanOptions("cpu"), change)
     model, _ = learn(planned.task("all", seed), RunBudget(epochs=epochs))
-    failures: list[Failure] = []
-    predict(model, (), images_in(data / "imagesTs", len(planned.dataset.channels)), root / "masks", failures)
-    report = evaluate(data / "labelsTs", root / "masks", planned.dataset.labels, root / "masks", 1.0, failures)
-    assert not failures, failures
+    predict(model, (), images_in(data / "imagesTs", len(planned.dataset.channels)), root / "masks").raise_if_failed()
+    report = evaluate_label_maps(data / "labelsTs", root / "masks", planned.dataset.labels, out=root / "masks")
+    report.raise_if_failed()
     return report.summary.structures
 
 

@@ -48,7 +48,7 @@ def take(folder: Path) -> Fingerprint:
     with tempfile.TemporaryDirectory() as work:
         workspace = Workspace(Path(work))
         dataset = open_dataset(folder, workspace.label_values(folder.name))
-        return anonymous(fingerprint_dataset(dataset, workspace, [], None))
+        return anonymous(fingerprint_dataset(dataset, workspace).fingerprint)
 
 
 def budget(seen: Fingerprint) -> Budget:

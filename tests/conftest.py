@@ -66,17 +66,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     from autoseg.pipeline.preprocess import preprocess_dataset
     from autoseg.pipeline.workspace import Workspace
     from autoseg.plan import save_plan
-    from autoseg.system.workers import Failure
 
     folder = tmp_path_factory.mktemp("tiny")
-    failures: list[Failure] = []
     data = make_phantoms(folder / DATASET_NAME, 5, 2, shape=(12, 32, 40))
     dataset, workspace = open_dataset(data), Workspace(folder / "work")
-    fingerprint_dataset(dataset, workspace, failures, 0)
+    fingerprint_dataset(dataset, workspace, workers=0).raise_if_failed()
     plan = shrink_plan(plan_dataset(dataset, workspace, PlanOptions("cpu", 8)))
     save_plan(plan, workspace.dataset_folder(dataset.name) / "plan.json")
-    preprocess_dataset(dataset, workspace, None, failures, 0)
-    assert failures == []
+    preprocess_dataset(dataset, workspace, workers=0).raise_if_failed()
     return Tiny(data, dataset, workspace, plan, plan.configuration(None)[1])
 
 

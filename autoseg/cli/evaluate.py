@@ -41,14 +41,21 @@ def run(
     from autoseg.evaluation.landmarks import landmark_table
     from autoseg.pipeline.workspace import Workspace
     from autoseg.system.progress import log
-    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     about = o.open_named(dataset, Workspace(root))
-    failures: list[Failure] = []
     target = out or predictions
     radii = None if radius is None else parse_radii(radius)
-    found = evaluate_folder(about, predictions, target, tolerance, failures, references, images, workers, radii)
+    found = evaluate_folder(
+        about,
+        predictions,
+        out=target,
+        tolerance_mm=tolerance,
+        references=references,
+        images=images,
+        workers=workers,
+        radii=radii,
+    )
     maps, points = found.label_maps, found.landmarks
     o.show(found if maps and points else maps or points, json)
     if maps and not json:
@@ -56,4 +63,4 @@ def run(
     if points and not json:
         typer.echo(landmark_table(points))
     log.info("per case: %s", target / ("per_case.csv" if maps else "landmarks_per_case.csv"))
-    o.finish(failures, target, found.n_cases, "evaluate")
+    o.finish(found.failures, target, found.n_cases, "evaluate")

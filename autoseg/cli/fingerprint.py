@@ -16,13 +16,12 @@ def run(
     from autoseg.pipeline.fingerprint import fingerprint_dataset
     from autoseg.pipeline.workspace import Workspace
     from autoseg.system.progress import log
-    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     workspace = Workspace(root)
-    failures: list[Failure] = []
     about = o.open_named(dataset, workspace)
-    facts = fingerprint_dataset(about, workspace, failures, workers)
-    log.info("%d cases: %s", len(facts.cases), workspace.dataset_folder(about.name) / "fingerprint.json")
-    o.show(facts, json)
-    o.finish(failures, workspace.dataset_folder(about.name), len(facts.cases), "fingerprint")
+    report = fingerprint_dataset(about, workspace, workers=workers)
+    fingerprint = report.fingerprint
+    log.info("%d cases: %s", len(fingerprint.cases), workspace.dataset_folder(about.name) / "fingerprint.json")
+    o.show(fingerprint, json)
+    o.finish(report.failures, workspace.dataset_folder(about.name), len(fingerprint.cases), "fingerprint")

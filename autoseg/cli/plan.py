@@ -43,7 +43,6 @@ def run(
     from autoseg.plan.text import differences_note, plan_differences, plan_note
     from autoseg.system.progress import log
     from autoseg.system.records import json_schema, to_json
-    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     if words == ["schema"]:
@@ -63,9 +62,8 @@ def run(
         if not json:
             typer.echo(plan_note(plan), nl=False)
     else:
-        failures: list[Failure] = []
         about = o.open_folder(folders[0], workspace)
-        ensure_fingerprint(about, workspace, failures)
+        failures = ensure_fingerprint(about, workspace)
         made = plan_dataset(about, workspace, wish, replan)
         log.info("%s", describe_plan(made, workspace.dataset_folder(about.name) / "plan.json", about.unit))
         o.show(made, json)

@@ -26,18 +26,17 @@ def run(
     from autoseg.pipeline.preprocess import preprocess_dataset
     from autoseg.pipeline.workspace import Workspace
     from autoseg.system.progress import log
-    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     workspace = Workspace(root)
-    failures: list[Failure] = []
     about = o.open_named(dataset, workspace)
     reader = CaseReader(about)
-    fingerprint_dataset(about, workspace, failures, workers, reader)
+    fingerprinted = fingerprint_dataset(about, workspace, workers=workers, reader=reader)
     made = plan_dataset(about, workspace, o.wish(device, memory, family, time, recipe), replan)
     log.info("%s", describe_plan(made, workspace.dataset_folder(about.name) / "plan.json", about.unit))
-    report = preprocess_dataset(about, workspace, configuration, failures, workers, reader)
+    report = preprocess_dataset(about, workspace, configuration=configuration, workers=workers, reader=reader)
     done, kept, removed = len(report.done), len(report.reused), len(report.removed)
     log.info("%d cases prepared, %d kept, %d removed; next: autoseg train", done, kept, removed)
     o.show(made, json)
+    failures = (*fingerprinted.failures, *report.failures)
     o.finish(failures, workspace.dataset_folder(about.name), done + kept, "fingerprint", "preprocess")

@@ -21,13 +21,11 @@ def run(
     quiet: o.QuietOption = False,
 ) -> None:
     """Apply a model's component rules to label maps, for example to those of another tool."""
-    from autoseg.pipeline.postprocess import clean_folder
+    from autoseg.pipeline.postprocess import postprocess_folder
     from autoseg.pipeline.workspace import Workspace
     from autoseg.system.progress import log, number_of
-    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
-    failures: list[Failure] = []
-    done = clean_folder(masks, out, model or Workspace(root).last_model(), failures, workers)
-    log.info("%s in %s", number_of(done, "label map"), out)
-    o.finish(failures, out, done, "postprocess")
+    report = postprocess_folder(masks, out, model=model or Workspace(root).last_model(), workers=workers)
+    log.info("%s in %s", number_of(report.done, "label map"), out)
+    o.finish(report.failures, out, report.done, "postprocess")

@@ -39,17 +39,25 @@ def run(
     from autoseg.pipeline.workspace import Workspace
     from autoseg.runs.record import common_rules, model_folds
     from autoseg.system.progress import log
-    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     ending = ending_of(landmarks_format) if landmarks_format else ""
     runs = model_folds(model or Workspace(root).last_model())
     loaded, records = load_model(runs, choose_device(device))
     log.info("model: %s", ", ".join(str(r) for r in runs))
-    failures: list[Failure] = []
     cases = images_in(images, len(loaded.plan.data.channels))
     rules, mirror = common_rules(records), not disable_tta
-    report = predict(loaded, rules, cases, out, failures, mirror, save_probabilities, overwrite, workers, ending)
+    report = predict(
+        loaded,
+        rules,
+        cases,
+        out,
+        mirror=mirror,
+        save_probabilities=save_probabilities,
+        overwrite=overwrite,
+        workers=workers,
+        landmarks_ending=ending,
+    )
     log.info("%s in %s", outcome(loaded.plan.data, report.done + report.skipped), out)
     o.show(report, json)
-    o.finish(failures, out, report.done + report.skipped, "predict")
+    o.finish(report.failures, out, report.done + report.skipped, "predict")

@@ -17,13 +17,11 @@ def run(
     from autoseg.pipeline.preprocess import preprocess_dataset
     from autoseg.pipeline.workspace import Workspace
     from autoseg.system.progress import log
-    from autoseg.system.workers import Failure
 
     o.be_quiet(quiet)
     workspace = Workspace(root)
-    failures: list[Failure] = []
     about = o.open_named(dataset, workspace)
-    report = preprocess_dataset(about, workspace, configuration, failures, workers)
+    report = preprocess_dataset(about, workspace, configuration=configuration, workers=workers)
     log.info("%d cases prepared, %d kept, %d removed", len(report.done), len(report.reused), len(report.removed))
     o.show(report, json)
-    o.finish(failures, workspace.dataset_folder(about.name), len(report.done) + len(report.reused), "preprocess")
+    o.finish(report.failures, workspace.dataset_folder(about.name), len(report.done) + len(report.reused), "preprocess")

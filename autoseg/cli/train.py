@@ -89,15 +89,14 @@ def run(
         check_tensorboard()
     workspace = Workspace(root)
     about = o.open_named(dataset, workspace)
-    failures: list[Failure] = []
+    failures: tuple[Failure, ...] = ()
     threads = 0 if workers == 0 else None
     place = choose_device(local_device(device))
     with process_group(place.place):
         if is_first():
-            preprocess_dataset(
-                about, workspace, configuration, failures, threads
-            )  # at once if nothing has changed or been deleted
-            preprocess_previous_stage(about, workspace, configuration, failures, threads)
+            # at once if nothing has changed or been deleted
+            failures = preprocess_dataset(about, workspace, configuration=configuration, workers=threads).failures
+            failures += preprocess_previous_stage(about, workspace, configuration=configuration, workers=threads)
         barrier()
         found = [training_job(about, workspace, configuration, name, seed, workers) for name in folds]
         tasks = [replace(t, deterministic=deterministic, tensorboard=tensorboard, compiled=compile) for t in found]

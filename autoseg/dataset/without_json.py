@@ -18,7 +18,7 @@ from autoseg.io import RGB_8_BIT, Header, has_geometry, image_ending, read_heade
 from autoseg.system.files import file_stamp, write_text
 from autoseg.system.progress import log
 from autoseg.system.records import from_json, to_json
-from autoseg.system.workers import Failure, run_cases
+from autoseg.system.workers import CaseRun
 
 MOST_STRUCTURES = 50  # in natural images; brain atlases, which have more, come as volumes or with a dataset.json
 FEW_VALUES = 8  # so many may all be thin borders
@@ -134,10 +134,10 @@ def _scan(cases: Sequence[Case], memory: Path | None) -> list[_Found]:
     done = {c.name: known[f] for c in cases if (f := str(c.label)) in known and known[f].stamp == file_stamp(Path(f))}
     left = [c for c in cases if c.name not in done]
     if left:
-        failures: list[Failure] = []
-        done.update({case.name: found for case, found in run_cases(_values_of, left, "label values", failures)})
+        run = CaseRun(_values_of, left, "label values")
+        done.update({case.name: found for case, found in run})
         files = {c.name: str(c.label) for c in left}
-        done.update({f.case: _Found(files[f.case], _READ_AGAIN, (), f.reason) for f in failures})
+        done.update({f.case: _Found(files[f.case], _READ_AGAIN, (), f.reason) for f in run.failures})
         found = [done[c.name] for c in cases]
         _tell(found)
         if memory is not None:

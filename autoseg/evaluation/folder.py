@@ -8,9 +8,10 @@ from pathlib import Path
 
 from autoseg.dataset import Case, Dataset, LandmarkRules, case_landmarks, images_in, load_landmarks, load_predicted
 from autoseg.errors import AutosegError, UsageError, first_few
-from autoseg.evaluation.label_maps import STAGE, Report, evaluate
+from autoseg.evaluation.label_maps import STAGE, Report, evaluate_label_maps
 from autoseg.evaluation.landmark_summary import LandmarkReport
 from autoseg.evaluation.landmarks import ComparedLandmarks, evaluate_landmarks
+from autoseg.evaluation.metrics import NSD_TOLERANCE_MM
 from autoseg.io import has_geometry, image_ending, read_grid
 from autoseg.system.progress import log
 from autoseg.system.workers import Failure
@@ -26,16 +27,22 @@ class Evaluation:
     landmarks: LandmarkReport | None
 
     @property
+    def failures(self) -> tuple[Failure, ...]:
+        """The cases that could not be compared."""
+        return tuple(failure for report in (self.label_maps, self.landmarks) if report for failure in report.failures)
+
+    @property
     def n_cases(self) -> int:
+        """How many cases were compared."""
         return max(report.n_cases for report in (self.label_maps, self.landmarks) if report is not None)
 
 
 def evaluate_folder(
     dataset: Dataset,
     predictions: Path,
+    *,
     out: Path,
-    tolerance_mm: float,
-    failures: list[Failure],
+    tolerance_mm: float = NSD_TOLERANCE_MM,
     references: Path | None = None,
     images: Path | None = None,
     workers: int | None = None,
@@ -48,8 +55,10 @@ def evaluate_folder(
             predicted are no failures. Label maps there show structures where such were predicted; else they may show landmarks as
             spots, if the dataset says of what values.
         images: folder of the images that landmarks belong to; None for those of the dataset, its imagesTs included.
-        failures: gets references without a prediction, and unreadable files.
         radii: within which landmarks count as found, see `landmark_summary.summarize_points`.
+
+    Returns:
+        The scores; `failures` lists references without a prediction, and unreadable files.
 
     Raises:
         UsageError: a folder is missing, or no case name is in both.
@@ -79,10 +88,13 @@ def evaluate_folder(
             fix='name files like their images; for spots -d names a dataset whose dataset.json has "landmarks": {"nose": 1}',
         )
     elif found:
-        points = _evaluate_points(dataset, cases, given, found, out, failures, references is None, radii)
+        points = _evaluate_points(dataset, cases, given, found, out=out, only_predicted=references is None, radii=radii)
     if structures:
         known = references or {c.name: c.label for c in dataset.cases if c.label is not None}
-        report = evaluate(known, predictions, dataset.labels, out, tolerance_mm, failures, workers, references is None)
+        only = references is None
+        report = evaluate_label_maps(
+            known, predictions, dataset.labels, out=out, tolerance_mm=tolerance_mm, workers=workers, only_predicted=only
+        )
     if report is None and points is None:
         raise UsageError(
             "no landmarks of a known case in the folder",
@@ -103,8 +115,8 @@ def _evaluate_points(
     cases: Mapping[str, Case],
     given: Mapping[str, Path],
     found: Mapping[str, Path],
+    *,
     out: Path,
-    failures: list[Failure],
     only_predicted: bool,
     radii: Sequence[float] | None,
 ) -> LandmarkReport:
@@ -124,9 +136,8 @@ def _evaluate_points(
             allowed=first_few(list(given)),
             fix="name each prediction like its reference, apart from the file ending",
         )
-    if not only_predicted:
-        missing = sorted(set(given) - set(found))
-        failures += [Failure(name, STAGE, f"case {name}: no predicted landmarks; fix: predict this case") for name in missing]
+    missing = () if only_predicted else sorted(set(given) - set(found))
+    failures = [Failure(name, STAGE, f"case {name}: no predicted landmarks; fix: predict this case") for name in missing]
 
     def pairs() -> Iterator[ComparedLandmarks]:
         for name in sorted(names):
@@ -147,7 +158,8 @@ def _evaluate_points(
             found=f"{cases[pictures[False]].images[0].name} and {cases[pictures[True]].images[0].name}",
             fix="put predictions of volumes and of pictures into folders of their own, and evaluate each",
         )
-    return evaluate_landmarks(pairs(), out, failures, radii, "px" if True in pictures else "mm")
+    report = evaluate_landmarks(pairs(), out, radii=radii, unit="px" if True in pictures else "mm")
+    return replace(report, failures=(*failures, *report.failures))
 
 
 def _image_cases(dataset: Dataset, images: Path | None) -> dict[str, Case]:

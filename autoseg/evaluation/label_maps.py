@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,13 @@ import numpy as np
 from autoseg.dataset import case_name
 from autoseg.errors import DataError, GeometryError, UsageError
 from autoseg.evaluation.bootstrap import interval, resample_weights
-from autoseg.evaluation.metrics import STATES, StructureScore, score_case
+from autoseg.evaluation.metrics import NSD_TOLERANCE_MM, STATES, StructureScore, score_case
 from autoseg.imaging.labels import LabelSet
 from autoseg.io import IMAGE_ENDINGS, image_ending, read_label_map
 from autoseg.system.files import write_text
 from autoseg.system.records import to_json
 from autoseg.system.tables import aligned, csv_text, rounded
-from autoseg.system.workers import Failure, run_cases
+from autoseg.system.workers import CaseReport, CaseRun, Failure
 
 STAGE = "evaluate"
 METRICS = ("dice", "iou", "hd95_mm", "assd_mm", "nsd", "volume_error")
@@ -75,7 +75,7 @@ class CaseScore:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(CaseReport):
     """The summary and the cases behind it, ordered by name."""
 
     summary: Summary
@@ -93,13 +93,13 @@ class _ComparedFiles:
     prediction: Path
 
 
-def evaluate(
+def evaluate_label_maps(
     references: Path | Mapping[str, Path],
     predictions: Path,
     labels: LabelSet,
+    *,
     out: Path,
-    tolerance_mm: float,
-    failures: list[Failure],
+    tolerance_mm: float = NSD_TOLERANCE_MM,
     workers: int | None = None,
     only_predicted: bool = False,
 ) -> Report:
@@ -112,9 +112,11 @@ def evaluate(
     Args:
         references, predictions: folders of label maps; formats may differ. References also by case name.
         tolerance_mm: of the normalised surface Dice; `metrics.NSD_TOLERANCE_MM` unless the dataset has its own.
-        failures: gets references without a prediction, unreadable files and pairs on different grids.
-        workers: threads, see `batch.run_cases`.
+        workers: threads, as in `CaseRun`.
         only_predicted: references without a prediction are no failures, as when one fold of a dataset was predicted.
+
+    Returns:
+        The scores; `failures` lists references without a prediction, unreadable files and pairs on different grids.
 
     Raises:
         UsageError: a folder is missing, holds no label map, or no case name is in both; a tolerance below 0.
@@ -133,18 +135,16 @@ def evaluate(
             allowed=", ".join(list(expected)[:5]),
             fix="name each prediction like its reference, apart from the file ending",
         )
-    if not only_predicted:
-        missing = [name for name in expected if name not in predicted]
-        failures += [
-            Failure(name, STAGE, f"case {name}: no prediction; file: {predictions}; fix: predict this case, or leave out -r")
-            for name in missing
-        ]
+    missing = () if only_predicted else [name for name in expected if name not in predicted]
+    reason = f"no prediction; file: {predictions}; fix: predict this case, or leave out -r"
+    unpredicted = tuple(Failure(name, STAGE, f"case {name}: {reason}") for name in missing)
 
     def work(pair: _ComparedFiles) -> CaseScore:
         return CaseScore(pair.name, _score_pair(pair, labels, tolerance_mm))
 
-    scored = [result for _, result in run_cases(work, pairs, STAGE, failures, workers)]
-    report = summarize(sorted(scored, key=lambda c: c.case), labels, tolerance_mm)
+    run = CaseRun(work, pairs, STAGE, workers=workers)
+    scored = sorted(run.finish(), key=lambda c: c.case)
+    report = replace(summarize(scored, labels, tolerance_mm), failures=(*unpredicted, *run.failures))
     write_text(out / "per_case.csv", _csv(report.cases))
     write_text(out / "summary.json", to_json(report.summary))
     return report

@@ -16,6 +16,7 @@ from autoseg.errors import UsageError
 from autoseg.evaluation.bootstrap import interval, resample_weights
 from autoseg.evaluation.landmark_metrics import ROUNDING, CasePointScores
 from autoseg.imaging.landmarks import Unit
+from autoseg.system.workers import CaseReport
 
 RADII: dict[Unit, tuple[float, ...]] = {"mm": (1.0, 2.0, 2.5, 3.0, 4.0), "px": (10.0, 20.0, 25.0, 30.0, 40.0)}
 """2, 2.5, 3 and 4 mm: Wang et al., IEEE TMI 2015. Their skull X-rays have pixels of 0.1 mm, so that those are 20 to 40 pixels."""
@@ -116,7 +117,7 @@ class LandmarkSummary:
 
 
 @dataclass(frozen=True)
-class LandmarkReport:
+class LandmarkReport(CaseReport):
     """The summary and the cases behind it."""
 
     summary: LandmarkSummary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.errors import AutosegError, DataError, UsageError
@@ -33,11 +33,7 @@ class ComparedLandmarks:
 
 
 def evaluate_landmarks(
-    pairs: Iterable[ComparedLandmarks],
-    out: Path,
-    failures: list[Failure],
-    radii: Sequence[float] | None = None,
-    unit: Unit = "mm",
+    pairs: Iterable[ComparedLandmarks], out: Path, *, radii: Sequence[float] | None = None, unit: Unit = "mm"
 ) -> LandmarkReport:
     """Scores every pair, taking one at a time.
 
@@ -46,15 +42,17 @@ def evaluate_landmarks(
     `landmark_metrics`.
 
     Args:
-        failures: gets pairs whose landmarks are not those of the first one that was scored.
         radii, unit: see `landmark_summary.summarize_points`.
+
+    Returns:
+        The scores; `failures` lists pairs whose landmarks are not those of the first one that was scored.
 
     Raises:
         UsageError: no pair, or none that can be scored; radii as in `summarize_points`.
         DataError: two pairs of the same case.
     """
     names: tuple[str, ...] | None = None
-    before = len(failures)
+    failures: list[Failure] = []
     scored: dict[str, CasePointScores] = {}
     for pair in pairs:
         if pair.name in scored:
@@ -73,9 +71,9 @@ def evaluate_landmarks(
             continue
         names = pair.reference.names
     if names is None:
-        reasons = [f.reason for f in failures[before:]]
-        raise UsageError("no case with landmarks can be scored", found=reasons[0] if reasons else "no pair of files")
+        raise UsageError("no case with landmarks can be scored", found=failures[0].reason if failures else "no pair of files")
     report = summarize_points([scored[name] for name in sorted(scored)], names, radii, unit)
+    report = replace(report, failures=tuple(failures))
     write_text(out / PER_CASE, _per_case(report.cases))
     write_text(out / PER_LANDMARK, _per_landmark(report.summary))
     write_text(out / SUMMARY, to_json(report.summary))

@@ -17,7 +17,7 @@ from autoseg.errors import DataError, PlanError
 from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint, measure_case, quantiles
 from autoseg.system.files import disk_errors, file_stamp, sha256, write_text
 from autoseg.system.records import from_json
-from autoseg.system.workers import Failure, run_cases
+from autoseg.system.workers import CaseRun, Failure
 
 N_QUANTILES = 512  # per case and channel: 0.2 % steps, finer than the 0.5 % that the outermost percentile asks for
 STAGE = "fingerprint"
@@ -99,14 +99,19 @@ def _check_files(case: Case, dataset: Dataset) -> None:
 
 
 def measure_cases(
-    dataset: Dataset, cache: Path, failures: list[Failure], workers: int | None, reader: CaseReader | None
-) -> list[MeasuredCase]:
-    """One scan per usable case, in the dataset's order; the cache follows."""
+    dataset: Dataset, cache: Path, *, workers: int | None, reader: CaseReader | None
+) -> tuple[list[MeasuredCase], tuple[Failure, ...]]:
+    """Measure every case that is new or changed, and bring the cache up to date.
+
+    Returns:
+        The usable cases in the dataset's order, and those that failed.
+    """
     meaning = _context_digest(dataset)
     old = _load_cache(cache)
     known = {name: scan for name, scan in old.items() if scan.context == meaning}
     done = {case.name: known[case.name] for case in dataset.cases if case.name in known and _is_current(case, known[case.name])}
     left = [case for case in dataset.cases if case.name not in done]
+    failures: tuple[Failure, ...] = ()
     if left:
         write_text(cache, "".join(map(_line, known.values())))  # whole again, should an interruption have cut the last line
         with disk_errors(cache), open(cache, "a", encoding="utf-8") as handle:
@@ -114,14 +119,16 @@ def measure_cases(
             def work(case: Case) -> MeasuredCase:
                 return _measure(case, dataset, known.get(case.name), reader)
 
-            for case, scan in run_cases(work, left, STAGE, failures, workers):
+            run = CaseRun(work, left, STAGE, workers=workers)
+            for case, scan in run:
                 done[case.name] = scan
                 handle.write(_line(scan))
                 handle.flush()
+            failures = run.failures
     ordered = [done[case.name] for case in dataset.cases if case.name in done]
     if left or len(old) != len(ordered):
         write_text(cache, "".join(map(_line, ordered)))
-    return ordered
+    return ordered, failures
 
 
 def _is_current(case: Case, scan: MeasuredCase) -> bool:

@@ -24,7 +24,7 @@ from autoseg.imaging.landmarks import LandmarkSet, Unit
 from autoseg.io import landmark_ending
 from autoseg.system.files import write_text
 from autoseg.system.records import from_json, to_json
-from autoseg.system.workers import Failure
+from autoseg.system.workers import CaseReport
 
 
 @dataclass(frozen=True)
@@ -85,44 +85,47 @@ class Fingerprint:
         return tuple(s.name for s in self.structures if s.n_cases == 0)
 
 
+@dataclass(frozen=True)
+class FingerprintReport(CaseReport):
+    """A fingerprint, the cases that cannot be used, and what deserves a look.
+
+    Args:
+        notices: on cases and structures, as sentences.
+    """
+
+    fingerprint: Fingerprint
+    notices: tuple[str, ...]
+
+
 def take_fingerprint(
-    dataset: Dataset,
-    folder: Path,
-    failures: list[Failure],
-    notices: list[str],
-    workers: int | None = None,
-    reader: CaseReader | None = None,
-) -> Fingerprint:
+    dataset: Dataset, folder: Path, *, workers: int | None = None, reader: CaseReader | None = None
+) -> FingerprintReport:
     """Reads every case once, in parallel, and writes `folder`/fingerprint.json.
 
     What was found out about a case is kept in `folder`/cases.jsonl and used again for as long as its files are the same, so
     an interrupted scan resumes and a new case costs one case.
 
     Args:
-        failures: cases that cannot be used are added here.
-        notices: cases and structures that deserve a look are added here, as sentences.
-        workers: threads, as in `batch.run_cases`.
+        workers: threads, as in `CaseRun`.
         reader: keeps what was read for the preparation that follows, if one does.
 
     Raises:
         DataError: no case can be used, no case contains a structure or a landmark, or all landmarks lie outside their images.
     """
-    before = len(failures)
-    scans = measure_cases(dataset, folder / "cases.jsonl", failures, workers, reader)
+    scans, failures = measure_cases(dataset, folder / "cases.jsonl", workers=workers, reader=reader)
     if not scans:
-        reasons = "; ".join(sorted(f.reason for f in failures[before:])[:3])
-        raise DataError("no case can be used", file=dataset.root, found=f"{len(failures) - before} faulty: {reasons}")
+        reasons = "; ".join(sorted(f.reason for f in failures)[:3])
+        raise DataError("no case can be used", file=dataset.root, found=f"{len(failures)} faulty: {reasons}")
     anything = any(scan.quantiles for scan in scans)
     if dataset.landmarks.names and not (anything and any(scan.fingerprint.landmarks.any_inside for scan in scans)):
         raise _no_landmark_error(dataset, scans)
     if not anything:
         raise _no_structure_error(dataset, len(scans))
     fingerprint = _summarize(dataset, scans)
-    notices += _notices(fingerprint, dataset.unit)
     path, text = folder / "fingerprint.json", to_json(fingerprint)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
-    return fingerprint
+    return FingerprintReport(fingerprint, tuple(_notices(fingerprint, dataset.unit)), failures=failures)
 
 
 def load_fingerprint(path: Path) -> Fingerprint:

@@ -25,13 +25,13 @@ from autoseg.plan import DataPlan
 from autoseg.postprocessing.component_rules import Rule, apply_rules
 from autoseg.system.allocator import keep_freed_memory
 from autoseg.system.progress import log, number_of
-from autoseg.system.workers import Failure, run_cases
+from autoseg.system.workers import CaseReport, CaseRun, Failure
 
 WORKERS = 2  # one case is read or written while the network works on the other
 
 
 @dataclass(frozen=True)
-class PredictReport:
+class PredictReport(CaseReport):
     """How many cases were predicted now, and how many were there already."""
 
     done: int
@@ -43,7 +43,7 @@ def predict(
     rules: Sequence[Rule],
     cases: Sequence[Case],
     out: Path,
-    failures: list[Failure],
+    *,
     mirror: bool = True,
     save_probabilities: bool = False,
     overwrite: bool = False,
@@ -108,10 +108,14 @@ def predict(
             write_landmarks(points, prediction.landmarks, case.name, not has_geometry(case.images[0]))
             found[case.name] = prediction.landmarks
 
-    done = sum(1 for _ in run_cases(work, todo, "predict", failures, workers))
+    run = CaseRun(work, todo, "predict", workers=workers)
+    done = len(run.finish())
+    unreadable: tuple[Failure, ...] = ()
     if data.landmarks.names:
-        _write_table(found, cases, out, landmarks_ending, data.landmarks, failures)
-    return PredictReport(done, len(cases) - len(todo))
+        table, unreadable = _all_landmarks(found, cases, out, landmarks_ending, data.landmarks)
+        if table:
+            write_landmark_table(out / LANDMARK_TABLE, table, not any(has_geometry(case.images[0]) for case in cases))
+    return PredictReport(done, len(cases) - len(todo), failures=(*run.failures, *unreadable))
 
 
 def outcome(data: DataPlan, n_cases: int) -> str:
@@ -133,19 +137,23 @@ def ending_of(word: str) -> str:
     return "." + word.lower().lstrip(".")
 
 
-def _write_table(
-    found: Mapping[str, Landmarks], cases: Sequence[Case], out: Path, ending: str, landmarks: LandmarkSet, failures: list[Failure]
-) -> None:
-    """Landmarks of all cases that have some: those `found` now, and those in files that were there already."""
+def _all_landmarks(
+    predicted: Mapping[str, Landmarks], cases: Sequence[Case], out: Path, ending: str, landmarks: LandmarkSet
+) -> tuple[dict[str, Landmarks], tuple[Failure, ...]]:
+    """Landmarks by case: those predicted now, and those in files of an earlier prediction.
+
+    Returns:
+        The table, and the cases whose file of landmarks cannot be read.
+    """
     table: dict[str, Landmarks] = {}
+    failures: list[Failure] = []
     for case in cases:
         path = landmarks_path(out, case, ending)
-        if case.name in found:
-            table[case.name] = found[case.name]
+        if case.name in predicted:
+            table[case.name] = predicted[case.name]
         elif path.exists():
             try:
                 table[case.name] = load_predicted(case, path, landmarks, read_grid(case.images[0]))
             except AutosegError as error:
                 failures.append(Failure(case.name, "predict", str(error)))
-    if table:
-        write_landmark_table(out / LANDMARK_TABLE, table, not any(has_geometry(case.images[0]) for case in cases))
+    return table, tuple(failures)

@@ -26,7 +26,7 @@ from autoseg.runs.record import is_finished
 from autoseg.splits.folds import Folds
 from autoseg.system.files import sha256
 from autoseg.system.lock import folder_lock
-from autoseg.system.workers import Failure, run_cases
+from autoseg.system.workers import CaseRun, Failure
 
 
 @dataclass(frozen=True)
@@ -112,14 +112,16 @@ class Cascade:
         cases: Iterable[Case],
         folds: Folds,
         case_keys: Mapping[str, str],
-        failures: list[Failure],
+        *,
         workers: int | None = None,
-    ) -> None:
+    ) -> tuple[Failure, ...]:
         """Brings `folder` in line with the predictions; what is up to date is kept.
 
         Args:
             case_keys: of the prepared cases, by name.
-            failures: cases that fail are appended.
+
+        Returns:
+            The cases that failed.
 
         Raises:
             UsageError: see `predictions`.
@@ -136,8 +138,9 @@ class Cascade:
                 found = self._on_grid(case, maps[case.name], placement)
                 write_case(self.folder, case.name, Prepared(found[None], None, placement), wanted[case.name])
 
-            for _ in run_cases(work, outdated, f"prepare {self.previous_stage} for {self.configuration}", failures, workers):
-                pass
+            run = CaseRun(work, outdated, f"prepare {self.previous_stage} for {self.configuration}", workers=workers)
+            run.finish()
+            return run.failures
 
     def _on_grid(self, case: Case, prediction: Path, placement: Placement) -> np.ndarray:
         """(Z, Y, X) numbers that say what the previous stage found, on the grid of a prepared case."""

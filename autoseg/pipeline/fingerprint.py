@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoseg.dataset import Dataset
 from autoseg.dataset.reading import CaseReader
-from autoseg.fingerprint.dataset import Fingerprint, has_fingerprint, take_fingerprint
+from autoseg.fingerprint.dataset import Fingerprint, FingerprintReport, has_fingerprint, take_fingerprint
 from autoseg.pipeline.ownership import check_owner, remember_owner
 from autoseg.pipeline.workspace import Workspace
 from autoseg.splits.folds import extend_folds, leak_notes, load_folds, make_folds, save_folds
@@ -19,9 +19,9 @@ from autoseg.system.workers import Failure
 
 
 def fingerprint_dataset(
-    dataset: Dataset, workspace: Workspace, failures: list[Failure], workers: int | None, reader: CaseReader | None = None
-) -> Fingerprint:
-    """Scans what is new, writes fingerprint.json, and brings splits.json up to date with the cases that are usable.
+    dataset: Dataset, workspace: Workspace, *, workers: int | None = None, reader: CaseReader | None = None
+) -> FingerprintReport:
+    """Measure what is new, write fingerprint.json, and bring splits.json up to date with the cases that are usable.
 
     Raises:
         DataError: nothing can be used; patients.csv or nnU-Net's splits_final.json in the dataset's folder is faulty.
@@ -29,31 +29,34 @@ def fingerprint_dataset(
     """
     check_owner(dataset.name, dataset.root, workspace)
     folder = workspace.dataset_folder(dataset.name)
-    notices: list[str] = []
-    fingerprint = take_fingerprint(dataset, folder, failures, notices, workers, reader)
+    report = take_fingerprint(dataset, folder, workers=workers, reader=reader)
     remember_owner(dataset.name, dataset.root, workspace)  # not before: one without a usable case leaves the place to others
-    _note(notices, folder / "fingerprint.json")
-    _update_folds(dataset, fingerprint, folder / "splits.json")
-    return fingerprint
+    _note(report.notices, folder / "fingerprint.json")
+    _update_folds(dataset, report.fingerprint, folder / "splits.json")
+    return report
 
 
-def ensure_fingerprint(dataset: Dataset, workspace: Workspace, failures: list[Failure], workers: int | None = None) -> None:
-    """Scans a dataset that has not been scanned before, or by an older autoseg that looked at less.
+def ensure_fingerprint(dataset: Dataset, workspace: Workspace, *, workers: int | None = None) -> tuple[Failure, ...]:
+    """Measure a dataset that has not been measured before, or by an older autoseg that looked at less.
+
+    Returns:
+        The cases that cannot be used; none where there was nothing to do.
 
     Raises:
         DataError, UsageError: see `fingerprint_dataset`.
     """
     check_owner(dataset.name, dataset.root, workspace)
-    if not has_fingerprint(workspace.dataset_folder(dataset.name) / "fingerprint.json"):
-        fingerprint_dataset(dataset, workspace, failures, workers)
+    if has_fingerprint(workspace.dataset_folder(dataset.name) / "fingerprint.json"):
+        return ()
+    return fingerprint_dataset(dataset, workspace, workers=workers).failures
 
 
 def _update_folds(dataset: Dataset, fingerprint: Fingerprint, path: Path) -> None:
     """Makes the folds, from nnU-Net's splits_final.json if there is one, or extends those at hand; says what they go by."""
     digests = {c.name: c.digest for c in fingerprint.cases}
     names = [c.name for c in dataset.cases]
-    notices: list[str] = []
-    patients = find_patients(dataset.root, names, digests, notices)
+    patients = find_patients(dataset.root, names, digests)
+    notices = list(patients.notices)
     by_hand = dataset.root / NNUNET_SPLITS
     old = load_folds(path) if path.is_file() else None
     if old is None and by_hand.is_file():

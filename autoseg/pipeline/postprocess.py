@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.dataset import PROBABILITIES, Case, case_name, check_apart, images_in, output_path
@@ -10,17 +11,21 @@ from autoseg.io import read_label_map, write_label_map
 from autoseg.plan import load_plan
 from autoseg.postprocessing.component_rules import apply_rules
 from autoseg.runs.record import common_rules, load_run, model_folds
-from autoseg.system.workers import Failure, run_cases
+from autoseg.system.workers import CaseReport, CaseRun
 
 
-def clean_folder(masks: Path, out: Path, model: Path, failures: list[Failure], workers: int | None = None) -> int:
-    """Writes a cleaned copy of every label map of `masks` to `out` under the same name; probabilities are left alone.
+@dataclass(frozen=True)
+class PostprocessReport(CaseReport):
+    """How many label maps were written."""
+
+    done: int
+
+
+def postprocess_folder(masks: Path, out: Path, *, model: Path, workers: int | None = None) -> PostprocessReport:
+    """Write a cleaned copy of every label map of `masks` to `out` under the same name; probabilities are left alone.
 
     Args:
         model: a run's folder, or the folder above several folds.
-
-    Returns:
-        How many were written.
 
     Raises:
         UsageError: no finished model, no label map, or `out` is where the label maps are.
@@ -37,4 +42,5 @@ def clean_folder(masks: Path, out: Path, model: Path, failures: list[Failure], w
         cleaned = LabelMap(apply_rules(label_map.data, rules, labels), label_map.grid, labels)
         write_label_map(output_path(out, Case(case_name(source), case.images, None)), cleaned, like=source)
 
-    return sum(1 for _ in run_cases(work, cases, "postprocess", failures, workers))
+    run = CaseRun(work, cases, "postprocess", workers=workers)
+    return PostprocessReport(len(run.finish()), failures=run.failures)

@@ -23,9 +23,9 @@ from autoseg.system.workers import Failure
 def preprocess_dataset(
     dataset: Dataset,
     workspace: Workspace,
-    configuration: str | None,
-    failures: list[Failure],
-    workers: int | None,
+    *,
+    configuration: str | None = None,
+    workers: int | None = None,
     reader: CaseReader | None = None,
 ) -> PreprocessReport:
     """Brings the usable cases to the grid of a configuration; what is there and unchanged is kept.
@@ -42,13 +42,16 @@ def preprocess_dataset(
     if not any(c.name in keys for c in dataset.cases):
         raise DataError("no usable case", file=folder / "fingerprint.json", fix="autoseg fingerprint -d DATASET")
     prepared = workspace.prepared(dataset.name, plan.prepared_as(name))
-    return preprocess(dataset, plan, name, prepared, keys, failures, workers, reader)
+    return preprocess(dataset, plan, name, prepared, keys, workers=workers, reader=reader)
 
 
 def preprocess_previous_stage(
-    dataset: Dataset, workspace: Workspace, configuration: str | None, failures: list[Failure], workers: int | None
-) -> None:
+    dataset: Dataset, workspace: Workspace, *, configuration: str | None = None, workers: int | None = None
+) -> tuple[Failure, ...]:
     """For the second stage of a cascade: brings what the first one says about the prepared cases to their grid.
+
+    Returns:
+        The cases that failed.
 
     Raises:
         UsageError: a fold of the first stage is not trained yet.
@@ -58,9 +61,9 @@ def preprocess_previous_stage(
     name, _ = plan.configuration(configuration)
     cascade = cascade_of(plan, name, workspace.runs(dataset.name), workspace.prepared(dataset.name))
     if cascade is None:
-        return
+        return ()
     keys = {c.name: key for c in dataset.cases if (key := stored_key(cascade.prepared, c.name)) is not None}
     folds = load_folds(folder / "splits.json")
     if remark := cascade.remark(folds):
         log.warning("note: %s", remark)
-    cascade.prepare(dataset.cases, folds, keys, failures, workers)
+    return cascade.prepare(dataset.cases, folds, keys, workers=workers)

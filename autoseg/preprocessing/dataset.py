@@ -15,13 +15,13 @@ from autoseg.preprocessing.case import preprocess_case
 from autoseg.preprocessing.store import remove_case, stored_key, stored_names, write_case
 from autoseg.system.lock import folder_lock
 from autoseg.system.records import to_json
-from autoseg.system.workers import Failure, run_cases
+from autoseg.system.workers import CaseReport, CaseRun
 
 PREPROCESSING_VERSION = 1  # raise it when prepared cases of the same plan come out differently
 
 
 @dataclass(frozen=True)
-class PreprocessReport:
+class PreprocessReport(CaseReport):
     """Names of the cases that were prepared now, were up to date, and were deleted since the dataset lacks them."""
 
     done: tuple[str, ...]
@@ -35,7 +35,7 @@ def preprocess(
     configuration: str,
     folder: Path,
     case_keys: Mapping[str, str],
-    failures: list[Failure],
+    *,
     workers: int | None = None,
     reader: CaseReader | None = None,
 ) -> PreprocessReport:
@@ -46,8 +46,7 @@ def preprocess(
     Args:
         configuration: its name in the plan.
         case_keys: digest of each case's files, by name. A case without one could not be read before and is left out.
-        failures: cases that fail are appended; what was stored of them is gone.
-        workers: threads, see `run_cases`.
+        workers: threads, as in `CaseRun`.
         reader: may still hold what the fingerprint has read.
 
     Raises:
@@ -84,8 +83,9 @@ def preprocess(
             prepared = preprocess_case(pair.image, pair.label_map, plan.data, space, pair.landmarks)
             write_case(folder, case.name, prepared, wanted[case.name])
 
-        done = [case.name for case, _ in run_cases(work, outdated, f"preprocess {configuration}", failures, workers)]
-        return PreprocessReport(tuple(sorted(done)), tuple(sorted(reused)), tuple(removed))
+        run = CaseRun(work, outdated, f"preprocess {configuration}", workers=workers)
+        done = [case.name for case, _ in run]
+        return PreprocessReport(tuple(sorted(done)), tuple(sorted(reused)), tuple(removed), failures=run.failures)
 
 
 def prepared_key(case_key: str, data: DataPlan, space: SpacePlan) -> str:

@@ -39,10 +39,12 @@ class Patients:
     Args:
         of: patient of each case that does not stand for a patient of its own.
         source: where that is known from, to be read behind "from"; empty if nothing is known.
+        notices: what deserves a look, as sentences.
     """
 
     of: dict[str, str] = field(default_factory=dict)
     source: str = ""
+    notices: tuple[str, ...] = ()
 
     def summary(self, names: Collection[str]) -> str:
         """One line about these cases; empty where each is its own patient."""
@@ -54,7 +56,7 @@ class Patients:
         )
 
 
-def find_patients(root: Path, names: Collection[str], digests: Mapping[str, str], notices: list[str]) -> Patients:
+def find_patients(root: Path, names: Collection[str], digests: Mapping[str, str]) -> Patients:
     """What the dataset's folder, its case names and its files tell about patients.
 
     The first that knows anything decides: `patients.csv` (columns case, patient), such columns of `cases.csv`, the names. Cases
@@ -63,22 +65,20 @@ def find_patients(root: Path, names: Collection[str], digests: Mapping[str, str]
     Args:
         names: all cases of the dataset.
         digests: digest of the files of each case that can be used.
-        notices: what deserves a look is added here, as sentences.
 
     Raises:
         DataError: patients.csv is malformed, gives a case two patients, or knows no case of this dataset.
     """
-    of, source = _from_files(root, names, notices)
+    of, source, notices = _from_files(root, names)
     if not source:
         of = patients_from_names(names)
         source = _example(of) if of else ""
     twins = _twins(digests)
-    notices += [
-        f"cases {' and '.join(cases)} hold the same files: all but one can go; they are kept in one fold" for cases in twins
-    ]
+    same = [f"cases {' and '.join(cases)} hold the same files: all but one can go; they are kept in one fold" for cases in twins]
     joined = _joined({name: of.get(name, name) for name in names}, twins)
     known = {name: patient for name, patient in joined.items() if patient != name}
-    return Patients(known, (source or f"equal files: {', '.join(twins[0])}") if known else "")
+    source = (source or f"equal files: {', '.join(twins[0])}") if known else ""
+    return Patients(known, source, (*notices, *same))
 
 
 def patients_from_names(names: Iterable[str]) -> dict[str, str]:
@@ -109,15 +109,19 @@ def _example(of: Mapping[str, str]) -> str:
     return f"case names: {next(name for name in sorted(of) if of[name] == largest)} …"
 
 
-def _from_files(root: Path, names: Collection[str], notices: list[str]) -> tuple[dict[str, str], str]:
-    """Patients by case and the name of the file that told; the manifest tells if it has the columns."""
+def _from_files(root: Path, names: Collection[str]) -> tuple[dict[str, str], str, tuple[str, ...]]:
+    """Patients by case, the name of the file that told, and notices; the manifest tells if it has the columns."""
     if (root / PATIENTS).is_file():
         rows = _read_columns(root / PATIENTS)
         if rows is None:
             raise DataError(f"{PATIENTS} lacks a column", file=root / PATIENTS, allowed="a first line 'case,patient'")
-        return _checked(rows, root / PATIENTS, names, notices), PATIENTS
+        of, notices = _checked(rows, root / PATIENTS, names)
+        return of, PATIENTS, notices
     rows = _read_columns(root / MANIFEST) if (root / MANIFEST).is_file() else None
-    return ({}, "") if not rows else (_checked(rows, root / MANIFEST, names, notices), MANIFEST)
+    if not rows:
+        return {}, "", ()
+    of, notices = _checked(rows, root / MANIFEST, names)
+    return of, MANIFEST, notices
 
 
 def _read_columns(path: Path) -> list[tuple[str, str]] | None:
@@ -137,7 +141,8 @@ def _read_columns(path: Path) -> list[tuple[str, str]] | None:
     return [(case, patient) for case, patient in cells if case and patient]
 
 
-def _checked(rows: list[tuple[str, str]], path: Path, names: Collection[str], notices: list[str]) -> dict[str, str]:
+def _checked(rows: list[tuple[str, str]], path: Path, names: Collection[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Patient of each case of the dataset, and notices on rows that name no case and cases without a row."""
     of: dict[str, str] = {}
     for case, patient in rows:
         if of.setdefault(case, patient) != patient:
@@ -150,13 +155,14 @@ def _checked(rows: list[tuple[str, str]], path: Path, names: Collection[str], no
         allowed = f"case names, such as {min(names, default='none')}"
         fix = "correct the names in it, or remove the file" if path.name == PATIENTS else f"correct them, or use {PATIENTS}"
         raise DataError(f"the table names no case of this dataset{hint}", file=path, found=found, allowed=allowed, fix=fix)
+    notices: list[str] = []
     if strange:
         notices.append(f"{path.name} names what is no case of the dataset: {first_few(strange)}{nearest(strange[0], names)}")
     if missing := sorted(cases - known.keys()):
         notices.append(
             f"{path.name} has no line for {first_few(missing)}: each is taken for a patient of its own; add lines before training"
         )
-    return known
+    return known, tuple(notices)
 
 
 def _twins(digests: Mapping[str, str]) -> list[list[str]]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from autoseg.errors import AutosegError, DiskError
+from autoseg.errors import AutosegError, DataError, DiskError
 from autoseg.system.files import write_text
 from autoseg.system.machine import cpu_count
-from autoseg.system.progress import Progress
+from autoseg.system.progress import Progress, number_of
 from autoseg.system.tables import csv_text
 
 
@@ -39,12 +39,32 @@ class Failure:
     reason: str
 
 
-def run_cases(
-    work: Callable[[C], R], cases: Sequence[C], stage: str, failures: list[Failure], workers: int | None = None
-) -> Iterator[tuple[C, R]]:
-    """Yields (case, result) as they finish; what raises `AutosegError` or runs out of memory goes to `failures`.
+@dataclass(frozen=True)
+class CaseReport:
+    """What a command did to its cases; the base of all such reports.
 
-    At most twice as many cases as workers are in flight, so memory does not grow with the dataset.
+    Args:
+        failures: the cases that could not be worked on; the others went on.
+    """
+
+    failures: tuple[Failure, ...] = field(default=(), kw_only=True)
+
+    def raise_if_failed(self) -> None:
+        """Raise an error that names the first failures, if there is one, for scripts that must not go on.
+
+        Raises:
+            DataError: a case failed.
+        """
+        if self.failures:
+            reasons = "; ".join(failure.reason for failure in self.failures[:3])
+            raise DataError(f"{number_of(len(self.failures), 'case')} failed", found=reasons)
+
+
+class CaseRun(Generic[C, R]):
+    """The same work for many cases: iterating gives (case, result) in the order in which they finish.
+
+    What raises `AutosegError` or runs out of memory is listed in `failures` instead. At most twice as many cases as workers are
+    in flight, so memory does not grow with the dataset.
 
     Args:
         stage: shown in the progress line and in `failures`.
@@ -54,27 +74,44 @@ def run_cases(
         DiskError: nothing can be written any more.
         RuntimeError: any other exception of a case, with the case's name; that is a bug.
     """
-    count = cpu_count() if workers is None else workers
-    with Progress(stage, len(cases)) as progress:
-        for case, outcome in _in_turn(work, cases) if count == 0 else _on_threads(work, cases, count):
-            try:
-                result = outcome()
-            except DiskError:
-                raise
-            except AutosegError as error:
-                error.case = error.case or case.name
-                failures.append(Failure(case.name, stage, str(error)))
-                progress.advance()
-                continue
-            except MemoryError as error:
-                fix = "--workers 1, or a machine with more memory"
-                failures.append(Failure(case.name, stage, f"case {case.name}: out of memory; found: {error}; fix: {fix}"))
-                progress.advance()
-                continue
-            except Exception as error:
-                raise RuntimeError(f"{stage}: case {case.name}: {type(error).__name__}: {error}") from error
-            progress.advance(case.name)
-            yield case, result
+
+    def __init__(self, work: Callable[[C], R], cases: Sequence[C], stage: str, *, workers: int | None = None) -> None:
+        self._work, self._cases, self._stage = work, cases, stage
+        self._count = cpu_count() if workers is None else workers
+        self._failures: list[Failure] = []
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """The cases that have failed so far."""
+        return tuple(self._failures)
+
+    def __iter__(self) -> Iterator[tuple[C, R]]:
+        work, cases, stage = self._work, self._cases, self._stage
+        with Progress(stage, len(cases)) as progress:
+            for case, outcome in _in_turn(work, cases) if self._count == 0 else _on_threads(work, cases, self._count):
+                try:
+                    result = outcome()
+                except DiskError:
+                    raise
+                except AutosegError as error:
+                    error.case = error.case or case.name
+                    self._failures.append(Failure(case.name, stage, str(error)))
+                    progress.advance()
+                    continue
+                except MemoryError as error:
+                    fix = "--workers 1, or a machine with more memory"
+                    reason = f"case {case.name}: out of memory; found: {error}; fix: {fix}"
+                    self._failures.append(Failure(case.name, stage, reason))
+                    progress.advance()
+                    continue
+                except Exception as error:
+                    raise RuntimeError(f"{stage}: case {case.name}: {type(error).__name__}: {error}") from error
+                progress.advance(case.name)
+                yield case, result
+
+    def finish(self) -> list[R]:
+        """The results of all cases that did not fail, in the order in which they finished."""
+        return [result for _, result in self]
 
 
 def write_failures(path: Path, failures: Sequence[Failure], stages: Sequence[str]) -> None:

@@ -30,7 +30,6 @@ from autoseg.plan import NetworkPlan, Plan, load_plan, save_plan
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.job import TrainingJob
 from autoseg.runs.record import RunRecord
-from autoseg.system.workers import Failure
 from autoseg.training.checkpoint import load_state
 from autoseg.training.train import train
 from autoseg.training.validation import case_scores
@@ -97,9 +96,7 @@ def joint(tmp_path_factory: pytest.TempPathFactory, real_data: Callable[[str], P
     file = workspace.dataset_folder(dataset.name) / "plan.json"
     plan = small(load_plan(file))
     save_plan(plan, file)
-    failures: list[Failure] = []
-    preprocess_dataset(dataset, workspace, None, failures, 0)
-    assert failures == []
+    preprocess_dataset(dataset, workspace, workers=0).raise_if_failed()
     task = training_job(dataset, workspace, None, "0")
     return Joint(dataset, workspace, plan, task, train(task, None, float32_cpu))
 

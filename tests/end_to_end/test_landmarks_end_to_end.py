@@ -33,7 +33,6 @@ from autoseg.preprocessing.placement import Prepared
 from autoseg.preprocessing.store import StoredCase, write_case
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.record import RunRecord, load_run
-from autoseg.system.workers import Failure
 from autoseg.training.checkpoint import load_state
 from autoseg.training.train import train
 from autoseg.training.validation import case_scores, validate
@@ -279,9 +278,8 @@ def test_prediction_writes_files_and_a_table_and_skips_what_is_there(
 ) -> None:
     model, _ = load_model([alone.run], float32_cpu)
     assert model.thresholds == (0.0, alone.record.thresholds["nose"], 0.0)
-    failures: list[Failure] = []
     cases = images_in(alone.images, 1)
-    assert predict(model, (), cases, tmp_path, failures) == PredictReport(10, 0)
+    assert predict(model, (), cases, tmp_path) == PredictReport(10, 0)
     assert {p.name for p in tmp_path.iterdir()} == {"landmarks.csv", *(f"c{i}.mrk.json" for i in range(10))}
     written = [json.loads((tmp_path / f"{case.name}.mrk.json").read_text()) for case in cases]
     for whole in written:
@@ -301,23 +299,23 @@ def test_prediction_writes_files_and_a_table_and_skips_what_is_there(
     assert right >= 29
     before = (tmp_path / "landmarks.csv").read_text()
     (tmp_path / "c3.mrk.json").unlink()
-    assert predict(model, (), cases, tmp_path, failures) == PredictReport(1, 9)
+    assert predict(model, (), cases, tmp_path) == PredictReport(1, 9)
     assert "9 of 10 cases are there already" in caplog.text
     assert (tmp_path / "landmarks.csv").read_text() == before
     (tmp_path / "c4.mrk.json").write_text("{")
-    assert predict(model, (), cases, tmp_path, failures) == PredictReport(0, 10)
-    assert [f.case for f in failures] == ["c4"]
+    report = predict(model, (), cases, tmp_path)
+    assert (report.done, report.skipped, [f.case for f in report.failures]) == (0, 10, ["c4"])
     assert list(read_points(tmp_path / "landmarks.csv").cases) == [c.name for c in cases if c.name != "c4"]
 
 
 def test_both_are_predicted_into_one_folder(both: TrainedPhantoms, float32_cpu: Device, tmp_path: Path) -> None:
     model, _ = load_model([both.run], float32_cpu)
     cases = images_in(both.images, 1)[:2]
-    predict(model, (), cases, tmp_path, [])
+    predict(model, (), cases, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"landmarks.csv", "c0.mrk.json", "c0.nii.gz", "c1.mrk.json", "c1.nii.gz"}
     stamps = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     (tmp_path / "c1.mrk.json").unlink()
-    assert predict(model, (), cases, tmp_path, []) == PredictReport(1, 1)
+    assert predict(model, (), cases, tmp_path) == PredictReport(1, 1)
     assert (tmp_path / "c1.mrk.json").is_file()
     assert (tmp_path / "c1.nii.gz").stat().st_mtime_ns == stamps["c1.nii.gz"]  # it may have been corrected by hand
 
@@ -327,11 +325,11 @@ def test_predictions_that_cannot_be(
 ) -> None:
     model, _ = load_model([alone.run], float32_cpu)
     with pytest.raises(UsageError, match="landmarks only, so there are no class probabilities; fix: no --save_probabilities"):
-        predict(model, (), images_in(alone.images, 1), tmp_path, [], save_probabilities=True)
+        predict(model, (), images_in(alone.images, 1), tmp_path, save_probabilities=True)
     flat, _ = load_model([pictures.run], float32_cpu)
     case = replace(images_in(pictures.images, 1)[0], name="landmarks")
     with pytest.raises(UsageError, match=r"would be named landmarks\.csv, as those of all cases"):
-        predict(flat, (), [case], tmp_path, [])
+        predict(flat, (), [case], tmp_path)
 
 
 def autoseg(*words: str) -> str:

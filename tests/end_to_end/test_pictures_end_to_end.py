@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 
 from autoseg.dataset import find_dataset, images_in, open_dataset
 from autoseg.dataset.reading import CaseReader
-from autoseg.evaluation.label_maps import evaluate
+from autoseg.evaluation.label_maps import evaluate_label_maps
 from autoseg.inference.model import load_model
 from autoseg.inference.predict import PredictReport, predict
 from autoseg.nets.device import Device
@@ -24,7 +24,6 @@ from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import NetworkPlan, PatchPlan, Plan, save_plan
 from autoseg.runs.budget import RunBudget
-from autoseg.system.workers import Failure
 from autoseg.training.train import train
 
 
@@ -56,14 +55,13 @@ def shrink(plan: Plan) -> Plan:
 
 def test_from_two_folders_to_masks(tmp_path: Path, float32_cpu: Device) -> None:
     dataset, workspace = open_dataset(draw(tmp_path / "discs", 6)), Workspace(tmp_path / "work")
-    failures: list[Failure] = []
-    fingerprint = fingerprint_dataset(dataset, workspace, failures, 0)
+    fingerprint = fingerprint_dataset(dataset, workspace, workers=0).fingerprint
     assert fingerprint.structures[0].n_cases == 6
     plan = plan_dataset(dataset, workspace, PlanOptions("cpu"))
     assert list(plan.configurations) == ["2d"]
     assert [c.normalization for c in plan.data.channels] == ["rgb_0_1"] * 3
     save_plan(shrink(plan), workspace.dataset_folder("discs") / "plan.json")
-    assert len(preprocess_dataset(dataset, workspace, None, failures, 0).done) == 6
+    assert len(preprocess_dataset(dataset, workspace, workers=0).done) == 6
     task = training_job(dataset, workspace, None, "0", threads=0)
     record = train(task, RunBudget(epochs=1), float32_cpu)
     assert sorted(p.name for p in (task.run / "validation").iterdir()) == [f"{c.name}.png" for c in task.validation]
@@ -72,7 +70,7 @@ def test_from_two_folders_to_masks(tmp_path: Path, float32_cpu: Device) -> None:
 
     model, _ = load_model([task.run], float32_cpu)
     cases = images_in(dataset.root / "images", 3)
-    assert predict(model, (), cases, tmp_path / "masks", failures, save_probabilities=True) == PredictReport(6, 0)
+    assert predict(model, (), cases, tmp_path / "masks", save_probabilities=True) == PredictReport(6, 0)
     for case in cases:
         height, width = skimage.io.imread(case.images[0]).shape[:2]
         mask = skimage.io.imread(tmp_path / "masks" / f"{case.name}.png")
@@ -82,11 +80,11 @@ def test_from_two_folders_to_masks(tmp_path: Path, float32_cpu: Device) -> None:
         assert probabilities.shape == (2, 1, height, width)
         np.testing.assert_array_equal(probabilities[1, 0] > 0.5, mask > 0)
     labels = {c.name: c.label for c in dataset.cases if c.label is not None}
-    report = evaluate(labels, tmp_path / "masks", dataset.labels, tmp_path / "report", 1.0, failures, workers=0)
+    report = evaluate_label_maps(labels, tmp_path / "masks", dataset.labels, out=tmp_path / "report", workers=0)
     assert report.summary.n_cases == 6
     assert report.summary.mean_dice is not None
     assert report.summary.mean_dice > 0.5
-    assert failures == []
+    assert report.failures == ()
 
 
 @pytest.mark.real
@@ -94,11 +92,10 @@ def test_from_two_folders_to_masks(tmp_path: Path, float32_cpu: Device) -> None:
 def test_real_flat_datasets(real_data: Callable[[str], Path], tmp_path: Path, name: str, n_cases: int, n_channels: int) -> None:
     root, workspace = real_data(name), Workspace(tmp_path)
     dataset = open_dataset(find_dataset(str(root), []), workspace.label_values(name))
-    failures: list[Failure] = []
     reader = CaseReader(dataset)
-    fingerprint_dataset(dataset, workspace, failures, None, reader)
+    fingerprint_dataset(dataset, workspace, reader=reader).raise_if_failed()
     plan = plan_dataset(dataset, workspace, PlanOptions("cpu"))
     assert list(plan.configurations) == ["2d"]
     assert len(plan.data.channels) == n_channels
-    assert len(preprocess_dataset(dataset, workspace, None, failures, None, reader).done) == n_cases
-    assert failures == []
+    report = preprocess_dataset(dataset, workspace, reader=reader)
+    assert (len(report.done), report.failures) == (n_cases, ())

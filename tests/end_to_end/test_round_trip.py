@@ -31,7 +31,6 @@ from autoseg.nets.device import Device
 from autoseg.nets.heatmaps import at_size, gaussian_maps
 from autoseg.plan import ChannelPlan, Configuration, LandmarkPlan, Plan
 from autoseg.preprocessing.store import StoredCase
-from autoseg.system.workers import Failure
 from autoseg.training.losses.landmarks import landmark_loss, map_sigma
 from autoseg.training.sampling import PatchSampler
 
@@ -123,9 +122,7 @@ def there_and_back(
     truth = load_landmarks(dataset.cases[0], dataset, grid).points_mm  # as training has them
     np.testing.assert_allclose(truth, points, atol=1e-5)
     model = Model((Reader(truth, configuration),), plan, configuration, device)  # type: ignore[arg-type]
-    failures: list[Failure] = []
-    predict(model, (), images_in(root / "data" / "imagesTr", 3), root / "out", failures, workers=0)
-    assert failures == []
+    predict(model, (), images_in(root / "data" / "imagesTr", 3), root / "out", workers=0).raise_if_failed()
     back = load_predicted(dataset.cases[0], root / "out" / "c.mrk.json", dataset.landmarks, grid)
     canonical = grid.reoriented(grid.canonical_axes())
     away = canonical.world_to_index(back.points_mm) - canonical.world_to_index(points)

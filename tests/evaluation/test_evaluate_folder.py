@@ -19,7 +19,6 @@ from autoseg.evaluation.folder import Evaluation, evaluate_folder
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.io import read_grid, write_landmark_table, write_landmarks
-from autoseg.system.workers import Failure
 
 
 def moved(dataset: Dataset, by: float) -> dict[str, Landmarks]:
@@ -31,8 +30,8 @@ def moved(dataset: Dataset, by: float) -> dict[str, Landmarks]:
     return found
 
 
-def score(dataset: Dataset, out: Path, failures: list[Failure] | None = None, **how: Path) -> Evaluation:
-    return evaluate_folder(dataset, out, out, 1.0, [] if failures is None else failures, workers=0, **how)
+def score(dataset: Dataset, out: Path, **how: Path) -> Evaluation:
+    return evaluate_folder(dataset, out, out=out, workers=0, **how)
 
 
 @pytest.fixture
@@ -87,27 +86,26 @@ def test_references_in_a_folder_of_their_own(both: Dataset, tmp_path: Path) -> N
     (out / "c2.mrk.json").unlink()
     (out / "c0.nii.gz").touch()  # a label map; there is none among the references
     trained = replace(both, cases=())
-    failures: list[Failure] = []
-    found = score(trained, out, failures, references=given)
+    found = score(trained, out, references=given)
     assert found.label_maps is None
     assert found.landmarks is not None
     assert (found.landmarks.n_cases, found.landmarks.summary.mean_micro.value) == (2, 0)
-    assert [f.reason for f in failures] == ["case c2: no predicted landmarks; fix: predict this case"]
+    assert [f.reason for f in found.failures] == ["case c2: no predicted landmarks; fix: predict this case"]
     tests.rename(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="no label map"):  # without images nothing is known of landmarks
         score(trained, out, references=given)
-    other = score(trained, out, [], references=given, images=tmp_path / "elsewhere")
+    other = score(trained, out, references=given, images=tmp_path / "elsewhere")
     assert other.landmarks == found.landmarks
 
 
 def test_faulty_files_are_listed(alone: Dataset, tmp_path: Path) -> None:
-    out, failures = tmp_path / "out", list[Failure]()
+    out = tmp_path / "out"
     for name, landmarks in moved(alone, 1).items():
         write_landmarks(out / f"{name}.mrk.json", landmarks)
     (out / "c1.mrk.json").write_text("{}")
-    assert score(alone, out, failures).n_cases == 2
-    assert [f.case for f in failures] == ["c1"]
-    assert "not a markup file" in failures[0].reason
+    found = score(alone, out)
+    assert (found.n_cases, [f.case for f in found.failures]) == (2, ["c1"])
+    assert "not a markup file" in found.failures[0].reason
     write_landmarks(out / "c0.fcsv", moved(alone, 1)["c0"])
     with pytest.raises(DataError, match="two files of landmarks have the same name"):
         score(alone, out)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autoseg.errors import DataError, UsageError
-from autoseg.evaluation.label_maps import Summary, _spread, evaluate, report_table
+from autoseg.evaluation.label_maps import Summary, _spread, evaluate_label_maps, report_table
 from autoseg.imaging.labels import LabelSet
 from autoseg.system.records import from_json
 
@@ -37,9 +37,9 @@ def folders(tmp_path):
     return tmp_path / "references", tmp_path / "predictions", tmp_path / "out"
 
 
-def run(folders, failures, tolerance_mm=1.0, **options):
+def run(folders, tolerance_mm=1.0, **options):
     references, predictions, out = folders
-    return evaluate(references, predictions, TWO, out, tolerance_mm, failures, workers=0, **options)
+    return evaluate_label_maps(references, predictions, TWO, out=out, tolerance_mm=tolerance_mm, workers=0, **options)
 
 
 def test_files_and_report(folders):
@@ -49,9 +49,8 @@ def test_files_and_report(folders):
     write(references / "a.nii.gz", block(1, 4))
     write(predictions / "a.mha", block(1, 2))
     write(predictions / "not_asked_for.nii.gz", block(1))
-    failures: list = []
-    report = run(folders, failures)
-    assert failures == []
+    report = run(folders)
+    assert report.failures == ()
     assert [c.case for c in report.cases] == ["a", "b"]
     liver, tumour = report.summary.structures
     assert (liver.n_both, liver.n_missed, liver.n_extra, liver.n_absent) == (2, 0, 0, 0)
@@ -86,12 +85,11 @@ def test_one_bad_case_is_listed_and_the_rest_is_scored(folders):
     write(predictions / "shape.nii.gz", block(1)[:, :, :7])
     write(predictions / "moved.nii.gz", block(1), origin=(0, 0, 30.0))
     write(predictions / "values.nii.gz", block(2))
-    failures: list = []
-    report = run(folders, failures)
+    report = run(folders)
     assert [c.case for c in report.cases] == ["good"]
-    reasons = {f.case: f.reason for f in failures}
+    reasons = {f.case: f.reason for f in report.failures}
     assert set(reasons) == {"shape", "moved", "values", "gone"}
-    assert {f.stage for f in failures} == {"evaluate"}
+    assert {f.stage for f in report.failures} == {"evaluate"}
     assert "prediction and reference differ in shape; found: prediction (4, 6, 7)" in reasons["shape"]
     assert "lie on different grids" in reasons["moved"]
     assert "corners 30 mm apart" in reasons["moved"]
@@ -104,25 +102,23 @@ def test_only_predicted_cases_on_request(folders):
     for name in ("a", "b"):
         write(references / f"{name}.nii.gz", block(1))
     write(predictions / "b.nii.gz", block(1))
-    failures: list = []
-    report = run(folders, failures, only_predicted=True)
-    assert ([c.case for c in report.cases], report.n_cases, failures) == (["b"], 1, [])
+    report = run(folders, only_predicted=True)
+    assert ([c.case for c in report.cases], report.n_cases, report.failures) == (["b"], 1, ())
 
 
 def test_a_header_off_by_rounding_is_no_other_grid(folders):
     references, predictions, _ = folders
     write(references / "a.nii.gz", block(1))
     write(predictions / "a.nii.gz", block(1), origin=(0.001, 0, 0), spacing=(1.0001, 1, 1))
-    failures: list = []
-    assert run(folders, failures).summary.mean_dice == 1
-    assert failures == []
+    report = run(folders)
+    assert (report.summary.mean_dice, report.failures) == (1, ())
 
 
 def test_table(folders):
     references, predictions, _ = folders
     write(references / "a.nii.gz", block(1))
     write(predictions / "a.nii.gz", block(1))
-    lines = report_table(run(folders, [], tolerance_mm=2)).splitlines()
+    lines = report_table(run(folders, tolerance_mm=2)).splitlines()
     words = [" ".join(line.split()) for line in lines]
     assert words[0] == "structure both missed extra absent Dice 95 % CI IoU HD95 mm ASSD mm NSD volume error"
     assert words[2] == "liver 1 0 0 0 1.000 -- 1.000 0.00 0.00 1.000 +0.0%"
@@ -135,28 +131,27 @@ def test_nothing_scored_has_no_mean(folders):
     references, predictions, _ = folders
     write(references / "a.nii.gz", block(1))
     write(predictions / "a.nii.gz", block(2))
-    failures: list = []
-    report = run(folders, failures)
-    assert (report.summary.n_cases, report.summary.mean_dice, len(failures)) == (0, None, 1)
+    report = run(folders)
+    assert (report.summary.n_cases, report.summary.mean_dice, len(report.failures)) == (0, None, 1)
     assert report_table(report).endswith("mean Dice -- over 0 cases; NSD at 1 mm")
 
 
 def test_errors(folders):
     references, predictions, _ = folders
     with pytest.raises(UsageError, match="no such folder"):
-        run(folders, [])
+        run(folders)
     write(references / "a.nii.gz", block(1))
     predictions.mkdir()
     with pytest.raises(UsageError, match="no label map in the folder"):
-        run(folders, [])
+        run(folders)
     write(predictions / "b.nii.gz", block(1))
     with pytest.raises(UsageError, match=r"no prediction has the name of a reference; .*found: b; allowed: a"):
-        run(folders, [])
+        run(folders)
     with pytest.raises(UsageError, match="tolerance of NSD must not be negative; found: -1"):
-        run(folders, [], tolerance_mm=-1)
+        run(folders, tolerance_mm=-1)
     write(predictions / "b.mha", block(1))
     with pytest.raises(DataError, match="case b: two label maps of one case"):
-        run(folders, [])
+        run(folders)
 
 
 # the interval
@@ -203,7 +198,7 @@ def test_real_folder_against_itself(real_data, tmp_path):
         moved.CopyInformation(image)
         sitk.WriteImage(moved, str(predictions / path.name))
     labels = LabelSet(("anterior", "posterior"), (1, 2))
-    report = evaluate(references, predictions, labels, tmp_path / "out", 1.0, [], workers=2)
+    report = evaluate_label_maps(references, predictions, labels, out=tmp_path / "out", workers=2)
     assert [c.case for c in report.cases] == [p.name[: -len(".nii.gz")] for p in paths]
     for structure in report.summary.structures:
         assert structure.n_both == 6

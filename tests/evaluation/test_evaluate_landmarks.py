@@ -14,7 +14,6 @@ from autoseg.evaluation.landmarks import ComparedLandmarks, evaluate_landmarks, 
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.system.records import from_json
-from autoseg.system.workers import Failure
 
 GRID = Grid.from_spacing((10, 20, 20), (2.0, 1.0, 0.5))
 Point = tuple[float, float, float]
@@ -35,9 +34,8 @@ A = pair("a", REFERENCE, marks((0, 0, 3), None))
 
 
 def test_files_and_report(tmp_path: Path) -> None:
-    failures: list[Failure] = []
-    report = evaluate_landmarks(iter((B, A)), tmp_path / "out", failures)
-    assert failures == []
+    report = evaluate_landmarks(iter((B, A)), tmp_path / "out")
+    assert report.failures == ()
     assert ([c.case for c in report.cases], report.n_cases) == (["a", "b"], 2)
     path = tmp_path / "out" / "landmarks_summary.json"
     assert from_json(LandmarkSummary, path.read_text(encoding="utf-8"), path) == report.summary
@@ -71,7 +69,7 @@ def test_files_and_report(tmp_path: Path) -> None:
 
 def test_table(tmp_path: Path) -> None:
     swap = pair("c", REFERENCE, marks((0, 0, 9), (0, 0, 10)))
-    lines = landmark_table(evaluate_landmarks((A, B, swap), tmp_path, [])).splitlines()
+    lines = landmark_table(evaluate_landmarks((A, B, swap), tmp_path)).splitlines()
     words = [" ".join(line.split()) for line in lines]
     assert words[0] == "landmark n predicted missed extra mean mm 95 % CI SD median P95 max <=2 mm <=4 mm swapped"
     assert words[2] == "nose 3 3 0 0 4.33 1.00–9.00 4.16 3.00 8.40 9.00 33.3% 66.7% 33.3% chin"
@@ -86,7 +84,7 @@ def test_table(tmp_path: Path) -> None:
 
 
 def test_table_of_pixels_other_radii_and_one_case(tmp_path: Path) -> None:
-    lines = landmark_table(evaluate_landmarks((A,), tmp_path, [], radii=(10, 5), unit="px")).splitlines()
+    lines = landmark_table(evaluate_landmarks((A,), tmp_path, radii=(10, 5), unit="px")).splitlines()
     words = [" ".join(line.split()) for line in lines]
     assert words[0] == "landmark n predicted missed extra mean px 95 % CI SD median P95 max <=5 px <=10 px swapped"
     assert words[2] == "nose 1 1 0 0 3.00 -- -- 3.00 3.00 3.00 100.0% 100.0% 0.0%"
@@ -97,7 +95,7 @@ def test_table_of_pixels_other_radii_and_one_case(tmp_path: Path) -> None:
 
 def test_usual_radii(tmp_path: Path) -> None:
     for unit, radii in (("mm", (1, 2, 2.5, 3, 4)), ("px", (10, 20, 25, 30, 40))):
-        report = evaluate_landmarks((A,), tmp_path, [], unit=unit)  # type: ignore[arg-type]
+        report = evaluate_landmarks((A,), tmp_path, unit=unit)  # type: ignore[arg-type]
         assert report.summary.radii == radii
         head = landmark_table(report).splitlines()[0]
         assert [f"<={r:g} {unit}" in head for r in radii] == [r in radii[1::3] for r in radii]
@@ -112,22 +110,21 @@ def test_radii_that_a_user_lists() -> None:
 
 def test_one_bad_case_is_listed_and_the_rest_is_scored(tmp_path: Path) -> None:
     other = marks((0, 0, 0), (0, 0, 0), names=("chin", "nose"))
-    failures: list[Failure] = []
-    report = evaluate_landmarks((pair("x", REFERENCE, other), B, pair("y", other, other)), tmp_path, failures)
+    report = evaluate_landmarks((pair("x", REFERENCE, other), B, pair("y", other, other)), tmp_path)
     assert [c.case for c in report.cases] == ["b"]
-    assert [(f.case, f.stage) for f in failures] == [("x", "evaluate"), ("y", "evaluate")]
-    assert failures[0].reason.startswith("case x: prediction and reference have other landmarks; found: chin, nose")
-    assert failures[1].reason.startswith("case y: the reference has other landmarks than those before; found: chin, nose")
+    assert [(f.case, f.stage) for f in report.failures] == [("x", "evaluate"), ("y", "evaluate")]
+    assert report.failures[0].reason.startswith("case x: prediction and reference have other landmarks; found: chin, nose")
+    assert report.failures[1].reason.startswith("case y: the reference has other landmarks than those before; found: chin, nose")
 
 
 def test_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="case b: two predictions of one case"):
-        evaluate_landmarks((B, B), tmp_path, [])
+        evaluate_landmarks((B, B), tmp_path)
     with pytest.raises(UsageError, match="no case with landmarks can be scored; found: no pair of files"):
-        evaluate_landmarks((), tmp_path, [])
+        evaluate_landmarks((), tmp_path)
     other = marks((0, 0, 0), (0, 0, 0), names=("chin", "nose"))
     with pytest.raises(UsageError, match="no case with landmarks can be scored; found: case x: prediction and reference have"):
-        evaluate_landmarks((pair("x", REFERENCE, other),), tmp_path, [])
+        evaluate_landmarks((pair("x", REFERENCE, other),), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,7 +139,7 @@ def test_real_cephalograms_moved_by_five_pixels(real_data, tmp_path: Path) -> No
         reference = marks(*(known.get(n) for n in names), names=names)
         prediction = Landmarks(names, reference.points_mm + (3.0, 4.0, 0.0), reference.state)
         pairs.append(ComparedLandmarks(case, reference, prediction, grid))
-    summary = evaluate_landmarks(pairs, tmp_path, [], radii=(4, 5), unit="px").summary
+    summary = evaluate_landmarks(pairs, tmp_path, radii=(4, 5), unit="px").summary
     assert (summary.n_cases, summary.n_reference, summary.missed, summary.extra) == (32, len(rows), 0, 0)
     assert (summary.mean_macro.value, summary.errors.max, summary.errors.sd) == pytest.approx((5, 5, 0))
     assert [e.value for e in summary.detected] == [0, 1]

@@ -61,10 +61,9 @@ def dataset(tmp_path: Path) -> Dataset:
     return Dataset("Task99_Toy", tmp_path, ("MR",), LABELS, tuple(cases))
 
 
-def scan(dataset: Dataset) -> tuple[Fingerprint, list[Failure], list[str]]:
-    failures: list[Failure] = []
-    notices: list[str] = []
-    return take_fingerprint(dataset, dataset.root / "about", failures, notices), failures, notices
+def scan(dataset: Dataset) -> tuple[Fingerprint, tuple[Failure, ...], tuple[str, ...]]:
+    report = take_fingerprint(dataset, dataset.root / "work")
+    return report.fingerprint, report.failures, report.notices
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def read_cases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_facts_by_hand(dataset: Dataset) -> None:
     found, failures, notices = scan(dataset)
     assert not failures
-    assert notices == ["structure 'tumour' occurs in no case where the image is not 0: it cannot be learnt"]
+    assert notices == ("structure 'tumour' occurs in no case where the image is not 0: it cannot be learnt",)
     a, b = found.cases
     assert (a.name, a.spacing, a.shape, a.shape_after_crop, a.voxels) == ("a", (3, 2, 1), (4, 5, 6), (2, 3, 4), (4, 0))
     assert (a.intensities[0].mean, a.intensities[0].variance, a.intensities[0].max) == (2.5, 1.25, 4)
@@ -133,7 +132,7 @@ def test_ignored_voxels_are_not_foreground(dataset: Dataset) -> None:
 
 def test_file(dataset: Dataset, tmp_path: Path) -> None:
     found = scan(dataset)[0]
-    path = dataset.root / "about" / "fingerprint.json"
+    path = dataset.root / "work" / "fingerprint.json"
     assert load_fingerprint(path) == found
     assert from_json(Fingerprint, to_json(found), "text") == found
     with pytest.raises(UsageError, match="no fingerprint"):
@@ -146,7 +145,7 @@ def test_file(dataset: Dataset, tmp_path: Path) -> None:
 def test_a_fingerprint_of_an_older_kind(dataset: Dataset, read_cases: list[str]) -> None:
     """It lacks what is measured now, and so do the lines of its cache: both are told from broken files, and made anew."""
     found = scan(dataset)[0]
-    path, cache = dataset.root / "about" / "fingerprint.json", dataset.root / "about" / "cases.jsonl"
+    path, cache = dataset.root / "work" / "fingerprint.json", dataset.root / "work" / "cases.jsonl"
     old = json.loads(path.read_text())
     old["schema_version"] = 1
     lines = [json.loads(line) for line in cache.read_text().splitlines()]
@@ -248,7 +247,7 @@ def test_empty_label_maps(dataset: Dataset) -> None:
     labels = [case.label for case in dataset.cases if case.label]
     write(labels[0], empty, (1, 2, 3))
     found, failures, notices = scan(dataset)
-    assert (found.n_empty_cases, found.cases[0].intensities, failures) == (1, (), [])
+    assert (found.n_empty_cases, found.cases[0].intensities, failures) == (1, (), ())
     assert "case a: no structure in it: kept as a negative example" in notices
     assert found.intensities[0].mean == 25
     write(labels[1], empty, (1, 2, 3))
@@ -320,11 +319,11 @@ def test_lengths_in_pictures_are_pixels(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_second_scan_reads_nothing_and_says_the_same(dataset: Dataset, read_cases: list[str]) -> None:
     first = scan(dataset)
-    stored = (dataset.root / "about" / "fingerprint.json").read_bytes()
+    stored = (dataset.root / "work" / "fingerprint.json").read_bytes()
     read_cases.clear()
     assert scan(dataset) == first
     assert read_cases == []
-    assert (dataset.root / "about" / "fingerprint.json").read_bytes() == stored
+    assert (dataset.root / "work" / "fingerprint.json").read_bytes() == stored
 
 
 def test_only_what_changed_is_read_again(dataset: Dataset, read_cases: list[str]) -> None:
@@ -358,7 +357,7 @@ def test_only_what_changed_is_read_again(dataset: Dataset, read_cases: list[str]
 
 def test_an_interrupted_scan_resumes(dataset: Dataset, read_cases: list[str]) -> None:
     before = scan(dataset)
-    cache = dataset.root / "about" / "cases.jsonl"
+    cache = dataset.root / "work" / "cases.jsonl"
     first, second = cache.read_text().splitlines()
     cache.write_text(f"{first}\n{second[: len(second) // 2]}")
     read_cases.clear()
@@ -379,7 +378,7 @@ def test_cases_scanned_before_a_crash_are_kept(dataset: Dataset, monkeypatch: py
 
     monkeypatch.setattr(pairs, "read_label_map", crash)
     with pytest.raises(RuntimeError, match="case b: ZeroDivisionError"):
-        take_fingerprint(dataset, dataset.root / "about", [], [], workers=0)
+        take_fingerprint(dataset, dataset.root / "work", workers=0)
     monkeypatch.setattr(pairs, "read_label_map", original)
     read_cases.clear()
     scan(dataset)
@@ -418,10 +417,9 @@ def test_statistics_are_those_of_the_mixture(sizes: list[int], seed: int) -> Non
 @pytest.mark.real
 def test_hippocampus(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     dataset = open_dataset(real_data("Task04_Hippocampus"))
-    failures: list[Failure] = []
-    notices: list[str] = []
-    found = take_fingerprint(dataset, tmp_path, failures, notices)
-    assert (len(found.cases), failures, notices) == (208, [], [])
+    report = take_fingerprint(dataset, tmp_path)
+    found = report.fingerprint
+    assert (len(found.cases), report.failures, report.notices) == (208, (), ())
     assert {case.spacing for case in found.cases} == {(1.0, 1.0, 1.0)}
     assert found.median_relative_size > 0.99
     assert [s.n_cases for s in found.structures] == [208, 208]
@@ -441,15 +439,15 @@ def test_hippocampus(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     assert (seen.percentile_00_5, seen.median, seen.percentile_99_5) == pytest.approx(expected, rel=0.01)
 
     started = time.perf_counter()
-    assert take_fingerprint(dataset, tmp_path, failures, notices) == found
+    assert take_fingerprint(dataset, tmp_path).fingerprint == found
     assert time.perf_counter() - started < 2  # 0.1 s on an idle machine
     assert json.loads((tmp_path / "fingerprint.json").read_text())["dataset"] == "Task04_Hippocampus"
 
 
 @pytest.mark.real
 def test_sides_of_mouse_brains(real_data: Callable[[str], Path], tmp_path: Path) -> None:
-    notices: list[str] = []
-    found = take_fingerprint(open_dataset(real_data("mouse_brain")), tmp_path, [], notices)
+    report = take_fingerprint(open_dataset(real_data("mouse_brain")), tmp_path)
+    found, notices = report.fingerprint, report.notices
     sides = check_laterality(found.labels, found.cases)
     assert (sides.n_pairs, sides.n_cases, sides.n_reversed, sides.mismatches) == (20, 20, 20, ())
     unseen, last = notices[:-1], notices[-1]

@@ -33,7 +33,6 @@ from autoseg.plan import (
 )
 from autoseg.preprocessing.dataset import preprocess
 from autoseg.runs.job import TrainingJob
-from autoseg.system.workers import Failure
 
 NAMES = ("left ear", "nose", "right ear")  # natural order, as a dataset has them
 BALL = LabelSet(("ball",), (3,))
@@ -150,11 +149,10 @@ class Phantoms:
 
 def preprocess_phantoms(root: Path, dataset: Dataset, plan: Plan) -> Phantoms:
     """The cases prepared below `root`, for a run there."""
-    failures: list[Failure] = []
     name = plan.default_configuration
     keys = {c.name: c.name for c in dataset.cases}
-    report = preprocess(dataset, plan, name, root / "prepared", keys, failures, 0)
-    assert (failures, len(report.done)) == ([], len(dataset.cases))
+    report = preprocess(dataset, plan, name, root / "prepared", keys, workers=0)
+    assert (report.failures, len(report.done)) == ((), len(dataset.cases))
     cases = dataset.cases
     task = TrainingJob(dataset.name, plan, name, "0", cases[:-2], cases[-2:], root / "prepared", None, root / "run", 0, 1)
     return Phantoms(dataset, plan, task)

@@ -20,7 +20,6 @@ from autoseg.inference.predict import PredictReport, predict
 from autoseg.io import read_grid, read_image, read_label_map, write_image
 from autoseg.nets.device import Device
 from autoseg.postprocessing.component_rules import Rule
-from autoseg.system.workers import Failure
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +28,8 @@ def model(tiny_runs: TinyRuns, float32_cpu: Device) -> Model:
 
 
 def done(model: Model, images: Path, out: Path, **options: Any) -> PredictReport:
-    failures: list[Failure] = []
-    report = predict(model, (), images_in(images, 1), out, failures, **options)
-    assert failures == []
+    report = predict(model, (), images_in(images, 1), out, **options)
+    assert report.failures == ()
     return report
 
 
@@ -63,18 +61,17 @@ def test_a_broken_image_is_listed_and_the_others_are_done(tiny: Tiny, model: Mod
     images = tmp_path / "images"
     shutil.copytree(tiny.data / "imagesTs", images)
     (images / "broken_0000.nii.gz").write_bytes(b"no image")
-    failures: list[Failure] = []
-    assert predict(model, (), images_in(images, 1), tmp_path / "out", failures) == PredictReport(2, 0)
-    assert [(f.case, f.stage) for f in failures] == [("broken", "predict")]
-    assert "cannot be read" in failures[0].reason
+    report = predict(model, (), images_in(images, 1), tmp_path / "out")
+    assert (report.done, report.skipped) == (2, 0)
+    assert [(f.case, f.stage) for f in report.failures] == [("broken", "predict")]
+    assert "cannot be read" in report.failures[0].reason
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_another_number_of_channels_is_a_failure(tiny: Tiny, model: Model, tmp_path: Path) -> None:
     one = images_in(tiny.data / "imagesTs", 1)[0]
-    failures: list[Failure] = []
-    predict(model, (), [Case("two", one.images * 2, None)], tmp_path, failures)
-    assert "number of channels differs" in failures[0].reason
+    report = predict(model, (), [Case("two", one.images * 2, None)], tmp_path)
+    assert "number of channels differs" in report.failures[0].reason
     assert not list(tmp_path.iterdir())
 
 
@@ -95,7 +92,7 @@ def test_rules_are_applied(tiny: Tiny, model: Model, tmp_path: Path) -> None:
     cases = images_in(tiny.data / "imagesTs", 1)[:1]
     sizes = []
     for name, rules in (("raw", ()), ("clean", (Rule("largest_foreground"),))):
-        predict(model, rules, cases, tmp_path / name, [])
+        predict(model, rules, cases, tmp_path / name)
         mask = read_label_map(output_path(tmp_path / name, cases[0]), tiny.dataset.labels).data > 0
         labelled = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
         sizes.append(int(sitk.GetArrayFromImage(labelled).max()))
@@ -157,7 +154,7 @@ def test_results_do_not_go_among_the_images(tiny: Tiny, model: Model, tmp_path: 
     shutil.copytree(tiny.data / "imagesTs", images)
     before = {p.name: p.read_bytes() for p in images.iterdir()}
     with pytest.raises(UsageError, match=r"among the images.*-o a folder of its own"):
-        predict(model, (), images_in(images, 1), images / ".." / "images", [], overwrite=True)
+        predict(model, (), images_in(images, 1), images / ".." / "images", overwrite=True)
     assert {p.name: p.read_bytes() for p in images.iterdir()} == before
 
 
@@ -175,7 +172,6 @@ def test_missing_probabilities_are_added_and_the_mask_stays(tiny: Tiny, model: M
 def test_a_model_of_volumes_refuses_a_slice(tiny: Tiny, model: Model, tmp_path: Path) -> None:
     grid = Grid.from_spacing((1, 20, 20), (1, 1, 1))
     write_image(tmp_path / "images" / "slice.mha", Image(np.ones((1, 1, 20, 20), np.float32), grid, ("MRI",)))
-    failures: list[Failure] = []
-    predict(model, (), images_in(tmp_path / "images", 1), tmp_path / "out", failures)
-    assert "a single slice cannot be predicted by a model of volumes" in failures[0].reason
-    assert "found: shape (1, 20, 20)" in failures[0].reason
+    report = predict(model, (), images_in(tmp_path / "images", 1), tmp_path / "out")
+    assert "a single slice cannot be predicted by a model of volumes" in report.failures[0].reason
+    assert "found: shape (1, 20, 20)" in report.failures[0].reason

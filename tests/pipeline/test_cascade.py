@@ -19,7 +19,7 @@ from autoseg.imaging.geometry import Box
 from autoseg.imaging.image import Image
 from autoseg.imaging.labels import LabelSet
 from autoseg.inference.model import Model, load_model
-from autoseg.inference.predict import predict
+from autoseg.inference.predict import PredictReport, predict
 from autoseg.io import read_image, read_label_map, write_label_map
 from autoseg.nets.build import fresh_network
 from autoseg.nets.device import Device
@@ -31,7 +31,7 @@ from autoseg.plan import Plan, load_plan, save_plan
 from autoseg.preprocessing.store import StoredCase, stored_names
 from autoseg.runs.budget import RunBudget
 from autoseg.splits.folds import load_folds, save_folds
-from autoseg.system.workers import Failure, read_failures
+from autoseg.system.workers import read_failures
 from autoseg.training import sampling
 from autoseg.training.sampling import PatchSampler
 from autoseg.training.train import train
@@ -52,13 +52,11 @@ def workspace(tiny: Tiny, float32_cpu: Device, tmp_path_factory: pytest.TempPath
     workspace = Workspace(tmp_path_factory.mktemp("cascade"))
     shutil.copytree(tiny.workspace.dataset_folder(tiny.dataset.name), workspace.dataset_folder(tiny.dataset.name))
     save_plan(cascaded(tiny.plan), workspace.dataset_folder(tiny.dataset.name) / "plan.json")
-    failures: list[Failure] = []
-    preprocess_dataset(tiny.dataset, workspace, "3d_lowres", failures, 0)
+    preprocess_dataset(tiny.dataset, workspace, configuration="3d_lowres", workers=0).raise_if_failed()
     for fold in "01234":
         train(training_job(tiny.dataset, workspace, "3d_lowres", fold), RunBudget(epochs=1), float32_cpu)
-    preprocess_dataset(tiny.dataset, workspace, "3d_cascade", failures, 0)
-    preprocess_previous_stage(tiny.dataset, workspace, "3d_cascade", failures, 0)
-    assert failures == []
+    preprocess_dataset(tiny.dataset, workspace, configuration="3d_cascade", workers=0).raise_if_failed()
+    assert preprocess_previous_stage(tiny.dataset, workspace, configuration="3d_cascade", workers=0) == ()
     return workspace
 
 
@@ -71,7 +69,7 @@ def cascade(tiny: Tiny, workspace: Workspace) -> Cascade:
 
 def test_a_single_stage_is_no_cascade(tiny: Tiny, workspace: Workspace) -> None:
     assert cascade_of(cascaded(tiny.plan), "3d_lowres", Path("runs"), Path("prepared")) is None
-    preprocess_previous_stage(tiny.dataset, workspace, "3d_lowres", [], 0)  # nothing to do
+    preprocess_previous_stage(tiny.dataset, workspace, configuration="3d_lowres", workers=0)  # nothing to do
 
 
 def test_each_case_has_the_label_map_of_the_fold_that_did_not_learn_from_it(tiny: Tiny, workspace: Workspace) -> None:
@@ -100,16 +98,15 @@ def test_label_maps_are_prepared_again_when_a_prediction_has_changed(tiny: Tiny,
     shutil.copytree(workspace.root, copy.root)
     found = cascade(tiny, copy)
     stamps = {p.name: p.stat().st_mtime_ns for p in found.folder.glob("*.json")}
-    preprocess_previous_stage(tiny.dataset, copy, "3d_cascade", [], 0)
+    preprocess_previous_stage(tiny.dataset, copy, configuration="3d_cascade", workers=0)
     assert {p.name: p.stat().st_mtime_ns for p in found.folder.glob("*.json")} == stamps
     folds = load_folds(copy.dataset_folder(tiny.dataset.name) / "splits.json")
     path = found.predictions(folds)[NAMES[2]]
     label_map = read_label_map(path, tiny.dataset.labels)
     write_label_map(path, replace(label_map, data=np.full_like(label_map.data, 2)), like=path)
     assert NAMES[2] not in {c.name for c in training_job(tiny.dataset, copy, "3d_cascade", "all").training}
-    failures: list[Failure] = []
     (found.folder / "gone.json").write_text("{}")
-    preprocess_previous_stage(tiny.dataset, copy, "3d_cascade", failures, 0)
+    preprocess_previous_stage(tiny.dataset, copy, configuration="3d_cascade", workers=0)
     assert {n for n, t in stamps.items() if (found.folder / n).stat().st_mtime_ns != t} == {f"{NAMES[2]}.json"}
     previous = StoredCase.open(found.prepared, NAMES[2], found.folder).previous_prediction()
     assert previous is not None
@@ -118,7 +115,7 @@ def test_label_maps_are_prepared_again_when_a_prediction_has_changed(tiny: Tiny,
     z, y, x = label_map.data.shape
     grid = label_map.grid.crop(Box((0, 0, 0), (z - 1, y, x)))
     write_label_map(path, replace(label_map, data=label_map.data[:-1], grid=grid), like=path)
-    preprocess_previous_stage(tiny.dataset, copy, "3d_cascade", failures, 0)
+    failures = preprocess_previous_stage(tiny.dataset, copy, configuration="3d_cascade", workers=0)
     assert [f.case for f in failures] == [NAMES[2]]
     assert "has another shape than the case" in failures[0].reason
 
@@ -156,7 +153,7 @@ def test_folds_and_cases_that_are_missing_are_named(
     for path in (runs / "fold_1" / "validation").glob("*"):
         path.unlink()
     (name,) = folds.validation_cases("1")
-    preprocess_previous_stage(tiny.dataset, copy, "3d_cascade", [], 0)
+    preprocess_previous_stage(tiny.dataset, copy, configuration="3d_cascade", workers=0)
     assert f"1 cases are left out of 3d_cascade, no fold of 3d_lowres was validated on them: {name}; autoseg train" in caplog.text
     assert {c.name for c in training_job(tiny.dataset, copy, "3d_cascade", "all").training} == set(NAMES) - {name}
     assert "are not prepared" not in caplog.text
@@ -166,7 +163,7 @@ def test_folds_and_cases_that_are_missing_are_named(
         copy.dataset_folder(tiny.dataset.name) / "splits.json",
     )
     caplog.clear()
-    preprocess_previous_stage(tiny.dataset, copy, "3d_cascade", [], 0)
+    preprocess_previous_stage(tiny.dataset, copy, configuration="3d_cascade", workers=0)
     assert "cases are left out of 3d_cascade" in caplog.text
     save_folds(folds, copy.dataset_folder(tiny.dataset.name) / "splits.json")
     for path in runs.glob("fold_*/validation/*"):
@@ -178,7 +175,7 @@ def test_folds_and_cases_that_are_missing_are_named(
     with pytest.raises(
         UsageError, match=r"all of its folds come first.*not finished: fold 1, fold 3; fix: autoseg train -c 3d_lowres -f 1"
     ):
-        preprocess_previous_stage(tiny.dataset, copy, "3d_cascade", [], 0)
+        preprocess_previous_stage(tiny.dataset, copy, configuration="3d_cascade", workers=0)
 
 
 def test_the_sampler_shows_what_the_stage_before_said(tiny: Tiny, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,9 +227,8 @@ def test_training_and_prediction(tiny: Tiny, workspace: Workspace, float32_cpu: 
     model, _ = load_model([task.run], float32_cpu)
     assert model.previous_stage is not None
     assert len(model.previous_stage.networks) == 5
-    cases, failures = images_in(tiny.data / "imagesTs", 1), list[Failure]()
-    assert predict(model, (), cases, tmp_path / "masks", failures).done == 2
-    assert failures == []
+    cases = images_in(tiny.data / "imagesTs", 1)
+    assert predict(model, (), cases, tmp_path / "masks") == PredictReport(2, 0)
     image: Image = read_image(cases[0].images, ("MR",))
     labels: LabelSet = tiny.dataset.labels
     written = read_label_map(next((tmp_path / "masks").glob(f"{cases[0].name}*")), labels)

@@ -13,7 +13,7 @@ from helpers.landmark_phantoms import make_dataset, make_landmark_plan, preproce
 from autoseg.dataset import Dataset, images_in, load_landmarks
 from autoseg.imaging.image import Image
 from autoseg.inference.model import Model, load_model
-from autoseg.inference.predict import predict
+from autoseg.inference.predict import PredictReport, predict
 from autoseg.io import read_grid, read_image, write_landmarks
 from autoseg.nets.build import fresh_network
 from autoseg.nets.device import Device
@@ -28,7 +28,6 @@ from autoseg.preprocessing.placement import Prepared
 from autoseg.preprocessing.store import StoredCase, write_case
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.job import TrainingJob
-from autoseg.system.workers import Failure
 from autoseg.training.sampling import PatchSampler
 from autoseg.training.train import train
 
@@ -52,25 +51,23 @@ def test_from_the_folds_of_one_stage_to_predictions_of_the_next(
     pictures: bool, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = make_dataset(tmp_path / "data", 5, pictures=pictures)
-    workspace, failures = Workspace(tmp_path / "work"), list[Failure]()
-    fingerprint_dataset(dataset, workspace, failures, 0)
+    workspace = Workspace(tmp_path / "work")
+    fingerprint_dataset(dataset, workspace, workers=0).raise_if_failed()
     plan = two_stages(dataset, pictures)
     before, name = plan.configurations
     save_plan(plan, workspace.dataset_folder(dataset.name) / "plan.json")
-    preprocess_dataset(dataset, workspace, before, failures, 0)
+    preprocess_dataset(dataset, workspace, configuration=before, workers=0).raise_if_failed()
     for fold in "01234":
         train(training_job(dataset, workspace, before, fold), RunBudget(epochs=2), float32_cpu)
-    preprocess_dataset(dataset, workspace, name, failures, 0)
-    preprocess_previous_stage(dataset, workspace, name, failures, 0)
-    assert failures == []
+    preprocess_dataset(dataset, workspace, configuration=name, workers=0).raise_if_failed()
+    assert preprocess_previous_stage(dataset, workspace, configuration=name, workers=0) == ()
     task = training_job(dataset, workspace, name, "0")
     _sees_what_was_found(task, workspace, before)
     record = train(task, RunBudget(epochs=2), float32_cpu)
     assert record.mre is not None
     model, _ = load_model([task.run], float32_cpu)
     assert model.previous_stage is not None
-    assert predict(model, (), images_in(tmp_path / "data" / "imagesTr", 1), tmp_path / "points", failures).done == 5
-    assert failures == []
+    assert predict(model, (), images_in(tmp_path / "data" / "imagesTr", 1), tmp_path / "points") == PredictReport(5, 0)
     image: Image = read_image(dataset.cases[0].images, ("MR",))
     placed = model.predict_image(image, True).landmarks
     assert placed is not None

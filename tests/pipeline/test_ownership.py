@@ -34,18 +34,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_no_stage_touches_the_work_on_another_dataset(dataset: Dataset, other: Dataset, workspace: Workspace) -> None:
-    fingerprint_dataset(dataset, workspace, [], 0)
-    preprocess_dataset(dataset, workspace, None, [], 0)
+    fingerprint_dataset(dataset, workspace, workers=0)
+    preprocess_dataset(dataset, workspace, workers=0)
     before = contents(workspace.root)
     message = (
         rf"two datasets are called '{NAME}', .*; file: {other.root}; found: work on {dataset.root}; fix: give another --root, or "
         rf"rename the folder; .*delete {workspace.dataset_folder(NAME) / 'source.json'}"
     )
     for stage in (
-        lambda: fingerprint_dataset(other, workspace, [], 0),
-        lambda: ensure_fingerprint(other, workspace, []),
+        lambda: fingerprint_dataset(other, workspace, workers=0),
+        lambda: ensure_fingerprint(other, workspace),
         lambda: plan_dataset(other, workspace, replan=True),
-        lambda: preprocess_dataset(other, workspace, None, [], 0),
+        lambda: preprocess_dataset(other, workspace, workers=0),
         lambda: training_job(other, workspace, None, "0"),
         lambda: find_plan(other.root, workspace),
     ):
@@ -57,7 +57,7 @@ def test_no_stage_touches_the_work_on_another_dataset(dataset: Dataset, other: D
 @pytest.mark.parametrize("command", ["plan_and_preprocess", "fingerprint", "plan", "preprocess", "train"])
 def test_no_command_does(dataset: Dataset, other: Dataset, workspace: Workspace, command: str) -> None:
     """Not even while the dataset is opened, when values of label maps are kept."""
-    fingerprint_dataset(dataset, workspace, [], 0)
+    fingerprint_dataset(dataset, workspace, workers=0)
     (other.root / "dataset.json").unlink()
     before = contents(workspace.root)
     done = CliRunner().invoke(app, [command, "-d", str(other.root), "--root", str(workspace.root)])
@@ -69,13 +69,13 @@ def test_no_command_does(dataset: Dataset, other: Dataset, workspace: Workspace,
 def test_a_dataset_that_was_moved(
     dataset: Dataset, other: Dataset, workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fingerprint_dataset(dataset, workspace, [], 0)
+    fingerprint_dataset(dataset, workspace, workers=0)
     assert caplog.messages == []
     shutil.rmtree(dataset.root)
     dataset.root.mkdir()  # an empty folder is no dataset
-    fingerprint_dataset(other, workspace, [], 0)
+    fingerprint_dataset(other, workspace, workers=0)
     assert caplog.messages == [f"note: {NAME} is at {other.root} now, before it was at {dataset.root}"]
-    fingerprint_dataset(other, workspace, [], 0)
+    fingerprint_dataset(other, workspace, workers=0)
     assert len(caplog.messages) == 1
     shutil.copytree(other.root, dataset.root, dirs_exist_ok=True)
     with pytest.raises(UsageError, match=f"two datasets are called '{NAME}'.*found: work on {other.root}"):
@@ -86,10 +86,10 @@ def test_work_from_before_roots_were_remembered_and_a_move_before_preparing(
     dataset: Dataset, other: Dataset, workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not (workspace.dataset_folder(NAME) / "source.json").exists()
-    preprocess_dataset(dataset, workspace, None, [], 0)
+    preprocess_dataset(dataset, workspace, workers=0)
     assert (workspace.dataset_folder(NAME) / "source.json").read_text() == f'{{\n  "root": "{dataset.root.resolve()}"\n}}\n'
     shutil.rmtree(dataset.root)
-    assert preprocess_dataset(other, workspace, None, [], 0).removed == ()
+    assert preprocess_dataset(other, workspace, workers=0).removed == ()
     assert caplog.messages == [f"note: {NAME} is at {other.root} now, before it was at {dataset.root}"]
 
 
@@ -112,8 +112,8 @@ def test_a_dataset_without_a_usable_case_claims_nothing(dataset: Dataset, other:
     for file in (dataset.root / "imagesTr").iterdir():
         file.write_bytes(b"broken")
     with pytest.raises(DataError, match="no case can be used"):
-        fingerprint_dataset(dataset, workspace, [], 0)
-    fingerprint_dataset(other, workspace, [], 0)
+        fingerprint_dataset(dataset, workspace, workers=0)
+    fingerprint_dataset(other, workspace, workers=0)
 
 
 def test_a_damaged_note(tiny: Tiny, workspace: Workspace) -> None:

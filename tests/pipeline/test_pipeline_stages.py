@@ -21,12 +21,11 @@ from autoseg.pipeline.training import set_runs_aside, training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import load_plan, save_plan
 from autoseg.splits.folds import Folds, load_folds, save_folds
-from autoseg.system.workers import Failure
 
 
 def test_fingerprint_makes_folds_and_later_extends_them(dataset: Dataset, tmp_path: Path) -> None:
-    workspace, failures = Workspace(tmp_path / "new"), list[Failure]()
-    fingerprint = fingerprint_dataset(dataset, workspace, failures, 0)
+    workspace = Workspace(tmp_path / "new")
+    fingerprint = fingerprint_dataset(dataset, workspace, workers=0).fingerprint
     about = workspace.dataset_folder(NAME)
     assert load_fingerprint(about / "fingerprint.json") == fingerprint
     before = load_folds(about / "splits.json")
@@ -34,16 +33,16 @@ def test_fingerprint_makes_folds_and_later_extends_them(dataset: Dataset, tmp_pa
     assert before.dataset == fingerprint.hash
 
     (dataset.root / "labelsTr" / "phantom_001.nii.gz").write_bytes(b"no label map")
-    again = fingerprint_dataset(add_case(dataset, "phantom_100"), workspace, failures, 0)
-    assert [f.case for f in failures] == ["phantom_001"]
+    again = fingerprint_dataset(add_case(dataset, "phantom_100"), workspace, workers=0)
+    assert [f.case for f in again.failures] == ["phantom_001"]
     after = load_folds(about / "splits.json")
     assert after.cases == ("phantom_000", "phantom_002", "phantom_003", "phantom_004", "phantom_100")
-    assert again.hash != fingerprint.hash
+    assert again.fingerprint.hash != fingerprint.hash
     old = {name: i for i, fold in enumerate(before.validation) for name in fold}
     assert all(old.get(name, i) == i for i, fold in enumerate(after.validation) for name in fold)
 
     shutil.copy(dataset.root / "labelsTr" / "phantom_002.nii.gz", dataset.root / "labelsTr" / "phantom_001.nii.gz")
-    fingerprint_dataset(dataset, workspace, failures, 0)
+    fingerprint_dataset(dataset, workspace, workers=0)
     mended = load_folds(about / "splits.json")
     assert "phantom_001" in mended.validation[old["phantom_001"]]
     assert mended.vanished == {"phantom_100": str(old["phantom_000"])}
@@ -65,13 +64,13 @@ def test_a_strangers_plan_touches_nothing_outside_the_workspace(
     path.write_text(json.dumps(document), encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(PlanError, match=r"a configuration needs a name that can be a file's; file: .*plan\.json; found: '"):
-        preprocess_dataset(dataset, workspace, None, [], 0)
+        preprocess_dataset(dataset, workspace, workers=0)
     assert sorted(tmp_path.rglob("*")) == before
     assert (private / "holiday.json").read_text() == "holiday.json"
 
 
 def folds_of(dataset: Dataset, workspace: Workspace) -> Folds:
-    fingerprint_dataset(open_dataset(dataset.root), workspace, [], 0)
+    fingerprint_dataset(open_dataset(dataset.root), workspace, workers=0)
     return load_folds(workspace.dataset_folder(NAME) / "splits.json")
 
 
@@ -96,7 +95,7 @@ def test_patients_known_too_late_are_a_leak_that_training_tells_too(
 ) -> None:
     caplog.set_level("INFO", "autoseg")
     before = folds_of(dataset, workspace)
-    preprocess_dataset(dataset, workspace, None, [], 0)
+    preprocess_dataset(dataset, workspace, workers=0)
     assert caplog.messages == []
     (dataset.root / "patients.csv").write_text("case,patient\n" + "".join(f"phantom_00{i},x\n" for i in (0, 1)), encoding="utf-8")
     after = folds_of(dataset, workspace)
@@ -163,16 +162,14 @@ def test_many_notes_are_shortened(dataset: Dataset, workspace: Workspace, caplog
 
 
 def test_prepared_cases_are_kept_until_their_files_change(dataset: Dataset, workspace: Workspace) -> None:
-    failures: list[Failure] = []
     names = tuple(c.name for c in dataset.cases)
-    fingerprint_dataset(dataset, workspace, failures, 0)
-    assert preprocess_dataset(dataset, workspace, None, failures, 0).done == names
-    assert preprocess_dataset(dataset, workspace, "3d_fullres", failures, 0).reused == names
+    fingerprint_dataset(dataset, workspace, workers=0)
+    assert preprocess_dataset(dataset, workspace, workers=0).done == names
+    assert preprocess_dataset(dataset, workspace, configuration="3d_fullres", workers=0).reused == names
     shutil.copy(dataset.root / "imagesTr" / "phantom_001_0000.nii.gz", dataset.root / "imagesTr" / "phantom_000_0000.nii.gz")
-    fingerprint_dataset(dataset, workspace, failures, 0)
-    report = preprocess_dataset(dataset, workspace, None, failures, 0)
-    assert (report.done, report.reused) == (names[:1], names[1:])
-    assert failures == []
+    fingerprint_dataset(dataset, workspace, workers=0)
+    report = preprocess_dataset(dataset, workspace, workers=0)
+    assert (report.done, report.reused, report.failures) == (names[:1], names[1:], ())
 
 
 def test_a_workspace_of_before_the_fingerprint_grew(dataset: Dataset, workspace: Workspace) -> None:
@@ -187,7 +184,7 @@ def test_a_workspace_of_before_the_fingerprint_grew(dataset: Dataset, workspace:
     (workspace.dataset_folder(NAME) / "cases.jsonl").unlink()
     with pytest.raises(PlanError, match=r"another schema version.*fix: autoseg fingerprint"):
         plan_dataset(dataset, workspace)
-    ensure_fingerprint(dataset, workspace, [])
+    ensure_fingerprint(dataset, workspace)
     assert path.read_text(encoding="utf-8") == new
     assert plan_dataset(dataset, workspace) == load_plan(workspace.dataset_folder(NAME) / "plan.json")
 
@@ -195,22 +192,22 @@ def test_a_workspace_of_before_the_fingerprint_grew(dataset: Dataset, workspace:
 def test_stages_out_of_order(dataset: Dataset, workspace: Workspace, tmp_path: Path) -> None:
     empty = Workspace(tmp_path / "empty")
     with pytest.raises(UsageError, match="no plan"):
-        preprocess_dataset(dataset, empty, None, [], 0)
+        preprocess_dataset(dataset, empty, workers=0)
     other = Dataset(NAME, dataset.root, dataset.channels, dataset.labels, ())
     with pytest.raises(DataError, match="no usable case"):
-        preprocess_dataset(other, workspace, None, [], 0)
+        preprocess_dataset(other, workspace, workers=0)
     with pytest.raises(UsageError, match="no configuration '2d'"):
-        preprocess_dataset(dataset, workspace, "2d", [], 0)
+        preprocess_dataset(dataset, workspace, configuration="2d", workers=0)
 
 
 def test_a_plan_edited_by_hand_prepares_anew(tiny: Tiny, dataset: Dataset, workspace: Workspace) -> None:
     from dataclasses import replace
 
-    fingerprint_dataset(dataset, workspace, [], 0)
-    preprocess_dataset(dataset, workspace, None, [], 0)
+    fingerprint_dataset(dataset, workspace, workers=0)
+    preprocess_dataset(dataset, workspace, workers=0)
     coarse = replace(tiny.configuration, space=replace(tiny.configuration.space, spacing_mm=(3.0, 3.0, 3.0)))
     save_plan(replace(tiny.plan, configurations={"3d_fullres": coarse}), workspace.dataset_folder(NAME) / "plan.json")
-    assert len(preprocess_dataset(dataset, workspace, None, [], 0).done) == 5
+    assert len(preprocess_dataset(dataset, workspace, workers=0).done) == 5
 
 
 def test_forgetting_moves_a_run_aside(tmp_path: Path) -> None:
@@ -251,11 +248,11 @@ def test_a_run_that_is_still_needed_is_not_forgotten(tmp_path: Path, needed: str
 def test_a_second_configuration_is_prepared_when_it_is_named(tiny: Tiny, dataset: Dataset, workspace: Workspace) -> None:
     from dataclasses import replace
 
-    fingerprint_dataset(dataset, workspace, [], 0)
+    fingerprint_dataset(dataset, workspace, workers=0)
     coarse = replace(tiny.configuration, space=replace(tiny.configuration.space, spacing_mm=(4.0, 3.0, 3.0)))
     both = replace(tiny.plan, configurations={"3d_fullres": tiny.configuration, "3d_lowres": coarse})
     save_plan(both, workspace.dataset_folder(NAME) / "plan.json")
-    assert len(preprocess_dataset(dataset, workspace, None, [], 0).done) == 5
+    assert len(preprocess_dataset(dataset, workspace, workers=0).done) == 5
     assert not workspace.prepared(NAME, "3d_lowres").exists()
-    assert len(preprocess_dataset(dataset, workspace, "3d_lowres", [], 0).done) == 5
+    assert len(preprocess_dataset(dataset, workspace, configuration="3d_lowres", workers=0).done) == 5
     assert workspace.prepared(NAME, "3d_lowres").is_dir()

@@ -94,7 +94,7 @@ def test_a_plan_that_no_longer_fits_is_kept_and_said_to_be_so(
     workspace.remember_speed("cpu", 77.0)
     assert plan_dataset(dataset, workspace, PlanOptions("cpu", 8)) == kept
     assert caplog.text == ""
-    fingerprint_dataset(add_case(dataset, "phantom_100"), workspace, [], 0)
+    fingerprint_dataset(add_case(dataset, "phantom_100"), workspace, workers=0)
     assert plan_dataset(dataset, workspace) == kept
     assert "the dataset has changed" in caplog.text
     replanned = plan_dataset(dataset, workspace, PlanOptions("cuda", 11), replan=True)

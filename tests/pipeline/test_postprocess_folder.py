@@ -15,13 +15,12 @@ from autoseg.errors import UsageError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.io import read_label_map, write_image, write_label_map
-from autoseg.pipeline.postprocess import clean_folder
+from autoseg.pipeline.postprocess import PostprocessReport, postprocess_folder
 from autoseg.plan import save_plan
 from autoseg.postprocessing.component_rules import Rule
 from autoseg.runs.record import RunRecord
 from autoseg.system.files import write_text
 from autoseg.system.records import to_json
-from autoseg.system.workers import Failure
 
 LARGEST = Rule("largest_foreground")
 LEFT = Rule("largest_per_structure", "left kidney")
@@ -48,11 +47,9 @@ def write_mask(tiny: Tiny, path: Path) -> np.ndarray:
 
 
 def cleaned(tiny: Tiny, tmp_path: Path, *rules: tuple[Rule, ...]) -> np.ndarray:
-    failures: list[Failure] = []
     write_mask(tiny, tmp_path / "masks" / "a.nii.gz")
     model = write_model(tiny, tmp_path / "model", *rules)
-    assert clean_folder(tmp_path / "masks", tmp_path / "out", model, failures, 0) == 1
-    assert failures == []
+    assert postprocess_folder(tmp_path / "masks", tmp_path / "out", model=model, workers=0) == PostprocessReport(1)
     before, after = (read_label_map(tmp_path / d / "a.nii.gz", tiny.dataset.labels) for d in ("masks", "out"))
     assert after.grid == before.grid
     return after.data
@@ -79,26 +76,24 @@ def test_a_broken_mask_is_listed_and_the_others_are_done(tiny: Tiny, tmp_path: P
     write_mask(tiny, masks / "a.nii.gz")
     shutil.copy(masks / "a.nii.gz", masks / "b.nii.gz")
     (masks / "broken.nii.gz").write_bytes(b"no mask")
-    failures: list[Failure] = []
-    assert clean_folder(masks, tmp_path / "out", write_model(tiny, tmp_path / "model", (LEFT,)) / "fold_0", failures) == 2
-    assert [(f.case, f.stage) for f in failures] == [("broken", "postprocess")]
+    report = postprocess_folder(masks, tmp_path / "out", model=write_model(tiny, tmp_path / "model", (LEFT,)) / "fold_0")
+    assert report.done == 2
+    assert [(f.case, f.stage) for f in report.failures] == [("broken", "postprocess")]
 
 
 def test_folders_that_are_not_there(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no finished model"):
-        clean_folder(tmp_path, tmp_path, tmp_path / "model", [])
+        postprocess_folder(tmp_path, tmp_path, model=tmp_path / "model")
     with pytest.raises(UsageError, match="no such file or folder"):
-        clean_folder(tmp_path / "masks", tmp_path, write_model(tiny, tmp_path / "model", ()), [])
+        postprocess_folder(tmp_path / "masks", tmp_path, model=write_model(tiny, tmp_path / "model", ()))
 
 
 def test_probabilities_are_left_alone_and_a_header_file_becomes_a_single_one(tiny: Tiny, tmp_path: Path) -> None:
-    failures: list[Failure] = []
     masks, out = tmp_path / "masks", tmp_path / "out"
     data = write_mask(tiny, masks / "a.nii.gz")
     sitk.WriteImage(sitk.ReadImage(str(masks / "a.nii.gz")), str(masks / "b.mhd"))
     shutil.copy(masks / "a.nii.gz", masks / "a_probabilities.nii.gz")
-    assert clean_folder(masks, out, write_model(tiny, tmp_path / "model", ()), failures, 0) == 2
-    assert failures == []
+    assert postprocess_folder(masks, out, model=write_model(tiny, tmp_path / "model", ()), workers=0) == PostprocessReport(2)
     assert sorted(p.name for p in out.iterdir()) == ["a.nii.gz", "b.mha"]
     assert np.array_equal(read_label_map(out / "b.mha", tiny.dataset.labels).data, data)
 
@@ -106,4 +101,4 @@ def test_probabilities_are_left_alone_and_a_header_file_becomes_a_single_one(tin
 def test_masks_are_not_replaced(tiny: Tiny, tmp_path: Path) -> None:
     write_mask(tiny, tmp_path / "masks" / "a.nii.gz")
     with pytest.raises(UsageError, match="among the images"):
-        clean_folder(tmp_path / "masks", tmp_path / "masks", write_model(tiny, tmp_path / "model", (LEFT,)), [])
+        postprocess_folder(tmp_path / "masks", tmp_path / "masks", model=write_model(tiny, tmp_path / "model", (LEFT,)))

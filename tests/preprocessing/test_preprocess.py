@@ -30,7 +30,6 @@ from autoseg.plan import (
 )
 from autoseg.preprocessing.dataset import PREPROCESSING_VERSION, prepared_key, preprocess
 from autoseg.preprocessing.store import StoredCase, stored_key, stored_names
-from autoseg.system.workers import Failure
 
 
 def _plan(dataset: Dataset, spacing: tuple[float, ...] = (1, 1, 1)) -> Plan:
@@ -83,38 +82,38 @@ def _keys(dataset: Dataset) -> dict[str, str]:
 
 
 def test_first_run_then_reuse(dataset: Dataset, tmp_path: Path) -> None:
-    folder, failures, plan = tmp_path / "prepared", list[Failure](), _plan(dataset)
-    report = preprocess(dataset, plan, "3d", folder, _keys(dataset), failures)
+    folder, plan = tmp_path / "prepared", _plan(dataset)
+    report = preprocess(dataset, plan, "3d", folder, _keys(dataset))
     assert (report.done, report.reused, report.removed) == (("a", "b", "c", "d"), (), ())
-    assert failures == []
+    assert report.failures == ()
     assert StoredCase.open(folder, "a").classes_present == (1,)
-    again = preprocess(dataset, plan, "3d", folder, _keys(dataset), failures)
+    again = preprocess(dataset, plan, "3d", folder, _keys(dataset))
     assert (again.done, again.reused, again.removed) == ((), ("a", "b", "c", "d"), ())
 
 
 def test_only_what_changed_is_done_again(dataset: Dataset, tmp_path: Path) -> None:
     folder, plan = tmp_path / "prepared", _plan(dataset)
-    preprocess(dataset, plan, "3d", folder, _keys(dataset), [], workers=0)
-    changed = preprocess(dataset, plan, "3d", folder, _keys(dataset) | {"b": "other"}, [], workers=0)
+    preprocess(dataset, plan, "3d", folder, _keys(dataset), workers=0)
+    changed = preprocess(dataset, plan, "3d", folder, _keys(dataset) | {"b": "other"}, workers=0)
     assert (changed.done, changed.reused) == (("b",), ("a", "c", "d"))
     (folder / "c.json").unlink()  # as if killed
-    resumed = preprocess(dataset, plan, "3d", folder, _keys(dataset) | {"b": "other"}, [], workers=0)
+    resumed = preprocess(dataset, plan, "3d", folder, _keys(dataset) | {"b": "other"}, workers=0)
     assert (resumed.done, resumed.reused) == (("c",), ("a", "b", "d"))
-    finer = preprocess(dataset, _plan(dataset, (0.5, 1, 1)), "3d", folder, _keys(dataset), [], workers=0)
+    finer = preprocess(dataset, _plan(dataset, (0.5, 1, 1)), "3d", folder, _keys(dataset), workers=0)
     assert finer.done == ("a", "b", "c", "d")
     assert StoredCase.open(folder, "a").shape == (12, 7, 8)
 
 
 def test_cases_that_left_the_dataset_are_removed(dataset: Dataset, tmp_path: Path) -> None:
     folder, plan = tmp_path / "prepared", _plan(dataset)
-    preprocess(dataset, plan, "3d", folder, _keys(dataset), [])
+    preprocess(dataset, plan, "3d", folder, _keys(dataset))
     (folder / "half.json.partial").write_bytes((folder / "a.json").read_bytes())  # a killed run left it of a case that is gone
     (folder / "half.image.b2nd").write_bytes(b"")
     (folder / "settings.json").write_text("{}")  # not a case
     fewer = replace(dataset, cases=dataset.cases[1:])
     keys = _keys(fewer)
     del keys["d"]  # could not be read before
-    report = preprocess(fewer, plan, "3d", folder, keys, [])
+    report = preprocess(fewer, plan, "3d", folder, keys)
     assert (report.done, report.reused, report.removed) == ((), ("b", "c"), ("a", "d", "half"))
     assert stored_names(folder) == ("b", "c")
     assert not list(folder.glob("half.*"))
@@ -122,18 +121,18 @@ def test_cases_that_left_the_dataset_are_removed(dataset: Dataset, tmp_path: Pat
 
 
 def test_bad_cases_are_listed_and_not_left_in_the_store(dataset: Dataset, tmp_path: Path) -> None:
-    folder, plan, failures = tmp_path / "prepared", _plan(dataset), list[Failure]()
-    preprocess(dataset, plan, "3d", folder, _keys(dataset), [])
+    folder, plan = tmp_path / "prepared", _plan(dataset)
+    preprocess(dataset, plan, "3d", folder, _keys(dataset))
     _write(dataset.root / "labelsTr" / "a.nii.gz", np.zeros((6, 7, 9), dtype=np.uint8))
     (dataset.root / "labelsTr" / "b.nii.gz").unlink()
     cases = tuple(replace(c, label=None) if c.name == "c" else c for c in dataset.cases)
-    report = preprocess(replace(dataset, cases=cases), plan, "3d", folder, dict.fromkeys("abcd", "new"), failures)
+    report = preprocess(replace(dataset, cases=cases), plan, "3d", folder, dict.fromkeys("abcd", "new"))
     assert report.done == ("d",)
-    reasons = {f.case: f.reason for f in failures}
+    reasons = {f.case: f.reason for f in report.failures}
     assert "differ in shape" in reasons["a"]
     assert "no such file" in reasons["b"]
     assert "the case has no label file" in reasons["c"]
-    assert {f.stage for f in failures} == {"preprocess 3d"}
+    assert {f.stage for f in report.failures} == {"preprocess 3d"}
     assert [stored_key(folder, n) is None for n in "abcd"] == [True, True, True, False]
 
 
@@ -142,14 +141,14 @@ def test_a_plan_for_other_landmarks(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(
         PlanError, match=r"made for other landmarks; found: nose; .*fix: autoseg plan --replan, or put the landmarks"
     ):
-        preprocess(pointed, _plan(dataset), "3d", tmp_path, _keys(dataset), [])
+        preprocess(pointed, _plan(dataset), "3d", tmp_path, _keys(dataset))
     keys = {prepared_key("x", _plan(d).data, _plan(d).configurations["3d"].space) for d in (dataset, pointed)}
     assert len(keys) == 2
 
 
 def test_unknown_configuration(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no configuration '2d'"):
-        preprocess(dataset, _plan(dataset), "2d", tmp_path, _keys(dataset), [])
+        preprocess(dataset, _plan(dataset), "2d", tmp_path, _keys(dataset))
 
 
 def test_key_depends_on_everything(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,10 +166,10 @@ def test_key_depends_on_everything(dataset: Dataset, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.real
 def test_whole_hippocampus(real_data: Callable[[str], Path], tmp_path: Path) -> None:
-    dataset, failures = open_dataset(real_data("Task04_Hippocampus")), list[Failure]()
+    dataset = open_dataset(real_data("Task04_Hippocampus"))
     start = time.perf_counter()
-    report = preprocess(dataset, _plan(dataset), "3d", tmp_path, _keys(dataset), failures)
+    report = preprocess(dataset, _plan(dataset), "3d", tmp_path, _keys(dataset))
     print(f"{len(report.done)} cases in {time.perf_counter() - start:.2f} s")
-    assert failures == []
+    assert report.failures == ()
     assert len(report.done) == len(dataset.cases)
     assert all(StoredCase.open(tmp_path, n).classes_present == (1, 2) for n in report.done)

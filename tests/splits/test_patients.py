@@ -62,15 +62,14 @@ def table(folder: Path, text: str, name: str = "patients.csv") -> Path:
 
 
 def test_a_column_comes_before_names(tmp_path: Path) -> None:
-    names, notices = ["P1_t1", "P1_t2", "P2_t1"], list[str]()
-    by_names = find_patients(tmp_path, names, {}, notices)
+    names = ["P1_t1", "P1_t2", "P2_t1"]
+    by_names = find_patients(tmp_path, names, {})
     assert by_names == Patients({"P1_t1": "P1", "P1_t2": "P1", "P2_t1": "P2"}, "case names: P1_t1 …")
     table(tmp_path, "image,case,group\nx,P1_t1,a\ny,P1_t2,b\nz,P2_t1,b\n", "cases.csv")
-    assert find_patients(tmp_path, names, {}, notices) == Patients({"P1_t1": "a", "P1_t2": "b", "P2_t1": "b"}, "cases.csv")
+    assert find_patients(tmp_path, names, {}) == Patients({"P1_t1": "a", "P1_t2": "b", "P2_t1": "b"}, "cases.csv")
     table(tmp_path, "case,patient,sex\nP1_t1,m,f\nP1_t2,n,f\nP2_t1,m,f\n")
     of = {"P1_t1": "m", "P1_t2": "n", "P2_t1": "m"}
-    assert find_patients(tmp_path, names, {}, notices) == Patients(of, "patients.csv")
-    assert notices == []
+    assert find_patients(tmp_path, names, {}) == Patients(of, "patients.csv")
 
 
 @pytest.mark.parametrize(
@@ -82,22 +81,19 @@ def test_a_column_comes_before_names(tmp_path: Path) -> None:
     ],
 )
 def test_tables_as_programs_save_them(tmp_path: Path, text: str) -> None:
-    assert find_patients(table(tmp_path, text), "abc", {}, []).of == {"a": "1", "b": "1", "c": "2"}
+    assert find_patients(table(tmp_path, text), "abc", {}).of == {"a": "1", "b": "1", "c": "2"}
 
 
 def test_a_manifest_without_the_column_leaves_it_to_the_names(tmp_path: Path) -> None:
     names, of = ["P1_t1", "P1_t2", "P2"], {"P1_t1": "P1", "P1_t2": "P1"}
     for text in ("", "case,image\nP1_t1,x\n", "image,patient\nx,y\n", "case,patient\nP1_t1,\nP1_t2,\nP2,\n"):
-        assert find_patients(table(tmp_path, text, "cases.csv"), names, {}, []).of == of
+        assert find_patients(table(tmp_path, text, "cases.csv"), names, {}).of == of
 
 
 def test_cases_that_a_table_lacks_or_has_too_many_of(tmp_path: Path) -> None:
-    notices: list[str] = []
-    of = find_patients(
-        table(tmp_path, "case,patient\nliver_1,x\nliver_2,x\nliver_03,y\nliver_4,\nliver_1,x\n"), NAMES, {}, notices
-    ).of
-    assert of == {"liver_1": "x", "liver_2": "x"}
-    assert notices == [
+    patients = find_patients(table(tmp_path, "case,patient\nliver_1,x\nliver_2,x\nliver_03,y\nliver_4,\nliver_1,x\n"), NAMES, {})
+    assert patients.of == {"liver_1": "x", "liver_2": "x"}
+    assert list(patients.notices) == [
         "patients.csv names what is no case of the dataset: liver_03 - did you mean 'liver_3'?",
         "patients.csv has no line for liver_3, liver_4: each is taken for a patient of its own; add lines before training",
     ]
@@ -110,38 +106,37 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"case liver_1: a case has two patients; file: .*patients.csv; found: x, y; fix: keep one line"
     ):
-        find_patients(table(tmp_path, "case,patient\nliver_1,x\nliver_1,y\n"), NAMES, {}, [])
+        find_patients(table(tmp_path, "case,patient\nliver_1,x\nliver_1,y\n"), NAMES, {})
     with pytest.raises(
         DataError, match=r"no case of this dataset - did you mean 'liver_1'\?.*found: liver_01; allowed: .*liver_1; fix: .*remove"
     ):
-        find_patients(table(tmp_path, "case,patient\nliver_01,x\n"), NAMES, {}, [])
+        find_patients(table(tmp_path, "case,patient\nliver_01,x\n"), NAMES, {})
     with pytest.raises(DataError, match="found: no line with both"):
-        find_patients(table(tmp_path, "case,patient\n"), NAMES, {}, [])
+        find_patients(table(tmp_path, "case,patient\n"), NAMES, {})
     for text in ("", "liver_1,x\n", "case,person\nliver_1,x\n"):
         with pytest.raises(DataError, match=r"patients.csv lacks a column.*allowed: a first line 'case,patient'"):
-            find_patients(table(tmp_path, text), NAMES, {}, [])
+            find_patients(table(tmp_path, text), NAMES, {})
     (tmp_path / "patients.csv").write_bytes("case,patient\nliver_1,Müller\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"not UTF-8 text.*fix: save it as CSV UTF-8"):
-        find_patients(tmp_path, NAMES, {}, [])
+        find_patients(tmp_path, NAMES, {})
     (tmp_path / "patients.csv").unlink()
     with pytest.raises(DataError, match=r"cases.csv; found: a; .*fix: correct them, or use patients.csv"):
-        find_patients(table(tmp_path, "case,patient\na,x\n", "cases.csv"), NAMES, {}, [])
+        find_patients(table(tmp_path, "case,patient\na,x\n", "cases.csv"), NAMES, {})
 
 
 def test_equal_files_are_one_patients(tmp_path: Path) -> None:
-    notices: list[str] = []
-    found = find_patients(tmp_path, "dabc", {"a": "1", "b": "2", "c": "1", "d": "3"}, notices)
-    assert found == Patients({"c": "a"}, "equal files: a, c")
-    assert notices == ["cases a and c hold the same files: all but one can go; they are kept in one fold"]
+    found = find_patients(tmp_path, "dabc", {"a": "1", "b": "2", "c": "1", "d": "3"})
+    notice = "cases a and c hold the same files: all but one can go; they are kept in one fold"
+    assert found == Patients({"c": "a"}, "equal files: a, c", (notice,))
     assert found.summary("abcd") == "3 patients with 4 cases (from equal files: a, c), folds keep each patient together"
-    assert find_patients(tmp_path, "abc", {"a": "1", "b": "2"}, notices) == Patients()
+    assert find_patients(tmp_path, "abc", {"a": "1", "b": "2"}) == Patients()
     assert Patients().summary("abc") == ""
 
 
 def test_equal_files_join_patients_of_a_table(tmp_path: Path) -> None:
     table(tmp_path, "case,patient\na,x\nb,y\nc,y\nd,z\n")
-    found = find_patients(tmp_path, "abcd", {"a": "1", "b": "1", "c": "2", "d": "3"}, [])
-    assert found == Patients({"a": "x", "b": "x", "c": "x", "d": "z"}, "patients.csv")
+    found = find_patients(tmp_path, "abcd", {"a": "1", "b": "1", "c": "2", "d": "3"})
+    assert (found.of, found.source) == ({"a": "x", "b": "x", "c": "x", "d": "z"}, "patients.csv")
 
 
 @settings(max_examples=50, deadline=None)

@@ -10,7 +10,7 @@ import pytest
 
 from autoseg.errors import DataError, DiskError
 from autoseg.system.machine import cpu_count
-from autoseg.system.workers import Failure, read_failures, run_cases, write_failures
+from autoseg.system.workers import CaseRun, Failure, read_failures, write_failures
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,14 @@ def square(item: Item) -> int:
 
 @pytest.mark.parametrize("workers", [0, 1, 3, None])
 def test_every_case_comes_back_with_its_own_result(workers: int | None) -> None:
-    failures: list[Failure] = []
-    results = dict(run_cases(square, ITEMS, "square", failures, workers))
-    assert results == {item: item.number**2 for item in ITEMS}
-    assert failures == []
+    run = CaseRun(square, ITEMS, "square", workers=workers)
+    assert dict(run) == {item: item.number**2 for item in ITEMS}
+    assert run.failures == ()
 
 
 def test_without_threads_the_order_is_kept_and_nothing_runs_ahead() -> None:
     seen: list[int] = []
-    running = run_cases(lambda item: seen.append(item.number), ITEMS, "look", [], 0)
+    running = iter(CaseRun(lambda item: seen.append(item.number), ITEMS, "look", workers=0))
     next(running)
     assert seen == [0]
     assert [item for item, _ in running] == ITEMS[1:]
@@ -49,10 +48,9 @@ def test_a_bad_case_is_listed_and_the_others_go_on(workers: int) -> None:
             raise DataError("no such file", file=f"{item.number}.nii.gz")
         return item.number
 
-    failures: list[Failure] = []
-    done = sorted(number for _, number in run_cases(work, ITEMS, "read", failures, workers))
-    assert done == [1, 2, 3, 4, 6, 7, 8, 9, 11]
-    assert sorted(failures, key=lambda f: f.case) == [
+    run = CaseRun(work, ITEMS, "read", workers=workers)
+    assert sorted(run.finish()) == [1, 2, 3, 4, 6, 7, 8, 9, 11]
+    assert sorted(run.failures, key=lambda f: f.case) == [
         Failure(f"case_{i:02d}", "read", f"case case_{i:02d}: no such file; file: {i}.nii.gz") for i in (0, 5, 10)
     ]
 
@@ -61,9 +59,9 @@ def test_a_case_named_by_the_error_is_not_renamed() -> None:
     def work(item: Item) -> None:
         raise DataError("odd", case="inner")
 
-    failures: list[Failure] = []
-    assert list(run_cases(work, ITEMS[:1], "read", failures, 0)) == []
-    assert failures == [Failure("case_00", "read", "case inner: odd")]
+    run = CaseRun(work, ITEMS[:1], "read", workers=0)
+    assert run.finish() == []
+    assert run.failures == (Failure("case_00", "read", "case inner: odd"),)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -71,11 +69,11 @@ def test_a_bug_stops_everything_and_names_the_case(workers: int) -> None:
     def work(item: Item) -> float:
         return 1 / (item.number - 3)
 
-    failures: list[Failure] = []
+    run = CaseRun(work, ITEMS, "divide", workers=workers)
     with pytest.raises(RuntimeError, match=r"divide: case case_03: ZeroDivisionError: division by zero") as caught:
-        list(run_cases(work, ITEMS, "divide", failures, workers))
+        run.finish()
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    assert failures == []
+    assert run.failures == ()
 
 
 def test_few_cases_are_in_flight() -> None:
@@ -88,7 +86,7 @@ def test_few_cases_are_in_flight() -> None:
             begun.append(item.name)
         return item.number
 
-    running = run_cases(work, ITEMS, "look", [], 2)
+    running = iter(CaseRun(work, ITEMS, "look", workers=2))
     next(running)
     time.sleep(0.05)
     assert len(begun) <= 4
@@ -97,14 +95,14 @@ def test_few_cases_are_in_flight() -> None:
 
 def test_threads_end_with_a_consumer_that_leaves_early() -> None:
     before = threading.active_count()
-    running: Iterator[tuple[Item, int]] = run_cases(square, ITEMS, "look", [], 3)
+    running: Iterator[tuple[Item, int]] = iter(CaseRun(square, ITEMS, "look", workers=3))
     next(running)
     running.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
 
 
 def test_no_case_at_all() -> None:
-    assert list(run_cases(square, [], "look", [], None)) == []
+    assert list(CaseRun(square, [], "look")) == []
 
 
 def test_write_failures_sorts_quotes_and_removes(tmp_path: Path) -> None:
@@ -128,10 +126,10 @@ def test_a_full_disk_stops_the_batch(workers: int) -> None:
     def work(item: Item) -> None:
         raise DiskError("cannot write", file="x")
 
-    failures: list[Failure] = []
+    run = CaseRun(work, ITEMS, "write", workers=workers)
     with pytest.raises(DiskError, match="cannot write"):
-        list(run_cases(work, ITEMS, "write", failures, workers))
-    assert failures == []
+        run.finish()
+    assert run.failures == ()
 
 
 def test_a_case_too_large_for_the_memory_is_listed() -> None:
@@ -140,9 +138,9 @@ def test_a_case_too_large_for_the_memory_is_listed() -> None:
             raise MemoryError("4 GB")
         return item.number
 
-    failures: list[Failure] = []
-    assert len(list(run_cases(work, ITEMS, "read", failures, 0))) == len(ITEMS) - 1
-    assert failures == [
+    run = CaseRun(work, ITEMS, "read", workers=0)
+    assert len(run.finish()) == len(ITEMS) - 1
+    assert list(run.failures) == [
         Failure("case_01", "read", "case case_01: out of memory; found: 4 GB; fix: --workers 1, or a machine with more memory")
     ]
 
