@@ -6,7 +6,6 @@ separate, whichever the first line uses.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,30 +14,24 @@ from autoseg.dataset.case import Case
 from autoseg.errors import DataError, nearest
 from autoseg.io import IMAGE_ENDINGS, LANDMARK_ENDINGS, image_ending, landmark_ending
 from autoseg.system.names import check_name
+from autoseg.system.tables import read_csv
 
-MANIFEST = "cases.csv"
 _EXAMPLE = "case,image,label"
 
 
-def manifest_cases(table: Path) -> list[Case]:
-    """The cases in the order of the table; no file is opened. An empty label means that there is none.
+def read_case_table(table: Path) -> list[Case]:
+    """Lists the cases in the order of the table, without opening their files. An empty label means that there is none.
 
     Raises:
-        DataError: not a table, a column is missing, or a row without a case, an image, or with a file that is none.
+        DataError: not UTF-8, a column is missing, or a row names no case, no image, or a file that is not an image.
     """
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError("the table of cases is not UTF-8", file=table, found=str(error), fix="save it as CSV UTF-8") from error
-    lines = text.splitlines()
-    head = lines[0] if lines else ""
-    rows = list(csv.reader(lines, delimiter=max(",;\t", key=head.count)))
-    columns = [c.strip().lower() for c in rows[0]] if rows else []
+    columns, rows = read_csv(table, "the table of cases")
     images = _image_columns(columns, table)
-    return [_case(dict(zip(columns, map(str.strip, row))), images, table, n) for n, row in enumerate(rows[1:], 2) if any(row)]
+    return [_case(dict(zip(columns, map(str.strip, cells))), images, table, line) for line, cells in rows if any(cells)]
 
 
 def _image_columns(columns: Sequence[str], table: Path) -> list[str]:
+    """The columns of the channels in order: image, image2, image3, …"""
     for column in ("case", "image"):
         if columns.count(column) != 1:
             raise DataError(
@@ -72,14 +65,19 @@ def _case(row: dict[str, str], images: Sequence[str], table: Path, line: int) ->
                 found=f"'{value}' in line {line}",
                 allowed=", ".join(IMAGE_ENDINGS),
             )
-    points = row.get("landmarks", "")
-    if points and not (landmark_ending(Path(points)) or image_ending(Path(points))):
+    landmarks = row.get("landmarks", "")
+    if landmarks and not (landmark_ending(Path(landmarks)) or image_ending(Path(landmarks))):
         raise DataError(
             "column 'landmarks' must name a file of landmarks",
             case=name,
             file=table,
-            found=f"'{points}' in line {line}",
+            found=f"'{landmarks}' in line {line}",
             allowed=", ".join(LANDMARK_ENDINGS),
         )
-    images_at = tuple(table.parent / f for f in files)
-    return Case(name, images_at, table.parent / label if label else None, table.parent / points if points else None)
+    folder = table.parent
+    return Case(
+        name,
+        tuple(folder / file for file in files),
+        label=folder / label if label else None,
+        landmarks=folder / landmarks if landmarks else None,
+    )

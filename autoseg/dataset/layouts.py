@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.dataset.case import Case, Dataset, Description
-from autoseg.dataset.case_table import MANIFEST, manifest_cases
+from autoseg.dataset.case_table import read_case_table
 from autoseg.dataset.dataset_json import decathlon_cases, describe, read_meta
 from autoseg.dataset.folders import folder_cases, image_folder
 from autoseg.dataset.landmark_files import has_known_folders, survey, tell_bare, with_landmark_files, with_spots
@@ -20,6 +20,7 @@ from autoseg.imaging.landmarks import LandmarkSet
 from autoseg.io import IMAGE_ENDINGS, landmark_ending
 from autoseg.system.names import check_name
 from autoseg.system.progress import log
+from autoseg.system.tables import CASE_TABLE
 
 
 def open_dataset(root: Path, values: Path | None = None) -> Dataset:
@@ -36,12 +37,12 @@ def open_dataset(root: Path, values: Path | None = None) -> Dataset:
         DataError: a malformed dataset.json or table of cases, no case, label maps that are none, or no landmark at all
             where there should be some.
     """
-    about, table = root / "dataset.json", root / MANIFEST
+    about, table = root / "dataset.json", root / CASE_TABLE
     meta = read_meta(about) if about.is_file() or not (table.is_file() or has_known_folders(root)) else None
     description = None if meta is None else describe(meta, about)
     in_folders = False
     if table.is_file():
-        cases = manifest_cases(table)
+        cases = read_case_table(table)
     elif meta and meta.get("training"):
         cases = decathlon_cases(root, meta)
     else:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.dataset.case_table import MANIFEST
 from autoseg.dataset.landmark_files import has_known_folders
 from autoseg.errors import UsageError, nearest
+from autoseg.system.tables import CASE_TABLE
 
 
 def find_dataset(wanted: str, places: Sequence[Path]) -> Path:
@@ -62,5 +62,5 @@ def search_places() -> list[Path]:
 
 def is_dataset(folder: Path) -> bool:
     """Whether the folder has what a dataset is known by; no file is opened."""
-    described = any((folder / name).is_file() for name in ("dataset.json", MANIFEST))
+    described = any((folder / name).is_file() for name in ("dataset.json", CASE_TABLE))
     return described or has_known_folders(folder)

@@ -17,6 +17,7 @@ from pathlib import Path
 from autoseg.errors import DataError, nearest
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, parse_space, read_text, state_name
+from autoseg.system.tables import parse_csv
 
 _NEEDED = ("landmark", "x", "y")
 _SEPARATOR = re.compile(r'"?sep=(.)"?[ ,;\t]*(?:\n|$)', re.IGNORECASE)
@@ -31,13 +32,11 @@ def read_table(path: Path) -> PointFile:
     """
     whole = read_text(path)
     text = whole.lstrip()
-    said = _SEPARATOR.match(text)
-    text = text[said.end() :].lstrip() if said else text
-    above = whole[: len(whole) - len(text)].count("\n")
-    head = (text.splitlines() or [""])[0]
-    separator = said[1] if said and said[1] in head else max(",;\t", key=head.count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    columns = [c.strip().lower() for c in next(rows, [])]
+    named = _SEPARATOR.match(text)
+    text = text[named.end() :].lstrip() if named else text
+    lines_above = whole[: len(whole) - len(text)].count("\n")
+    header = (text.splitlines() or [""])[0]
+    columns, rows = parse_csv(text, named[1] if named and named[1] in header else "")
     for column in _KNOWN:
         if columns.count(column) > 1 or (column in _NEEDED and column not in columns):
             raise DataError(
@@ -48,7 +47,7 @@ def read_table(path: Path) -> PointFile:
                 fix="begin the table with a line of names, between commas, semicolons or tabs",
             )
     cases: dict[str, list[Point]] = {}
-    for row in rows:
+    for line, row in rows:
         if not any(cell.strip() for cell in row):
             continue
         cells = dict(zip(columns, (c.strip() for c in row)))
@@ -56,12 +55,12 @@ def read_table(path: Path) -> PointFile:
             raise DataError(
                 "a row has more or fewer cells than the table has columns",
                 file=path,
-                found=f"{len(row)} in line {above + rows.line_num}",
+                found=f"{len(row)} in line {lines_above + line}",
                 allowed=f"{len(columns)} ({', '.join(columns)})",
                 fix="write a decimal point, not a comma, and quote names with a comma",
             )
         if "case" in columns and not cells["case"]:
-            raise DataError("a row names no case", file=path, found=f"line {above + rows.line_num}")
+            raise DataError("a row names no case", file=path, found=f"line {lines_above + line}")
         space = parse_space(path, cells["space"]) if cells.get("space") else None
         point = make_point(
             path,

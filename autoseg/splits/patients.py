@@ -6,7 +6,6 @@ together, and this module says who is whose.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -14,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoseg.errors import DataError, first_few, nearest
+from autoseg.system.tables import CASE_TABLE, read_csv
 
 PATIENTS = "patients.csv"
-MANIFEST = "cases.csv"
 _COLUMNS = ("patient", "group")
 
 # What names a part of a patient's data. Anything else, a bare number above all, may just as well name the patient.
@@ -117,28 +116,22 @@ def _from_files(root: Path, names: Collection[str]) -> tuple[dict[str, str], str
             raise DataError(f"{PATIENTS} lacks a column", file=root / PATIENTS, allowed="a first line 'case,patient'")
         of, notices = _checked(rows, root / PATIENTS, names)
         return of, PATIENTS, notices
-    rows = _read_columns(root / MANIFEST) if (root / MANIFEST).is_file() else None
+    rows = _read_columns(root / CASE_TABLE) if (root / CASE_TABLE).is_file() else None
     if not rows:
         return {}, "", ()
-    of, notices = _checked(rows, root / MANIFEST, names)
-    return of, MANIFEST, notices
+    of, notices = _checked(rows, root / CASE_TABLE, names)
+    return of, CASE_TABLE, notices
 
 
 def _read_columns(path: Path) -> list[tuple[str, str]] | None:
-    """(case, patient) of every row that has both; None without such columns. Commas, semicolons or tabs, as Excel saves them."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
-    except UnicodeDecodeError as error:
-        raise DataError("the table is not UTF-8 text", file=path, found=str(error), fix="save it as CSV UTF-8") from error
-    delimiter = max(",;\t", key=lines[0].count) if lines else ","
-    header, *rows = list(csv.reader(lines, delimiter=delimiter)) or [[]]
-    columns = [word.strip().lower() for word in header]
-    group = next((c for c in _COLUMNS if c in columns), None)
-    if "case" not in columns or group is None:
+    """Case and patient of every row that has both; None without such columns."""
+    columns, rows = read_csv(path)
+    patient_column = next((c for c in _COLUMNS if c in columns), None)
+    if "case" not in columns or patient_column is None:
         return None
-    at = columns.index("case"), columns.index(group)
-    cells = [tuple(row[i].strip() for i in at) for row in rows if len(row) > max(at)]
-    return [(case, patient) for case, patient in cells if case and patient]
+    indices = columns.index("case"), columns.index(patient_column)
+    pairs = [tuple(cells[i].strip() for i in indices) for _, cells in rows if len(cells) > max(indices)]
+    return [(case, patient) for case, patient in pairs if case and patient]
 
 
 def _checked(rows: list[tuple[str, str]], path: Path, names: Collection[str]) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -1,12 +1,52 @@
-"""Tables as text: commas for programs, aligned columns for people."""
+"""Tables as text: separated values for programs, aligned columns for people."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from autoseg.errors import DataError
+
+CASE_TABLE = "cases.csv"  # in the folder of a dataset: its cases, and their patients
+SEPARATORS = ",;\t"  # as spreadsheets save tables
 
 DIGITS = 6  # after the point, of scores in files: below what any of them can tell
+
+
+def read_csv(path: Path, title: str = "the table") -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Reads a table in UTF-8, with or without a byte order mark.
+
+    Args:
+        title: of the table in messages.
+
+    Returns:
+        Column names and rows, as `parse_csv` does.
+
+    Raises:
+        DataError: the file is not UTF-8 text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{title} is not UTF-8 text", file=path, found=str(error), fix="save it as CSV UTF-8") from error
+    return parse_csv(text)
+
+
+def parse_csv(text: str, separator: str = "") -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Splits a table into cells. Its first line has the names of the columns.
+
+    Args:
+        separator: by default the one of comma, semicolon and tab that the first line has most of.
+
+    Returns:
+        Column names in lower case without blanks around them; of each further row the number of its line, and its cells.
+    """
+    header = (text.splitlines() or [""])[0]
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator or max(SEPARATORS, key=header.count))
+    columns = [name.strip().lower() for name in next(lines, [])]
+    return columns, [(lines.line_num, cells) for cells in lines]
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:

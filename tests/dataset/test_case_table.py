@@ -97,5 +97,5 @@ def test_tables_that_cannot_be_used(tmp_path: Path, table: str, message: str) ->
 
 def test_a_table_in_another_encoding(tmp_path: Path) -> None:
     root = lay_out(tmp_path / "x", "case,image\nMüller,a.nii\n", encoding="latin-1")
-    with pytest.raises(DataError, match=r"not UTF-8; file: .*cases\.csv; found: .*fix: save it as CSV UTF-8"):
+    with pytest.raises(DataError, match=r"not UTF-8 text; file: .*cases\.csv; found: .*fix: save it as CSV UTF-8"):
         open_dataset(root)

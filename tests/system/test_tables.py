@@ -2,7 +2,34 @@
 
 from __future__ import annotations
 
-from autoseg.system.tables import aligned, csv_text, rounded
+from pathlib import Path
+
+import pytest
+
+from autoseg.errors import DataError
+from autoseg.system.tables import aligned, csv_text, parse_csv, read_csv, rounded
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separator_is_taken_from_the_first_line(separator: str) -> None:
+    text = 'Case , name, note\na,"1\n2",\n\n, ,x'.replace(",", separator)
+    rows = [(3, ["a", "1\n2", ""]), (4, []), (5, ["", " ", "x"])]
+    assert parse_csv(text) == (["case", "name", "note"], rows)
+
+
+def test_separator_by_name() -> None:
+    assert parse_csv("a,b|c\n1|2,3", "|") == (["a,b", "c"], [(2, ["1", "2,3"])])
+    assert parse_csv("") == ([], [])
+
+
+def test_tables_on_disk(tmp_path: Path) -> None:
+    path = tmp_path / "cases.csv"
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text("case;ä\n1;ö\n", encoding=encoding)
+        assert read_csv(path) == (["case", "ä"], [(2, ["1", "ö"])])
+    path.write_text("ä", encoding="latin-1")
+    with pytest.raises(DataError, match=r"the list is not UTF-8 text; file: .*cases\.csv; found: .*fix: save it as CSV UTF-8"):
+        read_csv(path, "the list")
 
 
 def test_commas_and_quotes() -> None:
