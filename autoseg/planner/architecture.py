@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from autoseg.footprint import multiply_accumulates, n_parameters
 from autoseg.plan import NetworkPlan
-from autoseg.planner.budget import STEPS_OF_A_PATCH, STEPS_OF_A_WIDTH, Budget, TimeFit, fit_time
+from autoseg.planner.budget import STEPS_OF_A_PATCH, STEPS_OF_A_WIDTH, Budget
 from autoseg.planner.cost import NARROW, WIDE, NetworkCost
 from autoseg.planner.memory import MemoryFit, fit_memory, fits_memory
 from autoseg.planner.patch import MIN_BATCH
 from autoseg.planner.spacing import coarsest_first
+from autoseg.planner.time_fit import TimeFit, fit_time
 from autoseg.planner.topology import Topology
 from autoseg.planner.wording import billions, number, numbers, size
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from autoseg.planner.architecture import Architecture, plan_architecture
-from autoseg.planner.budget import Budget, most_voxels
-from autoseg.planner.cost import NetworkCost
+from autoseg.planner.budget import Budget
+from autoseg.planner.cost import NARROW, NetworkCost
 from autoseg.planner.spacing import coarser, coarsest_first
 from autoseg.planner.wording import number, numbers
 
@@ -28,7 +28,13 @@ class LowRes:
 
 
 def plan_lowres(
-    cost: NetworkCost, budget: Budget, spacing: Sequence[float], shape: Sequence[float], fullres: Architecture, n_cases: int
+    cost: NetworkCost,
+    budget: Budget,
+    spacing: Sequence[float],
+    shape: Sequence[float],
+    *,
+    fullres: Architecture,
+    n_cases: int,
 ) -> LowRes | None:
     """The finest of ever coarser grids on which a patch covers a quarter of the median case.
 
@@ -68,3 +74,11 @@ def plan_lowres(
         "their place in the body, and quicker to predict with; fine borders need 3d_fullres"
     )
     return LowRes(coarse, coarse_shape, chosen, reason)
+
+
+def most_voxels(cost: NetworkCost, budget: Budget, spacing: Sequence[float]) -> float:
+    """A bound on the voxels of a patch, the smallest possible one excepted: with more, the finest stage alone costs too much."""
+    narrow = budget.device == "cpu" or budget.time_s is not None  # then the network may come out narrow, which costs less
+    elements, gmacs = (replace(cost, width=NARROW) if narrow else cost).finest_stage(spacing)
+    in_memory = cost.family.reference(len(spacing), budget.memory_gb).largest_sample / elements
+    return min(in_memory, budget.patch_limit_s * budget.speed / gmacs)

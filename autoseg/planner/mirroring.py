@@ -18,6 +18,7 @@ MIXED_ABOVE = 0.1  # share of the cases that lie the other way round; a header o
 def mirror_axes(
     labels: LabelSet,
     cases: Sequence[CaseFingerprint],
+    *,
     ndim: int,
     device: str,
     slice_axis: int | None = None,

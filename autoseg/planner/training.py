@@ -16,7 +16,13 @@ STEPS_PER_EPOCH = 250  # nnU-Net
 
 
 def plan_training(
-    mirror_axes: tuple[int, ...], budget: Budget, step_gmacs: float, covered: float, slices: bool, labelled: bool = True
+    mirror_axes: tuple[int, ...],
+    budget: Budget,
+    step_gmacs: float,
+    *,
+    covered: float,
+    slices: bool,
+    labelled: bool = True,
 ) -> tuple[TrainingPlan, dict[str, str]]:
     """How the network learns, with reasons by dotted key.
 

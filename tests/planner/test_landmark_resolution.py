@@ -261,14 +261,14 @@ def test_mirroring(
     labels: LabelSet, pairs: bool, ndim: int, device: str, slice_axis: int | None, axes: tuple[int, ...], reason: str
 ) -> None:
     landmarks = LandmarkSet(("a", "b", "c"), (("a", "b"),) if pairs else ())
-    found, why = mirror_axes(labels, (), ndim, device, slice_axis, landmarks)
+    found, why = mirror_axes(labels, (), ndim=ndim, device=device, slice_axis=slice_axis, landmarks=landmarks)
     assert found == axes
     assert reason in why
 
 
 def test_several_pairs_are_counted() -> None:
     landmarks = LandmarkSet(("a", "b", "c", "d"), (("a", "b"), ("c", "d")))
-    assert "2 pairs such as 'a' and 'b' swap names" in mirror_axes(NOTHING, (), 3, "cpu", None, landmarks)[1]
+    assert "2 pairs such as 'a' and 'b' swap names" in mirror_axes(NOTHING, (), ndim=3, device="cpu", landmarks=landmarks)[1]
 
 
 def test_no_branch_where_there_is_no_memory_for_it() -> None:

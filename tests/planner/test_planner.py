@@ -24,9 +24,10 @@ from autoseg.footprint import NetworkIO, conv_elements, multiply_accumulates, tr
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS
 from autoseg.plan import Configuration, Plan, parse_plan
-from autoseg.planner.budget import CPU_PATCH_S, CPU_STEP_S, TYPICAL_GMACS_PER_S, most_voxels
+from autoseg.planner.budget import CPU_PATCH_S, CPU_STEP_S, TYPICAL_GMACS_PER_S
 from autoseg.planner.cost import WIDE, NetworkCost
 from autoseg.planner.family import FAMILIES
+from autoseg.planner.lowres import most_voxels
 from autoseg.planner.make_plan import Budget, make_plan
 from autoseg.planner.mirroring import mirror_axes
 from autoseg.planner.nnunet import FILE, from_nnunet
@@ -373,10 +374,10 @@ def test_normalization_follows_the_channel_name(channel: str, share: float, norm
 )
 def test_mirrored_axes(names: tuple[str, ...], ndim: int, axes: tuple[int, ...], reason: str) -> None:
     labels = LabelSet(names, tuple(range(1, len(names) + 1)))
-    found, why = mirror_axes(labels, (), ndim, "cuda")
+    found, why = mirror_axes(labels, (), ndim=ndim, device="cuda")
     assert found == axes
     assert reason in why
-    on_cpu, why = mirror_axes(labels, (), ndim, "cpu")
+    on_cpu, why = mirror_axes(labels, (), ndim=ndim, device="cpu")
     assert on_cpu == (() if ndim == 3 else axes)
     assert ndim == 2 or why.startswith("3D cases are not mirrored on a CPU")
 
@@ -498,12 +499,12 @@ def test_budget() -> None:
     with pytest.raises(UsageError, match=r"no such family of networks - did you mean 'residual'\?.*allowed: plain, residual"):
         Budget("cuda", 8, "residul")
     for memory in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(UsageError, match=r"a plan needs some memory.*allowed: more than 0 GB"):
+        with pytest.raises(UsageError, match=r"the memory must be positive.*allowed: more than 0 GB"):
             Budget("cuda", memory)
     for time_s in (10.0, float("inf"), float("nan")):
         with pytest.raises(UsageError, match=r"too little time to train; found: .* s; allowed: 20 s or more"):
             Budget("cuda", 8, time_s=time_s)
-    with pytest.raises(UsageError, match=r"a device has some speed; found: 0 GMAC/s; allowed: more than 0"):
+    with pytest.raises(UsageError, match=r"the speed must be positive; found: 0 GMAC/s; allowed: more than 0"):
         Budget("cuda", 8, gmacs_per_s=0)
     assert str(Budget("cuda", 24, "residual")) == "cuda with 24 GB, residual family"
     assert str(Budget("cpu", 8, time_s=5400)) == "cpu with 8 GB, plain family, 90 min"

@@ -90,18 +90,18 @@ def placed(*leftwards: bool) -> tuple[CaseFingerprint, ...]:
 
 
 def test_mirrored_where_geometry_confirms_the_names() -> None:
-    axes, why = mirror_axes(KIDNEYS, placed(*[True] * 19, False), 3, "cuda")
+    axes, why = mirror_axes(KIDNEYS, placed(*[True] * 19, False), ndim=3, device="cuda")
     assert axes == (2,)
     assert "'left kidney' and 'right kidney' swap names, and lie alike in 19 of the 20 cases that show both sides" in why
-    assert mirror_axes(KIDNEYS, placed(*[False] * 8), 3, "cuda")[0] == (2,)  # all alike will do
+    assert mirror_axes(KIDNEYS, placed(*[False] * 8), ndim=3, device="cuda")[0] == (2,)  # all alike will do
 
 
 def test_not_mirrored_where_sides_are_mixed() -> None:
     for ndim, axes in ((3, ()), (2, (1,))):
-        found, why = mirror_axes(KIDNEYS, placed(*[True] * 8, False), ndim, "cuda")
+        found, why = mirror_axes(KIDNEYS, placed(*[True] * 8, False), ndim=ndim, device="cuda")
         assert found == axes
         assert "x is not mirrored: in 1 of 9 cases left and right lie the other way round than in the rest" in why
-    assert mirror_axes(KIDNEYS, placed(*[True] * 9, False), 3, "cuda")[0] == (2,)  # 10 % are no more than 10 %
+    assert mirror_axes(KIDNEYS, placed(*[True] * 9, False), ndim=3, device="cuda")[0] == (2,)  # 10 % are no more than 10 %
 
 
 def test_not_mirrored_where_a_side_is_never_seen() -> None:
@@ -109,17 +109,20 @@ def test_not_mirrored_where_a_side_is_never_seen() -> None:
     base = seen(1).cases[0]
     for voxels, here, there in (((9, 0), "left", "right"), ((0, 9), "right", "left")):
         case = replace(base, voxels=voxels, lateral_positions=tuple(0.5 if n else None for n in voxels))
-        axes, why = mirror_axes(KIDNEYS, (case,) * 3, 3, "cuda")
+        axes, why = mirror_axes(KIDNEYS, (case,) * 3, ndim=3, device="cuda")
         assert axes == ()
         assert f"x is not mirrored: '{there} kidney', the other side of '{here} kidney', occurs in no case" in why
-    assert mirror_axes(KIDNEYS, (replace(base, voxels=(0, 0), lateral_positions=(None, None)),), 3, "cuda")[0] == (2,)
+    assert mirror_axes(KIDNEYS, (replace(base, voxels=(0, 0), lateral_positions=(None, None)),), ndim=3, device="cuda")[0] == (2,)
 
 
 def test_the_reason_counts_pairs() -> None:
     labels = LabelSet(("left ear", "right ear", "left eye", "right eye"), (1, 2, 3, 4))
-    assert "x is mirrored, 2 pairs such as 'left ear' and 'right ear' swap names:" in mirror_axes(labels, (), 3, "cuda")[1]
+    assert (
+        "x is mirrored, 2 pairs such as 'left ear' and 'right ear' swap names:"
+        in mirror_axes(labels, (), ndim=3, device="cuda")[1]
+    )
     teeth = LabelSet(("tooth 11", "tooth 21", "tooth 31"), (1, 2, 3))
-    assert mirror_axes(teeth, (), 3, "cuda")[1].startswith("x is not mirrored: the other side of 'tooth 31'")
+    assert mirror_axes(teeth, (), ndim=3, device="cuda")[1].startswith("x is not mirrored: the other side of 'tooth 31'")
 
 
 def sampled(structures: dict[str, tuple[int, float]], patch: int = 32, n_cases: int = 20) -> Sampling:

@@ -15,7 +15,7 @@ from autoseg.planner.make_plan import Budget
 from autoseg.planner.training import plan_training
 from autoseg.training.optimizers import make_optimizer
 
-PLAN = replace(plan_training((), Budget("cpu", 8), 1.0, 1.0, False)[0], learning_rate=0.1, weight_decay=0.5)
+PLAN = replace(plan_training((), Budget("cpu", 8), 1.0, covered=1.0, slices=False)[0], learning_rate=0.1, weight_decay=0.5)
 
 
 def weights_after_a_step(optimizer: str) -> tuple[float, float]:
@@ -46,7 +46,7 @@ def test_one_step_by_hand(optimizer: str, kernel: float, bias: float) -> None:
 @pytest.mark.parametrize("recipe", ["adamw_constant", "adamw_cosine"])
 def test_what_a_plan_calls_a_default_of_adamw_is_one(recipe: str) -> None:
     """Every reason that names it, with the factor that it names."""
-    plan, why = plan_training((), Budget("cpu", 8, recipe=recipe), 1.0, 1.0, False)
+    plan, why = plan_training((), Budget("cpu", 8, recipe=recipe), 1.0, covered=1.0, slices=False)
     defaults = torch.optim.AdamW([nn.Parameter(torch.zeros(1))]).defaults
     said = {key.removeprefix("training."): reason for key, reason in why.items() if re.search("default (of|for) AdamW", reason)}
     assert said.keys() == {"learning_rate", "weight_decay"}
