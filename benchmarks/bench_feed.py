@@ -30,6 +30,7 @@ from autoseg.pipeline.plan import PlanOptions
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.job import TrainingJob
+from autoseg.runs.options import TrainingOptions
 from autoseg.system.allocator import keep_freed_memory
 from autoseg.system.progress import number_of
 from autoseg.training.loader import Loader
@@ -53,7 +54,7 @@ class Again(Loader):
 
 
 def rows(name: str, task: TrainingJob, device: Device, steps: int) -> list[str]:
-    run = begin_or_resume(replace(task, compiled=False), RunBudget(epochs=1), device)
+    run = begin_or_resume(task, TrainingOptions(RunBudget(epochs=1), compiled=False), device)
     cases = [StoredCase.open(task.prepared, case.name) for case in task.training]
     place = device.place if device.place.type == "cuda" else None
     sampler = PatchSampler(cases, run.configuration, task.plan.data.labels, 0, place)

@@ -114,13 +114,14 @@ def measure_training(name: str, compute: Compute, kind: DeviceKind) -> dict[str,
 
     from autoseg.nets.device import Device
     from autoseg.runs.budget import RunBudget
+    from autoseg.runs.options import TrainingOptions
     from autoseg.training.checkpoint import load_state
     from autoseg.training.train import train
 
     with tempfile.TemporaryDirectory() as folder:
         what = TRAININGS[name]
         task = made_up_task(what, Path(folder))
-        train(task, RunBudget(epochs=3), Device(torch.device(kind), getattr(torch, compute)))
+        train(task, TrainingOptions(RunBudget(epochs=3)), Device(torch.device(kind), getattr(torch, compute)))
         rows = load_state(task.run / "last.safetensors").history
     found = {"gb": peak_ram_gb()}
     if kind == "cuda":

@@ -26,6 +26,7 @@ from learning import Ledger, Limit, Planned, data_folder, learn, limit_of, machi
 from autoseg.pipeline.plan import PlanOptions
 from autoseg.plan import Configuration
 from autoseg.planner.training import RECIPES
+from autoseg.runs.options import TrainingOptions
 from autoseg.system.files import write_text
 
 PLANNED = "as planned"
@@ -120,8 +121,10 @@ def train_one(planned: Planned, cell: Cell, limit: Limit, run: Path) -> Outcome:
     name, chosen = planned.plan.configuration(None)
     edited = EDITS[cell.recipe](limit.within(chosen))
     plan = replace(planned.plan, configurations={name: edited}, default_configuration=name)
-    task = planned.task("0", cell.seed)
-    _, record = learn(replace(task, plan=plan, run=run, training=task.training[:: cell.every]), limit.budget)
+    task = planned.task("0")
+    _, record = learn(
+        replace(task, plan=plan, run=run, training=task.training[:: cell.every]), TrainingOptions(limit.budget, seed=cell.seed)
+    )
     if record.stopped or record.case_dice is None:
         raise SystemExit(f"no Dice of {cell}: {record.stopped or 'no label maps'}")
     return Outcome(cell, record.steps, record.step_s, record.seconds, record.case_dice, record.structure_dice)

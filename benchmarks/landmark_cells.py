@@ -28,6 +28,7 @@ from autoseg.inference.model import Model
 from autoseg.io import read_grid, read_image
 from autoseg.pipeline.plan import PlanOptions
 from autoseg.plan import Configuration
+from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import RunRecord
 from autoseg.system.files import write_text
 from autoseg.system.records import to_json
@@ -138,8 +139,8 @@ def cell_of(study: Study, arm: str, chosen: Configuration, n_cases: int, seed: i
 def train_cell(study: Study, chosen: Configuration, n_cases: int, seed: int, run: Path) -> tuple[Model, RunRecord]:
     """Trains `chosen` on the first cases of the study's order into the folder `run`."""
     plan = replace(study.planned.plan, configurations={study.name: chosen}, default_configuration=study.name)
-    task = replace(study.planned.task("0", seed), plan=plan, run=run, training=study.order[:n_cases], validation=())
-    model, record = learn(task, study.limit.budget)
+    task = replace(study.planned.task("0"), plan=plan, run=run, training=study.order[:n_cases], validation=())
+    model, record = learn(task, TrainingOptions(study.limit.budget, seed=seed))
     return replace(model, thresholds=()), record
 
 

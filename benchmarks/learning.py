@@ -27,6 +27,7 @@ from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import Configuration, Plan, save_plan
 from autoseg.runs.budget import RunBudget, parse_duration
 from autoseg.runs.job import TrainingJob
+from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import RunRecord
 from autoseg.system.files import write_text
 from autoseg.system.records import from_json
@@ -83,8 +84,8 @@ class Planned:
     fingerprint: Fingerprint
     plan: Plan
 
-    def task(self, fold: str, seed: int = 0) -> TrainingJob:
-        return training_job(self.dataset, self.workspace, None, fold, seed)
+    def task(self, fold: str) -> TrainingJob:
+        return training_job(self.dataset, self.workspace, None, fold)
 
 
 def plan_and_prepare(data: Path, root: Path, wish: PlanOptions, change: Change = lambda plan: plan) -> Planned:
@@ -99,10 +100,10 @@ def plan_and_prepare(data: Path, root: Path, wish: PlanOptions, change: Change =
     return Planned(dataset, workspace, fingerprint, plan)
 
 
-def learn(task: TrainingJob, budget: RunBudget) -> tuple[Model, RunRecord]:
+def learn(task: TrainingJob, options: TrainingOptions) -> tuple[Model, RunRecord]:
     """Trains on the CPU."""
     device = choose_device("cpu")
-    train(task, budget, device)
+    train(task, options, device)
     model, (record,) = load_model([task.run], device)
     return model, record
 
@@ -110,7 +111,7 @@ def learn(task: TrainingJob, budget: RunBudget) -> tuple[Model, RunRecord]:
 def learn_and_test(data: Path, root: Path, change: Change, epochs: int, seed: int) -> tuple[StructureSummary, ...]:
     """Trains on all cases of a dataset in nnU-Net's layout and scores each structure in its test cases."""
     planned = plan_and_prepare(data, root, PlanOptions("cpu"), change)
-    model, _ = learn(planned.task("all", seed), RunBudget(epochs=epochs))
+    model, _ = learn(planned.task("all"), TrainingOptions(RunBudget(epochs=epochs), seed=seed))
     predict(model, (), images_in(data / "imagesTs", len(planned.dataset.channels)), root / "masks").raise_if_failed()
     report = evaluate_label_maps(data / "labelsTs", root / "masks", planned.dataset.labels, out=root / "masks")
     report.raise_if_failed()

@@ -101,10 +101,11 @@ def tiny_runs(tiny: Tiny, float32_cpu: Device) -> TinyRuns:
     """Folds 0 and 1, trained for two epochs of three steps."""
     from autoseg.pipeline.training import training_job
     from autoseg.runs.budget import RunBudget
+    from autoseg.runs.options import TrainingOptions
     from autoseg.training.train import train
 
-    tasks = [training_job(tiny.dataset, tiny.workspace, None, fold, threads=2) for fold in ("0", "1")]
-    first, second = (train(task, RunBudget(epochs=2), float32_cpu) for task in tasks)
+    tasks = [training_job(tiny.dataset, tiny.workspace, None, fold) for fold in ("0", "1")]
+    first, second = (train(task, TrainingOptions(RunBudget(epochs=2)), float32_cpu) for task in tasks)
     return TinyRuns(tasks[0].run.parent, (first, second))
 
 

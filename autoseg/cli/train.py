@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -63,28 +62,36 @@ def run(
     use the file: after a signal torchrun gives the processes 30 s, and then kills them.
     """
     from autoseg.runs.budget import asked_budget
+    from autoseg.runs.options import TrainingOptions, pretrained_weights
     from autoseg.splits.folds import parse_folds
 
     o.be_quiet(quiet)
-    budget, folds = asked_budget(time, epochs, extend, restart), parse_folds(fold)  # before torch, which takes seconds to load
+    # before torch, which takes seconds to load
+    folds = parse_folds(fold)
+    options = TrainingOptions(
+        budget=asked_budget(time, epochs, extend, restart),
+        extend=extend is not None,
+        patience=patience,
+        pretrained=pretrained_weights(pretrained, freeze),
+        seed=seed,
+        threads=workers,
+        deterministic=deterministic,
+        tensorboard=tensorboard,
+        compiled=compile,
+    )
 
     from autoseg.nets.device import choose_device
     from autoseg.pipeline.plan import note_speed
     from autoseg.pipeline.preprocess import preprocess_dataset, preprocess_previous_stage
     from autoseg.pipeline.training import set_runs_aside, training_job
     from autoseg.pipeline.workspace import Workspace
-    from autoseg.runs.budget import check_deterministic
     from autoseg.runs.record import record_table
     from autoseg.system.progress import log
     from autoseg.system.workers import Failure
     from autoseg.training.distributed import barrier, is_first, local_device, process_group, world_size
-    from autoseg.training.pretrained import asked_weights
     from autoseg.training.tensorboard import check_tensorboard
     from autoseg.training.train import check_anew, train_folds
 
-    weights = asked_weights(pretrained, freeze)
-    if budget and deterministic:
-        check_deterministic(budget)
     if tensorboard:
         check_tensorboard()
     workspace = Workspace(root)
@@ -98,15 +105,14 @@ def run(
             failures = preprocess_dataset(about, workspace, configuration=configuration, workers=threads).failures
             failures += preprocess_previous_stage(about, workspace, configuration=configuration, workers=threads)
         barrier()
-        found = [training_job(about, workspace, configuration, name, seed, workers) for name in folds]
-        tasks = [replace(t, deterministic=deterministic, tensorboard=tensorboard, compiled=compile) for t in found]
+        tasks = [training_job(about, workspace, configuration, name) for name in folds]
         if restart:
-            check_anew(tasks[0], budget, place)
+            check_anew(tasks[0], options, place)
         if restart and is_first():  # nothing that is wrong above costs a run
-            set_runs_aside([task.run for task in tasks], weights.model if weights else None)
+            set_runs_aside([task.run for task in tasks], options.pretrained.model if options.pretrained else None)
         barrier()
         records = []
-        for done in train_folds(tasks, budget, place, extend is not None, patience, weights):
+        for done in train_folds(tasks, options, place):
             task, record = done.task, done.record
             records.append(record)
             if not is_first():

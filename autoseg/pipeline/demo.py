@@ -16,6 +16,7 @@ from autoseg.pipeline.preprocess import preprocess_dataset
 from autoseg.pipeline.training import set_runs_aside, training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.runs.budget import RunBudget
+from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import common_rules, model_folds
 from autoseg.system.progress import log
 from autoseg.training.train import train
@@ -41,7 +42,7 @@ def run_demo(folder: Path, seconds: float, device: str) -> Report:
     log.info("\n3. autoseg train --time %ds", seconds)
     task = training_job(dataset, workspace, None, "0")
     set_runs_aside([task.run])
-    train(task, RunBudget(seconds=seconds), choose_device(device))
+    train(task, TrainingOptions(RunBudget(seconds=seconds)), choose_device(device))
     workspace.remember_model(task.run)
 
     masks = folder / "masks"

@@ -51,10 +51,8 @@ def _previous(run: Path) -> Path:
     return run.with_name(f"{run.name}.previous")
 
 
-def training_job(
-    dataset: Dataset, workspace: Workspace, configuration: str | None, fold: str, seed: int = 0, threads: int = 1
-) -> TrainingJob:
-    """The task that a planned dataset, a configuration and a fold make up.
+def training_job(dataset: Dataset, workspace: Workspace, configuration: str | None, fold: str) -> TrainingJob:
+    """The job that a planned dataset, a configuration and a fold make up.
 
     Cases that are not prepared as the plan now says are left out, with a note.
 
@@ -90,6 +88,4 @@ def training_job(
         prepared=prepared,
         previous_stage=cascade.folder if cascade else None,
         run=workspace.run(dataset.name, name, fold),
-        seed=seed,
-        threads=threads,
     )

@@ -1,4 +1,4 @@
-"""What a training needs to know: the cases of a fold, the plan, and where things lie."""
+"""What is trained on what: a plan's configuration, the cases of a fold, and the folders."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from autoseg.plan import Plan
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What to train: a plan's configuration on the cases of a fold, prepared in one folder, into another.
+    """A plan's configuration to train on the cases of a fold.
 
     Args:
-        before: the folder of what an earlier stage found, if there is one.
-        seed: of weights, sampling and augmentation.
-        threads: that prepare batches; 0 for none. They change nothing but the time.
-        deterministic: the same run gives the same numbers again, killed and continued or not (see `determinism`).
-        tensorboard: write event files beside metrics.csv.
-        compiled: train with the network as torch compiles it, where that works; None means where it is worth it.
+        prepared: folder of the prepared cases.
+        previous_stage: folder of what the previous stage of a cascade predicted; None where there is none.
+        run: folder that the run is written to.
     """
 
     dataset: str
@@ -32,13 +29,8 @@ class TrainingJob:
     prepared: Path
     previous_stage: Path | None
     run: Path
-    seed: int = 0
-    threads: int = 1
-    deterministic: bool = False
-    tensorboard: bool = False
-    compiled: bool | None = None
 
     @property
     def unit(self) -> Unit:
-        """Of the errors of landmarks."""
+        """Unit of the landmarks' errors."""
         return unit_of((*self.training, *self.validation))

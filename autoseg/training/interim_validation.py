@@ -29,7 +29,7 @@ def interim_score(run: TrainingRun, validation: list[StoredCase], epoch_seconds:
     Args:
         epoch_seconds, steps: what the epoch took, and how many steps it had.
     """
-    if run.task.deterministic:
+    if run.options.deterministic:
         return _score_cases(run, validation, count) if (count := _affordable_windows(run, validation)) else NO_SCORES
     spent = sum(row.score is not None for row in run.state.history) * run.state.interim * run.case_seconds
     if not validation or spent > max(INTERIM_FREE, 2 * INTERIM_SHARE * run.elapsed):

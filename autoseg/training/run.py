@@ -18,6 +18,7 @@ from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
 from autoseg.plan.text import plan_differences
 from autoseg.runs.budget import RunBudget, check_deterministic, planned_budget
 from autoseg.runs.job import TrainingJob
+from autoseg.runs.options import Pretrained, TrainingOptions
 from autoseg.runs.record import is_finished
 from autoseg.system.files import remove_leftovers
 from autoseg.system.progress import Ticker, duration, log
@@ -25,7 +26,7 @@ from autoseg.training.checkpoint import Beginning, State, Transfer, load_state, 
 from autoseg.training.compilation import Forward, compiled, is_worth_compiling
 from autoseg.training.distributed import barrier, is_first, local_batch_size, log_shares
 from autoseg.training.optimizers import make_optimizer
-from autoseg.training.pretrained import Pretrained, take_weights
+from autoseg.training.pretrained import take_weights
 from autoseg.training.stopping import Stopping
 from autoseg.training.tensorboard import TensorBoardWriter
 
@@ -42,6 +43,7 @@ class TrainingRun:
     """
 
     task: TrainingJob
+    options: TrainingOptions
     configuration: Configuration
     budget: RunBudget
     model: Model
@@ -107,21 +109,8 @@ class TrainingRun:
         self.saved = time.monotonic()
 
 
-def begin_or_resume(
-    task: TrainingJob,
-    budget: RunBudget | None,
-    device: Device,
-    extend: bool = False,
-    patience: int | None = None,
-    pretrained: Pretrained | None = None,
-) -> TrainingRun:
-    """A new run, or the one of the task's folder.
-
-    Args:
-        budget: None means that of the interrupted run, or the plan's time or number of epochs for a new one.
-        extend: spend the budget in addition to what the finished run in the folder has spent.
-        patience: None means that of the interrupted run.
-        pretrained: weights that a new run begins with.
+def begin_or_resume(task: TrainingJob, options: TrainingOptions, device: Device) -> TrainingRun:
+    """A new run, or the one in the job's folder.
 
     Raises:
         PlanError: the run in the folder follows another plan.
@@ -131,45 +120,49 @@ def begin_or_resume(
     began = time.monotonic()
     _, configuration = task.plan.configuration(task.configuration)
     log_shares(configuration.patch.batch_size)
-    torch.manual_seed(task.seed)
+    torch.manual_seed(options.seed)
     network = fresh_network(task.plan, configuration, device)
     planned = planned_budget(configuration.training)
-    state = State(planned.seconds, planned.epochs, task.seed, 0, 0.0, 0.0, 0, None, 2.0**16, ())
+    state = State(planned.seconds, planned.epochs, options.seed, 0, 0.0, 0.0, 0, None, 2.0**16, ())
     last = task.run / "last.safetensors"
     if is_first():
         remove_leftovers(task.run)
     if last.is_file():
         state = load_state(last)
         _check_plan(task)
-        _check_weights(state.transfer, pretrained, task)
-    elif pretrained:
-        state = replace(state, transfer=take_weights(network, pretrained, task.plan.data, configuration.landmarks))
+        _check_weights(state.transfer, options.pretrained, task)
+    elif options.pretrained:
+        state = replace(state, transfer=take_weights(network, options.pretrained, task.plan.data, configuration.landmarks))
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = _optimizer(network, configuration.training, state.transfer)
     if last.is_file():
         load_training(last, network, averaged, optimizer)
         log.warning("continuing at step %d, %s into the run", state.step, duration(state.elapsed))
-        if task.seed != state.seed:
-            log.warning("note: with the seed %d, which it began with, not %d; --restart begins anew", state.seed, task.seed)
-    if extend:
-        state = _extended(state, task, budget)
-    budget = budget or RunBudget(state.budget_seconds, state.budget_epochs)
-    if task.deterministic:
+        if options.seed != state.seed:
+            log.warning("note: with the seed %d, which it began with, not %d; --restart begins anew", state.seed, options.seed)
+    if options.extend:
+        state = _extended(state, task, options.budget)
+    budget = options.budget or RunBudget(state.budget_seconds, state.budget_epochs)
+    if options.deterministic:
         check_deterministic(budget)
         torch.set_num_threads(state.threads or torch.get_num_threads())
-    state = replace(state, budget_seconds=budget.seconds, budget_epochs=budget.epochs, patience=patience or state.patience)
+    state = replace(
+        state, budget_seconds=budget.seconds, budget_epochs=budget.epochs, patience=options.patience or state.patience
+    )
     state = replace(state, threads=torch.get_num_threads())
     scaler = make_scaler(device, state)
     model = Model((averaged,), task.plan, configuration, device)
-    events = TensorBoardWriter(task.run, task.tensorboard and is_first(), state.step)
+    events = TensorBoardWriter(task.run, options.tensorboard and is_first(), state.step)
     forward: Forward = network
-    if _wants_compiling(task, configuration, device, state):
+    if _wants_compiling(options, configuration, device, state):
         forward = compiled(network, _example(task.plan, configuration, device), device)
     if is_first():
         save_plan(task.plan, task.run / "plan.json")
     stopping = Stopping(task.run, follows=not is_first())
     barrier()  # all have read what the first will write over
-    return TrainingRun(task, configuration, budget, model, network, forward, optimizer, scaler, state, stopping, events, began)
+    return TrainingRun(
+        task, options, configuration, budget, model, network, forward, optimizer, scaler, state, stopping, events, began
+    )
 
 
 def make_scaler(device: Device, state: State) -> torch.amp.GradScaler:
@@ -180,9 +173,9 @@ def make_scaler(device: Device, state: State) -> torch.amp.GradScaler:
     return scaler
 
 
-def _wants_compiling(task: TrainingJob, configuration: Configuration, device: Device, state: State) -> bool:
-    if task.compiled is not None or task.deterministic:
-        return bool(task.compiled)
+def _wants_compiling(options: TrainingOptions, configuration: Configuration, device: Device, state: State) -> bool:
+    if options.compiled is not None or options.deterministic:
+        return bool(options.compiled)
     return is_worth_compiling(device, *_left(state, configuration.training.steps_per_epoch))
 
 

@@ -15,9 +15,10 @@ from autoseg.inference.shape_prior import fit_shape_prior
 from autoseg.nets.device import Device, out_of_memory
 from autoseg.plan import load_plan
 from autoseg.preprocessing.store import StoredCase, stored_key
-from autoseg.runs.budget import RunBudget, check_deterministic, planned_budget
+from autoseg.runs.budget import check_deterministic, planned_budget
 from autoseg.runs.history import Epoch, epochs_without_gain
 from autoseg.runs.job import TrainingJob
+from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import RunRecord, is_finished, load_run
 from autoseg.system.allocator import keep_freed_memory
 from autoseg.system.files import write_text
@@ -40,7 +41,6 @@ from autoseg.training.distributed import (
 from autoseg.training.interim_validation import NO_SCORES, begin_to_reserve, interim_score, time_to_validate
 from autoseg.training.loader import Loader
 from autoseg.training.memory_check import check_memory
-from autoseg.training.pretrained import Pretrained
 from autoseg.training.reporting import report_epoch, report_step, scores_text
 from autoseg.training.rollback import NotFinite, roll_back_to_last
 from autoseg.training.run import TrainingRun, begin_or_resume, plan_changes, unspent
@@ -66,14 +66,7 @@ class Trained:
     told_to_stop: bool = False
 
 
-def train(
-    task: TrainingJob,
-    budget: RunBudget | None,
-    device: Device,
-    extend: bool = False,
-    patience: int | None = None,
-    pretrained: Pretrained | None = None,
-) -> RunRecord:
+def train(task: TrainingJob, options: TrainingOptions, device: Device) -> RunRecord:
     """Trains one fold and validates it on whole cases; continues an interrupted run, skips a finished one unless it is extended.
 
     Told to stop (see `stopping`), it ends early but well: the model is validated and recorded as usual. Told twice, it saves
@@ -81,13 +74,6 @@ def train(
 
     Writes below `task.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json, run.json,
     arrangement.npy where there are landmarks, and the predicted validation cases.
-
-    Args:
-        budget: None means that of the interrupted run, or the plan's time or number of epochs for a new one.
-        extend: the folder's finished run goes on for another `budget`, at the learning rate that `schedule.extension_factor`
-            says; its averaged weights and its curve go on. Until that has ended it counts as unfinished.
-        patience: end after so many scored epochs in a row without a better score. A timed run's epochs are its reports.
-        pretrained: weights that a new run begins with.
 
     Raises:
         DataError: no prepared case to train on; or a loss that is not finite (names the cases), or a network that predicts
@@ -97,10 +83,10 @@ def train(
         UsageError: a run to be extended that is not finished, to be continued that has begun with other weights, or that another
             process is training.
     """
-    return _fold(task, budget, device, extend, patience, pretrained).record
+    return _fold(task, options, device).record
 
 
-def check_anew(task: TrainingJob, budget: RunBudget | None, device: Device) -> None:
+def check_anew(task: TrainingJob, options: TrainingOptions, device: Device) -> None:
     """What would refuse a new run; to be asked before the one that is there is taken away.
 
     Raises:
@@ -109,57 +95,46 @@ def check_anew(task: TrainingJob, budget: RunBudget | None, device: Device) -> N
     _, configuration = task.plan.configuration(task.configuration)
     check_memory(task.plan, task.configuration, device)
     check_shares(configuration.patch.batch_size)
-    if task.deterministic:
-        check_deterministic(budget or planned_budget(configuration.training))
+    if options.deterministic:
+        check_deterministic(options.budget or planned_budget(configuration.training))
 
 
-def train_folds(
-    tasks: Sequence[TrainingJob],
-    budget: RunBudget | None,
-    device: Device,
-    extend: bool = False,
-    patience: int | None = None,
-    pretrained: Pretrained | None = None,
-) -> Iterator[Trained]:
+def train_folds(tasks: Sequence[TrainingJob], options: TrainingOptions, device: Device) -> Iterator[Trained]:
     """`train` for several folds, one after another; the budget is that of each. Ends after a fold that the user has stopped.
 
     Raises:
         UsageError: several folds are to be extended. Repeated after an interruption, that would extend the first ones twice.
     """
-    if extend and len(tasks) > 1:
+    if options.extend and len(tasks) > 1:
         raise UsageError(
             "only one fold at a time can be extended", found=", ".join(t.fold for t in tasks), fix="-f with one of them"
         )
     for i, task in enumerate(tasks):
         if len(tasks) > 1:
             log.info("fold %s, %d of %d; the budget is for each", task.fold, i + 1, len(tasks))
-        done = _fold(task, budget, device, extend, patience, pretrained)
+        done = _fold(task, options, device)
         yield done
         if done.told_to_stop and i + 1 < len(tasks):
             log.warning("not trained: fold %s; the same command trains the rest", ", ".join(t.fold for t in tasks[i + 1 :]))
             return
 
 
-def _fold(
-    task: TrainingJob, budget: RunBudget | None, device: Device, extend: bool, patience: int | None, pretrained: Pretrained | None
-) -> Trained:
-    if is_finished(task.run) and not extend:
-        return Trained(task, _skipped(task), skipped=True)
+def _fold(task: TrainingJob, options: TrainingOptions, device: Device) -> Trained:
+    if is_finished(task.run) and not options.extend:
+        return Trained(task, _skipped(task, options.seed), skipped=True)
     here = folder_lock(task.run, wait=False) if is_first() else nullcontext()
-    with here, deterministic(task.deterministic):
-        return _train(task, budget, device, extend, patience, pretrained)
+    with here, deterministic(options.deterministic):
+        return _train(task, options, device)
 
 
-def _train(
-    task: TrainingJob, budget: RunBudget | None, device: Device, extend: bool, patience: int | None, pretrained: Pretrained | None
-) -> Trained:
+def _train(task: TrainingJob, options: TrainingOptions, device: Device) -> Trained:
     if task.plan.origin.device == "cuda" and device.place.type == "cpu":
         log.warning(
             "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
         )
     check_memory(task.plan, task.configuration, device)
     keep_freed_memory()
-    run = begin_or_resume(task, budget, device, extend, patience, pretrained)
+    run = begin_or_resume(task, options, device)
     training, validation = _stored(task, task.training), _stored(task, task.validation)
     if not training:
         raise DataError("no prepared case to train on", file=task.prepared, fix="autoseg preprocess")
@@ -178,7 +153,7 @@ def _train(
         device,
         sum(p.numel() for p in run.network.parameters()) / 1e6,
         (duration(run.budget.seconds) if run.budget.seconds else number_of(run.budget.epochs or 0, "epoch"))
-        + (" more" if extend else ""),
+        + (" more" if options.extend else ""),
     )
     if is_first() and is_finished(task.run):
         run.save()
@@ -200,7 +175,7 @@ def _train(
         run.events.close()
 
 
-def _skipped(task: TrainingJob) -> RunRecord:
+def _skipped(task: TrainingJob, seed: int) -> RunRecord:
     """The record of a finished run, with a word on why nothing happens."""
     record, before = load_run(task.run), load_plan(task.run / "plan.json")
     how = f" until it was stopped ({record.stopped})" if record.stopped else ""
@@ -209,8 +184,8 @@ def _skipped(task: TrainingJob) -> RunRecord:
     further = "--extend trains it further"
     if last.is_file():
         state = load_state(last)
-        if state.seed != task.seed:
-            differs.append(f"the seed {state.seed}, not {task.seed}")
+        if state.seed != seed:
+            differs.append(f"the seed {state.seed}, not {seed}")
         if record.stopped and (rest := unspent(task, state)):
             further = f"--extend {rest} trains it for the rest of its budget"
     log.warning(
@@ -244,7 +219,7 @@ def _learn(run: TrainingRun, training: list[StoredCase], validation: list[Stored
     try:
         if run.state.step == 0:  # so that there is a way back, and a full disk is known before hours of work
             run.save()
-        with Loader(_sampler(run, training), run.state.step, run.task.threads) as loader:
+        with Loader(_sampler(run, training), run.state.step, run.options.threads) as loader:
             while broadcast_float(run.progress()) < 1:
                 stale = epochs_without_gain(run.state.history[run.state.began.epochs :])
                 if run.state.patience and stale >= run.state.patience:
@@ -254,7 +229,7 @@ def _learn(run: TrainingRun, training: list[StoredCase], validation: list[Stored
                 if _epoch(run, loader, training, validation):
                     return run.stopping.reason or "the first process was told to stop"
     except KeyboardInterrupt:
-        if not run.task.deterministic:
+        if not run.options.deterministic:
             run.save()
         raise
     run.save()
@@ -283,7 +258,7 @@ def _epoch(run: TrainingRun, loader: Loader, training: list[StoredCase], validat
             report_step(run, time.monotonic() - began, steps)
         stopped = broadcast_bool(run.stopping.asked() and run.progress() < 1)
         if not stopped and not broadcast_bool(run.epoch_is_over()):
-            if time.monotonic() - run.saved > SAVE_EVERY and not run.task.deterministic:
+            if time.monotonic() - run.saved > SAVE_EVERY and not run.options.deterministic:
                 run.save()
             continue
         seconds = time.monotonic() - began

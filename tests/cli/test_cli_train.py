@@ -19,6 +19,7 @@ from autoseg.nets.device import Device
 from autoseg.pipeline import plan as planning
 from autoseg.pipeline.workspace import Workspace
 from autoseg.runs.job import TrainingJob
+from autoseg.runs.options import TrainingOptions
 from autoseg.system import workers as batch
 from autoseg.training import distributed as parallel
 from autoseg.training import loader
@@ -153,10 +154,10 @@ def test_the_speed_of_several_is_not_that_of_one(
 
 
 def test_the_command_compiles_and_tells_tensorboard(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[TrainingJob] = []
+    asked: list[TrainingOptions] = []
 
-    def train_folds(tasks: list[TrainingJob], *_: object) -> Iterator[Trained]:
-        asked.extend(tasks)
+    def train_folds(tasks: list[TrainingJob], options: TrainingOptions, *_: object) -> Iterator[Trained]:
+        asked.append(options)
         return iter(())
 
     monkeypatch.setattr(train_module, "train_folds", train_folds)

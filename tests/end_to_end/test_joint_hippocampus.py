@@ -29,6 +29,7 @@ from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import NetworkPlan, Plan, load_plan, save_plan
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.job import TrainingJob
+from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import RunRecord
 from autoseg.training.checkpoint import load_state
 from autoseg.training.train import train
@@ -98,7 +99,7 @@ def joint(tmp_path_factory: pytest.TempPathFactory, real_data: Callable[[str], P
     save_plan(plan, file)
     preprocess_dataset(dataset, workspace, workers=0).raise_if_failed()
     task = training_job(dataset, workspace, None, "0")
-    return Joint(dataset, workspace, plan, task, train(task, None, float32_cpu))
+    return Joint(dataset, workspace, plan, task, train(task, TrainingOptions(), float32_cpu))
 
 
 def test_ends_of_a_bar_by_hand() -> None:
@@ -151,7 +152,7 @@ def test_label_maps_are_as_good_as_without_landmarks(joint: Joint, float32_cpu: 
     name, both = joint.plan.configuration(None)
     data = replace(joint.plan.data, landmarks=NO_LANDMARKS)
     plan = replace(joint.plan, task="segmentation", data=data, configurations={name: replace(both, landmarks=None)})
-    alone = train(replace(joint.task, plan=plan, run=tmp_path / "run"), None, float32_cpu)
+    alone = train(replace(joint.task, plan=plan, run=tmp_path / "run"), TrainingOptions(), float32_cpu)
     assert alone.steps == joint.record.steps
     assert alone.case_dice is not None
     assert joint.record.case_dice is not None

@@ -32,6 +32,7 @@ from autoseg.plan import ScnPlan, load_plan, save_plan
 from autoseg.preprocessing.placement import Prepared
 from autoseg.preprocessing.store import StoredCase, write_case
 from autoseg.runs.budget import RunBudget
+from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import RunRecord, load_run
 from autoseg.training.checkpoint import load_state
 from autoseg.training.train import train
@@ -68,7 +69,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Trai
     root = tmp_path_factory.mktemp("alone")
     dataset = make_dataset(root / "data", 10, lacking=LACKING)
     phantoms = preprocess_phantoms(root, dataset, make_landmark_plan(dataset, epochs=5))
-    return TrainedPhantoms(phantoms, train(phantoms.task, None, float32_cpu))
+    return TrainedPhantoms(phantoms, train(phantoms.task, TrainingOptions(), float32_cpu))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Train
     root = tmp_path_factory.mktemp("both")
     dataset = make_dataset(root / "data", 8, maps=True)
     phantoms = preprocess_phantoms(root, dataset, make_landmark_plan(dataset, scn=UNET, epochs=6))
-    return TrainedPhantoms(phantoms, train(phantoms.task, None, float32_cpu))
+    return TrainedPhantoms(phantoms, train(phantoms.task, TrainingOptions(), float32_cpu))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> T
     root = tmp_path_factory.mktemp("pictures")
     dataset = make_dataset(root / "data", 8, pictures=True)
     phantoms = preprocess_phantoms(root, dataset, make_landmark_plan(dataset, pictures=True, scn=CONVOLUTIONS, epochs=6))
-    return TrainedPhantoms(phantoms, train(phantoms.task, None, float32_cpu))
+    return TrainedPhantoms(phantoms, train(phantoms.task, TrainingOptions(), float32_cpu))
 
 
 def test_landmarks_alone_are_learnt(alone: TrainedPhantoms) -> None:
@@ -241,7 +242,7 @@ def test_some_cases_have_one_of_the_two(float32_cpu: Device, tmp_path: Path) -> 
         (True, False),
     ]
     phantoms = preprocess_phantoms(tmp_path, dataset, make_landmark_plan(dataset, epochs=1, steps_per_epoch=10))
-    record = train(phantoms.task, None, float32_cpu)
+    record = train(phantoms.task, TrainingOptions(), float32_cpu)
     assert record.case_dice == record.structure_dice["ball"] is not None
     assert record.mre is not None
     assert {p.name for p in (phantoms.task.run / "validation").iterdir()} == {
@@ -266,9 +267,9 @@ def test_a_run_of_landmarks_that_is_interrupted_comes_to_the_same_weights(
     task = replace(pictures.phantoms.task, run=tmp_path / "run")
     interrupt_at(monkeypatch, 100)
     with pytest.raises(KeyboardInterrupt):
-        train(task, None, float32_cpu)
+        train(task, TrainingOptions(), float32_cpu)
     monkeypatch.undo()
-    assert train(task, None, float32_cpu).landmark_mre == pictures.record.landmark_mre
+    assert train(task, TrainingOptions(), float32_cpu).landmark_mre == pictures.record.landmark_mre
     first, second = (load_file(run / "last.safetensors") for run in (task.run, pictures.run))
     assert all(torch.equal(first[name], second[name]) for name in first | second)
 
@@ -362,7 +363,7 @@ def test_from_the_command_line(alone: TrainedPhantoms, both: TrainedPhantoms, pi
 def test_a_finished_run_says_its_error(
     alone: TrainedPhantoms, both: TrainedPhantoms, float32_cpu: Device, caplog: pytest.LogCaptureFixture
 ) -> None:
-    train(alone.phantoms.task, RunBudget(epochs=1), float32_cpu)
+    train(alone.phantoms.task, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert f"already trained (MRE {alone.record.mre:.3g} mm); --extend" in caplog.text
-    train(both.phantoms.task, RunBudget(epochs=1), float32_cpu)
+    train(both.phantoms.task, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert f"already trained (case Dice {both.record.case_dice:.3f}  MRE {both.record.mre:.3g} mm); --extend" in caplog.text

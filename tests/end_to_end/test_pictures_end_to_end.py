@@ -24,6 +24,7 @@ from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import NetworkPlan, PatchPlan, Plan, save_plan
 from autoseg.runs.budget import RunBudget
+from autoseg.runs.options import TrainingOptions
 from autoseg.training.train import train
 
 
@@ -62,8 +63,8 @@ def test_from_two_folders_to_masks(tmp_path: Path, float32_cpu: Device) -> None:
     assert [c.normalization for c in plan.data.channels] == ["rgb_0_1"] * 3
     save_plan(shrink(plan), workspace.dataset_folder("discs") / "plan.json")
     assert len(preprocess_dataset(dataset, workspace, workers=0).done) == 6
-    task = training_job(dataset, workspace, None, "0", threads=0)
-    record = train(task, RunBudget(epochs=1), float32_cpu)
+    task = training_job(dataset, workspace, None, "0")
+    record = train(task, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert sorted(p.name for p in (task.run / "validation").iterdir()) == [f"{c.name}.png" for c in task.validation]
     assert record.case_dice is not None
     assert record.case_dice > 0.5

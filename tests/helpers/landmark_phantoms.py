@@ -154,5 +154,5 @@ def preprocess_phantoms(root: Path, dataset: Dataset, plan: Plan) -> Phantoms:
     report = preprocess(dataset, plan, name, root / "prepared", keys, workers=0)
     assert (report.failures, len(report.done)) == ((), len(dataset.cases))
     cases = dataset.cases
-    task = TrainingJob(dataset.name, plan, name, "0", cases[:-2], cases[-2:], root / "prepared", None, root / "run", 0, 1)
+    task = TrainingJob(dataset.name, plan, name, "0", cases[:-2], cases[-2:], root / "prepared", None, root / "run")
     return Phantoms(dataset, plan, task)

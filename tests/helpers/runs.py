@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.budget import RunBudget
+from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import load_run
 from autoseg.training import interim_validation as interim_module
 from autoseg.training import run as running_module
@@ -22,7 +23,7 @@ from autoseg.training.loader import Loader
 from autoseg.training.run import TrainingRun
 from autoseg.training.validation import CaseScores
 
-EPOCHS = RunBudget(epochs=2)
+EPOCHS = TrainingOptions(RunBudget(epochs=2))
 CLOCK = ("seconds", "step_seconds", "data_wait", "peak_ram_gb")  # columns of metrics.csv that measure the machine
 
 

@@ -34,7 +34,7 @@ class Tiny:
         """Training of fold 0 into the folder `run`."""
         from autoseg.pipeline.training import training_job
 
-        return replace(training_job(self.dataset, self.workspace, None, "0", threads=2), run=run, **changes)
+        return replace(training_job(self.dataset, self.workspace, None, "0"), run=run, **changes)
 
     def stored(self, run: Path) -> tuple[Path, ...]:
         """Folders of the prepared cases that fold 0 learns from."""

@@ -27,6 +27,7 @@ from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.job import TrainingJob
+from autoseg.runs.options import TrainingOptions
 from autoseg.training import step as step_module
 from autoseg.training import train as train_module
 from autoseg.training.checkpoint import load_state
@@ -46,7 +47,7 @@ from autoseg.training.sampling import Batch, PatchSampler
 from autoseg.training.train import train
 
 CPU = Device(torch.device("cpu"), torch.float32)
-EPOCHS = RunBudget(epochs=2)  # of three steps
+EPOCHS = TrainingOptions(RunBudget(epochs=2), threads=0)  # of three steps
 IGNORE = 4
 
 Part = Callable[[slice], tuple[float, list[torch.Tensor]]]
@@ -187,7 +188,7 @@ def interrupted(run: TrainingRun) -> None:
 def main(data: Path, root: Path, out: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
-    task = training_job(open_dataset(data), Workspace(root), None, "0", threads=0)
+    task = training_job(open_dataset(data), Workspace(root), None, "0")
     losses = label_losses() | landmark_losses()
     whole = {name: part(slice(None)) for name, part in losses.items()}
     found: dict[str, Any] = {"alone": world_size()}

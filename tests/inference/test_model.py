@@ -19,6 +19,7 @@ from autoseg.nets.device import Device
 from autoseg.plan import Configuration, Plan, save_plan
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.budget import RunBudget
+from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import load_run
 from autoseg.system.files import write_text
 from autoseg.system.records import to_json
@@ -143,7 +144,7 @@ def test_weights_of_another_network_are_refused(tiny: Tiny, tiny_runs: TinyRuns,
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_gpu_trains_and_predicts_what_a_cpu_does(tiny: Tiny, float32_cpu: Device, tmp_path: Path, compute: torch.dtype) -> None:
     gpu = Device(torch.device("cuda"), compute)
-    record = train(tiny.task(tmp_path / "run"), RunBudget(epochs=2), gpu)
+    record = train(tiny.task(tmp_path / "run"), TrainingOptions(RunBudget(epochs=2)), gpu)
     assert record.finished
     assert load_model([tmp_path / "run"], gpu)[0].networks[0].encoder[0][0][0].weight.is_cuda
     image = prepared_image(tiny, tmp_path / "run")

@@ -30,6 +30,7 @@ from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import Plan, load_plan, save_plan
 from autoseg.preprocessing.store import StoredCase, stored_names
 from autoseg.runs.budget import RunBudget
+from autoseg.runs.options import TrainingOptions
 from autoseg.splits.folds import load_folds, save_folds
 from autoseg.system.workers import read_failures
 from autoseg.training import sampling
@@ -54,7 +55,7 @@ def workspace(tiny: Tiny, float32_cpu: Device, tmp_path_factory: pytest.TempPath
     save_plan(cascaded(tiny.plan), workspace.dataset_folder(tiny.dataset.name) / "plan.json")
     preprocess_dataset(tiny.dataset, workspace, configuration="3d_lowres", workers=0).raise_if_failed()
     for fold in "01234":
-        train(training_job(tiny.dataset, workspace, "3d_lowres", fold), RunBudget(epochs=1), float32_cpu)
+        train(training_job(tiny.dataset, workspace, "3d_lowres", fold), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     preprocess_dataset(tiny.dataset, workspace, configuration="3d_cascade", workers=0).raise_if_failed()
     assert preprocess_previous_stage(tiny.dataset, workspace, configuration="3d_cascade", workers=0) == ()
     return workspace
@@ -222,7 +223,7 @@ def test_a_mirror_swaps_the_sides_of_the_stage_before(tiny: Tiny, float32_cpu: D
 def test_training_and_prediction(tiny: Tiny, workspace: Workspace, float32_cpu: Device, tmp_path: Path) -> None:
     task = training_job(tiny.dataset, workspace, "3d_cascade", "0")
     assert (len(task.training), len(task.validation), task.prepared.name) == (4, 1, "3d_fullres")
-    record = train(task, RunBudget(epochs=1), float32_cpu)
+    record = train(task, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert record.case_dice is not None
     model, _ = load_model([task.run], float32_cpu)
     assert model.previous_stage is not None
@@ -245,7 +246,7 @@ def test_the_stage_before_must_be_there_and_of_the_same_data(
     tiny: Tiny, workspace: Workspace, float32_cpu: Device, tmp_path: Path
 ) -> None:
     task = training_job(tiny.dataset, workspace, "3d_cascade", "0")
-    train(task, RunBudget(epochs=1), float32_cpu)
+    train(task, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     alone = tmp_path / "3d_cascade" / "fold_0"
     shutil.copytree(task.run, alone)
     with pytest.raises(UsageError, match=r"no finished model in this folder; file: .*3d_lowres"):

@@ -28,6 +28,7 @@ from autoseg.preprocessing.placement import Prepared
 from autoseg.preprocessing.store import StoredCase, write_case
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.job import TrainingJob
+from autoseg.runs.options import TrainingOptions
 from autoseg.training.sampling import PatchSampler
 from autoseg.training.train import train
 
@@ -58,12 +59,12 @@ def test_from_the_folds_of_one_stage_to_predictions_of_the_next(
     save_plan(plan, workspace.dataset_folder(dataset.name) / "plan.json")
     preprocess_dataset(dataset, workspace, configuration=before, workers=0).raise_if_failed()
     for fold in "01234":
-        train(training_job(dataset, workspace, before, fold), RunBudget(epochs=2), float32_cpu)
+        train(training_job(dataset, workspace, before, fold), TrainingOptions(RunBudget(epochs=2)), float32_cpu)
     preprocess_dataset(dataset, workspace, configuration=name, workers=0).raise_if_failed()
     assert preprocess_previous_stage(dataset, workspace, configuration=name, workers=0) == ()
     task = training_job(dataset, workspace, name, "0")
     _sees_what_was_found(task, workspace, before)
-    record = train(task, RunBudget(epochs=2), float32_cpu)
+    record = train(task, TrainingOptions(RunBudget(epochs=2)), float32_cpu)
     assert record.mre is not None
     model, _ = load_model([task.run], float32_cpu)
     assert model.previous_stage is not None

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from autoseg.nets.build import fresh_network
 from autoseg.nets.device import Device
 from autoseg.runs.budget import RunBudget
+from autoseg.runs.options import TrainingOptions
 from autoseg.training import run as running
 from autoseg.training.compilation import compiled, is_worth_compiling
 from autoseg.training.train import train
@@ -71,7 +72,7 @@ def test_where_it_cannot_be_compiled_training_goes_on_without(
     """To the same end as if nobody had tried."""
     monkeypatch.setattr(torch, "compile", compile)
     run = tmp_path / "fold_0"
-    train(tiny.task(run, compiled=True), EPOCHS, float32_cpu)
+    train(tiny.task(run), replace(EPOCHS, compiled=True), float32_cpu)
     same_outcome(run, tiny_runs.runs[0])
     why = "RuntimeError: torch.compile is not supported here"
     told = f"note: the network cannot be compiled here ({why}); training goes on without"
@@ -93,7 +94,7 @@ def test_an_error_that_says_nothing(
 def test_nobody_asked(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[object] = []
     monkeypatch.setattr(torch, "compile", tried.append)
-    train(tiny.task(tmp_path / "fold_0"), replace(EPOCHS, epochs=1), float32_cpu)
+    train(tiny.task(tmp_path / "fold_0"), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert not tried
 
 
@@ -118,13 +119,13 @@ def test_it_is_what_is_left_of_a_run_that_counts(
     """Three steps, a minute ago."""
     interrupt_at(monkeypatch, 4)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny.task(tmp_path), budget, float32_cpu)
-    run = running.begin_or_resume(tiny.task(tmp_path), budget, float32_cpu)
+        train(tiny.task(tmp_path), TrainingOptions(budget), float32_cpu)
+    run = running.begin_or_resume(tiny.task(tmp_path), TrainingOptions(budget), float32_cpu)
     run.state, run.began = replace(run.state, step=3, elapsed=60.0), time.monotonic()
     run.save()
     given: list[tuple[float, int]] = []
     monkeypatch.setattr(running, "is_worth_compiling", lambda device, *left: given.append(left))
-    running.begin_or_resume(tiny.task(tmp_path), budget, float32_cpu)
+    running.begin_or_resume(tiny.task(tmp_path), TrainingOptions(budget), float32_cpu)
     [(seconds, steps)] = given
     assert (max(seconds, 0.0), max(steps, 0)) == (pytest.approx(left[0], abs=1), left[1])
 
@@ -143,9 +144,8 @@ def test_where_it_is_worth_it_a_run_is_compiled_unless_its_numbers_must_be_the_s
     tried: list[object] = []
     monkeypatch.setattr(torch, "compile", lambda network: tried.append(network) or traced(network))
     monkeypatch.setattr(running, "is_worth_compiling", lambda *_: True)
-    run = running.begin_or_resume(
-        tiny.task(tmp_path / "fold_0", compiled=asked, deterministic=deterministic), EPOCHS, float32_cpu
-    )
+    options = replace(EPOCHS, compiled=asked, deterministic=deterministic)
+    run = running.begin_or_resume(tiny.task(tmp_path / "fold_0"), options, float32_cpu)
     assert len(tried) == does
     assert (run.forward is not run.network) == bool(does)
 
@@ -175,7 +175,7 @@ def test_a_run_goes_on_with_or_without(
     monkeypatch.setattr(torch, "compile", counting)
     interrupt_at(monkeypatch, 4)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny.task(run, compiled=True), EPOCHS, float32_cpu)
+        train(tiny.task(run), replace(EPOCHS, compiled=True), float32_cpu)
     monkeypatch.undo()
     assert calls.n == 1 + 4  # tried once, then used
     assert "cannot be compiled" not in caplog.text

@@ -18,6 +18,7 @@ from autoseg.inference.model import Model
 from autoseg.nets.device import Device
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.budget import RunBudget, check_deterministic
+from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import load_run
 from autoseg.training import interim_validation as interim_module
 from autoseg.training import reporting as reporting_module
@@ -80,7 +81,7 @@ def test_killed_anywhere_it_comes_to_the_same_end(
             patched.setattr(train_module, "step", not_finite_once)
             patched.setattr(train_module, "interim_score", score)
             kill_at(killed_at, patched)
-            train(tiny.task(run, deterministic=True), RunBudget(epochs=7), float32_cpu, patience=2)
+            train(tiny.task(run), TrainingOptions(RunBudget(epochs=7), patience=2, deterministic=True), float32_cpu)
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     learn(whole, 0)
@@ -102,9 +103,9 @@ def test_a_second_interrupt_does_not_change_what_a_step_is_taken_back_to(
     interrupt_at(monkeypatch, 4)
     monkeypatch.setattr(train_module, "SAVE_EVERY", 0.0)
     for exact, saved in ((False, 4), (True, 3)):
-        task = tiny.task(tmp_path / str(exact), deterministic=exact)
+        task = tiny.task(tmp_path / str(exact))
         with pytest.raises(KeyboardInterrupt):
-            train(task, EPOCHS, float32_cpu)
+            train(task, replace(EPOCHS, deterministic=exact), float32_cpu)
         assert load_state(task.run / "last.safetensors").step == saved
 
 
@@ -118,9 +119,9 @@ def test_no_clock_decides_how_many_cases_are_scored(
         monkeypatch.setattr(Model, "n_windows", lambda *_, n=windows: n)
         training = replace(tiny.configuration.training, steps_per_epoch=steps)
         plan = replace(tiny.plan, configurations={"3d_fullres": replace(tiny.configuration, training=training)})
-        task = tiny.task(tmp_path / f"{windows}-{steps}", plan=plan, deterministic=True)
+        task = tiny.task(tmp_path / f"{windows}-{steps}", plan=plan)
         validation = tiny.task(tmp_path).training[:2]
-        run = begin_or_resume(task, RunBudget(epochs=1), float32_cpu)
+        run = begin_or_resume(task, TrainingOptions(RunBudget(epochs=1), deterministic=True), float32_cpu)
         counted: list[int] = []
         monkeypatch.setattr(interim_module, "case_scores", lambda model, cases, to=counted: to.append(len(cases)))
         interim_score(run, [StoredCase.open(task.prepared, c.name) for c in validation], 1e9, 1)
@@ -156,31 +157,33 @@ def test_an_operation_that_does_not_repeat_itself_ends_the_run(
 
     monkeypatch.setattr(train_module, "step", refused)
     with pytest.raises(UsageError, match=r"cannot be repeated bit by bit here; found: avg_pool3d.*; fix: leave out --determ"):
-        train(tiny.task(tmp_path, deterministic=True), EPOCHS, float32_cpu)
+        train(tiny.task(tmp_path), replace(EPOCHS, deterministic=True), float32_cpu)
     message = "something else"
     with pytest.raises(RuntimeError, match="something else"):
-        train(tiny.task(tmp_path, deterministic=True), EPOCHS, float32_cpu)
+        train(tiny.task(tmp_path), replace(EPOCHS, deterministic=True), float32_cpu)
 
 
 def test_time_does_not_repeat_itself(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     message = r"limited by time cannot be repeated exactly; found: --deterministic with 60 s; fix: --epochs instead"
     with pytest.raises(UsageError, match=message):
         check_deterministic(RunBudget(seconds=60))
-    check_deterministic(EPOCHS)
-    timed = replace(tiny.configuration, training=replace(tiny.configuration.training, time_s=60.0))
-    task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": timed}), deterministic=True)
+    check_deterministic(RunBudget(epochs=2))
     with pytest.raises(UsageError, match=message):
-        train(task, None, float32_cpu)
+        TrainingOptions(RunBudget(seconds=60), deterministic=True)
+    timed = replace(tiny.configuration, training=replace(tiny.configuration.training, time_s=60.0))
+    task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": timed}))
+    with pytest.raises(UsageError, match=message):
+        train(task, TrainingOptions(deterministic=True), float32_cpu)
 
 
 def test_a_run_goes_on_with_as_many_threads_as_it_began_with(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    task = tiny.task(tmp_path, deterministic=True)
-    begin_or_resume(task, EPOCHS, float32_cpu).save()
+    task, options = tiny.task(tmp_path), replace(EPOCHS, deterministic=True)
+    begin_or_resume(task, options, float32_cpu).save()
     assert load_state(tmp_path / "last.safetensors").threads == 1
     try:
         torch.set_num_threads(2)
-        assert begin_or_resume(replace(task, deterministic=False), EPOCHS, float32_cpu).state.threads == 2
-        assert begin_or_resume(task, EPOCHS, float32_cpu).state.threads == torch.get_num_threads() == 1
+        assert begin_or_resume(task, EPOCHS, float32_cpu).state.threads == 2
+        assert begin_or_resume(task, options, float32_cpu).state.threads == torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(1)
 
@@ -199,7 +202,7 @@ def test_what_a_killed_process_was_writing_is_cleared_away(tiny: Tiny, float32_c
     (tmp_path / "validation").mkdir()
     for name in (".77-last.safetensors", "validation/.77-phantom_000.nii.gz"):
         (tmp_path / name).write_bytes(b"half a file")
-    train(tiny.task(tmp_path), RunBudget(epochs=1), float32_cpu)
+    train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert not list(tmp_path.rglob(".*"))
 
 

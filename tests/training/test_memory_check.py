@@ -13,6 +13,7 @@ from autoseg.errors import ResourceError
 from autoseg.nets.device import Device
 from autoseg.plan import Plan
 from autoseg.runs.budget import RunBudget
+from autoseg.runs.options import TrainingOptions
 from autoseg.training import distributed as parallel
 from autoseg.training.memory_check import check_memory
 from autoseg.training.train import train
@@ -25,7 +26,7 @@ def test_a_plan_that_is_too_large_is_refused_before_the_first_step(tiny: Tiny, f
     with pytest.raises(
         ResourceError, match=r"more memory than is free; found: about \d+\.\d GB for patch 8×16×16, batch 2000000; allowed: .* GB"
     ):
-        train(replace(tiny.task(tmp_path / "fold_0"), plan=plan), RunBudget(epochs=1), float32_cpu)
+        train(replace(tiny.task(tmp_path / "fold_0"), plan=plan), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert not (tmp_path / "fold_0" / "run.json").exists()
 
 

@@ -18,16 +18,17 @@ from autoseg.nets.device import Device
 from autoseg.nets.weights import AVERAGED, read_tensors
 from autoseg.plan import LandmarkLossName, LandmarkPlan, Plan, ScnPlan
 from autoseg.runs.budget import RunBudget
+from autoseg.runs.options import Pretrained, TrainingOptions, pretrained_weights
 from autoseg.runs.record import load_run
 from autoseg.system.files import write_text
 from autoseg.training.checkpoint import load_state
 from autoseg.training.optimizers import TAKEN_RATE, make_optimizer
-from autoseg.training.pretrained import Pretrained, asked_weights, take_weights
+from autoseg.training.pretrained import take_weights
 from autoseg.training.run import begin_or_resume
 from autoseg.training.train import train
 
 NAMES = ("left kidney", "right kidney", "left stone", "right stone")
-ONE = RunBudget(epochs=1)
+ONE = TrainingOptions(RunBudget(epochs=1))
 
 
 def wider(plan: Plan, n_channels: int = 1, labels: LabelSet | None = None) -> Plan:
@@ -81,7 +82,7 @@ def test_a_head_for_landmarks_is_taken_from_a_model_of_the_same_landmarks(
 
     head = {"point_head.local.weight", "point_head.local.bias"}
     assert taken(tiny_runs.runs[0], joint("a", "b")) == head
-    run = begin_or_resume(tiny.task(tmp_path, plan=joint("a", "b")), RunBudget(epochs=1), float32_cpu)
+    run = begin_or_resume(tiny.task(tmp_path, plan=joint("a", "b")), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     run.save()
     assert taken(tmp_path, joint("a", "b")) == set()
     assert taken(tmp_path, joint("a", "c")) == head
@@ -90,7 +91,7 @@ def test_a_head_for_landmarks_is_taken_from_a_model_of_the_same_landmarks(
     branch = ScnPlan("convolutions", (2, 2, 2), 3, 1, 4, "gate")
     body = {f"point_head.scn.body.{layer}.{part}" for layer in ("0.0", "1") for part in ("weight", "bias")}
     assert taken(tmp_path, joint("a", "b", scn=branch)) == body
-    run = begin_or_resume(tiny.task(tmp_path / "branch", plan=joint("a", "b", scn=branch)), RunBudget(epochs=1), float32_cpu)
+    run = begin_or_resume(tiny.task(tmp_path / "branch", plan=joint("a", "b", scn=branch)), ONE, float32_cpu)
     run.save()
     assert taken(tmp_path / "branch", joint("a", "b", scn=branch)) == set()
     assert taken(tmp_path / "branch", joint("a", "b", scn=replace(branch, combine="logit_sum"))) == body
@@ -114,11 +115,11 @@ def test_a_run_with_other_structures_learns_from_a_model(
     (model / "last.safetensors").write_bytes((tiny_runs.runs[0] / "last.safetensors").read_bytes())
     given = read_tensors(model / "last.safetensors", AVERAGED)
     task = tiny.task(tmp_path / "frozen")
-    record = train(task, ONE, float32_cpu, pretrained=Pretrained(model, True))
+    record = train(task, replace(ONE, pretrained=Pretrained(model, True)), float32_cpu)
     assert record.pretrained == (f"{len(given) - 4} of {len(given)} tensors from {model.resolve()}, which stay as they are")
     assert load_run(task.run) == record
     (task.run / "run.json").unlink()
-    train(task, RunBudget(epochs=2), float32_cpu)
+    train(task, TrainingOptions(RunBudget(epochs=2)), float32_cpu)
     assert load_state(task.run / "last.safetensors").step == 6
     after = load_file(task.run / "last.safetensors")
     for name, weight in given.items():
@@ -134,7 +135,7 @@ def test_a_lower_rate_changes_weights_less(tiny: Tiny, tiny_runs: TinyRuns, floa
     """AdamW's first steps have the size of the learning rate, whatever the gradient."""
     given = read_tensors(tiny_runs.runs[0] / "last.safetensors", AVERAGED)
     task = tiny.task(tmp_path)
-    train(task, ONE, float32_cpu, pretrained=Pretrained(tiny_runs.runs[0], False))
+    train(task, replace(ONE, pretrained=Pretrained(tiny_runs.runs[0], False)), float32_cpu)
     after = read_tensors(task.run / "last.safetensors", "network/")
     most = max(float((after[name] - weight).abs().max()) for name, weight in given.items())
     assert 0 < most <= 3 * 1.01 * TAKEN_RATE * 0.01
@@ -146,24 +147,24 @@ def test_a_run_goes_on_with_what_it_has_begun_with(tiny: Tiny, tiny_runs: TinyRu
     wish = Pretrained(tiny_runs.runs[0], False)
     new, begun = tiny.task(tmp_path / "new"), tiny.task(tmp_path / "begun")
     train(new, ONE, float32_cpu)
-    train(begun, ONE, float32_cpu, pretrained=wish)
+    train(begun, replace(ONE, pretrained=wish), float32_cpu)
     for task in (new, begun):
         (task.run / "run.json").unlink()
     with pytest.raises(UsageError, match=r"has begun with other weights; .*found: new weights; fix: leave out --pretrained"):
-        train(new, ONE, float32_cpu, pretrained=wish)
+        train(new, replace(ONE, pretrained=wish), float32_cpu)
     for other in (replace(wish, model=tiny_runs.runs[1]), replace(wish, freeze=True)):
         with pytest.raises(UsageError, match=r"has begun with other weights; .*found: \d+ of \d+ tensors from .*fold_0, which"):
-            train(begun, ONE, float32_cpu, pretrained=other)
-    assert "fold_0" in str(train(begun, ONE, float32_cpu, pretrained=wish).pretrained)
+            train(begun, replace(ONE, pretrained=other), float32_cpu)
+    assert "fold_0" in str(train(begun, replace(ONE, pretrained=wish), float32_cpu).pretrained)
 
 
 def test_what_the_options_ask_for(tiny_runs: TinyRuns, tmp_path: Path) -> None:
-    assert asked_weights(None, False) is None
-    assert asked_weights(tiny_runs.runs[0], True) == Pretrained(tiny_runs.runs[0], True)
+    assert pretrained_weights(None, False) is None
+    assert pretrained_weights(tiny_runs.runs[0], True) == Pretrained(tiny_runs.runs[0], True)
     with pytest.raises(UsageError, match="--freeze keeps the weights of another model; fix: add --pretrained MODEL"):
-        asked_weights(None, True)
+        pretrained_weights(None, True)
     with pytest.raises(UsageError, match=r"no weights to begin with; .*allowed: the folder of a run"):
-        asked_weights(tmp_path, False)
+        pretrained_weights(tmp_path, False)
 
 
 def test_weights_that_cannot_be_used(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:

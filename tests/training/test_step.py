@@ -11,6 +11,7 @@ from helpers.tiny import Tiny
 from autoseg.nets.device import Device
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.budget import RunBudget
+from autoseg.runs.options import TrainingOptions
 from autoseg.training.loader import Loader
 from autoseg.training.run import begin_or_resume
 from autoseg.training.sampling import PatchSampler
@@ -24,7 +25,7 @@ def test_a_step_begins_with_the_next_batches_before_it_waits(
     monkeypatch.setattr(torch.Tensor, "backward", lambda *_: done.append("backward"))
     monkeypatch.setattr(Loader, "draw_ahead", lambda self: done.append("ahead"))
     monkeypatch.setattr(torch.Tensor, "tolist", lambda self: done.append("wait") or [0.0, 0.0])
-    run = begin_or_resume(tiny.task(tmp_path), RunBudget(epochs=1), float32_cpu)
+    run = begin_or_resume(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     monkeypatch.setattr(run.optimizer, "step", lambda: done.append("step"))
     cases = [StoredCase.open(run.task.prepared, case.name) for case in run.task.training]
     with Loader(PatchSampler(cases, run.configuration, tiny.plan.data.labels, 0), 0, threads=0) as loader:

@@ -34,6 +34,7 @@ from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.history import Epoch
 from autoseg.runs.job import TrainingJob
+from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import load_run, model_folds
 from autoseg.training import checkpoint as checkpoint_module
 from autoseg.training import reporting as reporting_module
@@ -88,7 +89,7 @@ def test_scores_are_those_of_the_files(tiny: Tiny, tiny_runs: TinyRuns) -> None:
 def test_a_finished_run_is_skipped(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device) -> None:
     run = tiny_runs.runs[0]
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
-    assert train(tiny.task(run), RunBudget(epochs=5), float32_cpu) == tiny_runs.records[0]
+    assert train(tiny.task(run), TrainingOptions(RunBudget(epochs=5)), float32_cpu) == tiny_runs.records[0]
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
@@ -101,17 +102,17 @@ def test_a_plan_that_does_not_fit_the_run_or_the_device_is_said_to_be_so(
     assert "already trained" in caplog.text
     assert "another plan than the present one; --restart trains it anew" in caplog.text
     assert "for a GPU" not in caplog.text
-    train(tiny.task(tiny_runs.runs[0], plan=edited, seed=3), EPOCHS, float32_cpu)
+    train(tiny.task(tiny_runs.runs[0], plan=edited), replace(EPOCHS, seed=3), float32_cpu)
     assert "but with another plan than the present one and the seed 0, not 3; --restart" in caplog.text
     gpu = replace(tiny.plan, origin=replace(tiny.plan.origin, device="cuda"))
-    train(tiny.task(tmp_path, plan=gpu), RunBudget(epochs=1), float32_cpu)
+    train(tiny.task(tmp_path, plan=gpu), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert "the plan is for a GPU" in caplog.text
 
 
 def test_the_same_seed_trains_the_same(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
-    train(tiny.task(tmp_path / "a", threads=0), EPOCHS, float32_cpu)
+    train(tiny.task(tmp_path / "a"), replace(EPOCHS, threads=0), float32_cpu)
     same_outcome(tmp_path / "a", tiny_runs.runs[0])
-    train(tiny.task(tmp_path / "b", seed=1), EPOCHS, float32_cpu)
+    train(tiny.task(tmp_path / "b"), replace(EPOCHS, seed=1), float32_cpu)
     assert history(tmp_path / "b")[0]["train_loss"] != history(tmp_path / "a")[0]["train_loss"]
 
 
@@ -125,8 +126,9 @@ from autoseg.dataset import open_dataset
 from autoseg.nets.device import Device
 from autoseg.training.sampling import PatchSampler
 from autoseg.runs.budget import RunBudget
+from autoseg.runs.options import TrainingOptions
 from autoseg.training.schedule import extension_factor, learning_rate_factor
-from autoseg.pipeline.training import train_task
+from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
 
 original = module.step
@@ -150,8 +152,8 @@ module.step, validated, module.validate = step, module.validate, validate
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 torch.set_num_threads(1)
 data, root, run = map(Path, sys.argv[1:4])
-task = train_task(open_dataset(data), Workspace(root), None, "0", threads=2)
-module.train(replace(task, run=run), RunBudget(epochs=2), Device(torch.device("cpu"), torch.float32))
+task = training_job(open_dataset(data), Workspace(root), None, "0")
+module.train(replace(task, run=run), TrainingOptions(RunBudget(epochs=2), threads=2), Device(torch.device("cpu"), torch.float32))
 """
 
 
@@ -275,7 +277,7 @@ def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
     monkeypatch.setattr(running_module, "save_training", lambda *_: None)
     configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, steps_per_epoch=1))
     task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": configuration}), validation=())
-    train(task, RunBudget(epochs=200), float32_cpu)
+    train(task, TrainingOptions(RunBudget(epochs=200)), float32_cpu)
     assert [(row.epoch, row.step) for row in rows] == [(i, i) for i in range(1, 201)]
 
 
@@ -311,7 +313,7 @@ def test_on_a_terminal_a_line_moves_with_the_steps(
     caplog.set_level("INFO", "autoseg")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr(train_module, "step", lambda run, loader, progress: counted(run))
-    train(tiny.task(tmp_path), RunBudget(epochs=1), float32_cpu)
+    train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert re.search(r"\r\x1b\[Kepoch 1/1  step 1  loss 0\.500  \d+\.\d\d s/step  .*\d s left\r", capsys.readouterr().err)
 
 
@@ -321,7 +323,7 @@ def test_without_prepared_cases_there_is_nothing_to_learn(tiny: Tiny, float32_cp
 
 
 def test_without_validation_cases_a_run_has_no_score(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    record = train(tiny.task(tmp_path, validation=()), RunBudget(epochs=1), float32_cpu)
+    record = train(tiny.task(tmp_path, validation=()), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert (record.finished, record.case_dice, record.postprocess) == (True, None, ())
     assert history(tmp_path)[0]["case_dice"] == ""
     assert not (tmp_path / "best.safetensors").exists()
@@ -353,10 +355,10 @@ def test_patience(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: 
     scores = dice(0.1, 0.5, 0.4, 0.5, 0.3, 0.45, 0.1, 0.2, 0.3)
     monkeypatch.setattr(train_module, "step", lambda run, loader, progress: counted(run))
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
-    record = train(tiny.task(tmp_path), RunBudget(epochs=8), float32_cpu, patience=3)
+    record = train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=8), patience=3), float32_cpu)
     assert (record.steps, record.stopped, record.finished) == (15, "no better case Dice in 3 epochs", True)
     assert load_state(tmp_path / "last.safetensors").best == 0.5
-    record = train(tiny.task(tmp_path), RunBudget(epochs=8), float32_cpu, extend=True)
+    record = train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=8), extend=True), float32_cpu)
     assert (record.steps, record.stopped) == (27, "no better case Dice in 3 epochs")
 
 
@@ -365,7 +367,7 @@ def test_the_plan_chooses_the_loss(tiny: Tiny, float32_cpu: Device, tmp_path: Pa
     training = replace(tiny.configuration.training, loss=loss, batch_dice=batch_dice, steps_per_epoch=1)
     plan = replace(tiny.plan, configurations={"3d_fullres": replace(tiny.configuration, training=training)})
     task = tiny.task(tmp_path, plan=plan, validation=())
-    train(task, RunBudget(epochs=1), float32_cpu)
+    train(task, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     batch = PatchSampler(
         [StoredCase.open(task.prepared, c.name) for c in task.training], plan.configuration(None)[1], plan.data.labels, 0
     ).batch(0)
@@ -381,8 +383,8 @@ def folds(tiny: Tiny, root: Path, *names: str) -> list[TrainingJob]:
 
 def test_several_folds_in_turn(tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    first = train(folds(tiny, tmp_path, "1")[0], RunBudget(epochs=1), float32_cpu)
-    done = list(train_folds(folds(tiny, tmp_path, "0", "1", "2"), RunBudget(epochs=1), float32_cpu))
+    first = train(folds(tiny, tmp_path, "1")[0], TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    done = list(train_folds(folds(tiny, tmp_path, "0", "1", "2"), TrainingOptions(RunBudget(epochs=1)), float32_cpu))
     assert [d.task.fold for d in done] == [d.record.fold for d in done] == ["0", "1", "2"]
     assert done[1].record == first
     assert [d.skipped for d in done] == [False, True, False]
@@ -425,4 +427,4 @@ def test_told_to_stop_while_it_is_validated_a_fold_is_the_last_one_too(
 
 def test_one_fold_at_a_time_is_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="only one fold at a time can be extended; found: 0, 1; fix: -f with one of them"):
-        next(train_folds(folds(tiny, tmp_path, "0", "1"), EPOCHS, float32_cpu, extend=True))
+        next(train_folds(folds(tiny, tmp_path, "0", "1"), replace(EPOCHS, extend=True), float32_cpu))
