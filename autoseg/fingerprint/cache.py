@@ -1,4 +1,4 @@
-"""Measuring the cases of a dataset, each once: what was found out is kept for as long as the files stay the same."""
+"""Cache of measured cases: each case of a dataset is measured once, and again only when its files change."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from autoseg.system.records import from_json
 from autoseg.system.workers import CaseRun, Failure
 
 N_QUANTILES = 512  # per case and channel: 0.2 % steps, finer than the 0.5 % that the outermost percentile asks for
-STAGE = "fingerprint"
+COMMAND = "fingerprint"
 
 
 @dataclass(frozen=True)
 class MeasuredCase:
-    """One line of the cache: the facts, what they hold for, and the quantiles that only the summary needs.
+    """One line of the cache: a case's measurements, what they are valid for, and the quantiles that only the summary needs.
 
     Args:
-        meaning: digest of the channels, labels and landmarks that the files were read with.
+        context: digest of the channels, labels and landmarks that the files were read with.
         stamps: of the files, image channels first, then label map and landmarks.
         quantiles: base64 of (channels, N_QUANTILES) little-endian float32; empty for a case without
             structures or landmarks.
@@ -40,13 +40,13 @@ class MeasuredCase:
     quantiles: str
 
     @property
-    def unpacked(self) -> np.ndarray:
+    def quantile_values(self) -> np.ndarray:
         """Quantiles as (channels, N_QUANTILES) float32."""
         return np.frombuffer(base64.b64decode(self.quantiles), dtype="<f4").reshape(-1, N_QUANTILES)
 
 
-def _measure(case: Case, dataset: Dataset, known: MeasuredCase | None, reader: CaseReader | None) -> MeasuredCase:
-    """Reads and measures one case, or renews the stamps of `known` if the files hold what they held then.
+def _measure(case: Case, dataset: Dataset, cached: MeasuredCase | None, reader: CaseReader | None) -> MeasuredCase:
+    """Read and measure one case, or renew the stamps of `cached` if the contents of the files are the same.
 
     Raises:
         DataError: a file is missing or unreadable, NaN, nothing but zeros.
@@ -57,28 +57,28 @@ def _measure(case: Case, dataset: Dataset, known: MeasuredCase | None, reader: C
     files = _files(case)
     try:
         stamps = tuple(map(file_stamp, files))
-        voxels = [sha256(path) for path in files if path != case.landmarks]
-        content = text_digest(" ".join([*voxels, *filter(None, [landmark_digest(case, dataset)])]))
+        digests = [sha256(path) for path in files if path != case.landmarks]
+        digest = text_digest(" ".join([*digests, *filter(None, [landmark_digest(case, dataset)])]))
     except OSError as error:
         raise DataError("the file cannot be read", file=error.filename, found=error.strerror) from error
-    meaning = _context_digest(dataset)
-    if known is not None and known.fingerprint.digest == content:
-        return MeasuredCase(meaning, stamps, known.fingerprint, known.quantiles)
+    context = _context_digest(dataset)
+    if cached is not None and cached.fingerprint.digest == digest:
+        return MeasuredCase(context, stamps, cached.fingerprint, cached.quantiles)
 
-    pair = (reader or CaseReader(dataset)).read(case, keep=reader is not None)
-    found = measure_case(
+    loaded = (reader or CaseReader(dataset)).read(case, keep=reader is not None)
+    measured = measure_case(
         case.name,
-        pair.image,
-        pair.label_map,
+        loaded.image,
+        loaded.label_map,
         dataset.labels,
-        digest=content,
-        remark=pair.remark,
-        landmarks=pair.landmarks,
+        digest=digest,
+        remark=loaded.remark,
+        landmarks=loaded.landmarks,
     )
-    if found is None:
+    if measured is None:
         raise DataError("the image holds nothing but zeros", file=case.images[0])
-    facts, channels = found
-    return MeasuredCase(meaning, stamps, facts, _pack([quantiles(v, N_QUANTILES) for v in channels]))
+    fingerprint, channels = measured
+    return MeasuredCase(context, stamps, fingerprint, _pack([quantiles(v, N_QUANTILES) for v in channels]))
 
 
 def _files(case: Case) -> tuple[Path, ...]:
@@ -87,15 +87,16 @@ def _files(case: Case) -> tuple[Path, ...]:
 
 
 def _check_files(case: Case, dataset: Dataset) -> None:
-    """
+    """Check that the files of a case exist, and that it is annotated.
+
     Raises:
-        DataError: one that is missing, or nothing to learn from.
+        DataError: a file is missing, or the case has nothing to learn from.
     """
     check_annotated(case, dataset)
     kinds = ["image"] * len(case.images) + ["label"] * (case.label is not None) + ["landmark"]
-    for what, path in zip(kinds, _files(case)):
+    for kind, path in zip(kinds, _files(case)):
         if not path.is_file():
-            raise DataError(f"the {what} file is missing", file=path, fix="add it, or take the case out of the dataset")
+            raise DataError(f"the {kind} file is missing", file=path, fix="add it, or take the case out of the dataset")
 
 
 def measure_cases(
@@ -106,53 +107,58 @@ def measure_cases(
     Returns:
         The usable cases in the dataset's order, and those that failed.
     """
-    meaning = _context_digest(dataset)
-    old = _load_cache(cache)
-    known = {name: scan for name, scan in old.items() if scan.context == meaning}
-    done = {case.name: known[case.name] for case in dataset.cases if case.name in known and _is_current(case, known[case.name])}
-    left = [case for case in dataset.cases if case.name not in done]
+    context = _context_digest(dataset)
+    cached = _load_cache(cache)
+    valid = {name: measured for name, measured in cached.items() if measured.context == context}
+    done = {case.name: valid[case.name] for case in dataset.cases if case.name in valid and _is_current(case, valid[case.name])}
+    remaining = [case for case in dataset.cases if case.name not in done]
     failures: tuple[Failure, ...] = ()
-    if left:
-        write_text(cache, "".join(map(_line, known.values())))  # whole again, should an interruption have cut the last line
+    if remaining:
+        write_text(cache, "".join(map(_line, valid.values())))  # whole again, should an interruption have cut the last line
         with disk_errors(cache), open(cache, "a", encoding="utf-8") as handle:
 
             def work(case: Case) -> MeasuredCase:
-                return _measure(case, dataset, known.get(case.name), reader)
+                return _measure(case, dataset, valid.get(case.name), reader)
 
-            run = CaseRun(work, left, STAGE, workers=workers)
-            for case, scan in run:
-                done[case.name] = scan
-                handle.write(_line(scan))
+            run = CaseRun(work, remaining, COMMAND, workers=workers)
+            for case, measured in run:
+                done[case.name] = measured
+                handle.write(_line(measured))
                 handle.flush()
             failures = run.failures
     ordered = [done[case.name] for case in dataset.cases if case.name in done]
-    if left or len(old) != len(ordered):
+    if remaining or len(cached) != len(ordered):
         write_text(cache, "".join(map(_line, ordered)))
     return ordered, failures
 
 
-def _is_current(case: Case, scan: MeasuredCase) -> bool:
+def _is_current(case: Case, cached: MeasuredCase) -> bool:
+    """True if the files of a case have the stamps that they had when it was measured."""
     files = _files(case)
-    return all(path.is_file() for path in files) and tuple(map(file_stamp, files)) == scan.stamps
+    return all(path.is_file() for path in files) and tuple(map(file_stamp, files)) == cached.stamps
 
 
 def _load_cache(cache: Path) -> dict[str, MeasuredCase]:
-    """Scans by case name, later lines first. A line that is not whole or of an older kind is no scan: the case is read again."""
-    scans = {}
+    """Measured cases by name; of several lines of a case the last counts.
+
+    A line that is cut off or of another schema is left out: its case is measured again.
+    """
+    cases = {}
     for line in cache.read_text(encoding="utf-8", errors="replace").split("\n") if cache.is_file() else ():
         try:
-            scan = from_json(MeasuredCase, line, cache)
+            measured = from_json(MeasuredCase, line, cache)
         except PlanError:
             continue
-        scans[scan.fingerprint.name] = scan
-    return scans
+        cases[measured.fingerprint.name] = measured
+    return cases
 
 
-def _line(scan: MeasuredCase) -> str:
-    return json.dumps(asdict(scan), ensure_ascii=False) + "\n"
+def _line(measured: MeasuredCase) -> str:
+    return json.dumps(asdict(measured), ensure_ascii=False) + "\n"
 
 
 def _context_digest(dataset: Dataset) -> str:
+    """Digest of what decides how files are read and measured: the schema, channels, labels and landmarks."""
     return text_digest(
         json.dumps(
             [
@@ -164,7 +170,7 @@ def _context_digest(dataset: Dataset) -> str:
 
 
 def text_digest(text: str) -> str:
-    """sha256 of a text."""
+    """Digest (sha256) of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What a dataset is: sizes, spacings, intensities, structures and landmarks of all cases, gathered and checked in one pass."""
+"""Fingerprint of a dataset: sizes, spacings, intensities, structures and landmarks, measured and checked in one pass."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet, Unit
 from autoseg.io import landmark_ending
 from autoseg.system.files import write_text
+from autoseg.system.progress import log
 from autoseg.system.records import from_json, to_json
 from autoseg.system.workers import CaseReport
 
@@ -56,8 +57,8 @@ class Fingerprint:
 
     Args:
         landmark_statistics: null in a dataset without landmarks.
-        median_relative_size: the share of voxels left by the crop.
-        n_empty_cases: those with neither a structure nor a landmark.
+        median_relative_size: share of the voxels of a case that the crop keeps, median over the cases.
+        n_empty_cases: cases with neither a structure nor a landmark.
     """
 
     schema_version: int
@@ -74,10 +75,10 @@ class Fingerprint:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 of what was seen: names and contents of all cases, channels, labels and landmarks, if there are any."""
-        seen = sorted((case.name, case.digest) for case in self.cases)
+        """Digest (sha256) of the data: names and contents of all cases, channels, labels and landmarks, if there are any."""
+        cases = sorted((case.name, case.digest) for case in self.cases)
         landmarks = [{"names": self.landmarks.names, "pairs": self.landmarks.pairs}] if self.landmarks.names else []
-        return text_digest(json.dumps([self.channels, asdict(self.labels), seen, *landmarks]))
+        return text_digest(json.dumps([self.channels, asdict(self.labels), cases, *landmarks]))
 
     @property
     def unseen_structures(self) -> tuple[str, ...]:
@@ -87,7 +88,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class FingerprintReport(CaseReport):
-    """A fingerprint, the cases that cannot be used, and what deserves a look.
+    """A fingerprint, the cases that cannot be used, and notices about the data.
 
     Args:
         notices: on cases and structures, as sentences.
@@ -100,36 +101,39 @@ class FingerprintReport(CaseReport):
 def take_fingerprint(
     dataset: Dataset, folder: Path, *, workers: int | None = None, reader: CaseReader | None = None
 ) -> FingerprintReport:
-    """Reads every case once, in parallel, and writes `folder`/fingerprint.json.
+    """Read every case once, in parallel, and write `folder`/fingerprint.json.
 
-    What was found out about a case is kept in `folder`/cases.jsonl and used again for as long as its files are the same, so
-    an interrupted scan resumes and a new case costs one case.
+    The measurements of a case are kept in `folder`/cases.jsonl and used again for as long as its files are the same, so an
+    interrupted run resumes and a new case costs one case.
 
     Args:
         workers: threads, as in `CaseRun`.
-        reader: keeps what was read for the preparation that follows, if one does.
+        reader: keeps loaded cases for the preprocessing that follows, if one does.
 
     Raises:
         DataError: no case can be used, no case contains a structure or a landmark, or all landmarks lie outside their images.
     """
-    scans, failures = measure_cases(dataset, folder / "cases.jsonl", workers=workers, reader=reader)
-    if not scans:
+    path = folder / "fingerprint.json"
+    if path.is_file() and not has_fingerprint(path):
+        log.info("%s was taken by another version of autoseg: it is taken anew", path)
+    cases, failures = measure_cases(dataset, folder / "cases.jsonl", workers=workers, reader=reader)
+    if not cases:
         reasons = "; ".join(sorted(f.reason for f in failures)[:3])
         raise DataError("no case can be used", file=dataset.root, found=f"{len(failures)} faulty: {reasons}")
-    anything = any(scan.quantiles for scan in scans)
-    if dataset.landmarks.names and not (anything and any(scan.fingerprint.landmarks.any_inside for scan in scans)):
-        raise _no_landmark_error(dataset, scans)
-    if not anything:
-        raise _no_structure_error(dataset, len(scans))
-    fingerprint = _summarize(dataset, scans)
-    path, text = folder / "fingerprint.json", to_json(fingerprint)
+    any_foreground = any(case.quantiles for case in cases)
+    if dataset.landmarks.names and not (any_foreground and any(case.fingerprint.landmarks.any_inside for case in cases)):
+        raise _no_landmark_error(dataset, [case.fingerprint for case in cases])
+    if not any_foreground:
+        raise _no_structure_error(dataset, len(cases))
+    fingerprint = _summarize(dataset, cases)
+    text = to_json(fingerprint)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
     return FingerprintReport(fingerprint, tuple(_notices(fingerprint, dataset.unit)), failures=failures)
 
 
 def load_fingerprint(path: Path) -> Fingerprint:
-    """Reads fingerprint.json.
+    """Read fingerprint.json.
 
     Raises:
         UsageError: no such file.
@@ -151,12 +155,12 @@ def load_fingerprint(path: Path) -> Fingerprint:
 
 
 def has_fingerprint(path: Path) -> bool:
-    """Whether there is a fingerprint.json, and not one that an older autoseg has taken."""
+    """True if there is a fingerprint.json, and not one of another schema version."""
     return path.is_file() and _version(path.read_text(encoding="utf-8")) in (None, SCHEMA_VERSION)
 
 
 def _version(text: str) -> object:
-    """The schema version that a document says it has; None where it is too broken to say, which `from_json` explains better."""
+    """Schema version of a document; None where it is too broken to have one, which `from_json` explains better."""
     try:
         document = json.loads(text)
     except json.JSONDecodeError:
@@ -164,14 +168,14 @@ def _version(text: str) -> object:
     return document.get("schema_version") if isinstance(document, dict) else None
 
 
-def _no_landmark_error(dataset: Dataset, scans: Sequence[MeasuredCase]) -> DataError:
-    """That no landmark lies in an image, and how far outside those of one case are."""
-    outside = [scan.fingerprint for scan in scans if scan.fingerprint.landmarks.outside.any()]
-    found = f"none in the images of {len(scans)} cases"
+def _no_landmark_error(dataset: Dataset, cases: Sequence[CaseFingerprint]) -> DataError:
+    """Error for landmarks that all lie outside their images, or where these are 0; it quotes the remark on one case outside."""
+    outside = [case for case in cases if case.landmarks.outside.any()]
+    found = f"none in the images of {len(cases)} cases"
     fix = 'annotate landmarks, or say "landmarks": [] in dataset.json'
-    if any(scan.fingerprint.landmarks.any_inside for scan in scans):
+    if any(case.landmarks.any_inside for case in cases):
         found, fix = (
-            f"in {len(scans)} cases landmarks lie only where the images are 0",
+            f"in {len(cases)} cases landmarks lie only where the images are 0",
             "check that images and landmarks belong together",
         )
     if outside:
@@ -195,10 +199,11 @@ def _no_structure_error(dataset: Dataset, n_cases: int) -> DataError:
     )
 
 
-def _summarize(dataset: Dataset, scans: Sequence[MeasuredCase]) -> Fingerprint:
-    cases = tuple(scan.fingerprint for scan in scans)
-    full = [scan for scan in scans if scan.quantiles]
-    quantiles = np.stack([scan.unpacked for scan in full])
+def _summarize(dataset: Dataset, measured: Sequence[MeasuredCase]) -> Fingerprint:
+    """Fingerprint of the dataset from its measured cases, of which one at least has a structure or a landmark."""
+    cases = tuple(case.fingerprint for case in measured)
+    with_foreground = [case for case in measured if case.quantiles]
+    quantiles = np.stack([case.quantile_values for case in with_foreground])
     return Fingerprint(
         schema_version=SCHEMA_VERSION,
         dataset=dataset.name,
@@ -206,7 +211,7 @@ def _summarize(dataset: Dataset, scans: Sequence[MeasuredCase]) -> Fingerprint:
         labels=dataset.labels,
         landmarks=dataset.landmarks,
         intensities=tuple(
-            _pooled_intensity([scan.fingerprint.intensities[c] for scan in full], quantiles[:, c])
+            _pooled_intensity([case.fingerprint.intensities[c] for case in with_foreground], quantiles[:, c])
             for c in range(len(dataset.channels))
         ),
         structures=tuple(_structure_statistics(name, i, cases) for i, name in enumerate(dataset.labels.names)),
@@ -214,13 +219,13 @@ def _summarize(dataset: Dataset, scans: Sequence[MeasuredCase]) -> Fingerprint:
         if dataset.landmarks.names
         else None,
         median_relative_size=float(np.median([np.prod(c.shape_after_crop) / np.prod(c.shape) for c in cases])),
-        n_empty_cases=len(scans) - len(full),
+        n_empty_cases=len(measured) - len(with_foreground),
         cases=cases,
     )
 
 
 def _pooled_intensity(moments: Sequence[Moments], quantiles: np.ndarray) -> Intensity:
-    """Statistics of the distribution that draws a case first and one of its voxels then.
+    """Statistics of the intensities of all cases, each with the same weight: of a voxel drawn at random from a random case.
 
     nnU-Net draws the same number of voxels from every case, which is this distribution up to chance.
     """
@@ -239,31 +244,34 @@ def _pooled_intensity(moments: Sequence[Moments], quantiles: np.ndarray) -> Inte
 
 
 def _structure_statistics(name: str, index: int, cases: Sequence[CaseFingerprint]) -> StructureStatistics:
-    found = [(c.voxels[index], c.voxels[index] * float(np.prod(c.spacing))) for c in cases if c.has_label_map and c.voxels[index]]
-    voxels, volume = np.mean(found, axis=0) if found else (0.0, 0.0)
-    return StructureStatistics(name, len(found), float(voxels), float(volume))
+    """How often the structure at `index` of the label set occurs, and how large it is on average."""
+    showing = [c for c in cases if c.has_label_map and c.voxels[index]]
+    sizes = [(c.voxels[index], c.voxels[index] * float(np.prod(c.spacing))) for c in showing]
+    voxels, volume = np.mean(sizes, axis=0) if sizes else (0.0, 0.0)
+    return StructureStatistics(name, len(sizes), float(voxels), float(volume))
 
 
 def _notices(fingerprint: Fingerprint, unit: Unit) -> list[str]:
+    """Sentences on cases and structures that deserve a look."""
     cases = fingerprint.cases
     lines = [f"case {case.name}: {case.remark}" for case in cases if case.remark]
     lines += [
-        f"case {case.name}: no structure in it: kept as a negative example"
+        f"case {case.name}: no structure in the label map: kept as a negative example"
         for case in cases
         if case.has_label_map and not any(case.voxels)
     ]
     for name in fingerprint.unseen_structures:
         lines.append(f"structure '{name}' occurs in no case where the image is not 0: it cannot be learnt")
-    found = check_laterality(fingerprint.labels, cases)
-    lines += map(str, found.mismatches)
+    laterality = check_laterality(fingerprint.labels, cases)
+    lines += map(str, laterality.mismatches)
     landmarks = [case.landmarks for case in cases]
     lines += map(str, find_flipped_cases(landmarks))
-    lines += [str(replace(odd, unit=unit)) for odd in check_symmetry(fingerprint.landmarks, landmarks)[1]]
-    if 2 * found.n_reversed > found.n_cases:
+    lines += [str(replace(pair, unit=unit)) for pair in check_symmetry(fingerprint.landmarks, landmarks)[1]]
+    if 2 * laterality.n_reversed > laterality.n_cases:
         lines.append(
-            f"in {found.n_reversed} of {found.n_cases} cases the structures named left lie to the right: "
-            "all headers may be mirrored, or the names be those of the viewer's sides"
+            f"in {laterality.n_reversed} of {laterality.n_cases} cases the structures named left lie to the right: "
+            "all headers may be mirrored, or the names may mean the viewer's left and right"
         )
     if len(cases) == 1:
-        lines.append("a single case: nothing is left to validate on")
+        lines.append("a single case: none remains for validation")
     return lines

@@ -38,7 +38,7 @@ def cases(signs: Sequence[tuple[int, int, int]], absent: Sequence[int] = ()) -> 
 
 
 @pytest.mark.parametrize("absent", [(), (1,), (0, 4)])
-def test_one_of_six_is_found(absent: Sequence[int]) -> None:
+def test_one_flipped_case_of_six(absent: Sequence[int]) -> None:
     (found,) = find_flipped_cases(cases([AS_READ] * 5 + [NEGATED], absent))
     assert found.case == "case 5"
     assert found.negated_mm < 3 < 10 < found.off_mm
@@ -48,21 +48,21 @@ def test_one_of_six_is_found(absent: Sequence[int]) -> None:
 @pytest.mark.parametrize(
     "signs", [[AS_READ, NEGATED] * 3, [NEGATED, AS_READ, NEGATED, NEGATED, AS_READ], [NEGATED] * 4 + [AS_READ] * 2]
 )
-def test_half_of_them_or_most(signs: list[tuple[int, int, int]]) -> None:
+def test_half_or_most_cases_flipped(signs: list[tuple[int, int, int]]) -> None:
     """Those that are fewer are named; of two halves one of them, all of it."""
-    found = {m.case for m in find_flipped_cases(cases(signs))}
+    found = {flip.case for flip in find_flipped_cases(cases(signs))}
     groups = [{f"case {i}" for i, s in enumerate(signs) if s == sign} for sign in (AS_READ, NEGATED)]
     assert found in groups
     assert len(found) == min(map(len, groups))
 
 
-def test_of_two_halves_the_one_without_the_first_case_is_named() -> None:
+def test_of_two_halves_the_one_without_the_first_case_is_flipped() -> None:
     for signs in ([AS_READ, NEGATED] * 3, [NEGATED, AS_READ] * 3):
-        assert [m.case for m in find_flipped_cases(cases(signs))] == ["case 1", "case 3", "case 5"]
+        assert [flip.case for flip in find_flipped_cases(cases(signs))] == ["case 1", "case 3", "case 5"]
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_half_of_cases_that_show_different_landmarks(seed: int) -> None:
+def test_half_flipped_with_missing_landmarks(seed: int) -> None:
     """No case shows all of them, so that none can stand for the rest."""
     rng = np.random.default_rng(seed)
     true = rng.normal(0, 40, (24, 3))
@@ -74,11 +74,11 @@ def test_half_of_cases_that_show_different_landmarks(seed: int) -> None:
         shown = tuple(tuple(p) if first <= n < first + 12 else None for n, p in enumerate(points.tolist()))
         state = tuple(State.PRESENT if p else State.ABSENT for p in shown)
         found.append(CasePoints(f"{i}", (1, 1, 1), (99, 99, 99), state, shown))
-    assert [int(m.case) for m in find_flipped_cases(found)] == [*range(1, 20, 2)]
+    assert [int(flip.case) for flip in find_flipped_cases(found)] == [*range(1, 20, 2)]
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_cases_that_lie_anyhow_are_no_two_groups(seed: int) -> None:
+def test_random_orientations_are_not_flips(seed: int) -> None:
     rng = np.random.default_rng(seed)
     found = []
     for i in range(40):
@@ -87,17 +87,17 @@ def test_cases_that_lie_anyhow_are_no_two_groups(seed: int) -> None:
     assert find_flipped_cases(found) == ()
 
 
-def test_half_of_the_skulls(real_data: Callable[[str], Path]) -> None:
+def test_half_of_the_mouse_skulls_flipped(real_data: Callable[[str], Path]) -> None:
     dataset = open_dataset(real_data("mouse_skull"))
     seen = [
         case_points(c.name, load_landmarks(c, dataset, grid), grid) for c in dataset.cases for grid in [read_grid(c.images[0])]
     ]
     assert find_flipped_cases(seen) == ()
     turned = [replace(c, points=tuple(p and (p[0], -p[1], -p[2]) for p in c.points)) if i % 2 else c for i, c in enumerate(seen)]
-    assert [m.case for m in find_flipped_cases(turned)] == [c.name for c in seen[1::2]]
+    assert [flip.case for flip in find_flipped_cases(turned)] == [c.name for c in seen[1::2]]
 
 
-def test_nothing_is_said_of_cases_that_agree_or_cannot_tell() -> None:
+def test_no_flips_where_cases_agree_or_are_too_few() -> None:
     assert find_flipped_cases(cases([AS_READ] * 6)) == ()
     assert find_flipped_cases(cases([NEGATED] * 6)) == ()  # all of them: nothing to hold them against
     assert find_flipped_cases(cases([AS_READ, NEGATED])) == ()
@@ -106,6 +106,6 @@ def test_nothing_is_said_of_cases_that_agree_or_cannot_tell() -> None:
     assert find_flipped_cases([]) == ()
 
 
-def test_pictures_have_no_coordinate_system_to_be_misread() -> None:
+def test_single_slices_are_not_checked() -> None:
     flat = [replace(case, shape=(1, *case.shape[1:])) for case in cases([AS_READ] * 5 + [NEGATED])]
     assert find_flipped_cases(flat) == ()

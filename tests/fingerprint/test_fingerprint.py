@@ -1,4 +1,4 @@
-"""Scanning a dataset: facts by hand, statistics against brute force, faults, and a cache that notices every change."""
+"""Fingerprint of a dataset: measurements by hand, statistics against brute force, faults, and a cache that notices changes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from autoseg.dataset import Case, Dataset, LandmarkRules, load_landmarks, open_dataset
 from autoseg.dataset import reading as pairs
 from autoseg.errors import DataError, PlanError, UsageError
-from autoseg.fingerprint import cache as scan_module
-from autoseg.fingerprint import case as facts
+from autoseg.fingerprint import cache as cache_module
+from autoseg.fingerprint import case as case_module
 from autoseg.fingerprint import dataset as module
 from autoseg.fingerprint.cache import N_QUANTILES
 from autoseg.fingerprint.dataset import Fingerprint, has_fingerprint, load_fingerprint, take_fingerprint
@@ -61,7 +61,7 @@ def dataset(tmp_path: Path) -> Dataset:
     return Dataset("Task99_Toy", tmp_path, ("MR",), LABELS, tuple(cases))
 
 
-def scan(dataset: Dataset) -> tuple[Fingerprint, tuple[Failure, ...], tuple[str, ...]]:
+def take(dataset: Dataset) -> tuple[Fingerprint, tuple[Failure, ...], tuple[str, ...]]:
     report = take_fingerprint(dataset, dataset.root / "work")
     return report.fingerprint, report.failures, report.notices
 
@@ -80,8 +80,8 @@ def read_cases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_facts_by_hand(dataset: Dataset) -> None:
-    found, failures, notices = scan(dataset)
+def test_measurements_by_hand(dataset: Dataset) -> None:
+    found, failures, notices = take(dataset)
     assert not failures
     assert notices == ("structure 'tumour' occurs in no case where the image is not 0: it cannot be learnt",)
     a, b = found.cases
@@ -103,7 +103,7 @@ def test_cases_weigh_the_same_whatever_their_size(dataset: Dataset) -> None:
     label = np.zeros((4, 5, 6), dtype=np.uint8)
     label[1, 1, 1] = 1  # one voxel of value 10 now stands against four
     write(dataset.cases[1].label, label, (1, 2, 3))
-    channel = scan(dataset)[0].intensities[0]
+    channel = take(dataset)[0].intensities[0]
     assert channel.mean == (2.5 + 10) / 2
     assert channel.std == pytest.approx(np.std([1, 2, 3, 4, 10, 10, 10, 10]))
 
@@ -115,9 +115,9 @@ def test_axes_are_canonical(tmp_path: Path) -> None:
     sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
     sitk.WriteImage(sitk.Cast(image, sitk.sitkUInt8), str(tmp_path / "label.nrrd"))
     case = Case("a", (tmp_path / "a.nrrd",), tmp_path / "label.nrrd")
-    found, _, notices = scan(Dataset("D", tmp_path, ("MR",), LABELS, (case,)))
+    found, _, notices = take(Dataset("D", tmp_path, ("MR",), LABELS, (case,)))
     assert (found.cases[0].shape, found.cases[0].spacing) == ((3, 4, 2), (2, 1, 3))
-    assert "a single case: nothing is left to validate on" in notices
+    assert "a single case: none remains for validation" in notices
 
 
 def test_ignored_voxels_are_not_foreground(dataset: Dataset) -> None:
@@ -125,13 +125,13 @@ def test_ignored_voxels_are_not_foreground(dataset: Dataset) -> None:
     label = np.zeros((4, 5, 6), dtype=np.uint8)
     label[1, 1, 1], label[2, 2, 2] = 1, 9
     write(dataset.cases[0].label, label, (1, 2, 3))
-    found = scan(replace(dataset, labels=replace(LABELS, ignore=9)))[0]
+    found = take(replace(dataset, labels=replace(LABELS, ignore=9)))[0]
     assert found.cases[0].voxels == (1, 0)
     assert found.cases[0].intensities[0].max == 1
 
 
-def test_file(dataset: Dataset, tmp_path: Path) -> None:
-    found = scan(dataset)[0]
+def test_fingerprint_on_disk(dataset: Dataset, tmp_path: Path) -> None:
+    found = take(dataset)[0]
     path = dataset.root / "work" / "fingerprint.json"
     assert load_fingerprint(path) == found
     assert from_json(Fingerprint, to_json(found), "text") == found
@@ -142,9 +142,10 @@ def test_file(dataset: Dataset, tmp_path: Path) -> None:
         load_fingerprint(path)
 
 
-def test_a_fingerprint_of_an_older_kind(dataset: Dataset, read_cases: list[str]) -> None:
+def test_a_fingerprint_of_an_older_schema(dataset: Dataset, read_cases: list[str], caplog: pytest.LogCaptureFixture) -> None:
     """It lacks what is measured now, and so do the lines of its cache: both are told from broken files, and made anew."""
-    found = scan(dataset)[0]
+    found = take(dataset)[0]
+    assert "taken by another version" not in caplog.text
     path, cache = dataset.root / "work" / "fingerprint.json", dataset.root / "work" / "cases.jsonl"
     old = json.loads(path.read_text())
     old["schema_version"] = 1
@@ -157,7 +158,9 @@ def test_a_fingerprint_of_an_older_kind(dataset: Dataset, read_cases: list[str])
     with pytest.raises(PlanError, match=r"another schema version.*found: 1; allowed: 4; fix: autoseg fingerprint -d DATASET"):
         load_fingerprint(path)
     read_cases.clear()
-    assert scan(dataset)[0] == found
+    caplog.set_level("INFO")
+    assert take(dataset)[0] == found
+    assert f"{path} was taken by another version of autoseg: it is taken anew" in caplog.text
     assert sorted(read_cases) == ["a.nii.gz", "b.nii.gz"]
     assert has_fingerprint(path)
     assert load_fingerprint(path) == found
@@ -168,7 +171,7 @@ def test_a_fingerprint_of_an_older_kind(dataset: Dataset, read_cases: list[str])
             load_fingerprint(path)
 
 
-def test_cases_with_mirrored_sides_are_named(dataset: Dataset) -> None:
+def test_notices_on_mirrored_sides(dataset: Dataset) -> None:
     sides = replace(dataset, labels=LabelSet(("left ear", "right ear"), (1, 2)))
     for case, direction in zip(sides.cases, ("LPS", "RPS")):
         assert case.label
@@ -177,10 +180,10 @@ def test_cases_with_mirrored_sides_are_named(dataset: Dataset) -> None:
         image = sitk.GetArrayFromImage(sitk.ReadImage(str(case.images[0])))
         write(case.images[0], image, (1, 2, 3), direction)
         write(case.label, label, (1, 2, 3), direction)
-    found, _, notices = scan(sides)
+    found, _, notices = take(sides)
     assert [case.lateral_positions for case in found.cases] == [(0.75, 0.25), (0.25, 0.75)]
     assert "case b: left ear lies to the right of right ear, unlike in 1 of 2 cases: the header may be mirrored" in notices
-    swapped = scan(replace(sides, labels=LabelSet(("right ear", "left ear"), (1, 2)), cases=sides.cases[:1]))[2]
+    swapped = take(replace(sides, labels=LabelSet(("right ear", "left ear"), (1, 2)), cases=sides.cases[:1]))[2]
     assert any(n.startswith("in 1 of 1 cases the structures named left lie to the right: all headers may be") for n in swapped)
 
 
@@ -207,7 +210,7 @@ def test_faulty_cases_are_listed_and_the_rest_goes_on(dataset: Dataset, tmp_path
         add("spacing", good, good, (1, 1, 2)),
         add("zeros", good * 0, good),
     )
-    found, failures, _ = scan(replace(dataset, cases=(*dataset.cases, *cases)))
+    found, failures, _ = take(replace(dataset, cases=(*dataset.cases, *cases)))
     assert [case.name for case in found.cases] == ["a", "b"]
     reasons = {f.case: f.reason for f in failures}
     for name, reason in {
@@ -226,33 +229,33 @@ def test_faulty_cases_are_listed_and_the_rest_goes_on(dataset: Dataset, tmp_path
     assert {f.stage for f in failures} == {"fingerprint"}
 
 
-def test_a_file_that_may_not_be_read(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_read_permission(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(scan_module, "sha256", refuse)
+    monkeypatch.setattr(cache_module, "sha256", refuse)
     with pytest.raises(DataError, match=r"no case can be used.*the file cannot be read.*Permission denied"):
-        scan(dataset)
+        take(dataset)
 
 
 def test_no_usable_case(dataset: Dataset) -> None:
     for case in dataset.cases:
         case.images[0].unlink()
     with pytest.raises(DataError, match=r"no case can be used.*2 faulty: case a: the image file is missing.*case b"):
-        scan(dataset)
+        take(dataset)
 
 
 def test_empty_label_maps(dataset: Dataset) -> None:
     empty = np.zeros((4, 5, 6), dtype=np.uint8)
     labels = [case.label for case in dataset.cases if case.label]
     write(labels[0], empty, (1, 2, 3))
-    found, failures, notices = scan(dataset)
+    found, failures, notices = take(dataset)
     assert (found.n_empty_cases, found.cases[0].intensities, failures) == (1, (), ())
-    assert "case a: no structure in it: kept as a negative example" in notices
+    assert "case a: no structure in the label map: kept as a negative example" in notices
     assert found.intensities[0].mean == 25
     write(labels[1], empty, (1, 2, 3))
     with pytest.raises(DataError, match=r"no label map contains a structure.*only background in 2 cases; allowed: values 1, 2"):
-        scan(dataset)
+        take(dataset)
 
 
 @pytest.mark.parametrize("maps", [False, True])
@@ -272,17 +275,17 @@ def test_landmarks_that_are_all_outside(tmp_path: Path, maps: bool) -> None:
         r"all would lie inside with x and y negated, as if LPS and RAS were mistaken for each other; "
         r"fix: state the coordinate system \(LPS, RAS or voxel\) in the files of landmarks: .*'coordinateSystem' of a .mrk.json",
     ):
-        scan(landmarked)
+        take(landmarked)
 
 
-def test_landmarks_where_there_is_no_image(tmp_path: Path) -> None:
+def test_landmarks_only_where_the_image_is_zero(tmp_path: Path) -> None:
     landmarked = make_dataset(tmp_path / "data", 2)
     for case in landmarked.cases:
         image = sitk.Image(sitk.ReadImage(str(case.images[0]))) * 0
         image[0, 0, 0] = 1
         sitk.WriteImage(image, str(case.images[0]))
     with pytest.raises(DataError, match="found: in 2 cases landmarks lie only where the images are 0; fix: check that images"):
-        scan(landmarked)
+        take(landmarked)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +295,7 @@ def test_landmarks_where_there_is_no_image(tmp_path: Path) -> None:
         (2, r"case c0: landmarks outside the image: nose \(899.5 mm\); fix: correct origin, spacing or direction in the headers"),
     ],
 )
-def test_spots_that_show_nothing(tmp_path: Path, value: int, message: str) -> None:
+def test_label_maps_without_spots(tmp_path: Path, value: int, message: str) -> None:
     """Label maps without a spot, and some that lie elsewhere."""
     landmarked = make_dataset(tmp_path / "data", 2, maps=True)
     cases = []
@@ -303,72 +306,72 @@ def test_spots_that_show_nothing(tmp_path: Path, value: int, message: str) -> No
         cases.append(replace(case, landmarks=tmp_path / f"{case.name}.nii.gz"))
         sitk.WriteImage(spots, str(cases[-1].landmarks))
     with pytest.raises(DataError, match=message):
-        scan(replace(landmarked, cases=tuple(cases), landmark_rules=LandmarkRules((1, 2, 3))))
+        take(replace(landmarked, cases=tuple(cases), landmark_rules=LandmarkRules((1, 2, 3))))
 
 
 def test_lengths_in_pictures_are_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def odd(landmarks: LandmarkSet, _: object) -> tuple[LandmarkSet, tuple[AsymmetricPair, ...]]:
+    def asymmetric(landmarks: LandmarkSet, _: object) -> tuple[LandmarkSet, tuple[AsymmetricPair, ...]]:
         return landmarks, (AsymmetricPair(("nose",), 30.0, 2.0),)
 
-    monkeypatch.setattr(module, "check_symmetry", odd)
+    monkeypatch.setattr(module, "check_symmetry", asymmetric)
     for pictures, unit in ((False, "mm"), (True, "px")):
         drawn = make_dataset(tmp_path / unit, 2, pictures=pictures)
         assert drawn.unit == unit
-        assert any(f"is 30 {unit} off, that of other landmarks 2 {unit}" in notice for notice in scan(drawn)[2])
+        assert any(f"is 30 {unit} off, that of other landmarks 2 {unit}" in notice for notice in take(drawn)[2])
 
 
-def test_a_second_scan_reads_nothing_and_says_the_same(dataset: Dataset, read_cases: list[str]) -> None:
-    first = scan(dataset)
+def test_a_second_run_reads_nothing(dataset: Dataset, read_cases: list[str]) -> None:
+    first = take(dataset)
     stored = (dataset.root / "work" / "fingerprint.json").read_bytes()
     read_cases.clear()
-    assert scan(dataset) == first
+    assert take(dataset) == first
     assert read_cases == []
     assert (dataset.root / "work" / "fingerprint.json").read_bytes() == stored
 
 
 def test_only_what_changed_is_read_again(dataset: Dataset, read_cases: list[str]) -> None:
-    before = scan(dataset)[0]
+    before = take(dataset)[0]
     read_cases.clear()
     image, label = dataset.cases[0].images[0], dataset.cases[0].label
     assert label
 
     os.utime(image)  # touched but equal
-    assert scan(dataset)[0] == before
+    assert take(dataset)[0] == before
     assert read_cases == []
 
     data = sitk.GetArrayFromImage(sitk.ReadImage(str(label)))
     data[2, 2, 2] = 2
     write(label, data, (1, 2, 3))
-    after = scan(dataset)[0]
+    after = take(dataset)[0]
     assert read_cases == ["a.nii.gz"]
     assert after.cases[0].voxels == (4, 1)
     assert after.hash != before.hash
 
     read_cases.clear()
-    scan(replace(dataset, cases=dataset.cases[:1]))
-    assert scan(dataset)[0] == after  # a case that left is forgotten, and read when it is back
+    take(replace(dataset, cases=dataset.cases[:1]))
+    assert take(dataset)[0] == after  # a case that left is forgotten, and read when it is back
     assert read_cases == ["b.nii.gz"]
 
     read_cases.clear()
     renamed = replace(dataset, labels=LabelSet(("organ", "tumour"), (1, 2)))
-    assert scan(renamed)[0].hash != after.hash
+    assert take(renamed)[0].hash != after.hash
     assert sorted(read_cases) == ["a.nii.gz", "b.nii.gz"]
 
 
-def test_an_interrupted_scan_resumes(dataset: Dataset, read_cases: list[str]) -> None:
-    before = scan(dataset)
+def test_an_interrupted_run_resumes(dataset: Dataset, read_cases: list[str]) -> None:
+    before = take(dataset)
     cache = dataset.root / "work" / "cases.jsonl"
     first, second = cache.read_text().splitlines()
     cache.write_text(f"{first}\n{second[: len(second) // 2]}")
     read_cases.clear()
-    assert scan(dataset) == before
+    assert take(dataset) == before
     assert read_cases == ["b.nii.gz"]
     assert cache.read_text().splitlines() == [first, second]
     cache.write_bytes(f"{first}\n".encode() + "Müller".encode()[:2])  # cut inside a letter of two bytes
-    assert scan(dataset) == before
+    assert take(dataset) == before
 
 
-def test_cases_scanned_before_a_crash_are_kept(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, read_cases: list[str]) -> None:
+def test_cases_measured_before_a_crash_are_kept(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, read_cases: list[str]) -> None:
     original = pairs.read_label_map
 
     def crash(path: Path, labels: LabelSet) -> object:
@@ -381,25 +384,25 @@ def test_cases_scanned_before_a_crash_are_kept(dataset: Dataset, monkeypatch: py
         take_fingerprint(dataset, dataset.root / "work", workers=0)
     monkeypatch.setattr(pairs, "read_label_map", original)
     read_cases.clear()
-    scan(dataset)
+    take(dataset)
     assert read_cases == ["b.nii.gz"]
 
 
 def test_hash_is_of_the_content(dataset: Dataset, tmp_path: Path) -> None:
-    found = scan(dataset)[0]
+    found = take(dataset)[0]
     assert replace(found, cases=found.cases[::-1]).hash == found.hash
     moved = replace(dataset, root=tmp_path / "elsewhere")
-    assert scan(moved)[0].hash == found.hash
+    assert take(moved)[0].hash == found.hash
     assert replace(found, channels=("CT",)).hash != found.hash
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
-def test_statistics_are_those_of_the_mixture(sizes: list[int], seed: int) -> None:
+def test_pooled_intensity_equals_the_weighted_pool(sizes: list[int], seed: int) -> None:
     random = np.random.default_rng(seed)
     cases = [np.sort(random.gamma(2, 10 ** random.uniform(0, 3), n)).astype(np.float32) for n in sizes]
     found = module._pooled_intensity(
-        [facts._moments(c) for c in cases], np.stack([facts.quantiles(c, N_QUANTILES) for c in cases])
+        [case_module._moments(c) for c in cases], np.stack([case_module.quantiles(c, N_QUANTILES) for c in cases])
     )
     values, weights = np.concatenate(cases), np.concatenate([np.full(n, 1 / n / len(sizes)) for n in sizes])
     mean = float(weights @ values)
@@ -445,7 +448,7 @@ def test_hippocampus(real_data: Callable[[str], Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_sides_of_mouse_brains(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+def test_laterality_of_mouse_brains(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     report = take_fingerprint(open_dataset(real_data("mouse_brain")), tmp_path)
     found, notices = report.fingerprint, report.notices
     sides = check_laterality(found.labels, found.cases)

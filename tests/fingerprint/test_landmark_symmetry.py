@@ -40,37 +40,37 @@ def cases(n: int = 8, noise: float = 0.3, absent: Sequence[int] = ()) -> list[Ca
 
 
 @pytest.mark.parametrize("noise", [0, 0.3])
-def test_what_lies_beside_the_middle_has_no_mirror_image(noise: float) -> None:
-    found, odd = check_symmetry(LandmarkSet(NAMES, PAIRS), cases(noise=noise))
+def test_an_unpaired_landmark_beside_the_middle_is_one_sided(noise: float) -> None:
+    found, asymmetric = check_symmetry(LandmarkSet(NAMES, PAIRS), cases(noise=noise))
     assert found == LandmarkSet(NAMES, PAIRS, ("mark",))
-    assert [o.names for o in odd] == [("mark",)]
-    assert odd[0].off_mm == pytest.approx(10, abs=1)  # twice as far as it is from the middle
-    assert "'mark' has no partner and does not lie in the middle" in str(odd[0])
+    assert [pair.names for pair in asymmetric] == [("mark",)]
+    assert asymmetric[0].off_mm == pytest.approx(10, abs=1)  # twice as far as it is from the middle
+    assert "'mark' has no partner and does not lie in the middle" in str(asymmetric[0])
 
 
-def test_a_point_far_outside_one_image_hides_nothing() -> None:
+def test_an_outlier_in_one_case_changes_nothing() -> None:
     known = cases()
     far = replace(known[0], points=((500.0, 500.0, 500.0), *known[0].points[1:]))
     found, _ = check_symmetry(LandmarkSet(NAMES, PAIRS), [far, *known[1:]])
     assert found == LandmarkSet(NAMES, PAIRS, ("mark",))
 
 
-def test_a_pair_of_a_side_and_the_middle_is_none() -> None:
+def test_a_pair_of_a_side_and_the_middle() -> None:
     landmarks = LandmarkSet(NAMES, (*PAIRS, ("mark", "nose")))
-    found, odd = check_symmetry(landmarks, cases())
+    found, asymmetric = check_symmetry(landmarks, cases())
     assert found == LandmarkSet(NAMES, PAIRS, ("mark",))
-    assert (odd[0].names, odd[0].middle) == (("mark", "nose"), ("nose",))
-    assert "'mark' and 'nose' are listed as a pair but are not mirror images" in str(odd[0])
-    assert "'nose' lies in the middle; 'mark' will not be learnt from mirrored cases" in str(odd[0])
+    assert (asymmetric[0].names, asymmetric[0].middle) == (("mark", "nose"), ("nose",))
+    assert "'mark' and 'nose' are listed as a pair but are not mirror images" in str(asymmetric[0])
+    assert "'nose' lies in the middle; 'mark' will not be learnt from mirrored cases" in str(asymmetric[0])
 
 
-def test_two_in_the_middle_are_no_pair() -> None:
-    found, odd = check_symmetry(LandmarkSet(NAMES, (*PAIRS, ("nose", "chin"))), cases())
+def test_a_pair_in_the_middle() -> None:
+    found, asymmetric = check_symmetry(LandmarkSet(NAMES, (*PAIRS, ("nose", "chin"))), cases())
     assert found == LandmarkSet(NAMES, PAIRS, ("mark",))
-    assert str(odd[0]).endswith("'nose' and 'chin' lie in the middle")
+    assert str(asymmetric[0]).endswith("'nose' and 'chin' lie in the middle")
 
 
-def test_two_that_were_paired_crosswise_are_both_one_sided() -> None:
+def test_pairs_that_cross_are_one_sided() -> None:
     wrong = (("a L", "b R"), PAIRS[2])
     names = (*NAMES, "d L", "d R", "e L", "e R")
     more = np.array([(7, 2, 9), (-7, 2, 9), (3, 8, -9), (-3, 8, -9)])
@@ -82,24 +82,24 @@ def test_two_that_were_paired_crosswise_are_both_one_sided() -> None:
         )
         for case in cases()
     ]
-    found, odd = check_symmetry(LandmarkSet(names, (*wrong, ("d L", "d R"), ("e L", "e R"))), plain)
+    found, asymmetric = check_symmetry(LandmarkSet(names, (*wrong, ("d L", "d R"), ("e L", "e R"))), plain)
     assert found.pairs == (PAIRS[2], ("d L", "d R"), ("e L", "e R"))
     assert {"a L", "b R"} <= set(found.one_sided)
-    assert odd[0].middle == ()
+    assert asymmetric[0].middle == ()
 
 
-def test_where_pairs_are_too_few_nothing_is_said() -> None:
+def test_too_few_pairs() -> None:
     for landmarks, absent in ((LandmarkSet(NAMES, PAIRS[:2]), ()), (LandmarkSet(NAMES), ()), (LandmarkSet(NAMES, PAIRS), (0,))):
         assert check_symmetry(landmarks, cases(absent=absent)) == (landmarks, ())
     assert check_symmetry(LandmarkSet(()), []) == (LandmarkSet(()), ())
 
 
-def test_what_is_never_there_is_left_as_it_was() -> None:
+def test_a_landmark_of_no_case_is_left_alone() -> None:
     found, _ = check_symmetry(LandmarkSet(NAMES, PAIRS), cases(absent=(8,)))
     assert found == LandmarkSet(NAMES, PAIRS)
 
 
-def test_half_of_a_pair_of_the_skulls_lies_in_the_middle(real_data: Callable[[str], Path]) -> None:
+def test_mouse_skulls_have_one_asymmetric_pair(real_data: Callable[[str], Path]) -> None:
     """Of the 18 pairs that the dataset lists one is none: lm44 lies in the plane of the other 17, lm43 1.1 mm beside it."""
     folder = real_data("mouse_skull")
     dataset = open_dataset(folder)
@@ -108,8 +108,8 @@ def test_half_of_a_pair_of_the_skulls_lies_in_the_middle(real_data: Callable[[st
     for case in dataset.cases:
         grid = read_grid(case.images[0])
         seen.append(case_points(case.name, load_landmarks(case, dataset, grid), grid))
-    found, odd = check_symmetry(dataset.landmarks, seen)
+    found, asymmetric = check_symmetry(dataset.landmarks, seen)
     assert ["lm43", "lm44"] in listed
     assert len(found.pairs) == 17
     assert found.one_sided == ("lm43",)
-    assert [o.middle for o in odd] == [("lm44",)]
+    assert [pair.middle for pair in asymmetric] == [("lm44",)]

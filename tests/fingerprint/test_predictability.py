@@ -21,7 +21,7 @@ def together(seed: int, n_cases: int = 20, n_points: int = 6, noise: float = 0.1
     return points, rng.random((n_cases, n_points)) > 0.1
 
 
-def test_by_hand() -> None:
+def test_deviations_by_hand() -> None:
     # one axis; the first point at 0, 2, 4: said from the other two it is off by 3, 0 and 3. The second goes along with it
     points = np.array([[[0.0], [10.0]], [[2.0], [12.0]], [[4.0], [14.0]]])
     everywhere = np.ones((3, 2), dtype=bool)
@@ -43,7 +43,7 @@ def test_missing_points_do_not_move_the_mean_shape() -> None:
     assert sd_from_others(points, present) == pytest.approx([0, 0, 0], abs=1e-12)
 
 
-def test_too_few_cases_tell_nothing() -> None:
+def test_too_few_cases() -> None:
     points, present = np.zeros((2, 3, 3)), np.array([[True, True, False], [False, True, False]])
     assert np.isnan(sd_from_image(points, present)).tolist() == [True, False, True]
     assert np.isnan(sd_from_others(points, present)).all()
@@ -51,7 +51,7 @@ def test_too_few_cases_tell_nothing() -> None:
     assert np.isnan(sd_from_others(points[:0], present[:0])).all()
 
 
-def test_what_goes_together_is_learnt_from_enough_cases() -> None:
+def test_the_regression_learns_from_enough_cases() -> None:
     """Sizes differ by a fifth: the shift of the neighbours leaves that open, the regression does not."""
     rng = np.random.default_rng(3)
     shape = rng.normal(0, 20, (1, 12, 3))
@@ -61,14 +61,14 @@ def test_what_goes_together_is_learnt_from_enough_cases() -> None:
     assert np.median(sd_from_others(points[:2], everywhere[:2])) > 1
 
 
-def test_the_noise_of_a_place_is_found() -> None:
+def test_the_noise_of_a_point_is_recovered() -> None:
     points, present = together(0, n_cases=60, n_points=10, noise=1.0)
     # the mean of four neighbours is itself off by a half: sqrt(1 + 1/4); all nine would leave sqrt(1 + 1/9)
     assert np.median(sd_from_others(points, present)) == pytest.approx(1.1, abs=0.1)
     assert np.median(sd_from_image(points, present)) == pytest.approx((25 + 1) ** 0.5, rel=0.1)
 
 
-def test_closed_form_agrees_with_leaving_each_case_out() -> None:
+def test_closed_form_equals_leaving_each_case_out() -> None:
     rng = np.random.default_rng(1)
     features, left = rng.normal(size=(9, 4)), rng.normal(size=(9, 2))
     around = features - features.mean(0)
@@ -99,7 +99,7 @@ def test_distant_points_do_not_count() -> None:
 
 
 @given(SEEDS)
-def test_moving_each_case_tells_the_image_but_not_the_others(seed: int) -> None:
+def test_shifts_of_a_case_change_only_the_error_from_the_image(seed: int) -> None:
     points, present = together(seed)
     moved = points + np.random.default_rng(seed).normal(0, 100, (20, 1, 3))
     assert sd_from_others(moved, present) == pytest.approx(sd_from_others(points, present), rel=1e-6, abs=1e-9)
@@ -107,7 +107,7 @@ def test_moving_each_case_tells_the_image_but_not_the_others(seed: int) -> None:
 
 
 @given(SEEDS, st.floats(0.1, 10))
-def test_errors_scale_and_follow_the_order_of_the_points(seed: int, factor: float) -> None:
+def test_errors_scale_and_follow_the_order_of_points(seed: int, factor: float) -> None:
     points, present = together(seed, n_cases=8)
     order = np.random.default_rng(seed).permutation(6)
     for sd in (sd_from_image, sd_from_others):
