@@ -63,7 +63,7 @@ class Rule:
         facts, c = self.study.planned.fingerprint.landmark_statistics, self.study.chosen
         assert facts is not None
         assert c.landmarks is not None
-        scn, _ = shape_scn(facts, self.patch, self.spacing, self.macs, c.space.slice_axis)
+        scn, _ = shape_scn(facts, self.patch, self.spacing, self.macs, slice_axis=c.space.slice_axis)
         return replace(c, landmarks=replace(c.landmarks, scn=scn if branch == "on" else None))
 
     def says(self, n_cases: int) -> tuple[str, str]:
@@ -71,7 +71,7 @@ class Rule:
         names = {case.name for case in self.study.order[:n_cases]}
         points = [case.landmarks for case in self.study.planned.fingerprint.cases if case.name in names]
         facts = measure_landmarks(self.study.planned.dataset.landmarks.names, points)
-        choice = plan_scn(facts, points, self.patch, self.spacing, self.macs, self.study.chosen.space.slice_axis)
+        choice = plan_scn(facts, points, self.patch, self.spacing, self.macs, slice_axis=self.study.chosen.space.slice_axis)
         seen = covisibility(points, [n * s for n, s in zip(self.patch, self.spacing)])
         values = [facts.median_rho, facts.median_kappa, seen]
         shown = ["--" if v is None else f"{v:.3g}" for v in values]

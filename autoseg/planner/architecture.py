@@ -1,4 +1,4 @@
-"""Patch, batch and network. They are chosen together: the patch decides how deep the network is, the network what it costs."""
+"""Patch, batch and network, chosen together: the patch decides how deep the network is, the network what it costs (nnU-Net)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from autoseg.planner.wording import billions, number, numbers, size
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the network sees at once, and what that follows from. Axes in canonical order.
+    """Patch, batch and network of a configuration, and what they follow from. Axes in canonical order.
 
     Args:
-        cost: with the width that was chosen.
+        cost: of networks with the width that was chosen.
         memory_fit, time_fit: with axes in the order of planning; `time_fit` where there is a limit of time, as on a CPU.
     """
 
@@ -48,7 +48,7 @@ def plan_architecture(
     """Finds the largest patch and batch that the budget allows, for a wide network if there is time for one.
 
     Args:
-        cost: wide.
+        cost: of wide networks.
         spacing, shape: target spacing (mm) and median size (voxels) of the cases, two or three axes in canonical order.
         dataset_voxels: of all cases at that spacing.
 
@@ -59,7 +59,7 @@ def plan_architecture(
     order = coarsest_first(spacing) if ndim == 3 else tuple(range(ndim))
     spacing, shape = tuple(spacing[a] for a in order), tuple(shape[a] for a in order)
     memory_fit = fit_memory(cost, budget, spacing, shape, dataset_voxels)
-    if not _time_for(memory_fit, cost, budget):
+    if not _has_time_for_wide(memory_fit, cost, budget):
         cost = replace(cost, width=NARROW)
         memory_fit = fit_memory(cost, budget, spacing, shape, dataset_voxels)
     time_fit = None
@@ -71,12 +71,12 @@ def plan_architecture(
         time_fit = fit_time(
             memory_fit.topology, memory_fit.batch_size, cost, budget, spacing=spacing, median_shape=shape, fits=fits
         )
-    chosen = time_fit or memory_fit
-    topology = chosen.topology.ordered([order.index(a) for a in range(ndim)])
-    return Architecture(topology, chosen.batch_size, cost, memory_fit, time_fit)
+    fit = time_fit or memory_fit
+    topology = fit.topology.ordered([order.index(a) for a in range(ndim)])
+    return Architecture(topology, fit.batch_size, cost, memory_fit, time_fit)
 
 
-def _time_for(fit: MemoryFit, wide: NetworkCost, budget: Budget) -> bool:
+def _has_time_for_wide(fit: MemoryFit, wide: NetworkCost, budget: Budget) -> bool:
     """Whether a wide network is worth its time: on a GPU unless few steps of it fit into the time, on a CPU if many do."""
     steps = budget.steps(wide.step_gmacs(fit.topology, MIN_BATCH) / budget.speed)
     if budget.device == "cpu":
@@ -84,39 +84,39 @@ def _time_for(fit: MemoryFit, wide: NetworkCost, budget: Budget) -> bool:
     return steps >= STEPS_OF_A_PATCH
 
 
-def architecture_reasons(chosen: Architecture, budget: Budget, shape: Sequence[float]) -> dict[str, str]:
-    """Why, by dotted key; `shape` as in `plan_architecture`."""
-    patch = [f"median case is {numbers(shape)} voxels", chosen.memory_fit.patch_reason]
-    batch = [chosen.memory_fit.batch_reason]
+def architecture_reasons(architecture: Architecture, budget: Budget, shape: Sequence[float]) -> dict[str, str]:
+    """Reasons for patch, batch and network by dotted key; `shape` as in `plan_architecture`."""
+    patch = [f"median case is {numbers(shape)} voxels", architecture.memory_fit.patch_reason]
+    batch = [architecture.memory_fit.batch_reason]
     if budget.family == "residual":
         batch.append("the 5 % hold here too, other than in nnU-Net's presets, which train small cases in batches of hundreds")
-    if chosen.memory_fit.reference.memory_gb != budget.memory_gb:
-        batch.append(
-            f"as for {number(chosen.memory_fit.reference.memory_gb)} GB, which shows more voxels at once than a larger patch"
-        )
-    if chosen.time_fit:
-        patch += [chosen.time_fit.patch_reason] if chosen.time_fit.patch_reason else []
-        batch.append(chosen.time_fit.batch_reason)
+    filled_gb = architecture.memory_fit.reference.memory_gb
+    if filled_gb != budget.memory_gb:
+        batch.append(f"as for {number(filled_gb)} GB, which shows more voxels at once than a larger patch")
+    if architecture.time_fit:
+        patch += [architecture.time_fit.patch_reason] if architecture.time_fit.patch_reason else []
+        batch.append(architecture.time_fit.batch_reason)
     return {
         "patch.patch_size": "; ".join(patch),
         "patch.batch_size": "; ".join(batch),
-        **_network_reasons(chosen, budget),
+        **_network_reasons(architecture, budget),
     }
 
 
-def _network_reasons(chosen: Architecture, budget: Budget) -> dict[str, str]:
-    network, topology, cost = chosen.network, chosen.topology, chosen.cost
+def _network_reasons(architecture: Architecture, budget: Budget) -> dict[str, str]:
+    network, topology, cost = architecture.network, architecture.topology, architecture.cost
     parameters = n_parameters(network, cost.io) / 1e6
     work = multiply_accumulates(network, topology.patch_size, cost.io)
     narrow = ""
     if cost.width == NARROW:
         cause = "on a CPU" if budget.device == "cpu" else "in the time there is"
         narrow = f", half of nnU-Net's {WIDE.base} (a quarter of the work {cause})"
-    fewer = ", but for the last halving, which would need padding" if chosen.time_fit and chosen.time_fit.tight else ""
+    tight = architecture.time_fit is not None and architecture.time_fit.tight
+    fewer = ", but for the last halving, which would need padding" if tight else ""
     halved = ""
     if cost.halves_first(topology):
         halved = "; no stage is at full resolution, since positions are decoded to a fraction of a voxel: half the time a step"
-    deep = "coarse levels learn from the label map too, so gradients reach them (nnU-Net)"
+    supervised = "coarse levels learn from the label map too, so gradients reach them (nnU-Net)"
     widest = cost.width.most(len(topology.patch_size))
     bottleneck = tuple(n // d for n, d in zip(topology.patch_size, topology.divisors))
     return {
@@ -127,7 +127,7 @@ def _network_reasons(chosen: Architecture, budget: Budget) -> dict[str, str]:
         f"{size(bottleneck)} at last{halved}",
         "network.kernel_sizes": "3 along an axis from the stage on at which its spacing is below twice the finest, 1 before",
         **_block_reasons(cost, budget),
-        "network.deep_supervision": deep if cost.io.n_classes else "off: landmarks are learnt at the finest stage only",
+        "network.deep_supervision": supervised if cost.io.n_classes else "off: landmarks are learnt at the finest stage only",
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from autoseg.plan import Configuration, LandmarkPlan, PatchPlan, SpacePlan
+from autoseg.plan import Configuration, InferencePlan, LandmarkPlan, PatchPlan, SpacePlan, TrainingPlan
 from autoseg.planner.architecture import Architecture, architecture_reasons
 from autoseg.planner.estimate import estimate
 from autoseg.planner.inputs import PlanInputs, TargetGrid
@@ -55,24 +55,7 @@ def plan_configuration(
             architecture, budget, fingerprint.landmark_statistics, fingerprint.cases, space
         )
     patch_size = architecture.topology.patch_size
-    ndim = 3 if inputs.flat_axis is None else 2  # of the cases; slices of volumes are mirrored as volumes are
-    mirrored, mirror_reason = mirror_axes(
-        fingerprint.labels,
-        fingerprint.cases,
-        ndim=ndim,
-        device=budget.device,
-        slice_axis=grid.slice_axis,
-        landmarks=inputs.landmarks,
-    )
-    training, training_reasons = plan_training(
-        mirrored,
-        budget,
-        architecture.step_gmacs,
-        covered=prod(patch_size) / prod(grid.shape),
-        slices=grid.slice_axis is not None,
-        labelled=inputs.has_labels,
-    )
-    inference, inference_reasons = plan_inference(mirrored, inputs.landmarks.one_sided)
+    training, inference, learning_reasons = _plan_learning(inputs, architecture, grid)
     postprocess, postprocess_reasons = plan_postprocess(inputs.has_labels)
     footprint, footprint_reasons = estimate(fingerprint, architecture, budget, _whole_spacing(inputs, space))
     sampling = _plan_sampling(inputs, patch_size, grid, space)
@@ -93,14 +76,37 @@ def plan_configuration(
             **landmark_reasons,
             "patch.foreground_fraction": sampling.fraction_reason,
             "patch.sampling": sampling.sampling_reason,
-            "training.mirror_axes": mirror_reason,
-            **training_reasons,
-            **inference_reasons,
+            **learning_reasons,
             **postprocess_reasons,
             **footprint_reasons,
         },
     )
     return PlannedConfiguration(configuration, grid.shape, steps)
+
+
+def _plan_learning(
+    inputs: PlanInputs, architecture: Architecture, grid: TargetGrid
+) -> tuple[TrainingPlan, InferencePlan, dict[str, str]]:
+    """The plan's `training` and `inference`, which agree on mirrored axes, with reasons by dotted key."""
+    ndim = 3 if inputs.flat_axis is None else 2  # of the cases; slices of volumes are mirrored as volumes are
+    mirrored, mirror_reason = mirror_axes(
+        inputs.fingerprint.labels,
+        inputs.fingerprint.cases,
+        ndim=ndim,
+        device=inputs.budget.device,
+        slice_axis=grid.slice_axis,
+        landmarks=inputs.landmarks,
+    )
+    training, training_reasons = plan_training(
+        mirrored,
+        inputs.budget,
+        architecture.step_gmacs,
+        covered=prod(architecture.topology.patch_size) / prod(grid.shape),
+        slices=grid.slice_axis is not None,
+        labelled=inputs.has_labels,
+    )
+    inference, inference_reasons = plan_inference(mirrored, inputs.landmarks.one_sided)
+    return training, inference, {"training.mirror_axes": mirror_reason, **training_reasons, **inference_reasons}
 
 
 def _plan_space(inputs: PlanInputs, grid: TargetGrid) -> SpacePlan:

@@ -29,7 +29,13 @@ Rows = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Width:
-    """Features of the finest stage, the most that a stage may have in 2D and in 3D, and convolutions a decoder stage at most."""
+    """How wide networks are.
+
+    Args:
+        base: features of the finest stage.
+        most_2d, most_3d: features that a stage may have at most.
+        decoder_blocks: convolutions that a decoder stage may have at most.
+    """
 
     base: int
     most_2d: int
@@ -68,13 +74,13 @@ class NetworkCost:
         return not self.io.n_classes and len(topology.strides) > 2
 
     def network(self, topology: Topology) -> NetworkPlan:
-        """The U-Net of this family and width: features doubled from stage to stage up to a maximum."""
+        """The U-Net of this family and width: features are doubled from stage to stage up to a maximum."""
         first = 1 if self.halves_first(topology) else 0
         strides, kernel_sizes = topology.strides[first:], topology.kernel_sizes[first:]
-        n, most = len(strides), self.width.most(len(topology.patch_size))
+        n, widest = len(strides), self.width.most(len(topology.patch_size))
         return NetworkPlan(
             kind=self.family.kind,
-            features=tuple(min(self.width.base * 2**stage, most) for stage in range(n)),
+            features=tuple(min(self.width.base * 2**stage, widest) for stage in range(n)),
             strides=strides,
             kernel_sizes=kernel_sizes,
             encoder_blocks=self.family.blocks(n),

@@ -1,4 +1,4 @@
-"""What a configuration will take, told beforehand."""
+"""Expected memory, disk and time of a configuration, by the arithmetic of `footprint`."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from autoseg.planner.wording import billions, number
 
 
 def estimate(
-    seen: Fingerprint, chosen: Architecture, budget: Budget, spacing: Sequence[float]
+    fingerprint: Fingerprint, architecture: Architecture, budget: Budget, spacing: Sequence[float]
 ) -> tuple[Footprint, dict[str, str]]:
     """The footprint of a configuration, with reasons by dotted key.
 
     Args:
         spacing: mm along (z, y, x) of its prepared cases.
     """
-    cost = chosen.cost
-    shape = median_shape(seen.cases, spacing)
-    source = median_shape(seen.cases, None)
+    cost = architecture.cost
+    shape = median_shape(fingerprint.cases, spacing)
+    source = median_shape(fingerprint.cases, None)
     structures = max(0, cost.io.n_classes - 1)
     predicting = predicting_memory(
-        chosen.network,
-        chosen.topology.patch_size,
+        architecture.network,
+        architecture.topology.patch_size,
         cost.io,
-        batch_size=chosen.batch_size,
+        batch_size=architecture.batch_size,
         compute=cost.compute,
         source_voxels=prod(source),
         target_voxels=prod(shape),
     )
-    prepared = prepared_bytes(len(seen.cases), shape, n_channels=cost.io.n_channels, n_structures=structures)
+    prepared = prepared_bytes(len(fingerprint.cases), shape, n_channels=cost.io.n_channels, n_structures=structures)
     footprint = Footprint(
-        training_gb=round(cost.training_gb(chosen.topology, chosen.batch_size), 2),
+        training_gb=round(cost.training_gb(architecture.topology, architecture.batch_size), 2),
         prediction_ram_gb=round(predicting / 1e9, 2),
         prepared_gb=round(prepared / 1e9, 3),
-        step_s=round(chosen.step_gmacs / budget.speed, 4),
+        step_s=round(architecture.step_gmacs / budget.speed, 4),
     )
     where = "of the GPU's memory" if budget.device == "cuda" else "of RAM"
     training = f"{where} in {cost.compute}, weights, maps, loss and the libraries themselves"
@@ -52,6 +52,7 @@ def estimate(
     return footprint, {
         "footprint.training_gb": training,
         "footprint.prediction_ram_gb": f"for the median case of {number(prod(shape))} voxels and {' and '.join(maps)}",
-        "footprint.prepared_gb": f"{len(seen.cases)} cases, as much as images of noise would take",
-        "footprint.step_s": f"{billions(1e9 * chosen.step_gmacs)} multiply-accumulates, {billions(1e9 * budget.speed)} a second",
+        "footprint.prepared_gb": f"{len(fingerprint.cases)} cases, as much as images of noise would take",
+        "footprint.step_s": f"{billions(1e9 * architecture.step_gmacs)} multiply-accumulates, "
+        f"{billions(1e9 * budget.speed)} a second",
     }

@@ -1,4 +1,4 @@
-"""Families of networks, and what nnU-Net found out about the memory that they take."""
+"""Families of networks, and nnU-Net's calibrations of the memory that they take."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Family:
         decoder_blocks: of every stage.
         presets_2d, presets_3d: calibrations of nnU-Net, the smallest memory first.
         preset_names: what nnU-Net calls them.
-        overdraft: what the smallest batch of a preset may take, as a share of the memory that the preset is named after.
+        allowed_overrun: what the smallest batch of a preset may take, as a share of the memory that the preset is named after.
     """
 
     kind: NetworkKind
@@ -44,8 +44,8 @@ class Family:
         presets = self.presets(ndim)
         index = max((i for i, p in enumerate(presets) if p.memory_gb <= memory_gb), default=0)
         scaled = presets[index].scaled(memory_gb)
-        most = min((p.elements for p in presets[index + 1 :]), default=scaled.elements)
-        return replace(scaled, elements=min(scaled.elements, most))
+        limit = min((p.elements for p in presets[index + 1 :]), default=scaled.elements)
+        return replace(scaled, elements=min(scaled.elements, limit))
 
     def memory_for(self, ndim: int, elements: int) -> float:
         """The least memory (GB) at which a sample of that many convolution outputs is allowed."""

@@ -1,4 +1,4 @@
-"""Landmarks: how wide their targets are, whether a patch shows all of them, and whether they should know about each other."""
+"""Rules for landmarks: width of their targets, whether a patch shows all, and the branch of Payer et al. (2019)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ NO_SCN = "no spatial configuration branch: "
 SIGMA_VOXELS = 1.0
 """Of the maps. On the mouse skulls (maps of 0.42 mm, 300 steps, one seed) the error is 0.30 mm with 1 voxel, 0.35 mm with 1.5."""
 
-MARGIN = 1.2  # of the patch over the spread of the landmarks: rotation and scaling in training need room
+MARGIN = 1.2  # of the patch over the extent of the landmarks: rotation and scaling in training need room
 MOST_CASES = 0.9  # share of the cases that must fit
 
-FEWEST = 3  # landmarks: one or two have no arrangement
-FEW_CASES = 150  # fewer than that
+FEWEST_LANDMARKS = 3  # one or two have no arrangement
+FEW_CASES = 150  # and fewer cases than that
 LEAST_RHO, LEAST_KAPPA = 0.8, 2.0
-"""A branch needs all three. Conventions: no comparison is published in which only one of them varied."""
+"""A branch needs few cases, and more than both. Conventions: no comparison is published in which only one of them varied."""
 
 HIDDEN_LAYERS = 3
-WIDEST = {
-    2: 32,
-    3: 24,
-}  # voxels along the longest axis of the coarse maps, as Payer et al. 2019; half of it where that takes long
+WIDEST = {2: 32, 3: 24}
+"""Voxels along the longest axis of the coarse maps, as in Payer et al. 2019; half of them where that takes long."""
+
 LARGEST_KERNEL = {2: 11, 3: 7}  # Payer et al., Medical Image Analysis 2019
 FEATURES = {2: 128, 3: 64}  # the same
 LEAST_FEATURES = 16
@@ -40,7 +39,7 @@ MOST_WORK = 0.25  # of the network's own multiply-accumulates
 
 @dataclass(frozen=True)
 class TargetSigma:
-    """Standard deviation (mm) of the Gaussian that a landmark is for the network, along the axes of the spacing, and why."""
+    """Standard deviation (mm) of the Gaussian that is a landmark's target, along the axes of the spacing, and its reason."""
 
     sigma_mm: tuple[float, ...]
     reason: str
@@ -60,29 +59,29 @@ class Context:
 
 @dataclass(frozen=True)
 class ScnChoice:
-    """The branch, or None for none, and why; and why it is as it is, by the names of its fields, empty for none."""
+    """The branch, or None for none, with its reason; and the reasons for its fields, by their names."""
 
     scn: ScnPlan | None
     reason: str
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def target_sigma(facts: LandmarkStatistics, spacing: Sequence[float]) -> TargetSigma:
-    """One voxel along each axis. Each landmark has a map of its own, so that targets of neighbours may overlap.
+def target_sigma(statistics: LandmarkStatistics, spacing: Sequence[float]) -> TargetSigma:
+    """Makes targets one voxel wide along each axis.
+
+    Each landmark has a map of its own, so that targets of neighbours may overlap.
 
     Args:
         spacing: mm, of the maps that the network makes.
     """
     reason = f"a voxel of {numbers(spacing)} mm: narrow for precision, wide enough to be read between voxels"
-    if facts.neighbour_mm_p10 is not None:
-        reason += (
-            f"; one landmark in ten is less than {number(facts.neighbour_mm_p10)} mm from the next, which has a map of its own"
-        )
+    if (near_mm := statistics.neighbour_mm_p10) is not None:
+        reason += f"; one landmark in ten is less than {number(near_mm)} mm from the next, which has a map of its own"
     return TargetSigma(tuple(SIGMA_VOXELS * s for s in spacing), reason)
 
 
-def plan_context(facts: LandmarkStatistics, cases: Sequence[CasePoints], patch: Triple, spacing: Sequence[float]) -> Context:
-    """Whether the network can see all landmarks of a case together.
+def plan_context(statistics: LandmarkStatistics, cases: Sequence[CasePoints], patch: Triple, spacing: Sequence[float]) -> Context:
+    """Decides whether a patch shows all landmarks of a case together.
 
     Args:
         patch, spacing: voxels and mm along (z, y, x); one voxel through the slices of a 2D network.
@@ -90,24 +89,25 @@ def plan_context(facts: LandmarkStatistics, cases: Sequence[CasePoints], patch: 
     patch_mm = [n * s for n, s in zip(patch, spacing)]
     needed = patch_scale_needed(cases, patch_mm, MARGIN)
     share = float((needed <= 1 + 1e-9).mean()) if len(needed) else 1.0
-    seen = (
-        f"a patch of {numbers(patch_mm)} mm shows all landmarks, which spread over {numbers(facts.extent_mm)} mm, with "
+    shown = (
+        f"a patch of {numbers(patch_mm)} mm shows all landmarks, which spread over {numbers(statistics.extent_mm)} mm, with "
         f"{percent(MARGIN - 1)} to spare or to the edge of the image in {percent(share)} of the cases"
     )
     if share >= MOST_CASES:
-        return Context(True, seen)
-    return Context(False, f"{seen}: windows overlap, and each sees some of them")
+        return Context(True, shown)
+    return Context(False, f"{shown}: windows overlap, and each sees some of them")
 
 
 def plan_scn(
-    facts: LandmarkStatistics,
+    statistics: LandmarkStatistics,
     cases: Sequence[CasePoints],
     patch: Triple,
     spacing: Sequence[float],
     network_macs: float,
+    *,
     slice_axis: int | None = None,
 ) -> ScnChoice:
-    """Whether landmarks should be told apart by where the others are (Payer et al. 2019), and how.
+    """Decides whether landmarks are told apart by where the others are (Payer et al. 2019), and how.
 
     A network whose patches show all landmarks sees that by itself: measured in benchmarks/bench_scn.py.
 
@@ -117,13 +117,13 @@ def plan_scn(
         network_macs: multiply-accumulates of the network on a patch.
     """
     patch_mm = [n * s for n, s in zip(patch, spacing)]
-    off = _why_not(facts, cases, patch_mm)
-    if off:
-        return ScnChoice(None, f"{NO_SCN}{off}")
-    scn, reasons = shape_scn(facts, patch, spacing, network_macs, slice_axis)
+    objection = _objection(statistics, cases, patch_mm)
+    if objection:
+        return ScnChoice(None, f"{NO_SCN}{objection}")
+    scn, reasons = shape_scn(statistics, patch, spacing, network_macs, slice_axis=slice_axis)
     share = covisibility(cases, patch_mm) or 0.0
-    seen = f"a patch of {numbers(patch_mm)} mm around a landmark shows {percent(share)} of the pairs"
-    return ScnChoice(scn, f"a spatial configuration branch: {seen}; {_why(facts)[1]}", reasons)
+    shown = f"a patch of {numbers(patch_mm)} mm around a landmark shows {percent(share)} of the pairs"
+    return ScnChoice(scn, f"a spatial configuration branch: {shown}; {_evidence(statistics)[1]}", reasons)
 
 
 def scn_macs(scn: ScnPlan, n_landmarks: int, size: Sequence[int]) -> float:
@@ -131,11 +131,11 @@ def scn_macs(scn: ScnPlan, n_landmarks: int, size: Sequence[int]) -> float:
     return float(sum(c.inputs * c.outputs * c.voxels * c.taps for c in scn_layers(scn, size, n_landmarks)))
 
 
-def _why_not(facts: LandmarkStatistics, cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> str:
+def _objection(statistics: LandmarkStatistics, cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> str:
     """The reason that rules a branch out, or nothing."""
-    n = len(facts.landmarks)
-    if n < FEWEST:
-        return f"{n} landmarks are fewer than {FEWEST} and make no arrangement"
+    n = len(statistics.landmarks)
+    if n < FEWEST_LANDMARKS:
+        return f"{n} landmarks are fewer than {FEWEST_LANDMARKS} and make no arrangement"
     if all(len(case.present_points) < 2 for case in cases):
         return "no case has two landmarks"
     whole = float((patch_scale_needed(cases, patch_mm, 1.0) <= 1 + 1e-9).mean())
@@ -144,25 +144,25 @@ def _why_not(facts: LandmarkStatistics, cases: Sequence[CasePoints], patch_mm: S
             f"a patch of {numbers(patch_mm)} mm shows all landmarks in {percent(whole)} of the cases: the network itself sees "
             "where the others are"
         )
-    enough, reason = _why(facts)
+    enough, reason = _evidence(statistics)
     return "" if enough else reason
 
 
-def _why(facts: LandmarkStatistics) -> tuple[bool, str]:
-    """Whether the others tell much about a landmark that few cases do not tell, and the numbers that say so."""
-    rho, kappa, vary = facts.median_rho, facts.median_kappa, facts.distance_variation
+def _evidence(statistics: LandmarkStatistics) -> tuple[bool, str]:
+    """Decides whether the others tell much about a landmark that few cases do not tell, with the numbers as reason."""
+    rho, kappa, variation = statistics.median_rho, statistics.median_kappa, statistics.distance_variation
     if rho is None or kappa is None:
         return False, "too few cases tell how much the others say about a landmark"
-    tells, apart, few = rho > LEAST_RHO, kappa > LEAST_KAPPA, facts.n_cases < FEW_CASES
-    said = (
+    tells, far_apart, few = rho > LEAST_RHO, kappa > LEAST_KAPPA, statistics.n_cases < FEW_CASES
+    clauses = (
         f"the others explain {percent(max(rho, 0.0))} of the variance of a place (median), {_not(tells)}more than "
         f"{percent(LEAST_RHO)}",
-        f"neighbours are {number(kappa)} times as far away as the others leave open (median), {_not(apart)}more than "
+        f"neighbours are {number(kappa)} times as far away as the others leave open (median), {_not(far_apart)}more than "
         f"{number(LEAST_KAPPA)}",
-        f"{facts.n_cases} cases are {_not(few)}fewer than {FEW_CASES}",
-        *([] if vary is None else [f"distances between landmarks vary by {percent(vary)} (median)"]),
+        f"{statistics.n_cases} cases are {_not(few)}fewer than {FEW_CASES}",
+        *([] if variation is None else [f"distances between landmarks vary by {percent(variation)} (median)"]),
     )
-    return tells and apart and few, "; ".join(said)
+    return tells and far_apart and few, "; ".join(clauses)
 
 
 def _not(holds: bool) -> str:
@@ -170,33 +170,37 @@ def _not(holds: bool) -> str:
 
 
 def shape_scn(
-    facts: LandmarkStatistics, patch: Triple, spacing: Sequence[float], network_macs: float, slice_axis: int | None = None
+    statistics: LandmarkStatistics,
+    patch: Triple,
+    spacing: Sequence[float],
+    network_macs: float,
+    *,
+    slice_axis: int | None = None,
 ) -> tuple[ScnPlan, dict[str, str]]:
     """The branch that landmarks would have, whether the rule asks for one or not, and the reasons for its fields.
 
-    What takes too much work gets fewer features first, then maps that are twice as coarse. For the arguments see `plan_scn`.
+    If it takes too much work, it gets fewer features first, then maps that are twice as coarse. For the arguments see `plan_scn`.
     """
     axes = [axis for axis in range(3) if axis != slice_axis]
-    ndim, n = len(axes), len(facts.landmarks)
+    ndim, n = len(axes), len(statistics.landmarks)
     sizes, steps = [patch[axis] for axis in axes], [spacing[axis] for axis in axes]
     for widest, features in product((WIDEST[ndim], WIDEST[ndim] // 2), _halves(FEATURES[ndim], LEAST_FEATURES)):
         factor = _factors(sizes, steps, widest)
         coarse = [size // f for size, f in zip(sizes, factor)]
-        spread = [min(facts.extent_mm[a] / (s * f), c) for a, s, f, c in zip(axes, steps, factor, coarse)]
-        reach = ceil(max(spread))
-        kernel = next((k for k in range(3, LARGEST_KERNEL[ndim] + 1, 2) if _sees(k) >= reach), None)
+        extent = [min(statistics.extent_mm[a] / (s * f), c) for a, s, f, c in zip(axes, steps, factor, coarse)]
+        reach = ceil(max(extent))
+        kernel = next((k for k in range(3, LARGEST_KERNEL[ndim] + 1, 2) if _receptive_field(k) >= reach), None)
         form: ScnForm = "unet" if kernel is None else "convolutions"
         scn = ScnPlan(form, factor, kernel or 3, HIDDEN_LAYERS, features, "gate")
         if scn_macs(scn, n, sizes) <= MOST_WORK * network_macs:
             break
-    sees = (
-        f"{HIDDEN_LAYERS + 1} convolutions of {scn.kernel} see {_sees(scn.kernel)} coarse voxels, landmarks spread over {reach}"
-    )
-    large = f"convolutions of {LARGEST_KERNEL[ndim]} would see {_sees(LARGEST_KERNEL[ndim])} coarse voxels, too few for"
+    field, largest = _receptive_field(scn.kernel), LARGEST_KERNEL[ndim]
+    kernel_reason = f"{HIDDEN_LAYERS + 1} convolutions of {scn.kernel} see {field} coarse voxels, landmarks spread over {reach}"
+    too_small = f"convolutions of {largest} would see {_receptive_field(largest)} coarse voxels, too few for"
     return scn, {
-        "form": "convolutions over the maps of all landmarks" if kernel else f"{large} {reach}: a small U-Net does it",
+        "form": "convolutions over the maps of all landmarks" if kernel else f"{too_small} {reach}: a small U-Net does it",
         "factor": f"coarse maps of {size(coarse)} voxels",
-        "kernel": sees if kernel else "small, since the U-Net sees far",
+        "kernel": kernel_reason if kernel else "small, since the U-Net sees far",
         "layers": f"{HIDDEN_LAYERS} (Payer et al. 2019)",
         "features": f"{features} channels take {billions(scn_macs(scn, n, sizes))} multiply-accumulates beside the "
         f"{billions(network_macs)} of the network",
@@ -204,20 +208,20 @@ def shape_scn(
     }
 
 
-def _halves(most: int, least: int) -> list[int]:
-    """`most`, half of it, and so on down to `least`."""
-    return [most >> i for i in range((most // least).bit_length())]
+def _halves(largest: int, least: int) -> list[int]:
+    """`largest`, half of it, and so on down to `least`."""
+    return [largest >> i for i in range((largest // least).bit_length())]
 
 
-def _sees(kernel: int) -> int:
-    """Voxels along an axis that the branch's convolutions see."""
+def _receptive_field(kernel: int) -> int:
+    """Coarse voxels along an axis that the branch's convolutions see."""
     return (HIDDEN_LAYERS + 1) * (kernel - 1) + 1
 
 
 def _factors(sizes: Sequence[int], spacing: Sequence[float], widest: int) -> tuple[int, ...]:
-    """Powers of two that leave voxels of about the same edge in mm, `widest` of them or less along the longest axis.
+    """Powers of two that leave voxels of about the same edge in mm, `widest` of them or fewer along the longest axis.
 
-    Every one divides its axis: where one would not, all are halved.
+    Each divides its axis: where one would not, all are halved.
     """
     edge_mm = max(n * s for n, s in zip(sizes, spacing)) / widest
     while True:

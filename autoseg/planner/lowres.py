@@ -36,7 +36,7 @@ def plan_lowres(
     fullres: Architecture,
     n_cases: int,
 ) -> LowRes | None:
-    """The finest of ever coarser grids on which a patch covers a quarter of the median case.
+    """Finds the finest of ever coarser grids on which a patch covers a quarter of the median case.
 
     None where the patch of the full resolution does so, or where that grid still has more than half of the voxels.
 
@@ -50,19 +50,19 @@ def plan_lowres(
     if patch / full_voxels >= COVER:
         return None
     order = coarsest_first(spacing)  # in which nnU-Net multiplies: the last digit depends on it
-    places = [order.index(a) for a in range(3)]
-    now = tuple(spacing[a] for a in order)
+    positions = [order.index(a) for a in range(3)]
+    coarser_spacing = tuple(spacing[a] for a in order)
     while True:
-        now = coarser(now, STEP)
-        ratios = [spacing[a] / t for a, t in zip(order, now)]
+        coarser_spacing = coarser(coarser_spacing, STEP)
+        ratios = [spacing[a] / t for a, t in zip(order, coarser_spacing)]
         sizes = [r * shape[a] for r, a in zip(ratios, order)]
         voxels = prod(sizes)
-        if most_voxels(cost, budget, now) < COVER * voxels:
+        if most_voxels(cost, budget, coarser_spacing) < COVER * voxels:
             continue  # no patch can be large enough, so none needs to be found
-        coarse = tuple(now[p] for p in places)
-        coarse_shape = tuple(float(max(1, round(sizes[p]))) for p in places)
-        chosen = plan_architecture(cost, budget, coarse, coarse_shape, voxels * n_cases)
-        covered = prod(chosen.topology.patch_size) / voxels
+        coarse = tuple(coarser_spacing[p] for p in positions)
+        coarse_shape = tuple(float(max(1, round(sizes[p]))) for p in positions)
+        architecture = plan_architecture(cost, budget, coarse, coarse_shape, voxels * n_cases)
+        covered = prod(architecture.topology.patch_size) / voxels
         if covered >= COVER:
             break
     if full_voxels / voxels < LEAST_GAIN:
@@ -73,7 +73,7 @@ def plan_lowres(
         f"{number(full_voxels / voxels)} times fewer voxels: good for large structures and for those that are told apart by "
         "their place in the body, and quicker to predict with; fine borders need 3d_fullres"
     )
-    return LowRes(coarse, coarse_shape, chosen, reason)
+    return LowRes(coarse, coarse_shape, architecture, reason)
 
 
 def most_voxels(cost: NetworkCost, budget: Budget, spacing: Sequence[float]) -> float:

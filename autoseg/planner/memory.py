@@ -1,4 +1,4 @@
-"""The patch and batch that the memory allows."""
+"""The patch and batch that the memory allows, by nnU-Net's presets for 8, 24 and 40 GB."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class MemoryFit:
     Args:
         start: the largest patch considered.
         reference: the calibration, scaled to the memory that was filled.
-        held: samples that the memory holds.
+        samples_held: samples that the memory holds.
         cap: samples that are 5 % of the dataset's voxels.
     """
 
@@ -87,7 +87,7 @@ class MemoryFit:
 def fit_memory(
     cost: NetworkCost, budget: Budget, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
 ) -> MemoryFit:
-    """The patch and batch for the budget's memory. For the memory of one of nnU-Net's presets they are nnU-Net's.
+    """Finds the patch and batch for the budget's memory; for the memory of one of nnU-Net's presets they are nnU-Net's.
 
     More memory never means fewer voxels a batch: a plan for less memory is kept where it shows the network more.
 
@@ -103,62 +103,65 @@ def fit_memory(
 def _candidates(
     cost: NetworkCost, budget: Budget, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
 ) -> Iterator[MemoryFit]:
-    """For this memory, then as nnU-Net does for each preset that fits into it, the largest first."""
+    """The fit for this memory, then nnU-Net's for each preset that fits into it, the largest first."""
     ndim = len(spacing)
     start = initial_patch(spacing, median_shape)
     memory = budget.memory_gb
     reference = cost.family.reference(ndim, memory)
-    topology, larger = _shrink(cost, reference, memory, start, spacing, median_shape)
+    topology, larger = _shrink(cost, reference, start, spacing, median_shape)
     if not fits_memory(cost, reference, memory, topology):
         raise _too_little(cost, memory, topology)
     elements, patch = cost.elements(topology), topology.patch_size
-    batch = min(steady_batch_size(reference, elements, patch, dataset_voxels, larger), _most(cost, memory, topology))
+    batch = min(steady_batch_size(reference, elements, patch, dataset_voxels, larger), _largest_batch(cost, memory, topology))
     cap = batch_cap(patch, dataset_voxels)
     yield MemoryFit(topology, batch, start, reference, elements, floor(reference.samples_held(elements)), cap)
     for preset in reversed(cost.family.presets(ndim)):
         if preset.memory_gb > memory:
             continue
         # a patch for less memory is no larger, so shrinking goes on from the one above
-        topology, _ = _shrink(cost, preset, preset.memory_gb, topology, spacing, median_shape)
+        topology, _ = _shrink(cost, preset, topology, spacing, median_shape)
         elements, patch = cost.elements(topology), topology.patch_size
         cap = batch_cap(patch, dataset_voxels)
-        batch = min(batch_size(preset, elements, patch, dataset_voxels), _most(cost, preset.memory_gb, topology))
+        batch = min(batch_size(preset, elements, patch, dataset_voxels), _largest_batch(cost, preset.memory_gb, topology))
         yield MemoryFit(topology, batch, start, preset, elements, round(preset.samples_held(elements)), cap)
 
 
 def _shrink(
     cost: NetworkCost,
     reference: Reference,
-    memory_gb: float,
     start: Topology,
     spacing: Sequence[float],
     median_shape: Sequence[float],
 ) -> tuple[Topology, list[Topology]]:
+    """The largest patch that fits the memory of a calibration, or the smallest possible one; and those tried before it."""
+    memory_gb = reference.memory_gb
     return shrink_until(lambda t: fits_memory(cost, reference, memory_gb, t), start, spacing, median_shape)
 
 
 def fits_memory(cost: NetworkCost, reference: Reference, memory_gb: float, topology: Topology) -> bool:
     """Whether the smallest batch fits: by nnU-Net's measure, the weights by themselves, and all that training takes."""
-    maps = cost.elements(topology) <= reference.largest_sample
-    fixed = cost.fixed_gb(topology) <= FIXED_SHARE * memory_gb
-    return maps and fixed and cost.training_gb(topology, MIN_BATCH) <= overdraft(cost) * memory_gb
+    maps_fit = cost.elements(topology) <= reference.largest_sample
+    weights_fit = cost.fixed_gb(topology) <= FIXED_SHARE * memory_gb
+    return maps_fit and weights_fit and cost.training_gb(topology, MIN_BATCH) <= allowed_overrun(cost) * memory_gb
 
 
-def _most(cost: NetworkCost, memory_gb: float, topology: Topology) -> int:
-    """The largest batch for which the memory is enough, at least the smallest one. It is many classes that this is about:
-    nnU-Net's measure leaves out what the loss takes."""
-    empty = cost.training_gb(topology, 0)
-    each = cost.training_gb(topology, 1) - empty
-    return max(MIN_BATCH, floor((overdraft(cost) * memory_gb - empty) / each))
+def _largest_batch(cost: NetworkCost, memory_gb: float, topology: Topology) -> int:
+    """The largest batch for which the memory is enough, at least the smallest one.
+
+    Matters with many classes: nnU-Net's measure leaves out what the loss takes.
+    """
+    without_samples = cost.training_gb(topology, 0)
+    per_sample = cost.training_gb(topology, 1) - without_samples
+    return max(MIN_BATCH, floor((allowed_overrun(cost) * memory_gb - without_samples) / per_sample))
 
 
-def overdraft(cost: NetworkCost) -> float:
-    """What the smallest batch may take, as a share of the memory."""
+def allowed_overrun(cost: NetworkCost) -> float:
+    """The share of the memory that the smallest batch may take: more than 1 where nnU-Net's presets do (on a GPU)."""
     return cost.family.allowed_overrun if cost.device == "cuda" else 1.0
 
 
 def _too_little(cost: NetworkCost, memory_gb: float, topology: Topology) -> TooLittleMemory:
     maps = cost.family.memory_for(len(topology.patch_size), cost.elements(topology))
-    training = cost.training_gb(topology, MIN_BATCH) / overdraft(cost)
+    training = cost.training_gb(topology, MIN_BATCH) / allowed_overrun(cost)
     needed = max(maps, cost.fixed_gb(topology) / FIXED_SHARE, training)
     return TooLittleMemory(topology.patch_size, memory_gb, ceil(100 * needed) / 100)  # rounded up, so that it is enough

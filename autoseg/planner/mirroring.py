@@ -1,4 +1,4 @@
-"""Which axes may be mirrored. In canonical orientation left and right, up and down are known."""
+"""The axes that are mirrored: in canonical orientation left and right, up and down are known."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mirror_axes(
     slice_axis: int | None = None,
     landmarks: LandmarkSet = NO_LANDMARKS,
 ) -> tuple[tuple[int, ...], str]:
-    """Axes of the (z, y, x) array that are mirrored, and why.
+    """Chooses the axes of the (z, y, x) array that are mirrored, with the reason.
 
     Args:
         ndim: of the cases.
@@ -43,16 +43,16 @@ def mirror_axes(
     then mirrored on a CPU as well, since their datasets are small.
     """
     if landmarks.names and not labels.names:
-        return _of_landmarks(landmarks, slice_axis)
+        return _landmark_axes(landmarks, slice_axis)
     if device == "cpu" and ndim == 3:
         return (
             (),
             "3D cases are not mirrored on a CPU: time is short there, both for learning a second side and for predicting twice",
         )
     if landmarks.names and not landmarks.pairs:
-        return _of_landmarks(landmarks, slice_axis)
+        return _landmark_axes(landmarks, slice_axis)
     axes, reasons = [], []
-    x_mirrored, x_reason = _across(labels, cases) if slice_axis != 2 else (False, "x is not mirrored: it runs through the slices")
+    x_mirrored, x_reason = _mirrors_x(labels, cases, slice_axis)
     if x_mirrored:
         axes.append(2)
     reasons.append(x_reason)
@@ -72,8 +72,8 @@ def mirror_axes(
     return tuple(axes), "; ".join(reasons)
 
 
-def _of_landmarks(landmarks: LandmarkSet, slice_axis: int | None) -> tuple[tuple[int, ...], str]:
-    """What the landmarks allow."""
+def _landmark_axes(landmarks: LandmarkSet, slice_axis: int | None) -> tuple[tuple[int, ...], str]:
+    """The axes that landmarks allow: x, if some of them swap with partners."""
     if slice_axis == 2:
         return (), f"x is not mirrored: it runs through the slices; others are not: {UPRIGHT}"
     if not landmarks.pairs:
@@ -87,27 +87,29 @@ def _of_landmarks(landmarks: LandmarkSet, slice_axis: int | None) -> tuple[tuple
     )
 
 
-def _across(labels: LabelSet, cases: Sequence[CaseFingerprint]) -> tuple[bool, str]:
-    """Whether left and right may be exchanged, and why."""
+def _mirrors_x(labels: LabelSet, cases: Sequence[CaseFingerprint], slice_axis: int | None) -> tuple[bool, str]:
+    """Decides whether left and right may be exchanged, with the reason."""
+    if slice_axis == 2:
+        return False, "x is not mirrored: it runs through the slices"
     if labels.unpaired_sides:
         return False, f"x is not mirrored: the other side of '{labels.unpaired_sides[0]}' is no structure of its own"
     if not labels.side_pairs:
         return True, "x is mirrored: no structure has a side in its name (nnU-Net mirrors too)"
     for pair in labels.side_pairs:
-        seen = [any(case.voxels[index - 1] for case in cases if case.voxels) for index in pair]
-        if seen[0] != seen[1]:
-            here, there = (labels.names[index - 1] for index in (pair if seen[0] else pair[::-1]))
-            return False, f"x is not mirrored: '{there}', the other side of '{here}', occurs in no case"
-    found = check_laterality(labels, cases)
-    if found.n_mirrored > MIXED_ABOVE * found.n_cases:
+        occurs = [any(case.voxels[index - 1] for case in cases if case.voxels) for index in pair]
+        if occurs[0] != occurs[1]:
+            present, absent = (labels.names[index - 1] for index in (pair if occurs[0] else pair[::-1]))
+            return False, f"x is not mirrored: '{absent}', the other side of '{present}', occurs in no case"
+    sides = check_laterality(labels, cases)
+    if sides.n_mirrored > MIXED_ABOVE * sides.n_cases:
         return False, (
-            f"x is not mirrored: in {found.n_mirrored} of {found.n_cases} cases left and right lie the other way round than in "
+            f"x is not mirrored: in {sides.n_mirrored} of {sides.n_cases} cases left and right lie the other way round than in "
             f"the rest, more than {percent(MIXED_ABOVE)}, so that sides cannot be told apart"
         )
     left, right = (labels.names[index - 1] for index in labels.side_pairs[0])
-    several = f"{found.n_pairs} pairs such as " if found.n_pairs > 1 else ""
+    several = f"{sides.n_pairs} pairs such as " if sides.n_pairs > 1 else ""
     swap = f"{several}'{left}' and '{right}' swap names"
-    if found.n_cases:
-        n_alike = found.n_cases - found.n_mirrored
-        swap += f", and lie alike in {n_alike} of the {found.n_cases} cases that show both sides"
+    if sides.n_cases:
+        n_alike = sides.n_cases - sides.n_mirrored
+        swap += f", and lie alike in {n_alike} of the {sides.n_cases} cases that show both sides"
     return True, f"x is mirrored, {swap}: left and right look alike"

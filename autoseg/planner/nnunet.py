@@ -1,4 +1,4 @@
-"""nnU-Net's fingerprint of a dataset as ours, so that what it has seen need not be looked at again."""
+"""nnU-Net's dataset_fingerprint.json as a fingerprint of ours, so that images it has measured need not be read again."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ FILE = "dataset_fingerprint.json"
 STATISTICS = ("mean", "std", "median", "min", "max", "percentile_00_5", "percentile_99_5")
 
 
-def from_nnunet(name: str, description: Description, found: dict[str, Any], source: str | Path) -> Fingerprint:
-    """What planning needs. nnU-Net keeps neither names and contents of cases nor the sizes of structures: those are empty.
+def from_nnunet(name: str, description: Description, document: dict[str, Any], source: str | Path) -> Fingerprint:
+    """Reads what planning needs.
+
+    nnU-Net keeps neither names and contents of cases nor the sizes of structures: those are empty.
 
     Args:
         name: of the dataset.
         description: channels and labels of its dataset.json.
-        found: its dataset_fingerprint.json.
+        document: its dataset_fingerprint.json.
         source: that file, for messages.
 
     Raises:
@@ -37,24 +39,23 @@ def from_nnunet(name: str, description: Description, found: dict[str, Any], sour
             found=f"{len(description.landmarks)} landmarks in dataset.json",
             fix="plan from the images: autoseg plan_and_preprocess -d DATASET",
         )
-    spacings = _triples(_of(found, "spacings", source), "spacings", source)
-    shapes = _triples(_of(found, "shapes_after_crop", source), "shapes_after_crop", source)
+    spacings = _triples(_entry(document, "spacings", source), "spacings", source)
+    shapes = _triples(_entry(document, "shapes_after_crop", source), "shapes_after_crop", source)
     if not spacings or len(spacings) != len(shapes):
         raise DataError(
             "the fingerprint needs a spacing and a shape for each case",
             file=source,
             found=f"{len(spacings)} spacings, {len(shapes)} shapes_after_crop",
         )
-    intensities = _of(found, "foreground_intensity_properties_per_channel", source)
-    channels = range(len(description.channels))
-    share = _of(found, "median_relative_size_after_cropping", source)
+    intensities = _entry(document, "foreground_intensity_properties_per_channel", source)
+    share = _entry(document, "median_relative_size_after_cropping", source)
     return Fingerprint(
         schema_version=SCHEMA_VERSION,
         dataset=name,
         channels=description.channels,
         labels=description.labels,
         landmarks=NO_LANDMARKS,
-        intensities=tuple(_intensity(_of(intensities, str(i), source), source) for i in channels),
+        intensities=tuple(_intensity(_entry(intensities, str(i), source), source) for i in range(len(description.channels))),
         structures=(),
         landmark_statistics=None,
         median_relative_size=_positive(share, "median_relative_size_after_cropping", source),
@@ -66,18 +67,29 @@ def from_nnunet(name: str, description: Description, found: dict[str, Any], sour
 def _case(index: int, spacing: tuple[float, float, float], shape: tuple[float, float, float]) -> CaseFingerprint:
     size: Triple = (int(shape[0]), int(shape[1]), int(shape[2]))
     digest = hashlib.sha256(repr((spacing, size)).encode()).hexdigest()  # tells datasets apart, if not contents
-    return CaseFingerprint(f"case_{index:04d}", digest, spacing, size, size, (), (), (), (), "")
+    return CaseFingerprint(
+        name=f"case_{index:04d}",
+        digest=digest,
+        spacing=spacing,
+        shape=size,
+        shape_after_crop=size,
+        voxels=(),
+        lateral_positions=(),
+        intensities=(),
+        tails=(),
+        remark="",
+    )
 
 
 def _intensity(statistics: Any, source: str | Path) -> Intensity:
-    values = [_of(statistics, key, source) for key in STATISTICS]
+    values = [_entry(statistics, key, source) for key in STATISTICS]
     wrong = [f"{k}: {v}" for k, v in zip(STATISTICS, values) if isinstance(v, bool) or not isinstance(v, (int, float))]
     if wrong:
         raise DataError("the intensities must be numbers", file=source, found=", ".join(wrong))
     return Intensity(*map(float, values))
 
 
-def _of(mapping: Any, key: str, source: str | Path) -> Any:
+def _entry(mapping: Any, key: str, source: str | Path) -> Any:
     if not isinstance(mapping, dict) or key not in mapping:
         raise DataError(f"the fingerprint has no '{key}'", file=source, fix="copy the file from nnU-Net's folder again")
     return mapping[key]
@@ -96,5 +108,5 @@ def _triple(row: Sequence[Any], key: str, source: str | Path) -> tuple[float, fl
 
 def _positive(value: Any, key: str, source: str | Path) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise DataError(f"'{key}' holds a value that cannot be", file=source, found=value, allowed="a number above 0")
+        raise DataError(f"'{key}' must hold positive numbers", file=source, found=value, allowed="a number above 0")
     return float(value)

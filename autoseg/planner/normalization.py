@@ -1,4 +1,4 @@
-"""How the intensities of a channel are made comparable between cases, by the channel's name (nnU-Net)."""
+"""The normalisation of a channel, by its name (nnU-Net), and by its outliers where it has no absolute units."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CUT_BELOW = 0.1  # share of a structure's voxels that may be outliers; above, th
 
 
 def plan_channel(fingerprint: Fingerprint, index: int) -> tuple[ChannelPlan, str]:
-    """The channel's entry in the plan, and the reason for its normalisation."""
-    name, seen = fingerprint.channels[index], fingerprint.intensities[index]
+    """Makes the channel's entry in the plan, with the reason for its normalisation."""
+    name, intensity = fingerprint.channels[index], fingerprint.intensities[index]
     normalization = BY_NAME.get(name.lower())
     if normalization == "ct":
         reason = (
-            f"CT has absolute units: clipped to what 99 % of {_whose(fingerprint)} show, "
-            f"{number(seen.percentile_00_5)} to {number(seen.percentile_99_5)}, then scaled by their mean and standard deviation"
+            f"CT has absolute units: clipped to what 99 % of {_whose(fingerprint)} show, {number(intensity.percentile_00_5)} to "
+            f"{number(intensity.percentile_99_5)}, then scaled by their mean and standard deviation"
         )
     elif normalization:
         reason = f"asked for by the channel's name '{name}'"
@@ -45,30 +45,31 @@ def plan_channel(fingerprint: Fingerprint, index: int) -> tuple[ChannelPlan, str
     plan = ChannelPlan(
         name=name,
         normalization=normalization,
-        mean=seen.mean,
-        std=seen.std,
-        percentile_00_5=seen.percentile_00_5,
-        percentile_99_5=seen.percentile_99_5,
+        mean=intensity.mean,
+        std=intensity.std,
+        percentile_00_5=intensity.percentile_00_5,
+        percentile_99_5=intensity.percentile_99_5,
     )
     return plan, reason
 
 
 def _whose(fingerprint: Fingerprint) -> str:
+    """The voxels that intensity statistics are of."""
     return "the structures' voxels" if fingerprint.labels.names else "the voxels near landmarks"
 
 
 def _robust(fingerprint: Fingerprint, index: int, nonzero: bool) -> tuple[bool, str]:
-    """Whether outliers dominate a channel, so that they must not count, and why; no reason where nothing is known."""
+    """Decides whether outliers dominate a channel and must not count, with the reason; none where no tails were measured."""
     tails = [case.tails[index] for case in fingerprint.cases if case.tails]
     if not tails:
         return False, ""
-    spread = median(t.tail_ratio_nonzero if nonzero else t.tail_ratio for t in tails)
+    ratio = median(t.tail_ratio_nonzero if nonzero else t.tail_ratio for t in tails)
     cut = median(t.cut_share for t in tails)
-    found = f"clipped to its percentiles 0.5 and 99.5 a case would keep {percent(spread)} of its standard deviation (median)"
-    if spread >= ROBUST_BELOW:
-        return False, f"; {found}: no outliers dominate"
+    kept = f"clipped to its percentiles 0.5 and 99.5 a case would keep {percent(ratio)} of its standard deviation (median)"
+    if ratio >= ROBUST_BELOW:
+        return False, f"; {kept}: no outliers dominate"
     if cut >= CUT_BELOW:
-        what = "a structure" if fingerprint.labels.names else "what is near landmarks"
-        return False, f"; {found}, but up to {percent(cut)} of {what} would be cut: it is what shines, and stays"
+        region = "a structure" if fingerprint.labels.names else "what is near landmarks"
+        return False, f"; {kept}, but up to {percent(cut)} of {region} would be cut: it is what shines, and stays"
     why = f"less than {percent(ROBUST_BELOW)}, so a few voxels dominate: mean and standard deviation are taken so, outliers cut"
-    return True, f"; {found}, {why}"
+    return True, f"; {kept}, {why}"

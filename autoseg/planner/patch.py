@@ -1,4 +1,4 @@
-"""How much the network sees at once, and how many such patches make a batch (nnU-Net)."""
+"""The patch and the batch for a calibration of memory (nnU-Net)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Reference:
     """A calibration of nnU-Net: a batch of `batch_size` samples of `elements` convolution outputs each takes `memory_gb`.
 
     Args:
-        least_batch: how many samples the memory must hold; this limits the patch.
+        least_batch: samples that the memory must hold; this limits the patch.
     """
 
     memory_gb: float
@@ -27,7 +27,7 @@ class Reference:
     least_batch: int
 
     def scaled(self, memory_gb: float) -> Reference:
-        """The same for another memory."""
+        """The calibration for another memory, in proportion."""
         return replace(self, memory_gb=memory_gb, elements=self.elements * memory_gb / self.memory_gb)
 
     @property
@@ -36,7 +36,7 @@ class Reference:
         return self.elements * self.batch_size / self.least_batch
 
     def samples_held(self, elements: int) -> float:
-        """How many samples of `elements` convolution outputs the memory holds."""
+        """Number of samples of `elements` convolution outputs that the memory holds."""
         return self.elements / elements * self.batch_size
 
 
@@ -105,14 +105,14 @@ def steady_batch_size(
     Args:
         larger: the patches that need more than the memory, the largest first.
     """
-    most = max(min(floor(reference.samples_held(elements)), batch_cap(patch_size, dataset_voxels)), MIN_BATCH)
+    largest = max(min(floor(reference.samples_held(elements)), batch_cap(patch_size, dataset_voxels)), MIN_BATCH)
     if not larger:
-        return most
+        return largest
     voxels = reference.least_batch * prod(larger[0].patch_size)
-    for size in (t.patch_size for t in larger):
-        at_first = max(min(reference.least_batch, batch_cap(size, dataset_voxels)), MIN_BATCH)
-        voxels = min(at_first, voxels // prod(size)) * prod(size)  # of a batch, as soon as the memory is enough for this patch
-    return min(most, voxels // prod(patch_size))
+    for size in (topology.patch_size for topology in larger):
+        first_batch = max(min(reference.least_batch, batch_cap(size, dataset_voxels)), MIN_BATCH)
+        voxels = min(first_batch, voxels // prod(size)) * prod(size)  # of a batch, as soon as the memory is enough for this patch
+    return min(largest, voxels // prod(patch_size))
 
 
 def batch_cap(patch_size: Sequence[int], dataset_voxels: float) -> int:

@@ -1,4 +1,4 @@
-"""Where training patches come from: the share that must show a structure, and whether rare structures are drawn first."""
+"""The sampling of training patches: the share that must show a structure (nnU-Net), and whether rare ones are drawn first."""
 
 from __future__ import annotations
 
@@ -32,30 +32,31 @@ class Sampling:
 def plan_sampling(
     fingerprint: Fingerprint, patch_size: Sequence[int], spacing: Sequence[float], shape: Sequence[float]
 ) -> Sampling:
-    """
+    """Chooses the sampling of a configuration.
+
     Args:
         patch_size, spacing, shape: of the configuration's grid: voxels, mm, voxels of the median case.
     """
     if not fingerprint.labels.names:
         return Sampling("cases", "every case is as likely as any other", LANDMARK_FRACTION, ON_LANDMARKS)
-    seen = [s for s in fingerprint.structures if s.n_cases]
+    structures = [s for s in fingerprint.structures if s.n_cases]
     n_cases = len(fingerprint.cases)
-    if not seen:  # nnU-Net's fingerprints do not tell
+    if not structures:  # nnU-Net's fingerprints do not tell
         certain = "a third of the samples show a structure for certain, so none is forgotten (nnU-Net)"
         return Sampling("cases", "every case is as likely as any other (nnU-Net)", FOREGROUND_FRACTION, certain)
-    sampling, sampling_reason = _first_drawn(seen, n_cases)
+    sampling, sampling_reason = _first_drawn(structures, n_cases)
     voxels = median(prod(c.shape_after_crop) for c in fingerprint.cases)
-    chances = [_chance(s.mean_voxels / voxels, patch_size, spacing, shape) * s.n_cases / n_cases for s in seen]
+    chances = [_chance(s.mean_voxels / voxels, patch_size, spacing, shape) * s.n_cases / n_cases for s in structures]
     if sampling == "structures":
-        forced = [1 / len(seen)] * len(seen)
+        forced = [1 / len(structures)] * len(structures)
     else:
-        a_case = sum(s.n_cases for s in seen) / n_cases  # structures in a case, on average
-        forced = [s.n_cases / n_cases / max(1.0, a_case) for s in seen]
-    return Sampling(sampling, sampling_reason, *_fraction(seen, chances, forced))
+        a_case = sum(s.n_cases for s in structures) / n_cases  # structures in a case, on average
+        forced = [s.n_cases / n_cases / max(1.0, a_case) for s in structures]
+    return Sampling(sampling, sampling_reason, *_fraction(structures, chances, forced))
 
 
-def _first_drawn(seen: Sequence[StructureStatistics], n_cases: int) -> tuple[SamplingKind, str]:
-    rarest = min(seen, key=lambda s: s.n_cases)
+def _first_drawn(structures: Sequence[StructureStatistics], n_cases: int) -> tuple[SamplingKind, str]:
+    rarest = min(structures, key=lambda s: s.n_cases)
     where = f"'{rarest.name}' occurs in {rarest.n_cases} of {n_cases} cases"
     if rarest.n_cases < RARE_BELOW * n_cases:
         return "structures", f"{where}: a structure is drawn first, then a case with it, or it would hardly be seen"
@@ -73,7 +74,7 @@ def _chance(share: float, patch_size: Sequence[int], spacing: Sequence[float], s
     return prod(min(1.0, (p + max(1.0, edge / s) - 1) / n) for p, s, n in zip(patch_size, spacing, shape))
 
 
-def _fraction(seen: Sequence[StructureStatistics], chances: Sequence[float], forced: Sequence[float]) -> tuple[float, str]:
+def _fraction(structures: Sequence[StructureStatistics], chances: Sequence[float], forced: Sequence[float]) -> tuple[float, str]:
     """Raised until the structure that is seen least is seen often enough.
 
     Args:
@@ -84,7 +85,7 @@ def _fraction(seen: Sequence[StructureStatistics], chances: Sequence[float], for
     least = shown.index(min(shown))
     chance, own = chances[least], forced[least]
     found = (
-        f"{percent(chance)} of the patches anywhere are expected to show '{seen[least].name}', the structure seen least, "
+        f"{percent(chance)} of the patches anywhere are expected to show '{structures[least].name}', the structure seen least, "
         f"and {percent(own)} of those placed on a structure are placed on it"
     )
     if shown[least] >= LEAST_SHOWN or own <= chance:

@@ -1,4 +1,4 @@
-"""When and along which axis cases are taken for stacks of 2D slices."""
+"""The axis across which cases are taken for stacks of 2D slices (nnU-Net)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def flat_axis(shape: Sequence[float], spacing: Sequence[float]) -> int | None:
 
 
 def slice_reason(axis: int, spacing: Sequence[float], flat: int | None) -> str:
-    """Why slices lie across that axis."""
+    """The reason for slices across that axis."""
     if flat is not None:
         return f"the median case is a single slice along {AXES[axis]}"
     others = max(s for a, s in enumerate(spacing) if a != axis)

@@ -1,4 +1,4 @@
-"""The resolution at which the network sees the cases."""
+"""The target spacing: the median of the cases, finer along an axis with thick and few slices (nnU-Net)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ AXES = ("z", "y", "x")
 
 
 def target_spacing(cases: Sequence[CaseFingerprint]) -> tuple[tuple[float, float, float], str]:
-    """Spacing (z, y, x) in mm, and why.
+    """Chooses the spacing (z, y, x) in mm, with the reason.
 
     The median of the cases, except along an axis with thick and few slices: there one of the finest spacings, so that cases
     with thin slices lose little (nnU-Net; Isensee et al. 2021).
 
     Raises:
-        DataError: no case, or one whose spacing cannot be.
+        DataError: there is no case, or the spacing or shape of one is not positive and finite.
     """
     _check(cases)
     spacings = np.array([case.spacing for case in cases])
@@ -58,10 +58,10 @@ def _check(cases: Sequence[CaseFingerprint]) -> None:
     if not cases:
         raise DataError("nothing can be planned without a case", fix="autoseg fingerprint -d DATASET")
     for case in cases:
-        for what, values, unit in (("spacing", case.spacing, "mm"), ("shape", case.shape_after_crop, "voxels")):
+        for quantity, values, unit in (("spacing", case.spacing, "mm"), ("shape", case.shape_after_crop, "voxels")):
             if not all(0 < value < inf for value in values):
                 raise DataError(
-                    f"the fingerprint holds a {what} that cannot be",
+                    f"the fingerprint holds a {quantity} that is not positive and finite",
                     case=case.name,
                     found=f"{values} {unit} (z, y, x)",
                     allowed=f"more than 0 {unit} along every axis",
@@ -76,6 +76,6 @@ def coarsest_first(spacing: Sequence[float]) -> tuple[int, ...]:
 
 
 def coarser(spacing: Sequence[float], step: float) -> tuple[float, ...]:
-    """By a factor along the axes that are more than twice as fine as the coarsest; along all of them where there is none."""
+    """A spacing that is coarser by a factor along the axes that are more than twice as fine as the coarsest, else along all."""
     fine = [max(spacing) / s > 2 for s in spacing]
     return tuple(s * step if f or not any(fine) else s for s, f in zip(spacing, fine))

@@ -1,4 +1,4 @@
-"""Where a U-Net halves its maps: as often as the patch allows, and the finer axes first (nnU-Net)."""
+"""The strides and kernels of a U-Net: axes are halved as often as the patch allows, the finer ones first (nnU-Net)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, prod
 
-MIN_EDGE = 4  # voxels left along a halved axis at the bottleneck
+MIN_EDGE = 4  # voxels that remain along a halved axis at the bottleneck
 MIN_EDGE_ALONE = 6  # the same where no other axis is halved with it
 SIMILAR = 2.0  # axes whose spacings differ by less than this factor are treated alike
 
@@ -22,11 +22,11 @@ class Topology:
 
     @cached_property
     def divisors(self) -> tuple[int, ...]:
-        """By what each axis of the patch must be divisible."""
+        """The number that each axis of the patch must be a multiple of."""
         return tuple(prod(row[axis] for row in self.strides) for axis in range(len(self.patch_size)))
 
     def ordered(self, order: Sequence[int]) -> Topology:
-        """With new axis `i` being the present axis `order[i]`."""
+        """The topology with its axes reordered: new axis `i` is the present axis `order[i]`."""
         return Topology(
             tuple(self.patch_size[a] for a in order),
             tuple(tuple(row[a] for a in order) for row in self.strides),
@@ -35,21 +35,21 @@ class Topology:
 
 
 def find_topology(spacing: Sequence[float], size: Sequence[float]) -> Topology:
-    """Strides and kernels for a patch of about `size` voxels, which grows to the next multiple of what the strides ask for.
+    """Finds strides and kernels for a patch of about `size` voxels, which grows to the next multiple that the strides ask for.
 
     An axis gets kernels of 3 from the stage on at which its spacing is less than twice the finest; the bottleneck always.
     """
     axes = range(len(size))
-    now, left = list(spacing), [float(n) for n in size]
+    stage_spacing, stage_size = list(spacing), [float(n) for n in size]
     kernel = [1] * len(axes)
     strides, kernels = [(1,) * len(axes)], []
-    while halved := _axes_to_halve(now, left):
-        kernel = [3 if k == 3 or now[a] / min(now) < SIMILAR else 1 for a, k in zip(axes, kernel)]
+    while halved := _axes_to_halve(stage_spacing, stage_size):
+        kernel = [3 if k == 3 or stage_spacing[a] / min(stage_spacing) < SIMILAR else 1 for a, k in zip(axes, kernel)]
         kernels.append(tuple(kernel))
         strides.append(tuple(2 if a in halved else 1 for a in axes))
         for a in halved:
-            now[a] *= 2
-            left[a] = ceil(left[a] / 2)
+            stage_spacing[a] *= 2
+            stage_size[a] = ceil(stage_size[a] / 2)
     kernels.append((3,) * len(axes))
     divisors = [prod(row[a] for row in strides) for a in axes]
     return Topology(next_multiple(size, divisors), tuple(strides), tuple(kernels))
@@ -70,7 +70,7 @@ def at_least_two_stages(spacing: Sequence[float], size: Sequence[float]) -> tupl
 
 
 def without_last_halving(topology: Topology, size: Sequence[float]) -> Topology | None:
-    """One stage less, around a patch that covers `size` with less padding; None where fewer than three stages would be left."""
+    """A topology with one stage less, whose patch covers `size` with less padding; None below three stages."""
     if len(topology.strides) < 4:
         return None
     strides = topology.strides[:-1]

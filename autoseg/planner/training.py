@@ -1,4 +1,4 @@
-"""How the network learns and predicts. The same for every dataset, except for the mirrored axes."""
+"""The recipes by which a network learns and predicts: the same for every dataset, but for mirrored axes and batch Dice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plan_training(
     slices: bool,
     labelled: bool = True,
 ) -> tuple[TrainingPlan, dict[str, str]]:
-    """How the network learns, with reasons by dotted key.
+    """Chooses how the network learns, with reasons by dotted key.
 
     Args:
         step_gmacs: 10⁹ multiply-accumulates of a step.
@@ -48,7 +48,7 @@ def plan_training(
 
 
 def n_steps(budget: Budget, step_gmacs: float) -> float:
-    """How many steps a training has: as many as fit into the time, but no more than its recipe takes."""
+    """Number of steps of a training: as many as fit into the time, but no more than its recipe takes."""
     plan, _ = RECIPES[budget.recipe]()
     return min(float(plan.epochs * plan.steps_per_epoch), budget.steps(step_gmacs / budget.speed))
 
@@ -74,6 +74,7 @@ def _adamw_constant() -> tuple[TrainingPlan, dict[str, str]]:
 
 
 def _adamw_cosine() -> tuple[TrainingPlan, dict[str, str]]:
+    """A rate that falls to zero over the training."""
     plan = TrainingPlan(
         epochs=STEPS // STEPS_PER_EPOCH,
         steps_per_epoch=STEPS_PER_EPOCH,
@@ -133,11 +134,11 @@ RECIPES = {"adamw_constant": _adamw_constant, "adamw_cosine": _adamw_cosine, "sg
 
 
 def plan_inference(mirror_axes: tuple[int, ...], one_sided: Sequence[str] = ()) -> tuple[InferencePlan, dict[str, str]]:
-    """The sliding window, with reasons by dotted key.
+    """Chooses the sliding window, with reasons by dotted key.
 
     Args:
         mirror_axes: of training.
-        one_sided: landmarks that a mirrored image does not tell.
+        one_sided: landmarks without a partner on the other side, which a mirrored image would misplace.
     """
     reason = "those that training has mirrored"
     if one_sided and mirror_axes:
@@ -149,7 +150,7 @@ def plan_inference(mirror_axes: tuple[int, ...], one_sided: Sequence[str] = ()) 
 
 
 def plan_postprocess(labelled: bool = True) -> tuple[tuple[PostprocessRule, ...], dict[str, str]]:
-    """The rules that are tried, with their reason."""
+    """The component rules that are tried, with their reason."""
     if not labelled:
         return (), {"postprocess": "there are no label maps to clean up"}
     return POSTPROCESS_RULES, {"postprocess": "tried on the validation cases, kept where the Dice rises (nnU-Net)"}

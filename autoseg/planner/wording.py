@@ -1,4 +1,4 @@
-"""How numbers are written in reasons."""
+"""Numbers as reasons write them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ def numbers(values: Sequence[float]) -> str:
 
 
 def number(value: float) -> str:
+    """'0.768', '128': four significant digits, no trailing zeros; whole numbers in full."""
     return f"{value:.0f}" if value == round(value) else f"{value:.4g}"
 
 

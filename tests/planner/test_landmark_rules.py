@@ -142,12 +142,12 @@ def test_the_branch_that_there_would_be(ndim: int, slice_axis: int | None) -> No
     """Its shape does not depend on whether the rule wants it."""
     cases, patch = spread_out(ndim), PATCH if ndim == 3 else (1, *PATCH[1:])
     facts = facts_of(cases)
-    wanted = plan_scn(facts, cases, patch, ONE, MACS, slice_axis)
+    wanted = plan_scn(facts, cases, patch, ONE, MACS, slice_axis=slice_axis)
     assert wanted.scn is not None
     assert len(wanted.scn.factor) == ndim
     unwanted = replace(facts, median_rho=0.1)
-    assert plan_scn(unwanted, cases, patch, ONE, MACS, slice_axis).scn is None
-    assert shape_scn(unwanted, patch, ONE, MACS, slice_axis) == (wanted.scn, wanted.reasons)
+    assert plan_scn(unwanted, cases, patch, ONE, MACS, slice_axis=slice_axis).scn is None
+    assert shape_scn(unwanted, patch, ONE, MACS, slice_axis=slice_axis) == (wanted.scn, wanted.reasons)
 
 
 def test_coarse_voxels_are_about_as_long_along_every_axis() -> None:

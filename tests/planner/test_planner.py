@@ -206,12 +206,12 @@ def test_spacing_is_the_median_unless_slices_are_thick_and_few() -> None:
         (
             (0.0, 1.0, 1.0),
             (9, 9, 9),
-            r"case case_001: the fingerprint holds a spacing that cannot be; found: \(0\.0, 1\.0, 1\.0\) mm",
+            r"case case_001: the fingerprint holds a spacing that is not positive and finite; found: \(0\.0, 1\.0, 1\.0\) mm",
         ),
-        ((1.0, float("nan"), 1.0), (9, 9, 9), "holds a spacing that cannot be"),
+        ((1.0, float("nan"), 1.0), (9, 9, 9), "holds a spacing that is not positive and finite"),
         ((1.0, 1.0, -1.0), (9, 9, 9), "allowed: more than 0 mm along every axis; fix: correct the header"),
-        ((1.0, 1.0, float("inf")), (9, 9, 9), "holds a spacing that cannot be"),
-        ((1.0, 1.0, 1.0), (9, 0, 9), "holds a shape that cannot be"),
+        ((1.0, 1.0, float("inf")), (9, 9, 9), "holds a spacing that is not positive and finite"),
+        ((1.0, 1.0, 1.0), (9, 0, 9), "holds a shape that is not positive and finite"),
     ],
 )
 def test_fingerprints_that_cannot_be(spacing: tuple[float, ...], shape: tuple[int, ...], message: str) -> None:
