@@ -96,7 +96,7 @@ def predict(
                 found=f"shape {image.grid.shape}",
                 allowed="several slices (z, y, x)",
             )
-        prediction = model.predict_image(image, mirror, save_probabilities)
+        prediction = model.predict_image(image, mirror, probabilities=save_probabilities)
         if prediction.probabilities is not None:
             write_probabilities(probabilities_path(out, case), prediction.probabilities, like=case.images[0])
         # what is there already, where only another file is lacking, may have been corrected by hand

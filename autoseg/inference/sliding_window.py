@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -14,6 +15,24 @@ from torch import Tensor
 from autoseg.plan.limits import LARGEST_SINGLE_WINDOW
 
 Network = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Mirroring:
+    """Test-time mirroring: the axes, and what changes sides under an x mirror.
+
+    Args:
+        axes: spatial axes (0 z, 1 y, 2 x); all combinations of them are averaged.
+        partners: for each output channel its partner under an x mirror (left and right swap); None: no swap.
+        swap_input: applied to the network's input under an x mirror, besides mirroring it; None: nothing is.
+    """
+
+    axes: Sequence[int] = ()
+    partners: Sequence[int] | None = None
+    swap_input: Network | None = None
+
+
+NO_MIRRORING = Mirroring()
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
@@ -38,6 +57,11 @@ def fitted_window(shape: Sequence[int], window: Sequence[int], divisors: Sequenc
     return chosen[0], chosen[1], chosen[2]
 
 
+def count_windows(shape: Sequence[int], window: Sequence[int], overlap: float) -> int:
+    """The number of windows that cover a volume of `shape`; both along (z, y, x)."""
+    return math.prod(len(window_starts(n, w, overlap)) for n, w in zip(shape, window))
+
+
 @lru_cache(maxsize=8)
 def gaussian_weight(window: tuple[int, ...]) -> Tensor:
     """Weight of each voxel of a window: a Gaussian with sigma = 1/8 of the edge (nnU-Net), 1 in the centre, never 0."""
@@ -52,24 +76,22 @@ def gaussian_weight(window: tuple[int, ...]) -> Tensor:
 def predict_volume(
     volume: Tensor,
     network: Network,
+    *,
     window: tuple[int, int, int],
-    n_classes: int,
+    n_outputs: int,
     overlap: float,
     batch_size: int,
-    mirror_axes: Sequence[int] = (),
-    mirrored_class: Sequence[int] | None = None,
+    mirroring: Mirroring = NO_MIRRORING,
     device: torch.device | None = None,
-    mirrored_input: Network | None = None,
     strides: tuple[int, int, int] = (1, 1, 1),
 ) -> Tensor:
-    """Logits of a whole volume.
+    """Outputs of a network for a whole volume: logits of classes, maps of landmarks.
 
     Args:
         volume: (C, Z, Y, X) float32.
         network: (B, C, *window) on `device` to (B, K, *size), with `size` the window divided by `strides`.
-        mirror_axes: spatial axes (0 z, 1 y, 2 x) to mirror; all combinations are averaged.
-        mirrored_class: for each class its partner under an x mirror (left and right swap); None: no swap.
-        mirrored_input: what an x mirror does to the network's input besides mirroring it, if anything.
+        n_outputs: K, the channels of the network's output.
+        overlap: share of a window that neighbours have in common, at least.
         strides: voxels of the volume for one of the result, along each axis.
 
     Returns:
@@ -80,45 +102,44 @@ def predict_volume(
     pads = [max(-(-n // s) * s, w) - n for n, w, s in zip(shape, window, strides)]
     edges = [(p // 2 // s * s, p - p // 2 // s * s) for p, s in zip(pads, strides)]
     padded = F.pad(volume, [e for pair in reversed(edges) for e in pair])
-    coarse, size = ([n // s for n, s in zip(edge, strides)] for edge in (padded.shape[1:], window))
+    coarse, size = ([n // s for n, s in zip(lengths, strides)] for lengths in (padded.shape[1:], window))
     weight = gaussian_weight(tuple(size))
-    total = torch.zeros((n_classes, *coarse))
+    total = torch.zeros((n_outputs, *coarse))
     mass = torch.zeros(coarse)
     corners = list(itertools.product(*(window_starts(n, w, overlap) for n, w in zip(coarse, size))))
     for chunk in _chunks(corners, batch_size):
-        places = [(slice(None), *(slice(c, c + w) for c, w in zip(corner, size))) for corner in chunk]
-        seen = [[slice(s * c, s * c + w) for s, c, w in zip(strides, corner, window)] for corner in chunk]
-        batch = torch.stack([padded[(slice(None), *voxels)] for voxels in seen]).to(device, non_blocking=True)
-        logits = mirrored_mean(batch, network, mirror_axes, mirrored_class, mirrored_input).float().cpu()
-        for place, window_logits in zip(places, logits):
-            total[place] += window_logits * weight
-            mass[place[1:]] += weight
-    inner = tuple(slice(before // s, before // s - (-n // s)) for (before, _), n, s in zip(edges, shape, strides))
+        targets = [(slice(None), *(slice(c, c + w) for c, w in zip(corner, size))) for corner in chunk]
+        sources = [[slice(s * c, s * c + w) for s, c, w in zip(strides, corner, window)] for corner in chunk]
+        batch = torch.stack([padded[(slice(None), *source)] for source in sources]).to(device, non_blocking=True)
+        outputs = mirrored_mean(batch, network, mirroring).float().cpu()
+        for target, output in zip(targets, outputs):
+            total[target] += output * weight
+            mass[target[1:]] += weight
+    inner = tuple(slice(first // s, first // s - (-n // s)) for (first, _), n, s in zip(edges, shape, strides))
     total /= mass  # in place: a hundred classes of a large CT take gigabytes
     return total[(slice(None), *inner)].contiguous()
 
 
-def mirrored_mean(
-    batch: Tensor,
-    network: Network,
-    axes: Sequence[int],
-    mirrored_class: Sequence[int] | None,
-    mirrored_input: Network | None,
-) -> Tensor:
-    """Mean of a network's outputs for a batch and all its mirror images, each mirrored back; see `predict_volume`."""
+def mirrored_mean(batch: Tensor, network: Network, mirroring: Mirroring) -> Tensor:
+    """Mean of a network's outputs for a batch and all its mirror images, each mirrored back.
+
+    Args:
+        batch: (B, C, Z, Y, X).
+    """
     total: Tensor | None = None
+    axes = mirroring.axes
     combinations = [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
     for combination in combinations:
         dims = [a + 2 for a in combination]
         view = batch.flip(dims) if dims else batch
-        if 2 in combination and mirrored_input is not None:
-            view = mirrored_input(view)
-        logits = network(view)
+        if 2 in combination and mirroring.swap_input is not None:
+            view = mirroring.swap_input(view)
+        output = network(view)
         if dims:
-            logits = logits.flip(dims)
-        if 2 in combination and mirrored_class is not None:
-            logits = logits[:, list(mirrored_class)]
-        total = logits.float() if total is None else total + logits
+            output = output.flip(dims)
+        if 2 in combination and mirroring.partners is not None:
+            output = output[:, list(mirroring.partners)]
+        total = output.float() if total is None else total + output
     assert total is not None
     return total / len(combinations)
 

@@ -250,6 +250,11 @@ class Configuration:
         return self.space.in_volume(self.network_divisors, 1)
 
     @property
+    def output_strides(self) -> tuple[int, int, int]:
+        """Voxels of the network's input for one of its output, along (z, y, x)."""
+        return self.space.in_volume(self.network.strides[0], 1)
+
+    @property
     def network_divisors(self) -> tuple[int, ...]:
         """The product of the strides along each axis of the patch."""
         return tuple(math.prod(row[axis] for row in self.network.strides) for axis in range(self.ndim))

@@ -194,7 +194,7 @@ def _predict_stored(
     else:
         with reading(stored, "validate"):
             image, previous = stored.read()[0], stored.previous_prediction()
-        prediction = model.predict_prepared(image, stored.placement, True, previous)
+        prediction = model.predict_prepared(image, stored.placement, True, previous=previous)
         predicted, found, presence = prediction.labels, prediction.landmarks, prediction.presence
         if predicted is not None:
             grid = reference.grid if reference else stored.placement.source

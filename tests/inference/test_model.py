@@ -47,7 +47,14 @@ def test_logits_are_those_of_the_sliding_window(tiny: Tiny, tiny_runs: TinyRuns,
     assert logits.shape == (5, *image.shape[1:])
     assert (logits.dtype, image.dtype) == (np.float32, np.float16)
     volume = torch.from_numpy(image.astype(np.float32))
-    expected = predict_volume(volume, lambda b: model.networks[0](b).logits[0].detach(), (8, 16, 16), 5, 0.5, 2)
+    expected = predict_volume(
+        volume,
+        lambda b: model.networks[0](b).logits[0].detach(),
+        window=(8, 16, 16),
+        n_outputs=5,
+        overlap=0.5,
+        batch_size=2,
+    )
     np.testing.assert_array_equal(logits, expected.numpy())
 
 

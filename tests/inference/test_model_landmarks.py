@@ -17,7 +17,7 @@ from autoseg.imaging.geometry import AxisMap, Box, Grid
 from autoseg.imaging.image import Image
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet, State
-from autoseg.inference import model as model_module
+from autoseg.inference import landmarks as landmarks_module
 from autoseg.inference.model import Model
 from autoseg.nets import Output
 from autoseg.nets.build import fresh_network
@@ -39,6 +39,11 @@ def model_of(plan: Plan, device: Device, n: int = 1, **changes: Any) -> Model:
     configuration = plan.configuration(None)[1]
     networks = tuple(fresh_network(plan, configuration, device).eval() for _ in range(n))
     return Model(networks, plan, configuration, device, **changes)
+
+
+def maps_of(model: Model, image: np.ndarray) -> Tensor:
+    """Maps of the three landmarks of SIDES, without mirroring."""
+    return model.predict_outputs(image, False, None, classes=False, landmarks=(0, 1, 2))
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -81,17 +86,17 @@ def test_what_does_not_fit_into_memory_is_predicted_in_parts(
     whole = model.predict_logits(image, True)
     assert whole.peaks is not None
     assert whole.peaks.points.shape == (n, 3)
-    assert len(list(model._groups(image.shape[1:]))) == 1
+    assert len(model.landmark_reader.groups(image.shape[1:])) == 1
     sizes: list[int] = []
-    volume = Model._volume
+    predict_outputs = Model.predict_outputs
 
-    def counted(self: Model, *what: Any) -> Tensor:
-        found = volume(self, *what)
-        sizes.append(len(found))
-        return found
+    def counted(self: Model, *arguments: Any, **options: Any) -> Tensor:
+        outputs = predict_outputs(self, *arguments, **options)
+        sizes.append(len(outputs))
+        return outputs
 
-    monkeypatch.setattr(Model, "_volume", counted)
-    monkeypatch.setattr(model_module, "MAPS_AT_ONCE", 7 * 4 * (12 * 24 * 60 + 2 * 2 * 12 * 24 * 28))  # seven landmarks
+    monkeypatch.setattr(Model, "predict_outputs", counted)
+    monkeypatch.setattr(landmarks_module, "MAPS_AT_ONCE", 7 * 4 * (12 * 24 * 60 + 2 * 2 * 12 * 24 * 28))  # seven landmarks
     parts = model.predict_logits(image, True)
     assert parts.peaks is not None
     for part in ("points", "presence", "confidence"):
@@ -114,7 +119,7 @@ def test_memory_for_two_hundred_landmarks_is_bounded(float32_cpu: Device) -> Non
             model_of(plan, float32_cpu),
             configuration=replace(configuration, patch=replace(configuration.patch, patch_size=patch)),
         )
-        groups = list(model._groups((200, 200, 200)))
+        groups = model.landmark_reader.groups((200, 200, 200))
         assert [i for group in groups for i in group] == list(range(200))
         assert max(map(len, groups)) * 4 * 200**3 < 2.2e9
 
@@ -185,14 +190,12 @@ def test_folds_are_averaged_and_bfloat16_hardly_matters(float32_cpu: Device) -> 
     plan = plan_of(SIDES)
     both = model_of(plan, float32_cpu, 2)
     image = noise(1, 12, 24, 28)
-    maps = [
-        m._volume(image, False, None, False, (0, 1, 2)) for m in (both, *(replace(both, networks=(n,)) for n in both.networks))
-    ]
-    torch.testing.assert_close(maps[0], (maps[1] + maps[2]) / 2, atol=1e-5, rtol=1e-5)
-    half = replace(both, device=Device(torch.device("cpu"), torch.bfloat16))._volume(image, False, None, False, (0, 1, 2))
+    mean, first, second = (maps_of(m, image) for m in (both, *(replace(both, networks=(n,)) for n in both.networks)))
+    torch.testing.assert_close(mean, (first + second) / 2, atol=1e-5, rtol=1e-5)
+    half = maps_of(replace(both, device=Device(torch.device("cpu"), torch.bfloat16)), image)
     assert half.dtype == torch.float32
     assert not torch.equal(half, half.bfloat16().float())  # the head itself has computed in float32
-    assert 0 < (half - maps[0]).abs().max() < 0.2 * maps[0].flatten(1).std(1).min()  # their mean is a constant
+    assert 0 < (half - mean).abs().max() < 0.2 * mean.flatten(1).std(1).min()  # their mean is a constant
 
 
 def test_an_image_is_predicted_in_the_world(float32_cpu: Device) -> None:
@@ -291,8 +294,8 @@ def test_a_branch_sees_all_landmarks_even_where_their_maps_do_not_fit(
     whole = branched.predict_logits(image, True)
     assert whole.peaks is not None
     assert np.abs(whole.peaks.points - peaks_of(model, image, True).points).max() > 1
-    monkeypatch.setattr(model_module, "MAPS_AT_ONCE", 7 * 4 * (12 * 24 * 60 + 2 * 2 * 12 * 24 * 28))  # seven landmarks
-    assert len(list(branched._groups(image.shape[1:]))) == 3
+    monkeypatch.setattr(landmarks_module, "MAPS_AT_ONCE", 7 * 4 * (12 * 24 * 60 + 2 * 2 * 12 * 24 * 28))  # seven landmarks
+    assert len(branched.landmark_reader.groups(image.shape[1:])) == 3
     parts = branched.predict_logits(image, True)
     assert parts.peaks is not None
     for part in ("points", "presence", "confidence"):
@@ -305,7 +308,7 @@ def test_a_branch_is_asked_once_for_all_windows(float32_cpu: Device) -> None:
     """As training does it for a patch that shows everything: maps, then the branch on all of them."""
     model = with_branch(model_of(plan_of(SIDES), float32_cpu))
     image = noise(1, 12, 24, 60)
-    local = model._volume(image, False, None, False, (0, 1, 2)).unsqueeze(0)
+    local = maps_of(model, image).unsqueeze(0)
     head = model.networks[0].point_head
     assert head is not None
     assert head.scn is not None
@@ -317,8 +320,8 @@ def test_a_branch_is_asked_once_for_all_windows(float32_cpu: Device) -> None:
 def test_branches_of_folds_are_averaged_on_common_maps(float32_cpu: Device) -> None:
     model = with_branch(model_of(plan_of(SIDES), float32_cpu, 2))
     image = noise(1, 12, 24, 28)
-    local = model._volume(image, False, None, False, (0, 1, 2)).unsqueeze(0)
-    branches = model._branches
+    local = maps_of(model, image).unsqueeze(0)
+    branches = model.landmark_reader.branches
     assert len(branches) == 2
     with torch.inference_mode():
         said = sum(branch(branch.coarse_view(local)) for branch in branches) / 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +15,46 @@ from hypothesis import strategies as st
 from scipy.signal.windows import gaussian
 from torch import Tensor
 
-from autoseg.inference.sliding_window import fitted_window, gaussian_weight, predict_volume, window_starts
+from autoseg.inference.sliding_window import (
+    Mirroring,
+    Network,
+    count_windows,
+    fitted_window,
+    gaussian_weight,
+    predict_volume,
+    window_starts,
+)
 from autoseg.plan.limits import LARGEST_SINGLE_WINDOW
 
 
 def identity(batch: Tensor) -> Tensor:
     return batch
+
+
+def predict(
+    volume: Tensor,
+    network: Network,
+    window: tuple[int, ...],
+    n_outputs: int,
+    *,
+    overlap: float = 0.5,
+    batch_size: int = 1,
+    axes: Sequence[int] = (),
+    partners: Sequence[int] | None = None,
+    swap_input: Network | None = None,
+    **options: Any,
+) -> Tensor:
+    """`predict_volume` with the usual overlap, one window after another."""
+    return predict_volume(
+        volume,
+        network,
+        window=(window[0], window[1], window[2]),
+        n_outputs=n_outputs,
+        overlap=overlap,
+        batch_size=batch_size,
+        mirroring=Mirroring(axes, partners, swap_input),
+        **options,
+    )
 
 
 def test_starts_by_hand() -> None:
@@ -27,6 +63,10 @@ def test_starts_by_hand() -> None:
     assert window_starts(9, 4, 0.5) == [0, 2, 3, 5]
     assert window_starts(4, 4, 0.5) == [0]
     assert window_starts(3, 4, 0.5) == [0]
+
+
+def test_windows_of_a_volume_are_counted() -> None:
+    assert count_windows((10, 4, 9), (4, 4, 4), 0.5) == 4 * 1 * 4
 
 
 @settings(max_examples=100, deadline=None)
@@ -59,7 +99,7 @@ def test_identity_network_returns_its_input(
     shape: tuple[int, int, int], window: tuple[int, int, int], overlap: float, batch_size: int, mirror: set[int]
 ) -> None:
     volume = torch.randn(2, *shape, generator=torch.Generator().manual_seed(sum(shape)))
-    result = predict_volume(volume, identity, window, 2, overlap, batch_size, sorted(mirror))
+    result = predict(volume, identity, window, 2, overlap=overlap, batch_size=batch_size, axes=sorted(mirror))
     assert result.shape == volume.shape
     assert result.dtype == torch.float32
     assert result.is_contiguous()
@@ -74,7 +114,7 @@ def test_batches_are_full_and_on_the_device() -> None:
         seen.append(tuple(batch.shape))
         return batch
 
-    predict_volume(torch.zeros(1, 4, 4, 10), network, (4, 4, 4), 1, 0.5, 3, (1, 2), device=torch.device("cpu"))
+    predict(torch.zeros(1, 4, 4, 10), network, (4, 4, 4), 1, batch_size=3, axes=(1, 2), device=torch.device("cpu"))
     assert seen == [(3, 1, 4, 4, 4)] * 4 + [(1, 1, 4, 4, 4)] * 4  # four windows, four mirrors of each batch
 
 
@@ -85,19 +125,19 @@ def test_a_small_volume_is_padded_with_zeros_on_both_sides() -> None:
         seen.append(batch[0, 0, 0, 0].tolist())
         return batch
 
-    predict_volume(torch.tensor([[[[1.0, 2.0]]]]), network, (1, 1, 5), 1, 0.5, 1)
+    predict(torch.tensor([[[[1.0, 2.0]]]]), network, (1, 1, 5), 1)
     assert seen == [[0, 1, 2, 0, 0]]
 
 
 def test_logits_in_half_precision_are_summed_in_float32() -> None:
-    result = predict_volume(torch.rand(1, 3, 9, 9), lambda b: b.bfloat16(), (3, 4, 4), 1, 0.5, 2, (2,))
+    result = predict(torch.rand(1, 3, 9, 9), lambda b: b.bfloat16(), (3, 4, 4), 1, batch_size=2, axes=(2,))
     assert result.dtype == torch.float32
 
 
 def test_middle_of_a_window_counts_more() -> None:
     """The network says where in its window a voxel lies; each voxel must be told by the window it is most central in."""
     ramp = torch.linspace(-1, 1, 8).expand(1, 1, 1, 1, 8)
-    result = predict_volume(torch.zeros(1, 1, 1, 12), lambda b: ramp.expand(len(b), 1, 1, 1, 8), (1, 1, 8), 1, 0.5, 1)
+    result = predict(torch.zeros(1, 1, 1, 12), lambda b: ramp.expand(len(b), 1, 1, 1, 8), (1, 1, 8), 1)
     assert float(result[0, 0, 0, 0]) == -1
     assert float(result[0, 0, 0, 11]) == 1
     assert abs(float(result[0, 0, 0, 3])) < 0.2
@@ -111,14 +151,15 @@ def test_mirroring_an_equivariant_network_changes_nothing(axes: tuple[int, ...])
     def network(batch: Tensor) -> Tensor:
         return torch.cat([batch.square(), torch.nn.functional.avg_pool3d(batch, 3, 1, 1)], dim=1)
 
-    plain = predict_volume(volume, network, (4, 4, 4), 2, 0.5, 2)
-    torch.testing.assert_close(predict_volume(volume, network, (4, 4, 4), 2, 0.5, 2, axes), plain, rtol=1e-5, atol=1e-6)
+    plain = predict(volume, network, (4, 4, 4), 2, batch_size=2)
+    mirrored = predict(volume, network, (4, 4, 4), 2, batch_size=2, axes=axes)
+    torch.testing.assert_close(mirrored, plain, rtol=1e-5, atol=1e-6)
 
 
 def test_mirrors_are_averaged() -> None:
     volume = torch.randn(1, 1, 2, 4)
     ramp = torch.arange(4.0)
-    result = predict_volume(volume, lambda b: b * ramp, (1, 2, 4), 1, 0.5, 1, (2,))
+    result = predict(volume, lambda b: b * ramp, (1, 2, 4), 1, axes=(2,))
     torch.testing.assert_close(result, volume * (ramp + ramp.flip(0)) / 2)
 
 
@@ -130,10 +171,10 @@ def test_left_and_right_swap_under_an_x_mirror_only() -> None:
         return torch.stack([torch.zeros_like(side), side, -side]).expand(len(batch), 3, 4, 4, 6)
 
     volume = torch.zeros(1, 4, 4, 6)
-    plain = predict_volume(volume, network, (4, 4, 6), 3, 0.5, 1)
+    plain = predict(volume, network, (4, 4, 6), 3)
     for axes in ((2,), (0, 2), (0, 1, 2), (1,)):
-        torch.testing.assert_close(predict_volume(volume, network, (4, 4, 6), 3, 0.5, 1, axes, (0, 2, 1)), plain)
-    confused = predict_volume(volume, network, (4, 4, 6), 3, 0.5, 1, (2,))
+        torch.testing.assert_close(predict(volume, network, (4, 4, 6), 3, axes=axes, partners=(0, 2, 1)), plain)
+    confused = predict(volume, network, (4, 4, 6), 3, axes=(2,))
     assert float(confused.abs().max()) == pytest.approx(0, abs=1e-6)
 
 
@@ -147,9 +188,9 @@ def test_what_an_x_mirror_does_to_the_input() -> None:
     def swap(batch: Tensor) -> Tensor:
         return torch.tensor([0.0, 2, 1])[batch.long()]
 
-    plain = predict_volume(volume, network, (2, 2, 6), 3, 0.5, 1)
+    plain = predict(volume, network, (2, 2, 6), 3)
     for axes in ((2,), (0,), (0, 1, 2)):
-        result = predict_volume(volume, network, (2, 2, 6), 3, 0.5, 1, axes, (0, 2, 1), mirrored_input=swap)
+        result = predict(volume, network, (2, 2, 6), 3, axes=axes, partners=(0, 2, 1), swap_input=swap)
         torch.testing.assert_close(result, plain)
 
 
@@ -190,7 +231,7 @@ def test_a_coarse_output_lies_on_the_volume_edge_to_edge(
     def network(batch: Tensor) -> Tensor:
         return torch.nn.functional.avg_pool3d(batch, strides)
 
-    result = predict_volume(volume, network, window, 1, overlap, 3, sorted(mirror), strides=strides)  # type: ignore[arg-type]
+    result = predict(volume, network, window, 1, overlap=overlap, batch_size=3, axes=sorted(mirror), strides=strides)
     behind = [(-n) % s for n, s in zip(shape, strides)]
     padded = torch.nn.functional.pad(volume, [e for b in reversed(behind) for e in (0, b)])
     torch.testing.assert_close(result, network(padded), rtol=1e-5, atol=1e-5)
