@@ -1,7 +1,7 @@
-"""autoseg: medical image segmentation that configures itself.
+"""autoseg: medical image segmentation and landmark localisation that configures itself.
 
-The names below are loaded when they are first used, so that `import autoseg` costs nothing. The functions `train`, `predict`
-and `evaluate` are taken from their modules: `from autoseg.training.train import train`.
+The names below are loaded when they are first used, so that `import autoseg` costs nothing. Start with `open_dataset`, `train`,
+`load_model` and `evaluate` (see `autoseg.api`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 from autoseg.version import __version__ as __version__
 
 if TYPE_CHECKING:  # for type checkers and editors; a test keeps it equal to the table
+    from autoseg.api import evaluate as evaluate
+    from autoseg.api import load_model as load_model
+    from autoseg.api import open_dataset as open_dataset
+    from autoseg.api import plan_dataset as plan_dataset
+    from autoseg.api import predict as predict
+    from autoseg.api import train as train
     from autoseg.dataset import Case as Case
     from autoseg.dataset import Dataset as Dataset
-    from autoseg.dataset import find_dataset as find_dataset
     from autoseg.dataset import load_landmarks as load_landmarks
-    from autoseg.dataset import open_dataset as open_dataset
     from autoseg.dataset.phantoms import make_phantoms as make_phantoms
     from autoseg.errors import AutosegError as AutosegError
     from autoseg.errors import DataError as DataError
@@ -25,6 +29,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test keeps it equal to the
     from autoseg.errors import PlanError as PlanError
     from autoseg.errors import ResourceError as ResourceError
     from autoseg.errors import UsageError as UsageError
+    from autoseg.evaluation.folder import Evaluation as Evaluation
     from autoseg.fingerprint.dataset import Fingerprint as Fingerprint
     from autoseg.imaging.geometry import Box as Box
     from autoseg.imaging.geometry import Grid as Grid
@@ -33,18 +38,15 @@ if TYPE_CHECKING:  # for type checkers and editors; a test keeps it equal to the
     from autoseg.imaging.labels import LabelSet as LabelSet
     from autoseg.imaging.landmarks import Landmarks as Landmarks
     from autoseg.imaging.landmarks import LandmarkSet as LandmarkSet
-    from autoseg.inference.model import load_model as load_model
+    from autoseg.inference.predict import PredictReport as PredictReport
+    from autoseg.inference.trained_model import Result as Result
+    from autoseg.inference.trained_model import TrainedModel as TrainedModel
     from autoseg.io import read_image as read_image
     from autoseg.io import read_label_map as read_label_map
     from autoseg.io import write_image as write_image
     from autoseg.io import write_label_map as write_label_map
     from autoseg.io import write_landmarks as write_landmarks
-    from autoseg.pipeline.fingerprint import fingerprint_dataset as fingerprint_dataset
-    from autoseg.pipeline.plan import PlanOptions as PlanOptions
-    from autoseg.pipeline.plan import plan_dataset as plan_dataset
-    from autoseg.pipeline.preprocess import preprocess_dataset as preprocess_dataset
-    from autoseg.pipeline.training import training_job as training_job
-    from autoseg.pipeline.workspace import Workspace as Workspace
+    from autoseg.pipeline.training import TrainReport as TrainReport
     from autoseg.plan import Plan as Plan
     from autoseg.plan import load_plan as load_plan
     from autoseg.plan import save_plan as save_plan
@@ -55,6 +57,7 @@ _HOME = {  # public name: the module that holds it
     "Case": "dataset",
     "DataError": "errors",
     "Dataset": "dataset",
+    "Evaluation": "evaluation.folder",
     "Fingerprint": "fingerprint.dataset",
     "GeometryError": "errors",
     "Grid": "imaging.geometry",
@@ -66,23 +69,24 @@ _HOME = {  # public name: the module that holds it
     "Landmarks": "imaging.landmarks",
     "Plan": "plan",
     "PlanError": "errors",
+    "PredictReport": "inference.predict",
     "ResourceError": "errors",
+    "Result": "inference.trained_model",
+    "TrainReport": "pipeline.training",
+    "TrainedModel": "inference.trained_model",
     "UsageError": "errors",
-    "PlanOptions": "pipeline.plan",
-    "Workspace": "pipeline.workspace",
-    "find_dataset": "dataset",
-    "fingerprint_dataset": "pipeline.fingerprint",
+    "evaluate": "api",
     "load_landmarks": "dataset",
-    "load_model": "inference.model",
+    "load_model": "api",
     "load_plan": "plan",
     "make_phantoms": "dataset.phantoms",
-    "open_dataset": "dataset",
-    "plan_dataset": "pipeline.plan",
-    "preprocess_dataset": "pipeline.preprocess",
+    "open_dataset": "api",
+    "plan_dataset": "api",
+    "predict": "api",
     "read_image": "io",
     "read_label_map": "io",
     "save_plan": "plan",
-    "training_job": "pipeline.training",
+    "train": "api",
     "write_image": "io",
     "write_label_map": "io",
     "write_landmarks": "io",

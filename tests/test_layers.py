@@ -42,7 +42,8 @@ ROOMS: dict[str, str] = {
         "imaging system io plan splits dataset footprint fingerprint "
         "evaluation nets preprocessing planner postprocessing runs inference training"
     ),
-    "cli": "system plan splits dataset evaluation nets runs inference training pipeline",
+    "api": "system plan splits dataset evaluation runs inference nets pipeline",
+    "cli": "api system plan splits dataset evaluation runs inference pipeline",
     "__main__": "cli",
 }
 TORCH = {"nets", "inference", "training"}

@@ -11,6 +11,7 @@ from autoseg.cli import options as o
 
 
 def run(
+    *,
     folder: Annotated[Path, typer.Option("-o", "--out", help="Folder for data, work and results.")] = Path("autoseg_demo"),
     time: Annotated[str, typer.Option("--time", help="Training time, such as 90s or 5m.")] = "2m",
     device: o.DeviceOption = "auto",

@@ -11,6 +11,7 @@ from autoseg.cli import options as o
 
 
 def run(
+    *,
     predictions: Annotated[
         Path, typer.Option("-p", "--predictions", help="Folder of predicted label maps or landmarks, or both.")
     ],
@@ -35,32 +36,31 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Compare predictions with references, per structure and landmark: Dice, surface distances, volumes; errors of landmarks."""
-    from autoseg.evaluation.folder import evaluate_folder
+    from autoseg.api import evaluate
     from autoseg.evaluation.label_maps import report_table
     from autoseg.evaluation.landmark_summary import parse_radii
     from autoseg.evaluation.landmarks import landmark_table
-    from autoseg.pipeline.workspace import Workspace
     from autoseg.system.progress import log
 
     o.be_quiet(quiet)
-    about = o.open_named(dataset, Workspace(root))
     target = out or predictions
     radii = None if radius is None else parse_radii(radius)
-    found = evaluate_folder(
-        about,
+    scores = evaluate(
         predictions,
+        references,
+        dataset=dataset,
+        images=images,
         out=target,
         tolerance_mm=tolerance,
-        references=references,
-        images=images,
-        workers=workers,
         radii=radii,
+        workers=workers,
+        root=root,
     )
-    maps, points = found.label_maps, found.landmarks
-    o.show(found if maps and points else maps or points, json)
-    if maps and not json:
-        typer.echo(report_table(maps))
-    if points and not json:
-        typer.echo(landmark_table(points))
-    log.info("per case: %s", target / ("per_case.csv" if maps else "landmarks_per_case.csv"))
-    o.finish(found.failures, target, found.n_cases, "evaluate")
+    label_maps, landmarks = scores.label_maps, scores.landmarks
+    o.show(scores if label_maps and landmarks else label_maps or landmarks, json)
+    if label_maps and not json:
+        typer.echo(report_table(label_maps))
+    if landmarks and not json:
+        typer.echo(landmark_table(landmarks))
+    log.info("per case: %s", target / ("per_case.csv" if label_maps else "landmarks_per_case.csv"))
+    o.finish(scores.failures, target, scores.n_cases, "evaluate")

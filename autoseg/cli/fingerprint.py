@@ -6,6 +6,7 @@ from autoseg.cli import options as o
 
 
 def run(
+    *,
     dataset: o.DatasetOption = None,
     root: o.RootOption = o.ROOT,
     workers: o.WorkersOption = None,
@@ -13,15 +14,16 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Look at a dataset: check every case and gather sizes, spacings, intensities and structures."""
+    from autoseg.pipeline.datasets import open_named_dataset
     from autoseg.pipeline.fingerprint import fingerprint_dataset
     from autoseg.pipeline.workspace import Workspace
     from autoseg.system.progress import log
 
     o.be_quiet(quiet)
     workspace = Workspace(root)
-    about = o.open_named(dataset, workspace)
-    report = fingerprint_dataset(about, workspace, workers=workers)
+    opened = open_named_dataset(dataset, workspace)
+    report = fingerprint_dataset(opened, workspace, workers=workers)
     fingerprint = report.fingerprint
-    log.info("%d cases: %s", len(fingerprint.cases), workspace.dataset_folder(about.name) / "fingerprint.json")
+    log.info("%d cases: %s", len(fingerprint.cases), workspace.dataset_folder(opened.name) / "fingerprint.json")
     o.show(fingerprint, json)
-    o.finish(report.failures, workspace.dataset_folder(about.name), len(fingerprint.cases), "fingerprint")
+    o.finish(report.failures, workspace.dataset_folder(opened.name), len(fingerprint.cases), "fingerprint")

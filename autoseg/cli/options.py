@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from autoseg.dataset import Dataset
     from autoseg.pipeline.plan import PlanOptions
-    from autoseg.pipeline.workspace import Workspace
     from autoseg.system.workers import Failure
 
 DatasetOption = Annotated[
@@ -47,30 +45,7 @@ def be_quiet(quiet: bool) -> None:
         logging.getLogger("autoseg").setLevel(logging.WARNING)
 
 
-def find_named(wanted: str | None, workspace: Workspace) -> Path:
-    """The folder of `-d`, or of the last planned dataset."""
-    from autoseg.dataset import find_dataset, search_places
-
-    last = workspace.last().dataset
-    places = [*search_places(), workspace.root.resolve().parent, *([Path(last).parent] if last else [])]
-    return find_dataset(wanted, places) if wanted else workspace.last_dataset()
-
-
-def open_named(wanted: str | None, workspace: Workspace) -> Dataset:
-    """The dataset of `-d`, or the last planned one."""
-    return open_folder(find_named(wanted, workspace), workspace)
-
-
-def open_folder(folder: Path, workspace: Workspace) -> Dataset:
-    """The dataset in a folder, unless the workspace holds work on another one of its name."""
-    from autoseg.dataset import open_dataset
-    from autoseg.pipeline.ownership import check_owner
-
-    check_owner(folder.name, folder, workspace)
-    return open_dataset(folder, workspace.label_values(folder.name))
-
-
-def wish(device: str, memory: float | None, family: str | None, time: str | None, recipe: str | None) -> PlanOptions:
+def plan_options(device: str, memory: float | None, family: str | None, time: str | None, recipe: str | None) -> PlanOptions:
     """What the options of a planning command ask for."""
     from autoseg.pipeline.plan import PlanOptions
     from autoseg.runs.budget import parse_duration

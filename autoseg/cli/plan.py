@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def run(
+    *,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -36,6 +37,7 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Decide everything from the fingerprint and write the plan, each choice with its reason; or show and compare plans."""
+    from autoseg.pipeline.datasets import open_dataset_folder
     from autoseg.pipeline.fingerprint import ensure_fingerprint
     from autoseg.pipeline.plan import describe_plan, find_plan, is_nnunet_folder, plan_dataset
     from autoseg.pipeline.workspace import Workspace
@@ -48,35 +50,37 @@ def run(
     if words == ["schema"]:
         typer.echo(to_json(json_schema(Plan)), nl=False)
         return
-    workspace, wish = Workspace(root), o.wish(device, memory, family, time, recipe)
+    workspace, options = Workspace(root), o.plan_options(device, memory, family, time, recipe)
     action, names = _action(words or [], dataset)
-    folders = [_place(n, workspace, action) for n in names]
+    folders = [_plan_path(n, workspace, action) for n in names]
     if action == "diff":
-        found = plan_differences(*(find_plan(f, workspace, wish) for f in folders))
+        found = plan_differences(*(find_plan(f, workspace, options) for f in folders))
         o.show(found, json)
         if not json:
             typer.echo(differences_note(found), nl=False)
     elif action == "show" or is_nnunet_folder(folders[0]):
-        plan = find_plan(folders[0], workspace, wish)
+        plan = find_plan(folders[0], workspace, options)
         o.show(plan, json)
         if not json:
             typer.echo(plan_note(plan), nl=False)
     else:
-        about = o.open_folder(folders[0], workspace)
-        failures = ensure_fingerprint(about, workspace)
-        made = plan_dataset(about, workspace, wish, replan)
-        log.info("%s", describe_plan(made, workspace.dataset_folder(about.name) / "plan.json", about.unit))
+        opened = open_dataset_folder(folders[0], workspace)
+        failures = ensure_fingerprint(opened, workspace)
+        made = plan_dataset(opened, workspace, options, replan)
+        log.info("%s", describe_plan(made, workspace.dataset_folder(opened.name) / "plan.json", opened.unit))
         o.show(made, json)
         if failures:
-            o.finish(failures, workspace.dataset_folder(about.name), len(about.cases) - len(failures), "fingerprint")
+            o.finish(failures, workspace.dataset_folder(opened.name), len(opened.cases) - len(failures), "fingerprint")
 
 
-def _place(name: str | None, workspace: Workspace, action: str) -> Path:
+def _plan_path(name: str | None, workspace: Workspace, action: str) -> Path:
     """A dataset's folder; plans that are there already may also be named by their file, or by a folder such as a run's."""
+    from autoseg.pipeline.datasets import find_named_dataset
+
     path = Path(name or "")
     if action != "plan" and name and (path.is_file() or (path / "plan.json").is_file()):
         return path
-    return o.find_named(name, workspace)
+    return find_named_dataset(name, workspace)
 
 
 def _action(words: list[str], dataset: str | None) -> tuple[str, list[str | None]]:

@@ -6,6 +6,7 @@ from autoseg.cli import options as o
 
 
 def run(
+    *,
     dataset: o.DatasetOption = None,
     configuration: o.ConfigurationOption = None,
     memory: o.MemoryOption = None,
@@ -21,6 +22,7 @@ def run(
 ) -> None:
     """Look at a dataset, decide everything, and prepare it: fingerprint, plan and preprocess in one."""
     from autoseg.dataset.reading import CaseReader
+    from autoseg.pipeline.datasets import open_named_dataset
     from autoseg.pipeline.fingerprint import fingerprint_dataset
     from autoseg.pipeline.plan import describe_plan, plan_dataset
     from autoseg.pipeline.preprocess import preprocess_dataset
@@ -29,14 +31,14 @@ def run(
 
     o.be_quiet(quiet)
     workspace = Workspace(root)
-    about = o.open_named(dataset, workspace)
-    reader = CaseReader(about)
-    fingerprinted = fingerprint_dataset(about, workspace, workers=workers, reader=reader)
-    made = plan_dataset(about, workspace, o.wish(device, memory, family, time, recipe), replan)
-    log.info("%s", describe_plan(made, workspace.dataset_folder(about.name) / "plan.json", about.unit))
-    report = preprocess_dataset(about, workspace, configuration=configuration, workers=workers, reader=reader)
+    opened = open_named_dataset(dataset, workspace)
+    reader = CaseReader(opened)
+    fingerprinted = fingerprint_dataset(opened, workspace, workers=workers, reader=reader)
+    made = plan_dataset(opened, workspace, o.plan_options(device, memory, family, time, recipe), replan)
+    log.info("%s", describe_plan(made, workspace.dataset_folder(opened.name) / "plan.json", opened.unit))
+    report = preprocess_dataset(opened, workspace, configuration=configuration, workers=workers, reader=reader)
     done, kept, removed = len(report.done), len(report.reused), len(report.removed)
     log.info("%d cases prepared, %d kept, %d removed; next: autoseg train", done, kept, removed)
     o.show(made, json)
     failures = (*fingerprinted.failures, *report.failures)
-    o.finish(failures, workspace.dataset_folder(about.name), done + kept, "fingerprint", "preprocess")
+    o.finish(failures, workspace.dataset_folder(opened.name), done + kept, "fingerprint", "preprocess")

@@ -11,6 +11,7 @@ from autoseg.cli import options as o
 
 
 def run(
+    *,
     masks: Annotated[Path, typer.Option("-i", "--masks", help="Folder of label maps.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the cleaned label maps.")],
     model: Annotated[

@@ -11,6 +11,7 @@ from autoseg.cli import options as o
 
 
 def run(
+    *,
     images: Annotated[Path, typer.Option("-i", "--images", help="Folder of images, or one image.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for label maps and landmarks.")],
     model: Annotated[
@@ -32,32 +33,22 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Predict label maps or landmarks, or both, for a folder of images."""
-    from autoseg.dataset import images_in
-    from autoseg.inference.model import load_model
-    from autoseg.inference.predict import ending_of, outcome, predict
-    from autoseg.nets.device import choose_device
-    from autoseg.pipeline.workspace import Workspace
-    from autoseg.runs.record import common_rules, model_folds
+    from autoseg.api import load_model
+    from autoseg.inference.predict import describe_outcome
     from autoseg.system.progress import log
 
     o.be_quiet(quiet)
-    ending = ending_of(landmarks_format) if landmarks_format else ""
-    runs = model_folds(model or Workspace(root).last_model())
-    loaded, records = load_model(runs, choose_device(device))
-    log.info("model: %s", ", ".join(str(r) for r in runs))
-    cases = images_in(images, len(loaded.plan.data.channels))
-    rules, mirror = common_rules(records), not disable_tta
-    report = predict(
-        loaded,
-        rules,
-        cases,
+    trained = load_model(model, device=device, root=root)
+    log.info("model: %s", ", ".join(str(run) for run in trained.runs))
+    report = trained.predict_folder(
+        images,
         out,
-        mirror=mirror,
+        mirror=not disable_tta,
         save_probabilities=save_probabilities,
+        landmarks_format=landmarks_format,
         overwrite=overwrite,
         workers=workers,
-        landmarks_ending=ending,
     )
-    log.info("%s in %s", outcome(loaded.plan.data, report.done + report.skipped), out)
+    log.info("%s in %s", describe_outcome(trained.plan.data, report.done + report.skipped), out)
     o.show(report, json)
     o.finish(report.failures, out, report.done + report.skipped, "predict")

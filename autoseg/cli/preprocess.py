@@ -6,6 +6,7 @@ from autoseg.cli import options as o
 
 
 def run(
+    *,
     dataset: o.DatasetOption = None,
     configuration: o.ConfigurationOption = None,
     root: o.RootOption = o.ROOT,
@@ -14,14 +15,15 @@ def run(
     json: o.JsonOption = False,
 ) -> None:
     """Bring the cases to the plan's grid. Unchanged cases are kept, interrupted work continues."""
+    from autoseg.pipeline.datasets import open_named_dataset
     from autoseg.pipeline.preprocess import preprocess_dataset
     from autoseg.pipeline.workspace import Workspace
     from autoseg.system.progress import log
 
     o.be_quiet(quiet)
     workspace = Workspace(root)
-    about = o.open_named(dataset, workspace)
-    report = preprocess_dataset(about, workspace, configuration=configuration, workers=workers)
+    opened = open_named_dataset(dataset, workspace)
+    report = preprocess_dataset(opened, workspace, configuration=configuration, workers=workers)
     log.info("%d cases prepared, %d kept, %d removed", len(report.done), len(report.reused), len(report.removed))
     o.show(report, json)
-    o.finish(report.failures, workspace.dataset_folder(about.name), len(report.done) + len(report.reused), "preprocess")
+    o.finish(report.failures, workspace.dataset_folder(opened.name), len(report.done) + len(report.reused), "preprocess")

@@ -11,6 +11,7 @@ from autoseg.cli import options as o
 
 
 def run(
+    *,
     dataset: o.DatasetOption = None,
     configuration: o.ConfigurationOption = None,
     fold: Annotated[
@@ -61,12 +62,17 @@ def run(
     On several GPUs: torchrun --nproc-per-node 2 -m autoseg train; each takes its share of the plan's batch. To end that early,
     use the file: after a signal torchrun gives the processes 30 s, and then kills them.
     """
+    from autoseg.pipeline.datasets import open_named_dataset
+    from autoseg.pipeline.training import train_dataset
+    from autoseg.pipeline.workspace import Workspace
     from autoseg.runs.budget import asked_budget
     from autoseg.runs.options import TrainingOptions, pretrained_weights
+    from autoseg.runs.record import RunRecord, record_table
     from autoseg.splits.folds import parse_folds
+    from autoseg.system.progress import log
 
     o.be_quiet(quiet)
-    # before torch, which takes seconds to load
+    workspace = Workspace(root)
     folds = parse_folds(fold)
     options = TrainingOptions(
         budget=asked_budget(time, epochs, extend, restart),
@@ -80,57 +86,26 @@ def run(
         compiled=compile,
     )
 
-    from autoseg.nets.device import choose_device
-    from autoseg.pipeline.plan import note_speed
-    from autoseg.pipeline.preprocess import preprocess_dataset, preprocess_previous_stage
-    from autoseg.pipeline.training import set_runs_aside, training_job
-    from autoseg.pipeline.workspace import Workspace
-    from autoseg.runs.record import record_table
-    from autoseg.system.progress import log
-    from autoseg.system.workers import Failure
-    from autoseg.training.distributed import barrier, is_first, local_device, process_group, world_size
-    from autoseg.training.tensorboard import check_tensorboard
-    from autoseg.training.train import check_anew, train_folds
+    def show_fold(model: Path, record: RunRecord) -> None:
+        if not json:
+            typer.echo(record_table(record))
+        log.info("model: %s", model)
 
-    if tensorboard:
-        check_tensorboard()
-    workspace = Workspace(root)
-    about = o.open_named(dataset, workspace)
-    failures: tuple[Failure, ...] = ()
-    threads = 0 if workers == 0 else None
-    place = choose_device(local_device(device))
-    with process_group(place.place):
-        if is_first():
-            # at once if nothing has changed or been deleted
-            failures = preprocess_dataset(about, workspace, configuration=configuration, workers=threads).failures
-            failures += preprocess_previous_stage(about, workspace, configuration=configuration, workers=threads)
-        barrier()
-        tasks = [training_job(about, workspace, configuration, name) for name in folds]
-        if restart:
-            check_anew(tasks[0], options, place)
-        if restart and is_first():  # nothing that is wrong above costs a run
-            set_runs_aside([task.run for task in tasks], options.pretrained.model if options.pretrained else None)
-        barrier()
-        records = []
-        for done in train_folds(tasks, options, place):
-            task, record = done.task, done.record
-            records.append(record)
-            if not is_first():
-                continue
-            model = task.run if len(tasks) == 1 else task.run.parent  # all folds together
-            workspace.remember_model(model)
-            if not done.skipped and world_size() == 1:  # else another plan or machine may be behind it, or several GPUs
-                note_speed(workspace, task.plan, task.configuration, place.place.type, record.step_s)
-            if not json:
-                typer.echo(record_table(record))
-            log.info("model: %s", model)
-        if not is_first():
-            return
-        o.show(records if len(tasks) > 1 else records[0], json)
-        log.info("next: autoseg predict -i IMAGES -o MASKS")
-        stages = (
-            ("preprocess", "prepare") if tasks[0].previous_stage else ("preprocess",)
-        )  # what a stage before said is prepared, too
-        o.finish(failures, workspace.dataset_folder(about.name), len(tasks[0].training), *stages)
-        if len(records) < len(tasks) and world_size() == 1:  # torchrun would tell of a crash
-            raise typer.Exit(4)
+    opened = open_named_dataset(dataset, workspace)
+    report = train_dataset(
+        opened,
+        workspace,
+        configuration=configuration,
+        folds=folds,
+        options=options,
+        device=device,
+        restart=restart,
+        on_fold=show_fold,
+    )
+    if report is None:
+        return
+    o.show(report.records if len(folds) > 1 else report.record, json)
+    log.info("next: autoseg predict -i IMAGES -o MASKS")
+    o.finish(report.failures, workspace.dataset_folder(opened.name), report.n_cases, *report.stages)
+    if report.n_untrained:
+        raise typer.Exit(4)

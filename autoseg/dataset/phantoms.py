@@ -14,7 +14,7 @@ from autoseg.imaging.geometry import Grid, Triple
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.labels import LabelSet
 from autoseg.io import write_image, write_label_map
-from autoseg.system.files import write_text
+from autoseg.system.files import FilePath, write_text
 from autoseg.system.records import to_json
 
 LABELS = LabelSet(("left kidney", "right kidney", "left stone", "right stone"), (1, 2, 3, 4))
@@ -23,12 +23,13 @@ SPACING = (3.0, 1.5, 1.5)
 _INTENSITY = (300.0, 520.0, 520.0, 820.0, 820.0)  # of body, kidneys and stones; air is 0
 
 
-def make_phantoms(folder: Path, n_training: int, n_test: int, seed: int = 0, shape: Triple = SHAPE) -> Path:
+def make_phantoms(folder: FilePath, n_training: int, n_test: int, seed: int = 0, shape: Triple = SHAPE) -> Path:
     """Writes a dataset in nnU-Net v2 layout: imagesTr, labelsTr, imagesTs, labelsTs, dataset.json.
 
     Returns:
         `folder`. Files that are there already are written again, with the same content for the same arguments.
     """
+    folder = Path(folder)
     for i in range(n_training + n_test):
         part = "Tr" if i < n_training else "Ts"
         image, label = make_phantom(np.random.default_rng([seed, i]), shape)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.dataset import Case, Dataset, LandmarkRules, case_landmarks, images_in, load_landmarks, load_predicted
-from autoseg.errors import AutosegError, UsageError, first_few
-from autoseg.evaluation.label_maps import STAGE, Report, evaluate_label_maps
-from autoseg.evaluation.landmark_summary import LandmarkReport
+from autoseg.errors import AutosegError, UsageError, first_few, nearest
+from autoseg.evaluation.label_maps import STAGE, Report, StructureSummary, evaluate_label_maps
+from autoseg.evaluation.landmark_summary import LandmarkReport, PointSummary
 from autoseg.evaluation.landmarks import ComparedLandmarks, evaluate_landmarks
 from autoseg.evaluation.metrics import NSD_TOLERANCE_MM
 from autoseg.io import has_geometry, image_ending, read_grid
 from autoseg.system.progress import log
-from autoseg.system.workers import Failure
+from autoseg.system.workers import CaseReport, Failure
 
 TEST_IMAGES = "imagesTs"  # where datasets keep the images of cases that are not for training
 
@@ -27,6 +27,29 @@ class Evaluation:
     landmarks: LandmarkReport | None
 
     @property
+    def mean_dice(self) -> float | None:
+        """Mean over structures of their mean Dice; None where no structure was compared."""
+        return self.label_maps.summary.mean_dice if self.label_maps else None
+
+    @property
+    def mean_error(self) -> float | None:
+        """Mean over landmarks of their mean error, mm or pixels; None where no landmark was compared."""
+        return self.landmarks.summary.mean_macro.value if self.landmarks else None
+
+    def __getitem__(self, name: str) -> StructureSummary | PointSummary:
+        """The scores of a structure or a landmark over all cases.
+
+        Raises:
+            KeyError: neither was compared under this name.
+        """
+        structures = self.label_maps.summary.structures if self.label_maps else ()
+        points = self.landmarks.summary.landmarks if self.landmarks else ()
+        scores = {s.structure: s for s in structures} | {p.landmark: p for p in points}
+        if name not in scores:
+            raise KeyError(f"no scores of '{name}'{nearest(name, scores)}; there are those of {', '.join(scores)}")
+        return scores[name]
+
+    @property
     def failures(self) -> tuple[Failure, ...]:
         """The cases that could not be compared."""
         return tuple(failure for report in (self.label_maps, self.landmarks) if report for failure in report.failures)
@@ -35,6 +58,14 @@ class Evaluation:
     def n_cases(self) -> int:
         """How many cases were compared."""
         return max(report.n_cases for report in (self.label_maps, self.landmarks) if report is not None)
+
+    def raise_if_failed(self) -> None:
+        """Raise an error that names the first failures, if there is one, for scripts that must not go on.
+
+        Raises:
+            DataError: a case failed.
+        """
+        CaseReport(failures=self.failures).raise_if_failed()
 
 
 def evaluate_folder(

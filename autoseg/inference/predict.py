@@ -8,6 +8,7 @@ from pathlib import Path
 
 from autoseg.dataset import LANDMARK_TABLE, Case, check_apart, landmarks_path, load_predicted, output_path, probabilities_path
 from autoseg.errors import AutosegError, GeometryError, UsageError, nearest
+from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import LabelMap
 from autoseg.imaging.landmarks import Landmarks, LandmarkSet
 from autoseg.inference.model import Model
@@ -89,13 +90,7 @@ def predict(
 
     def work(case: Case) -> None:
         image = read_image(case.images, channels)
-        if model.configuration.ndim == 3 and min(model.configuration.window) > 1 == min(image.grid.shape):
-            raise GeometryError(
-                "a single slice cannot be predicted by a model of volumes",
-                file=case.images[0],
-                found=f"shape {image.grid.shape}",
-                allowed="several slices (z, y, x)",
-            )
+        check_several_slices(model, image.grid, case.images[0])
         prediction = model.predict_image(image, mirror, probabilities=save_probabilities)
         if prediction.probabilities is not None:
             write_probabilities(probabilities_path(out, case), prediction.probabilities, like=case.images[0])
@@ -118,14 +113,28 @@ def predict(
     return PredictReport(done, len(cases) - len(todo), failures=(*run.failures, *unreadable))
 
 
-def outcome(data: DataPlan, n_cases: int) -> str:
+def describe_outcome(data: DataPlan, n_cases: int) -> str:
     """What there is now: '20 label maps', 'landmarks of 20 cases'."""
     if not data.landmarks.names:
         return number_of(n_cases, "label map")
     return f"{'label maps and ' if data.labels.names else ''}landmarks of {number_of(n_cases, 'case')}"
 
 
-def ending_of(word: str) -> str:
+def check_several_slices(model: Model, grid: Grid, source: Path | None) -> None:
+    """
+    Raises:
+        GeometryError: a single slice, and the model has learnt from volumes.
+    """
+    if model.configuration.ndim == 3 and min(model.configuration.window) > 1 == min(grid.shape):
+        raise GeometryError(
+            "a single slice cannot be predicted by a model of volumes",
+            file=source,
+            found=f"shape {grid.shape}",
+            allowed="several slices (z, y, x)",
+        )
+
+
+def landmarks_format_ending(word: str) -> str:
     """The ending of files of landmarks that a user calls 'mrk.json', 'csv', …
 
     Raises:

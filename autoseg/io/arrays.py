@@ -31,9 +31,9 @@ def read_pixels(path: Path) -> np.ndarray:
     return array.astype(np.uint8) if array.dtype == bool else array
 
 
-def write_labels(path: Path, values: np.ndarray, like: Path) -> None:
+def write_labels(path: Path, values: np.ndarray, like: Path | None) -> None:
     """Writes (Z, Y, X), atomically; without the first axis where the array `like` has none."""
-    flat = len(values) == 1 and like.suffix.lower() == ".npy" and like.is_file() and _open(like).ndim == 2
+    flat = like is not None and len(values) == 1 and like.suffix.lower() == ".npy" and like.is_file() and _open(like).ndim == 2
     write_pixels(path, values[0] if flat else values)
 
 

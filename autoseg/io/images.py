@@ -6,6 +6,7 @@ in mm are figures in pixels. A 2D image is a volume with one slice; the pages of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from autoseg.io import arrays, itk, pictures, tiff
 from autoseg.io.colour import is_grey, match_channels
 from autoseg.io.formats import ARRAY_ENDING, PICTURE_ENDINGS, TIFF_ENDINGS, Header, has_geometry, image_ending, plain_grid
 from autoseg.io.nifti import is_nifti
+from autoseg.system.files import FilePath
 
 
 def read_header(path: Path) -> Header:
@@ -41,7 +43,7 @@ def read_grid(path: Path) -> Grid:
     return read_header(path).grid
 
 
-def read_image(paths: Sequence[Path], channels: Sequence[str]) -> Image:
+def read_image(paths: FilePath | Sequence[FilePath], channels: Sequence[str]) -> Image:
     """Reads one file per channel, or one file that holds them all, as float32.
 
     Where the channels are named red, green and blue (or all "rgb_to_0_1"), a grey natural image stands for all three; where
@@ -52,41 +54,43 @@ def read_image(paths: Sequence[Path], channels: Sequence[str]) -> Image:
             is one channel; an image that is partly transparent.
         GeometryError: the files of one case lie on different grids.
     """
+    files = [Path(p) for p in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     parts: list[np.ndarray] = []
     grid: Grid | None = None
-    for i, path in enumerate(paths):
+    for i, path in enumerate(files):
         data, here = _read(path)
         if grid is not None and (here.shape != grid.shape or here.corner_distance(grid) > min(grid.spacing)):
             raise GeometryError(
                 "the channels of one case lie on different grids",
                 file=path,
                 found=f"shape {here.shape}, spacing {_mm(here)}",
-                allowed=f"shape {grid.shape}, spacing {_mm(grid)} as in {paths[0].name}",
+                allowed=f"shape {grid.shape}, spacing {_mm(grid)} as in {files[0].name}",
                 fix="resample the channels to one grid (for example in 3D Slicer: Resample Image)",
             )
         grid = grid or here
         if not has_geometry(path):
-            data = match_channels(data, channels if len(paths) == 1 else channels[i : i + 1], path)
+            data = match_channels(data, channels if len(files) == 1 else channels[i : i + 1], path)
         parts.append(data.astype(np.float32, order="C", copy=False))
     assert grid is not None
     stack = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if len(stack) != len(channels):
         raise DataError(
             "number of channels differs from dataset.json",
-            file=paths[0],
+            file=files[0],
             found=len(stack),
             allowed=f"{len(channels)} ({', '.join(channels)})",
         )
     return Image(stack, grid, tuple(channels))
 
 
-def read_label_map(path: Path, labels: LabelSet) -> LabelMap:
+def read_label_map(path: FilePath, labels: LabelSet) -> LabelMap:
     """Reads a label file and turns its values into class indices.
 
     Raises:
         DataError: unreadable file, more than one channel, or JPG.
         LabelError: values that `labels` does not know.
     """
+    path = Path(path)
     data, grid = _read_labels(path)
     try:
         return LabelMap(labels.encode(data), grid, labels)
@@ -110,7 +114,7 @@ def read_label_values(path: Path) -> np.ndarray:
         raise
 
 
-def write_image(path: Path, image: Image) -> None:
+def write_image(path: FilePath, image: Image) -> None:
     """Writes a (C, Z, Y, X) image, atomically.
 
     On its own grid, several channels as vectors; TIFF and .npy keep the array alone, as float32. PNG and BMP take whole
@@ -119,6 +123,7 @@ def write_image(path: Path, image: Image) -> None:
     Raises:
         DataError: the format cannot hold the image without loss.
     """
+    path = Path(path)
     ending = image_ending(path)
     if ending in PICTURE_ENDINGS:
         deep = image.data.max(initial=0) > 255
@@ -132,12 +137,17 @@ def write_image(path: Path, image: Image) -> None:
         itk.write_on_grid(path, image.data[0] if len(image.data) == 1 else image.data, image.grid)
 
 
-def write_label_map(path: Path, label_map: LabelMap, like: Path) -> None:
-    """Writes file values with exactly the header geometry of `like`, atomically; the format follows `path`'s ending.
+def write_label_map(path: FilePath, label_map: LabelMap, like: FilePath | None = None) -> None:
+    """Write file values with exactly the header geometry of `like`, atomically; the format follows `path`'s ending.
+
+    Args:
+        like: file of the image that the label map belongs to; None for an image that came from no file,
+            where the header is that of the label map's grid.
 
     Raises:
         DataError: the format of a natural image cannot hold the values or slices.
     """
+    path, like = Path(path), None if like is None else Path(like)
     values = label_map.labels.decode(label_map.data)
     ending = image_ending(path)
     if ending in PICTURE_ENDINGS:
@@ -146,6 +156,8 @@ def write_label_map(path: Path, label_map: LabelMap, like: Path) -> None:
         tiff.write_labels(path, values)
     elif ending == ARRAY_ENDING:
         arrays.write_labels(path, values, like)
+    elif like is None:
+        itk.write_on_grid(path, values, label_map.grid)
     elif has_geometry(like):
         itk.write_like(path, values, like, like if is_nifti(like) and is_nifti(path) else None)
     else:

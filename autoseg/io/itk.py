@@ -57,7 +57,7 @@ def write_like(path: Path, data: np.ndarray, like: Path, exactly: Path | None = 
     _save(path, data, header.GetSpacing()[:n], header.GetOrigin()[:n], direction.ravel().tolist(), exactly)
 
 
-def not_finite_error(path: Path, count: int) -> DataError:
+def not_finite_error(path: Path | str, count: int) -> DataError:
     return DataError(
         "the file holds NaN or infinity",
         file=path,
@@ -93,11 +93,25 @@ def read(path: Path) -> tuple[np.ndarray, Grid]:
     image = _call_itk(_reader(path).Execute, path)
     if is_nifti(path):
         check_complete(path, image)
-    grid = _grid(image, path)
+        if n_not_finite := count_not_finite(path, image):
+            raise not_finite_error(path, n_not_finite)
+    return array_and_grid(image, path)
+
+
+def array_and_grid(image: sitk.Image, source: Path | str) -> tuple[np.ndarray, Grid]:
+    """A SimpleITK image as a (C, Z, Y, X) array of its own type, and its grid.
+
+    Args:
+        source: names the image in messages.
+
+    Raises:
+        DataError: NaN or infinity, or not two to four axes.
+        GeometryError: a grid that makes no sense.
+    """
+    grid = _grid(image, source)
     data = sitk.GetArrayFromImage(image)
-    odd = count_not_finite(path, image) if is_nifti(path) else int((~np.isfinite(data)).sum()) if data.dtype.kind == "f" else 0
-    if odd:
-        raise not_finite_error(path, odd)
+    if data.dtype.kind == "f" and (n_not_finite := int((~np.isfinite(data)).sum())):
+        raise not_finite_error(source, n_not_finite)
     if image.GetNumberOfComponentsPerPixel() > 1:
         data = np.moveaxis(data, -1, 0)
     lead = data.shape[: data.ndim - 2] if image.GetDimension() == 2 else data.shape[: data.ndim - 3]
@@ -105,7 +119,7 @@ def read(path: Path) -> tuple[np.ndarray, Grid]:
     return np.ascontiguousarray(data).reshape(channels, *grid.shape), grid
 
 
-def _grid(reader: sitk.ImageFileReader | sitk.Image, path: Path) -> Grid:
+def _grid(reader: sitk.ImageFileReader | sitk.Image, path: Path | str) -> Grid:
     dimension = reader.GetDimension()
     if dimension not in (2, 3, 4):
         raise DataError("images must have two to four axes", file=path, found=dimension)

@@ -13,7 +13,7 @@ from autoseg.io.markups import markups_text, read_markups
 from autoseg.io.point_json import point_json_text, read_point_json
 from autoseg.io.point_tables import read_table, table_text
 from autoseg.io.points import PointFile, read_json_object
-from autoseg.system.files import file_stamp, write_text
+from autoseg.system.files import FilePath, file_stamp, write_text
 
 LANDMARK_ENDINGS = (".mrk.json", ".fcsv", ".json", ".csv")
 
@@ -38,7 +38,7 @@ def read_points(path: Path) -> PointFile:
     return _read(path, ending, file_stamp(path))
 
 
-def write_landmarks(path: Path, landmarks: Landmarks, case: str = "", pixels: bool = False) -> None:
+def write_landmarks(path: FilePath, landmarks: Landmarks, case: str = "", pixels: bool = False) -> None:
     """Writes the landmarks of one case, atomically.
 
     `.fcsv` cannot say that a landmark is absent or unlabelled, so it leaves both out.
@@ -52,6 +52,7 @@ def write_landmarks(path: Path, landmarks: Landmarks, case: str = "", pixels: bo
         DataError: no format of landmarks has that ending.
         DiskError: nothing can be written there.
     """
+    path = Path(path)
     ending = landmark_ending(path)
     if ending == ".mrk.json":
         write_text(path, markups_text(landmarks))

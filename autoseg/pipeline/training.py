@@ -1,9 +1,10 @@
-"""`autoseg train` on a workspace: what a fold trains on, and how earlier runs are set aside."""
+"""`autoseg train` on a workspace: prepare what is missing, train the folds, remember the model."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.dataset import Dataset
@@ -11,14 +12,123 @@ from autoseg.errors import UsageError
 from autoseg.fingerprint.dataset import load_fingerprint
 from autoseg.pipeline.cascade import cascade_of
 from autoseg.pipeline.ownership import check_owner
+from autoseg.pipeline.plan import note_speed
+from autoseg.pipeline.preprocess import preprocess_dataset, preprocess_previous_stage
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import load_plan
 from autoseg.preprocessing.dataset import prepared_key
 from autoseg.preprocessing.store import stored_key
 from autoseg.runs.job import TrainingJob
+from autoseg.runs.options import TrainingOptions
+from autoseg.runs.record import RunRecord
 from autoseg.splits.folds import load_folds
 from autoseg.system.lock import folder_lock
 from autoseg.system.progress import log
+from autoseg.system.workers import CaseReport, Failure
+
+
+@dataclass(frozen=True)
+class TrainReport(CaseReport):
+    """What a training left; `failures` lists the cases that could not be prepared for it.
+
+    Args:
+        model: folder that `predict` takes: the run's, or of several folds the one above.
+        records: of the folds that are finished, in order.
+        n_untrained: folds that are not trained yet since the user stopped before them. 0 where several
+            processes train together: torchrun would take them for a crash.
+        n_cases: cases that the first fold trains on.
+        is_cascade: whether it is the second stage of a cascade.
+    """
+
+    model: Path
+    records: tuple[RunRecord, ...]
+    n_untrained: int
+    n_cases: int
+    is_cascade: bool
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """First words of the stages that `failures` may name: the second one is that of a cascade."""
+        return ("preprocess", "prepare") if self.is_cascade else ("preprocess",)
+
+    @property
+    def record(self) -> RunRecord:
+        """That of the first fold."""
+        return self.records[0]
+
+
+def train_dataset(
+    dataset: Dataset,
+    workspace: Workspace,
+    *,
+    configuration: str | None = None,
+    folds: Sequence[str] = ("0",),
+    options: TrainingOptions | None = None,
+    device: str = "auto",
+    restart: bool = False,
+    on_fold: Callable[[Path, RunRecord], None] | None = None,
+) -> TrainReport | None:
+    """Train folds of a planned dataset one after another, and validate each on whole cases.
+
+    Prepares what is not prepared yet. Continues an interrupted run, skips a finished one unless it is
+    extended. The model counts as the last one afterwards.
+
+    Args:
+        configuration: of the plan; None is its default.
+        folds: names of folds.
+        restart: set earlier runs of these folds aside first.
+        on_fold: called after each fold with the model's folder and the fold's record.
+
+    Returns:
+        The report; None in every process but the first where several train together.
+
+    Raises:
+        UsageError: not planned yet, no such configuration or fold; see `training.train.train`.
+        DataError, PlanError, ResourceError: see `training.train.train`.
+    """
+    options = options or TrainingOptions()
+
+    from autoseg.nets.device import choose_device
+    from autoseg.training.distributed import barrier, is_first, local_device, process_group, world_size
+    from autoseg.training.tensorboard import check_tensorboard
+    from autoseg.training.train import check_anew, train_folds
+
+    if options.tensorboard:
+        check_tensorboard()
+    failures: tuple[Failure, ...] = ()
+    chosen = choose_device(local_device(device))
+    records: list[RunRecord] = []
+    with process_group(chosen.place):
+        if is_first():  # takes no time if nothing has changed or been deleted
+            failures = _prepare(dataset, workspace, configuration, workers=0 if options.threads == 0 else None)
+        barrier()
+        jobs = [training_job(dataset, workspace, configuration, fold) for fold in folds]
+        model = jobs[0].run if len(jobs) == 1 else jobs[0].run.parent  # all folds together
+        if restart:
+            check_anew(jobs[0], options, chosen)
+        if restart and is_first():  # nothing that is wrong above costs a run
+            set_runs_aside([job.run for job in jobs], options.pretrained.model if options.pretrained else None)
+        barrier()
+        for fold in train_folds(jobs, options, chosen):
+            records.append(fold.record)
+            if not is_first():
+                continue
+            workspace.remember_model(model)
+            if not fold.skipped and world_size() == 1:  # else another plan or machine may be behind it, or several GPUs
+                note_speed(workspace, fold.task.plan, fold.task.configuration, chosen.place.type, fold.record.step_s)
+            if on_fold:
+                on_fold(model, fold.record)
+        if not is_first():
+            return None
+        n_untrained = len(jobs) - len(records) if world_size() == 1 else 0
+    is_cascade = jobs[0].previous_stage is not None
+    return TrainReport(model, tuple(records), n_untrained, len(jobs[0].training), is_cascade, failures=failures)
+
+
+def _prepare(dataset: Dataset, workspace: Workspace, configuration: str | None, *, workers: int | None) -> tuple[Failure, ...]:
+    """Prepare the cases and, for the second stage of a cascade, what the first one predicted for them."""
+    report = preprocess_dataset(dataset, workspace, configuration=configuration, workers=workers)
+    return report.failures + preprocess_previous_stage(dataset, workspace, configuration=configuration, workers=workers)
 
 
 def set_runs_aside(runs: Sequence[Path], needed: Path | None = None) -> None:

@@ -37,6 +37,9 @@ class Workspace:
 
     root: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+
     def dataset_folder(self, dataset: str) -> Path:
         return self._folder("datasets", dataset)
 

@@ -2,7 +2,6 @@
 
 from autoseg.plan.files import load_plan, parse_plan, save_plan
 from autoseg.plan.model import (
-    AUTO,
     DEFAULT_RECIPE,
     LEAST_TIME_S,
     NORMALIZATIONS,
@@ -26,7 +25,6 @@ from autoseg.plan.model import (
     Optimizer,
     Origin,
     PatchPlan,
-    Plan,
     PostprocessRule,
     Recipe,
     SamplingKind,
@@ -38,6 +36,7 @@ from autoseg.plan.model import (
     Target,
     TrainingPlan,
 )
+from autoseg.plan.plan import AUTO, Plan
 
 __all__ = [
     "AUTO",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from autoseg.errors import PlanError, nearest
-from autoseg.plan.model import LEAST_TIME_S, Configuration, Plan
+from autoseg.plan.model import LEAST_TIME_S, Configuration
+from autoseg.plan.plan import Plan
 from autoseg.system.names import check_name
 
 

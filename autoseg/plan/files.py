@@ -8,18 +8,20 @@ from typing import Any
 
 from autoseg.errors import PlanError, UsageError
 from autoseg.plan.checks import check_plan
-from autoseg.plan.model import SCHEMA_VERSION, Plan
-from autoseg.system.files import write_text
+from autoseg.plan.model import SCHEMA_VERSION
+from autoseg.plan.plan import Plan
+from autoseg.system.files import FilePath, write_text
 from autoseg.system.records import from_json, to_json
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: FilePath) -> Plan:
     """Reads and validates a plan.
 
     Raises:
         UsageError: no such file.
         PlanError: malformed, of another schema version, or contradictory; names the key.
     """
+    path = Path(path)
     if not path.is_file():
         raise UsageError("no plan", file=path, fix="autoseg plan_and_preprocess -d DATASET")
     return parse_plan(path.read_text(encoding="utf-8"), path)
@@ -32,9 +34,9 @@ def parse_plan(text: str, source: str | Path) -> Plan:
     return plan
 
 
-def save_plan(plan: Plan, path: Path) -> None:
+def save_plan(plan: Plan, path: FilePath) -> None:
     """Writes the plan atomically."""
-    write_text(path, to_json(plan))
+    write_text(Path(path), to_json(plan))
 
 
 def _upgraded(text: str, source: str | Path) -> str:

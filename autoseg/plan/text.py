@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from autoseg.plan import Configuration, Plan
+from autoseg.plan.model import Configuration, DataPlan, Origin
 
 WIDTH = 110  # columns
 ABSENT = "--"
@@ -20,7 +21,26 @@ class Entry:
     reason: str = ""
 
 
-def plan_note(plan: Plan) -> str:
+class PlanDocument(Protocol):
+    """What a plan is to its text; `autoseg.plan.Plan`, which prints itself by it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def data(self) -> DataPlan: ...
+    @property
+    def default_configuration(self) -> str: ...
+    @property
+    def configurations(self) -> Mapping[str, Configuration]: ...
+    @property
+    def origin(self) -> Origin: ...
+    @property
+    def why(self) -> Mapping[str, str]: ...
+
+
+def plan_note(plan: PlanDocument) -> str:
     """The plan as an engineer's note: each configuration, each group, each value with its reason; what is common comes last."""
     origin = plan.origin
     lines = [
@@ -39,7 +59,7 @@ def plan_note(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plan_differences(first: Plan, second: Plan) -> dict[str, tuple[Entry, Entry]]:
+def plan_differences(first: PlanDocument, second: PlanDocument) -> dict[str, tuple[Entry, Entry]]:
     """Keys at which the plans differ, with both values and reasons; a reason alone is no difference."""
     here, there = _entries(first), _entries(second)
     nothing = Entry(ABSENT)
@@ -60,7 +80,7 @@ def differences_note(differences: dict[str, tuple[Entry, Entry]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _entries(plan: Plan) -> dict[str, Entry]:
+def _entries(plan: PlanDocument) -> dict[str, Entry]:
     """Every value of a plan by its dotted key."""
     head = {key: Entry(getattr(plan, key), plan.why.get(key, "")) for key in ("name", "task", "default_configuration")}
     origin = {f"origin.{f.name}": Entry(getattr(plan.origin, f.name)) for f in fields(plan.origin)}
@@ -72,7 +92,7 @@ def _entries(plan: Plan) -> dict[str, Entry]:
     return {**head, **_data_entries(plan), **configurations, **origin}
 
 
-def _data_entries(plan: Plan) -> dict[str, Entry]:
+def _data_entries(plan: PlanDocument) -> dict[str, Entry]:
     entries = {}
     for i, channel in enumerate(plan.data.channels):
         for field in fields(channel):

@@ -148,7 +148,7 @@ def test_the_speed_of_several_is_not_that_of_one(
     monkeypatch.setattr(train_module, "train_folds", lambda tasks, *_: iter([Trained(tasks[0], record, False)]))
     monkeypatch.setattr(parallel, "world_size", lambda: processes)
     monkeypatch.setattr(parallel, "barrier", lambda: None)
-    monkeypatch.setattr(planning, "note_speed", lambda *given: speeds.append(given[3]))
+    monkeypatch.setattr("autoseg.pipeline.training.note_speed", lambda *given: speeds.append(given[3]))
     assert typed(tiny, tmp_path / "work").exit_code == 0
     assert speeds == told
 

@@ -1,0 +1,252 @@
+"""The Python door: the same steps as the command line's, from the same functions.
+
+    dataset = autoseg.open_dataset("Task04_Hippocampus")
+    run = autoseg.train(dataset, time="10m")
+    model = autoseg.load_model(run)
+    model.predict("ct.nii.gz").save("mask.nii.gz")
+
+Paths are strings or `os.PathLike`, times are seconds or words such as "10m". Reports hold the cases
+that failed, and `raise_if_failed()` is there for scripts. Everything is written below `root`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoseg.dataset import Dataset
+from autoseg.errors import UsageError
+from autoseg.evaluation.folder import Evaluation, evaluate_folder
+from autoseg.evaluation.metrics import NSD_TOLERANCE_MM
+from autoseg.pipeline.datasets import open_dataset_folder, open_named_dataset
+from autoseg.pipeline.fingerprint import ensure_fingerprint
+from autoseg.pipeline.plan import PlanOptions
+from autoseg.pipeline.plan import plan_dataset as plan_in_workspace
+from autoseg.pipeline.training import TrainReport, train_dataset
+from autoseg.pipeline.workspace import Workspace
+from autoseg.plan import Plan
+from autoseg.runs.budget import RunBudget, parse_duration
+from autoseg.runs.options import TrainingOptions
+from autoseg.runs.record import model_folds
+from autoseg.splits.folds import parse_folds
+from autoseg.system.files import FilePath
+from autoseg.system.progress import log, number_of
+
+if TYPE_CHECKING:  # torch takes seconds to load
+    from autoseg.inference.predict import PredictReport
+    from autoseg.inference.trained_model import TrainedModel
+
+ROOT = "autoseg_work"
+
+
+def open_dataset(dataset: FilePath | None = None, *, root: FilePath = ROOT) -> Dataset:
+    """Open a dataset in place; nothing is copied or renamed.
+
+    Args:
+        dataset: a path, a folder name, 'Task01' or '1', as after `-d`; None is the one planned last.
+        root: folder for everything that autoseg writes.
+
+    Raises:
+        UsageError: nothing fits, or more than one folder does.
+        DataError: the folder holds no dataset, or its dataset.json is malformed.
+    """
+    return open_named_dataset(None if dataset is None else os.fspath(_path(dataset, "dataset")), _workspace(root))
+
+
+def plan_dataset(
+    dataset: Dataset | FilePath | None = None,
+    *,
+    time: str | float | None = None,
+    memory_gb: float | None = None,
+    device: str = "auto",
+    family: str | None = None,
+    recipe: str | None = None,
+    replan: bool = False,
+    root: FilePath = ROOT,
+) -> Plan:
+    """Plan a dataset, after taking its fingerprint if there is none; `print(plan)` shows every choice with its reason.
+
+    Args:
+        dataset: as `open_dataset` returns or takes it.
+        time: time that a training will have, in seconds or as '10m'; None leaves it to the epochs of the recipe.
+        memory_gb: memory that training may use; None is the GPU's, or 8 on a CPU.
+        device: 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.
+        family: 'plain' or 'residual'; None is plain.
+        recipe: 'adamw_constant', 'adamw_cosine' or 'sgd_poly'; None is adamw_constant.
+        replan: make a new plan although there is one; edits by hand are carried over.
+
+    Raises:
+        UsageError: an unknown device, family or recipe, or too little of something.
+        DataError: no case can be used.
+        PlanError: the plan at hand is malformed.
+    """
+    workspace = _workspace(root)
+    opened = _dataset(dataset, workspace)
+    failures = ensure_fingerprint(opened, workspace)
+    if failures:
+        log.warning("note: %s cannot be used, the first: %s", number_of(len(failures), "case"), failures[0].reason)
+    options = PlanOptions(device, memory_gb, family, _seconds(time), recipe)
+    return plan_in_workspace(opened, workspace, options, replan)
+
+
+def train(
+    dataset: Dataset | FilePath | None = None,
+    *,
+    time: str | float | None = None,
+    epochs: int | None = None,
+    fold: str | int = 0,
+    configuration: str | None = None,
+    restart: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int = 1,
+    root: FilePath = ROOT,
+) -> TrainReport:
+    """Train and validate a model; plan and prepare the dataset first, as far as that is missing.
+
+    An interrupted training goes on where it was; a finished one is returned as it is.
+
+    Args:
+        dataset: as `open_dataset` returns or takes it.
+        time: wall-clock budget of each fold, in seconds or as '10m'; a plan that is made now is made for it.
+        epochs: budget in epochs instead. With neither, that of the interrupted run, else the plan's.
+        fold: 0 to 4, 'all' to train on every case, or several, such as '0..4'.
+        configuration: of the plan; None is its default.
+        restart: forget what was trained before.
+        seed: of weights, sampling and augmentation.
+        device: 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.
+        workers: threads that prepare batches; 0 for none.
+
+    Returns:
+        What `load_model` takes, the records of the folds, and the cases that could not be prepared.
+
+    Raises:
+        UsageError: time and epochs both; no such configuration or fold.
+        DataError: no case can be used, or training failed for good.
+        ResourceError: not enough memory.
+    """
+    seconds = _seconds(time)
+    budget = None if seconds is None and epochs is None else RunBudget(seconds, epochs)
+    folds = parse_folds(str(fold))
+    workspace = _workspace(root)
+    opened = _dataset(dataset, workspace)
+    if not (workspace.dataset_folder(opened.name) / "plan.json").is_file():
+        plan_dataset(opened, time=seconds, device=device, root=root)
+    options = TrainingOptions(budget=budget, seed=seed, threads=workers)
+    report = train_dataset(
+        opened, workspace, configuration=configuration, folds=folds, options=options, device=device, restart=restart
+    )
+    assert report is not None, "one process alone is always the first"
+    return report
+
+
+def load_model(model: TrainReport | FilePath | None = None, *, device: str = "auto", root: FilePath = ROOT) -> TrainedModel:
+    """Load a trained model with its postprocessing.
+
+    Args:
+        model: what `train` returned, the folder of a run, or the one above (all finished folds
+            together, averaged); None is the model trained last.
+        device: 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.
+
+    Raises:
+        UsageError: no finished model there; an unknown device.
+        DataError, PlanError: damaged weights, or those of another plan.
+    """
+    if isinstance(model, TrainReport):
+        folder = model.model
+    else:
+        folder = _workspace(root).last_model() if model is None else _path(model, "model", "what autoseg.train returned")
+    runs = model_folds(folder)
+
+    from autoseg.inference.trained_model import TrainedModel
+    from autoseg.nets.device import choose_device
+
+    return TrainedModel.load(runs, choose_device(device))
+
+
+def predict(
+    images: FilePath,
+    out: FilePath,
+    *,
+    model: TrainReport | FilePath | None = None,
+    mirror: bool = True,
+    save_probabilities: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    root: FilePath = ROOT,
+) -> PredictReport:
+    """Predict every image of a folder into another one; see `TrainedModel.predict_folder` and `load_model`."""
+    source, target = _path(images, "images"), _path(out, "out")
+    loaded = load_model(model, device=device, root=root)
+    return loaded.predict_folder(source, target, mirror=mirror, save_probabilities=save_probabilities, overwrite=overwrite)
+
+
+def evaluate(
+    predictions: FilePath,
+    references: FilePath | None = None,
+    *,
+    dataset: Dataset | FilePath | None = None,
+    images: FilePath | None = None,
+    out: FilePath | None = None,
+    tolerance_mm: float = NSD_TOLERANCE_MM,
+    radii: Sequence[float] | None = None,
+    workers: int | None = None,
+    root: FilePath = ROOT,
+) -> Evaluation:
+    """Compare a folder of predictions with references: label maps, landmarks, or both.
+
+    Args:
+        references: folder of references; None is the dataset's own, as far as they were predicted.
+        dataset: names the structures and landmarks; None is the one planned last.
+        images: folder of the images that landmarks belong to; None is the dataset's own.
+        out: folder of the tables per case and the summary; None is that of the predictions.
+        tolerance_mm: of the normalised surface Dice.
+        radii: within which landmarks count as found: mm, or pixels in pictures.
+        workers: threads; None is one per core.
+
+    Returns:
+        `scores.mean_dice`, `scores["liver"].dice.mean`, and the cases that could not be compared.
+
+    Raises:
+        UsageError: a folder is missing, or no case name is in both.
+    """
+    predicted = _path(predictions, "predictions")
+    return evaluate_folder(
+        _dataset(dataset, _workspace(root)),
+        predicted,
+        out=predicted if out is None else _path(out, "out"),
+        tolerance_mm=tolerance_mm,
+        references=None if references is None else _path(references, "references"),
+        images=None if images is None else _path(images, "images"),
+        workers=workers,
+        radii=radii,
+    )
+
+
+def _path(value: Any, argument: str, other: str = "") -> Path:
+    if not isinstance(value, (str, os.PathLike)):
+        allowed = "a string or an os.PathLike" + (f", or {other}" if other else "")
+        raise UsageError(f"{argument} must be a path", found=type(value).__name__, allowed=allowed)
+    return Path(value)
+
+
+def _workspace(root: FilePath) -> Workspace:
+    return Workspace(_path(root, "root"))
+
+
+def _dataset(dataset: Dataset | FilePath | None, workspace: Workspace) -> Dataset:
+    if isinstance(dataset, Dataset):
+        return dataset
+    if dataset is None:
+        return open_dataset_folder(workspace.last_dataset(), workspace)
+    return open_named_dataset(os.fspath(_path(dataset, "dataset", "what autoseg.open_dataset returned")), workspace)
+
+
+def _seconds(time: Any) -> float | None:
+    if time is None or (isinstance(time, (int, float)) and not isinstance(time, bool)):
+        return time
+    if not isinstance(time, str):
+        raise UsageError("time must be a number of seconds or words", found=type(time).__name__, allowed="600, '10m', '1h30m'")
+    return parse_duration(time)

@@ -1,0 +1,199 @@
+"""A trained model as users hold it: networks together with the postprocessing that validation chose."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoseg.dataset import images_in
+from autoseg.errors import UsageError
+from autoseg.imaging.image import Image, LabelMap
+from autoseg.imaging.landmarks import Landmarks
+from autoseg.inference.model import Model, load_model
+from autoseg.inference.predict import WORKERS, PredictReport, check_several_slices, landmarks_format_ending, predict
+from autoseg.io import IMAGE_ENDINGS, LANDMARK_ENDINGS, has_geometry, image_ending, landmark_ending, read_image, write_label_map
+from autoseg.io import write_landmarks as write_landmark_file
+from autoseg.io.in_memory import image_from_memory
+from autoseg.nets.device import Device
+from autoseg.plan import Plan
+from autoseg.postprocessing.component_rules import Rule, apply_rules
+from autoseg.runs.record import RunRecord, common_rules
+from autoseg.system.files import FilePath
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a model says about one image, postprocessed, on the image's own grid.
+
+    Args:
+        label_map: class indices; None of a model without structures.
+        landmarks: in world mm (LPS); None of a model without landmarks.
+        presence: (N,) probability that each landmark is in the image; None of a model without landmarks.
+        probabilities: (K, Z, Y, X) of the classes, background first; None unless they were asked for.
+        source: file of the image's first channel; None of an image that came from no file.
+    """
+
+    label_map: LabelMap | None
+    landmarks: Landmarks | None
+    presence: np.ndarray | None
+    probabilities: np.ndarray | None
+    source: Path | None = None
+
+    def save(self, path: FilePath) -> Path:
+        """Write the label map or the landmarks; the ending of the file name says which, and in which format.
+
+        A label map takes over the header of the image's file where there is one.
+
+        Returns:
+            The path.
+
+        Raises:
+            UsageError: an ending of neither, or the model has learnt no such thing.
+            DataError: the format cannot hold the label map.
+            DiskError: nothing can be written there.
+        """
+        file = Path(path)
+        if landmark_ending(file):
+            if self.landmarks is None:
+                raise UsageError(
+                    "the model has learnt no landmarks", file=file, allowed=f"a label map: {', '.join(IMAGE_ENDINGS)}"
+                )
+            is_picture = self.source is not None and not has_geometry(self.source)
+            write_landmark_file(file, self.landmarks, pixels=is_picture)
+        elif image_ending(file):
+            if self.label_map is None:
+                raise UsageError(
+                    "the model has learnt no structures", file=file, allowed=f"landmarks: {', '.join(LANDMARK_ENDINGS)}"
+                )
+            write_label_map(file, self.label_map, like=self.source)
+        else:
+            allowed = f"{', '.join(IMAGE_ENDINGS)} for a label map, {', '.join(LANDMARK_ENDINGS)} for landmarks"
+            raise UsageError("the file name has no known ending", file=file, allowed=allowed)
+        return file
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """Networks of one or more folds with their plan and postprocessing, ready for images in memory, files and folders.
+
+    Args:
+        runs: folders of the folds; their networks are averaged.
+        rules: component rules that all folds have chosen in validation.
+    """
+
+    model: Model
+    runs: tuple[Path, ...]
+    records: tuple[RunRecord, ...]
+    rules: tuple[Rule, ...]
+
+    @staticmethod
+    def load(runs: Sequence[Path], device: Device) -> TrainedModel:
+        """The finished folds in these folders as one model; raises as `inference.model.load_model` does."""
+        model, records = load_model(runs, device)
+        return TrainedModel(model, tuple(runs), records, common_rules(records))
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the model follows."""
+        return self.model.plan
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels that an image must have, in order."""
+        return tuple(channel.name for channel in self.plan.data.channels)
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Names of the structures that label maps show, in order of their class indices, from 1."""
+        return self.plan.data.labels.names
+
+    def predict(
+        self, image: Any, *, spacing: Sequence[float] | None = None, mirror: bool = True, probabilities: bool = False
+    ) -> Result:
+        """Predict one image.
+
+        Args:
+            image: a path (a file `case_0000.nii.gz` stands for all channel files beside it), a list of
+                paths (one a channel), an `autoseg.Image`, a SimpleITK image, or a numpy array of shape
+                (C, Z, Y, X), or (Z, Y, X) for one channel, or (Y, X) or (C, Y, X) for a picture.
+            spacing: mm along (z, y, x); needed for arrays, and for them only.
+            mirror: average over the plan's mirror axes, as `autoseg predict` does.
+            probabilities: also return class probabilities.
+
+        Raises:
+            UsageError: an image of another type or shape; probabilities of a model without structures.
+            DataError, GeometryError: a faulty file; another number of channels than the model's.
+            ResourceError: not enough memory.
+        """
+        if probabilities and not self.structures:
+            raise UsageError(
+                "the model has learnt landmarks only, so there are no class probabilities", fix="probabilities=False"
+            )
+        source, whole = self._read(image, spacing)
+        check_several_slices(self.model, whole.grid, source)
+        prediction = self.model.predict_image(whole, mirror, probabilities=probabilities)
+        label_map = None
+        if prediction.labels is not None:
+            indices = apply_rules(prediction.labels, self.rules, self.plan.data.labels)
+            label_map = LabelMap(indices, whole.grid, self.plan.data.labels)
+        return Result(label_map, prediction.landmarks, prediction.presence, prediction.probabilities, source)
+
+    def predict_folder(
+        self,
+        images: FilePath,
+        out: FilePath,
+        *,
+        mirror: bool = True,
+        save_probabilities: bool = False,
+        landmarks_format: str | None = None,
+        overwrite: bool = False,
+        workers: int = WORKERS,
+    ) -> PredictReport:
+        """Predict every image of a folder into another one, as `autoseg predict` does; what is there already is skipped.
+
+        Args:
+            images: folder of images, or one image.
+            mirror: average over the plan's mirror axes.
+            save_probabilities: also write class probabilities.
+            landmarks_format: 'mrk.json', 'fcsv', 'json' or 'csv'; None is what 3D Slicer opens, or csv for pictures.
+            overwrite: predict again what is there already.
+            workers: threads that read and write cases; 0 for none.
+
+        Returns:
+            How many cases were predicted and skipped; `failures` lists those that could not be.
+
+        Raises:
+            UsageError: no image; `out` is the folder of the images; an unknown format.
+        """
+        ending = landmarks_format_ending(landmarks_format) if landmarks_format else ""
+        return predict(
+            self.model,
+            self.rules,
+            images_in(Path(images), len(self.channels)),
+            Path(out),
+            mirror=mirror,
+            save_probabilities=save_probabilities,
+            overwrite=overwrite,
+            workers=workers,
+            landmarks_ending=ending,
+        )
+
+    def _read(self, image: Any, spacing: Sequence[float] | None) -> tuple[Path | None, Image]:
+        """The image, and the file of its first channel if it came from one."""
+        if isinstance(image, (str, os.PathLike)):
+            path = Path(image)
+            if path.is_dir():
+                raise UsageError("a folder is no image", file=path, fix="predict_folder(images, out)")
+            paths = images_in(path, len(self.channels))[0].images
+        elif isinstance(image, (list, tuple)) and image and all(isinstance(part, (str, os.PathLike)) for part in image):
+            paths = tuple(Path(part) for part in image)
+        else:
+            return None, image_from_memory(image, self.channels, spacing)
+        if spacing is not None:
+            raise UsageError("spacing is for numpy arrays, files have their own", file=paths[0], fix="leave out spacing")
+        return paths[0], read_image(paths, self.channels)

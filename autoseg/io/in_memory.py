@@ -1,0 +1,83 @@
+"""Images that are in memory already: SimpleITK images and numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from autoseg.errors import DataError, UsageError
+from autoseg.imaging.geometry import Grid
+from autoseg.imaging.image import Image
+from autoseg.io import itk
+
+SHAPES = "(C, Z, Y, X); the first axis may be left out for one channel; (Y, X) or (C, Y, X) for a picture"
+
+
+def image_from_memory(data: Any, channels: Sequence[str], spacing: Sequence[float] | None = None) -> Image:
+    """An image from what other libraries hold.
+
+    Args:
+        data: an `Image`, a SimpleITK image, or a numpy array of shape (C, Z, Y, X), (Z, Y, X) for one
+            channel, (C, Y, X) for a picture of several channels, or (Y, X).
+        channels: names of the channels that the image must have.
+        spacing: mm along (z, y, x), or (y, x) of a picture; of arrays only. An array has no
+            orientation: its axes count as LPS, index 0 at right, anterior and inferior. A picture
+            without spacing has pixels of 1 mm.
+
+    Raises:
+        UsageError: another type, another shape, or a spacing that is missing, superfluous or not positive.
+        DataError: another number of channels; NaN or infinity.
+    """
+    if isinstance(data, np.ndarray):
+        return _from_array(data, tuple(channels), spacing)
+    if spacing is not None:
+        raise UsageError(
+            "spacing is for numpy arrays, other images have their own", found=type(data).__name__, fix="leave out spacing"
+        )
+    if isinstance(data, Image):
+        values, grid = data.data, data.grid
+    elif isinstance(data, sitk.Image):
+        values, grid = itk.array_and_grid(data, "the SimpleITK image")
+    else:
+        raise UsageError(
+            "an image must be a path, a list of paths (one a channel), an autoseg.Image, a SimpleITK image or a numpy array",
+            found=type(data).__name__,
+        )
+    return _with_channels(values, grid, tuple(channels))
+
+
+def _from_array(data: np.ndarray, channels: tuple[str, ...], spacing: Sequence[float] | None) -> Image:
+    n = len(channels)
+    is_picture = data.ndim == 2 or (data.ndim == 3 and n > 1 and len(data) == n)
+    lacks_channels = data.ndim == 3 and n > 1 and not is_picture
+    if data.ndim not in (2, 3, 4) or data.size == 0 or data.dtype.kind not in "buif" or lacks_channels:
+        raise UsageError(
+            "the array is no image of this model",
+            found=f"shape {data.shape}, type {data.dtype}",
+            allowed=f"numbers of shape {SHAPES}; C is {n} ({', '.join(channels)})",
+        )
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        raise DataError("the array holds NaN or infinity", allowed="finite numbers", fix="replace them with the background value")
+    axes = 2 if is_picture else 3
+    if spacing is None and not is_picture:
+        raise UsageError("an array does not say how large its voxels are", fix="spacing=(z, y, x), in mm")
+    steps = tuple(float(step) for step in spacing) if spacing is not None else (1.0, 1.0)
+    if len(steps) != axes or not all(0 < step < np.inf for step in steps):
+        raise UsageError("spacing does not fit the array", found=steps, allowed=f"{axes} positive numbers, in mm")
+    if is_picture:
+        data, steps = data.reshape(-1, 1, *data.shape[-2:]), (1.0, *steps)
+    data = data.reshape(-1, *data.shape[-3:])
+    return _with_channels(data, Grid.from_spacing(data.shape[1:], steps), channels)
+
+
+def _with_channels(data: np.ndarray, grid: Grid, channels: tuple[str, ...]) -> Image:
+    if len(data) != len(channels):
+        raise DataError(
+            "the image has another number of channels than the model",
+            found=len(data),
+            allowed=f"{len(channels)} ({', '.join(channels)})",
+        )
+    return Image(data.astype(np.float32, order="C", copy=False), grid, channels)

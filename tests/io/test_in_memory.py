@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoseg.errors import DataError, UsageError
+from autoseg.imaging.geometry import Grid
+from autoseg.imaging.image import Image
+from autoseg.io import read_image, write_image
+from autoseg.io.in_memory import image_from_memory
+
+VOLUME = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
+
+
+def test_simpleitk_image_is_as_its_file(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(VOLUME)
+    image.SetSpacing((0.5, 0.75, 2.0))
+    image.SetOrigin((10.0, -20.0, 30.0))
+    image.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1))
+    sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
+    from_file, from_memory = read_image((tmp_path / "a.nrrd",), ("CT",)), image_from_memory(image, ("CT",))
+    assert from_memory.grid == from_file.grid
+    assert from_memory.data.dtype == np.float32
+    np.testing.assert_array_equal(from_memory.data, from_file.data)
+
+
+def test_vector_image_has_a_channel_for_each_component() -> None:
+    image = sitk.GetImageFromArray(np.stack([VOLUME, VOLUME + 100], axis=-1), isVector=True)
+    data = image_from_memory(image, ("T1", "T2")).data
+    np.testing.assert_array_equal(data, np.stack([VOLUME, VOLUME + 100]))
+    with pytest.raises(DataError, match=r"another number of channels than the model; found: 2; allowed: 1 \(CT\)"):
+        image_from_memory(image, ("CT",))
+
+
+@given(st.tuples(*[st.floats(0.1, 9)] * 3))
+def test_array_lies_on_a_canonical_grid_with_its_spacing(spacing: tuple[float, float, float]) -> None:
+    image = image_from_memory(VOLUME, ("CT",), spacing)
+    assert image.grid == Grid.from_spacing((2, 3, 4), spacing)
+    np.testing.assert_array_equal(image.data, VOLUME[None])
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "spacing", "result"),
+    [
+        ((1, 2, 3, 4), ("CT",), (1, 1, 1), (1, 2, 3, 4)),
+        ((2, 2, 3, 4), ("T1", "T2"), (1, 1, 1), (2, 2, 3, 4)),
+        ((3, 4), ("grey",), None, (1, 1, 3, 4)),
+        ((3, 5, 4), ("red", "green", "blue"), (0.5, 0.5), (3, 1, 5, 4)),
+    ],
+)
+def test_shapes_of_arrays(shape: tuple[int, ...], channels: tuple[str, ...], spacing: tuple | None, result: tuple) -> None:
+    image = image_from_memory(np.ones(shape, np.uint8), channels, spacing)
+    assert image.data.shape == result
+    assert image.grid.spacing[-2:] == tuple(spacing[-2:] if spacing else (1, 1))
+
+
+def test_autoseg_image_is_taken_as_it_is(tmp_path: Path) -> None:
+    image = Image(VOLUME[None].astype(np.float32), Grid.from_spacing((2, 3, 4), (3, 2, 1), (5, 6, 7)), ("CT",))
+    write_image(tmp_path / "a.nii.gz", image)
+    same = image_from_memory(image, ("CT",))
+    assert same.grid == image.grid
+    np.testing.assert_array_equal(same.data, image.data)
+
+
+@pytest.mark.parametrize(
+    ("data", "spacing", "message"),
+    [
+        (7, None, r"an image must be a path, .*, a SimpleITK image or a numpy array; found: int"),
+        (VOLUME, None, r"does not say how large its voxels are; fix: spacing=\(z, y, x\), in mm"),
+        (VOLUME, (1, 1), r"spacing does not fit the array; found: \(1\.0, 1\.0\); allowed: 3 positive numbers"),
+        (VOLUME, (1, 0, 1), r"spacing does not fit the array; found: \(1\.0, 0\.0, 1\.0\)"),
+        (
+            np.ones(5),
+            (1, 1, 1),
+            r"no image of this model; found: shape \(5,\), type float64; allowed: numbers of",
+        ),
+        (np.array([["a"]]), None, r"no image of this model; found: shape \(1, 1\), type <U1"),
+        (np.full((2, 2, 2), np.nan), (1, 1, 1), r"the array holds NaN or infinity; allowed: finite numbers"),
+        (sitk.GetImageFromArray(VOLUME), (1, 1, 1), r"spacing is for numpy arrays, other images have their own; found: Image"),
+    ],
+)
+def test_errors(data: object, spacing: tuple | None, message: str) -> None:
+    with pytest.raises((UsageError, DataError), match=message):
+        image_from_memory(data, ("CT",), spacing)
+
+
+def test_volume_without_channel_axis_needs_a_model_of_one_channel() -> None:
+    with pytest.raises(UsageError, match=r"no image of this model; .*C is 3 \(red, green, blue\)"):
+        image_from_memory(np.ones((2, 4, 4)), ("red", "green", "blue"), (1, 1, 1))

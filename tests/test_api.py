@@ -1,0 +1,152 @@
+"""The Python door on the tiny dataset: what a user types, and what a wrong argument says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from helpers.tiny import Tiny, TinyRuns
+from typer.testing import CliRunner
+
+import autoseg
+from autoseg.cli import app
+
+
+@pytest.fixture
+def model(tiny_runs: TinyRuns) -> autoseg.TrainedModel:
+    return autoseg.load_model(str(tiny_runs.runs[0]), device="cpu")
+
+
+@pytest.fixture
+def image(tiny: Tiny) -> str:
+    return str(sorted((tiny.data / "imagesTs").iterdir())[0])
+
+
+def test_from_a_dataset_to_scores(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user would: names and strings, the default root, nothing prepared."""
+    monkeypatch.chdir(tmp_path)
+    dataset = autoseg.open_dataset(str(tiny.data))
+    plan = autoseg.plan_dataset(dataset, device="cpu")
+    assert str(plan).startswith("Plan of Dataset001_Phantom: segmentation, for cpu")
+    autoseg.save_plan(tiny.plan, "autoseg_work/datasets/Dataset001_Phantom/plan.json")
+    run = autoseg.train(dataset, epochs=1, device="cpu", workers=0)
+    assert (run.record.steps, run.failures, run.n_untrained) == (3, (), 0)
+    report = autoseg.predict(str(tiny.data / "imagesTs"), "masks")
+    assert (report.done, report.skipped, report.failures) == (2, 0, ())
+    scores = autoseg.evaluate("masks", tiny.data / "labelsTs")
+    assert scores.n_cases == 2
+    assert scores.mean_dice == scores.label_maps.summary.mean_dice
+    assert scores["left kidney"].n_both + scores["left kidney"].n_missed == 2
+    scores.raise_if_failed()
+    with pytest.raises(KeyError, match=r"no scores of 'left kidny' - did you mean 'left kidney'\?"):
+        scores["left kidny"]
+    assert autoseg.train(epochs=1, device="cpu").model == run.model  # the last one, which is finished
+
+
+def test_path_image_and_array_are_predicted_alike(model: autoseg.TrainedModel, image: str) -> None:
+    from_file = model.predict(image)
+    itk = sitk.ReadImage(image)
+    as_itk = model.predict(itk)
+    as_array = model.predict(sitk.GetArrayFromImage(itk), spacing=itk.GetSpacing()[::-1])
+    as_list = model.predict([Path(image)])
+    as_image = model.predict(autoseg.read_image((Path(image),), model.channels))
+    assert from_file.label_map is not None
+    assert from_file.label_map.data.any()
+    for other in (as_itk, as_array, as_list, as_image):
+        assert other.label_map is not None
+        np.testing.assert_array_equal(other.label_map.data, from_file.label_map.data)
+    assert as_itk.label_map.grid == from_file.label_map.grid
+
+
+def test_result_is_what_the_command_writes(model: autoseg.TrainedModel, tiny_runs: TinyRuns, image: str, tmp_path: Path) -> None:
+    words = ["predict", "-i", image, "-o", str(tmp_path / "a"), "-m", str(tiny_runs.runs[0]), "--device", "cpu"]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    [written] = (tmp_path / "a").iterdir()
+    saved = model.predict(image).save(tmp_path / "b" / written.name)
+    assert saved.read_bytes() == written.read_bytes()
+    from_memory = model.predict(sitk.ReadImage(image)).save(str(tmp_path / "c.mha"))
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(sitk.ReadImage(str(from_memory))), sitk.GetArrayFromImage(sitk.ReadImage(str(written)))
+    )
+
+
+def test_probabilities_sum_to_one(model: autoseg.TrainedModel, image: str) -> None:
+    assert model.predict(image).probabilities is None
+    probabilities = model.predict(image, probabilities=True).probabilities
+    assert probabilities is not None
+    assert len(probabilities) == len(model.structures) + 1
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+
+
+def test_folder_lists_what_cannot_be_read(model: autoseg.TrainedModel, tiny: Tiny, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for source in (tiny.data / "imagesTs").iterdir():
+        (images / source.name).write_bytes(source.read_bytes())
+    (images / "broken_0000.nii.gz").write_bytes(b"no image")
+    report = model.predict_folder(str(images), str(tmp_path / "masks"))
+    assert (report.done, [f.case for f in report.failures]) == (2, ["broken"])
+    with pytest.raises(autoseg.DataError, match="1 case failed; found: case broken: "):
+        report.raise_if_failed()
+
+
+def test_several_folds_are_one_model(tiny_runs: TinyRuns, image: str) -> None:
+    both = autoseg.load_model(tiny_runs.folder, device="cpu")
+    assert both.runs == tiny_runs.runs
+    assert both.predict(image).label_map is not None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: autoseg.open_dataset(7), "dataset must be a path; found: int; allowed: a string or an os.PathLike"),
+        (lambda: autoseg.train(7), r"dataset must be a path; found: int; allowed: .*, or what autoseg.open_dataset returned"),
+        (lambda: autoseg.train("x", time=[1]), "time must be a number of seconds or words; found: list; allowed: 600, '10m'"),
+        (lambda: autoseg.train("x", time="soon"), "not a duration; found: soon"),
+        (lambda: autoseg.train("x", time=60, epochs=3), "give either --time or --epochs"),
+        (lambda: autoseg.load_model(7), r"model must be a path; found: int; allowed: .*, or what autoseg.train returned"),
+        (lambda: autoseg.predict(None, "out"), "images must be a path; found: NoneType"),
+        (lambda: autoseg.evaluate(3), "predictions must be a path; found: int"),
+        (lambda: autoseg.open_dataset("x", root=3), "root must be a path; found: int"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(call: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(autoseg.UsageError, match=message):
+        call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_images_and_endings(model: autoseg.TrainedModel, tiny: Tiny, image: str, tmp_path: Path) -> None:
+    for wrong, message in (
+        (3, "an image must be a path"),
+        (tiny.data, r"a folder is no image; .*fix: predict_folder\(images, out\)"),
+        ([], "an image must be a path"),
+    ):
+        with pytest.raises(autoseg.UsageError, match=message):
+            model.predict(wrong)
+    with pytest.raises(autoseg.UsageError, match="spacing is for numpy arrays, files have their own"):
+        model.predict(image, spacing=(1, 1, 1))
+    result = model.predict(image)
+    with pytest.raises(autoseg.UsageError, match=r"the model has learnt no landmarks; .*allowed: a label map: "):
+        result.save(tmp_path / "points.mrk.json")
+    with pytest.raises(autoseg.UsageError, match=r"no known ending; .*\.nii\.gz, .* for a label map, \.mrk\.json"):
+        result.save(tmp_path / "mask.docx")
+
+
+def test_strings_are_paths_everywhere(tiny: Tiny, image: str, tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    scan = autoseg.read_image(image, ("MR",))
+    autoseg.write_image(f"{folder}/scan.mha", scan)
+    labels = autoseg.LabelMap((scan.data[0] > 0).astype(np.uint8), scan.grid, autoseg.LabelSet(("bright",), (1,)))
+    autoseg.write_label_map(f"{folder}/mask.nrrd", labels)
+    autoseg.write_label_map(f"{folder}/mask.nii.gz", labels, image)
+    assert autoseg.read_label_map(f"{folder}/mask.nrrd", labels.labels).grid.corner_distance(scan.grid) < 1e-4
+    points = autoseg.Landmarks(("tip",), np.zeros((1, 3)), np.ones(1, int))
+    autoseg.write_landmarks(f"{folder}/tip.fcsv", points)
+    autoseg.save_plan(tiny.plan, f"{folder}/plan.json")
+    assert autoseg.load_plan(f"{folder}/plan.json") == tiny.plan
+    assert autoseg.make_phantoms(f"{folder}/phantoms", 1, 0, shape=(4, 16, 16)).is_dir()
