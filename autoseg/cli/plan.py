@@ -42,7 +42,7 @@ def run(
     from autoseg.pipeline.plan import describe_plan, find_plan, is_nnunet_folder, plan_dataset
     from autoseg.pipeline.workspace import Workspace
     from autoseg.plan import Plan
-    from autoseg.plan.text import differences_note, plan_differences, plan_note
+    from autoseg.plan.text import differences_text, plan_differences, plan_text
     from autoseg.system.progress import log
     from autoseg.system.records import json_schema, to_json
 
@@ -57,12 +57,12 @@ def run(
         found = plan_differences(*(find_plan(f, workspace, options) for f in folders))
         o.show(found, json)
         if not json:
-            typer.echo(differences_note(found), nl=False)
+            typer.echo(differences_text(found), nl=False)
     elif action == "show" or is_nnunet_folder(folders[0]):
         plan = find_plan(folders[0], workspace, options)
         o.show(plan, json)
         if not json:
-            typer.echo(plan_note(plan), nl=False)
+            typer.echo(plan_text(plan), nl=False)
     else:
         opened = open_dataset_folder(folders[0], workspace)
         failures = ensure_fingerprint(opened, workspace)

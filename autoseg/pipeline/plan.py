@@ -1,4 +1,4 @@
-"""The planning stage on a workspace: for what the user asked and for the machine there is."""
+"""The command `plan` on a workspace: plans for what the user asked and for this machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TELLING_GMACS = 5.0  # 10⁹ multiply-accumulates; the time of a smaller step go
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What a user asks of a plan; None where nothing was said.
+    """A user's requests for a plan; None where there is none.
 
     Args:
         device: `auto` is the GPU if there is one.
@@ -50,7 +50,7 @@ class PlanOptions:
         return self == PlanOptions()
 
     def budget(self, workspace: Workspace) -> Budget:
-        """For this machine: as fast as its name tells or, with a limit of time, as trainings in the workspace have shown.
+        """The budget on this machine, at the speed that its processor's name or, with a limit of time, earlier trainings tell.
 
         Without a limit the same data and machine give the same plan, whatever was trained before.
 
@@ -60,11 +60,11 @@ class PlanOptions:
         self._check_device()
         gpu = find_gpu() if self.device == "auto" or self.device.startswith("cuda") else None
         kind = "cuda" if self.device.startswith("cuda") or gpu else "cpu"
-        own = gpu.memory_gb if gpu else CPU_MEMORY_GB
+        machine_gb = gpu.memory_gb if gpu else CPU_MEMORY_GB
         estimate = cpu_throughput() if kind == "cpu" else gpu_throughput(gpu.name) if gpu else None
         return Budget(
             device=kind,
-            memory_gb=own if self.memory_gb is None else self.memory_gb,
+            memory_gb=machine_gb if self.memory_gb is None else self.memory_gb,
             family=self.family or "plain",
             time_s=self.time_s,
             gmacs_per_s=estimate if self.time_s is None else workspace.speeds().get(kind, estimate),
@@ -73,39 +73,46 @@ class PlanOptions:
         )
 
     def budget_elsewhere(self) -> Budget:
-        """For a machine that is not this one: `auto` is a typical GPU with the memory of nnU-Net's default planner."""
+        """The budget on another machine: `auto` is a typical GPU with the memory of nnU-Net's default planner."""
         self._check_device()
         kind = "cuda" if self.device == "auto" or self.device.startswith("cuda") else "cpu"
         memory = NNUNET_MEMORY_GB if self.memory_gb is None else self.memory_gb
-        return Budget(kind, memory, self.family or "plain", self.time_s, compute="bfloat16", recipe=self.recipe or DEFAULT_RECIPE)
+        return Budget(
+            device=kind,
+            memory_gb=memory,
+            family=self.family or "plain",
+            time_s=self.time_s,
+            compute="bfloat16",
+            recipe=self.recipe or DEFAULT_RECIPE,
+        )
 
     def _check_device(self) -> None:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise UsageError("unknown device", found=self.device, allowed="auto, cpu, cuda, cuda:1, mps")
 
 
-def plan_dataset(dataset: Dataset, workspace: Workspace, wish: PlanOptions = PlanOptions(), replan: bool = False) -> Plan:
+def plan_dataset(dataset: Dataset, workspace: Workspace, options: PlanOptions = PlanOptions(), replan: bool = False) -> Plan:
     """Writes plan.json, or keeps the one that is there: a plan may have been edited by hand, and models depend on it.
 
-    A kept plan that no longer fits dataset or wish is said to be so; `replan` makes a new one, carries edits by hand over
-    to it, and keeps the old one beside it.
+    A note says where a kept plan no longer fits dataset or options; `replan` makes a new one, carries edits by hand over to it,
+    and keeps the old one beside it.
 
     Raises:
-        PlanError: the plan at hand is malformed, or its edits contradict the new plan.
+        PlanError: the existing plan is malformed, or its edits contradict the new plan.
         UsageError: the workspace holds work on another dataset of this name.
     """
     check_owner(dataset.name, dataset.root, workspace)
     folder = workspace.dataset_folder(dataset.name)
     fingerprint = load_fingerprint(folder / "fingerprint.json")
-    budget = wish.budget(workspace)
+    budget = options.budget(workspace)
     path = folder / "plan.json"
     workspace.remember_dataset(dataset.root)
     if path.is_file() and not replan:
         plan = load_plan(path)
         if plan.origin.fingerprint != fingerprint.hash:
             log.warning("note: the dataset has changed since it was planned; the plan is kept, --replan makes a new one")
-        elif not wish.is_default and (kept := _budget_of(plan)) != _without_speed(budget):
-            log.warning("note: the plan at hand is for %s; it is kept, --replan makes one for %s", kept, budget)
+        elif not options.is_default and (kept := _budget_of(plan)) != _without_speed(budget):
+            log.warning("note: the existing plan is for %s; it is kept, --replan makes one for %s", kept, budget)
         return plan
     planned = make_plan(fingerprint, budget)
     plan = planned
@@ -118,7 +125,7 @@ def plan_dataset(dataset: Dataset, workspace: Workspace, wish: PlanOptions = Pla
 
 
 def note_speed(workspace: Workspace, plan: Plan, configuration: str, device: str, step_s: float) -> None:
-    """Remembers what a training has shown of the speed of a device, for the next plans.
+    """Remembers the speed of a device that a training has shown, for the next plans.
 
     Args:
         step_s: seconds that a step took; 0 where none was made.
@@ -131,11 +138,11 @@ def note_speed(workspace: Workspace, plan: Plan, configuration: str, device: str
 
 
 def is_nnunet_folder(folder: Path) -> bool:
-    """Whether nnU-Net has left its fingerprint of a dataset there."""
+    """Whether a folder holds nnU-Net's fingerprint of a dataset."""
     return (folder / NNUNET_FINGERPRINT).is_file()
 
 
-def plan_nnunet_folder(folder: Path, wish: PlanOptions) -> Plan:
+def plan_nnunet_folder(folder: Path, options: PlanOptions) -> Plan:
     """Plans from nnU-Net's dataset_fingerprint.json and the dataset.json beside it; writes nothing.
 
     Raises:
@@ -143,15 +150,17 @@ def plan_nnunet_folder(folder: Path, wish: PlanOptions) -> Plan:
     """
     path = folder / NNUNET_FINGERPRINT
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{NNUNET_FINGERPRINT} cannot be read", file=path, found=str(error)) from error
-    seen = from_nnunet(folder.resolve().name, read_description(folder), found, path)
-    return make_plan(seen, wish.budget_elsewhere())
+    fingerprint = from_nnunet(folder.resolve().name, read_description(folder), document, path)
+    return make_plan(fingerprint, options.budget_elsewhere())
 
 
-def find_plan(path: Path, workspace: Workspace, wish: PlanOptions = PlanOptions()) -> Plan:
-    """The plan that a path stands for: a plan file, a folder with a plan.json, a planned dataset, or nnU-Net's folder of one.
+def find_plan(path: Path, workspace: Workspace, options: PlanOptions = PlanOptions()) -> Plan:
+    """Finds the plan that a path stands for.
+
+    It may be a plan file, a folder with a plan.json, a planned dataset, or nnU-Net's folder of one.
 
     Raises:
         UsageError: the dataset has not been planned, or another one of this name has.
@@ -162,7 +171,7 @@ def find_plan(path: Path, workspace: Workspace, wish: PlanOptions = PlanOptions(
     if (path / "plan.json").is_file():
         return load_plan(path / "plan.json")
     if is_nnunet_folder(path):
-        return plan_nnunet_folder(path, wish)
+        return plan_nnunet_folder(path, options)
     name = path.resolve().name
     if path.is_dir():
         check_owner(name, path, workspace)
@@ -170,12 +179,12 @@ def find_plan(path: Path, workspace: Workspace, wish: PlanOptions = PlanOptions(
 
 
 def describe_plan(plan: Plan, path: Path, unit: Unit = "mm") -> str:
-    """What was decided, in a few lines; `unit` is that of lengths in the dataset."""
+    """Summarises a plan in a line for each configuration; `unit` is that of lengths in the dataset."""
     lines = []
     for name, c in plan.configurations.items():
-        first = " (to train first)" if name == plan.default_configuration and len(plan.configurations) > 1 else ""
+        mark = " (to train first)" if name == plan.default_configuration and len(plan.configurations) > 1 else ""
         lines.append(
-            f"{name}{first}: spacing {_times(c.space.spacing_mm)} {unit}, patch {_times(c.patch.patch_size)}, "
+            f"{name}{mark}: spacing {_times(c.space.spacing_mm)} {unit}, patch {_times(c.patch.patch_size)}, "
             f"batch {c.patch.batch_size}, {len(c.network.features)} stages of {_times(c.network.features, ', ')} features"
             f"{_landmarks(plan, c, unit)}{_costs(c.footprint)}"
         )
@@ -187,15 +196,15 @@ def describe_plan(plan: Plan, path: Path, unit: Unit = "mm") -> str:
 
 
 def _with_edits(planned: Plan, folder: Path) -> Plan:
-    """The new plan with what was edited by hand in the old one."""
+    """The new plan with the edits by hand of the old one."""
     path, record = folder / "plan.json", folder / "plan.planned.json"
     old = load_plan(path)
-    before = load_plan(record) if record.is_file() else None
-    if before is None or before.origin != old.origin:
-        log.warning("note: it is not known what was edited by hand in the old plan; it is kept as plan.previous.json")
+    old_planned = load_plan(record) if record.is_file() else None
+    if old_planned is None or old_planned.origin != old.origin:
+        log.warning("note: it is unknown what was edited by hand in the old plan; it is kept as plan.previous.json")
         return planned
-    edits = find_edits(before, old)
-    plan, lost = apply_edits(planned, edits, path)
+    edits = find_edits(old_planned, old)
+    plan, dropped = apply_edits(planned, edits, path)
     for name, c in plan.configurations.items():
         needed = plan_memory(plan, name, plan.origin.compute or "float32", plan.origin.device).total / 1e9
         if c.footprint is None and needed > plan.origin.memory_gb:
@@ -203,7 +212,7 @@ def _with_edits(planned: Plan, folder: Path) -> Plan:
                 "note: with the edits %s takes about %.1f GB to train, more than %g GB", name, needed, plan.origin.memory_gb
             )
     for edit in edits:
-        log.warning("note: edit by hand %s: %s", "has no place in the new plan" if edit in lost else "kept", edit)
+        log.warning("note: edit by hand %s: %s", "has no place in the new plan" if edit in dropped else "kept", edit)
     return plan
 
 
@@ -222,19 +231,19 @@ def _costs(footprint: Footprint | None) -> str:
 
 
 def _budget_of(plan: Plan) -> Budget:
-    """What a plan was made for."""
+    """The budget that a plan was made for."""
     origin = plan.origin
     return Budget(
-        origin.device,
-        origin.memory_gb,
-        origin.family,
-        plan.configurations[plan.default_configuration].training.time_s,
+        device=origin.device,
+        memory_gb=origin.memory_gb,
+        family=origin.family,
+        time_s=plan.configurations[plan.default_configuration].training.time_s,
         recipe=origin.recipe,
     )
 
 
 def _without_speed(budget: Budget) -> Budget:
-    """A plan is not out of date because the machine turns out to be faster."""
+    """The budget without speed: a plan is not out of date because the machine turns out to be faster."""
     return replace(budget, gmacs_per_s=None, compute=None)
 
 

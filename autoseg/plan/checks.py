@@ -1,7 +1,8 @@
-"""Everything that a hand edit could break, checked before anything is computed with it."""
+"""Checks of everything that an edit by hand could break, before anything is computed with it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from autoseg.errors import PlanError, nearest
@@ -11,7 +12,8 @@ from autoseg.system.names import check_name
 
 
 def check_plan(plan: Plan, source: str | Path) -> None:
-    """
+    """Checks the values of a plan, each alone and against the others.
+
     Args:
         source: the plan's file, for messages.
 
@@ -20,16 +22,16 @@ def check_plan(plan: Plan, source: str | Path) -> None:
     """
     for name, configuration in plan.configurations.items():
         check_name(name, "a configuration", PlanError, source, "under 'configurations'")
-        _validate(configuration, f"configurations.{name}", source)
-        _validate_landmarks(configuration, plan, f"configurations.{name}", source)
-        alone = [other for other, c in plan.configurations.items() if c.previous_stage is None and other != name]
-        if configuration.previous_stage is not None and configuration.previous_stage not in alone:
+        _check_configuration(configuration, f"configurations.{name}", source)
+        _check_landmarks(configuration, plan, f"configurations.{name}", source)
+        first_stages = [other for other, c in plan.configurations.items() if c.previous_stage is None and other != name]
+        if configuration.previous_stage is not None and configuration.previous_stage not in first_stages:
             raise PlanError(
                 f"'configurations.{name}.previous_stage' must name another configuration, one that needs none itself"
-                f"{nearest(configuration.previous_stage, alone)}",
+                f"{nearest(configuration.previous_stage, first_stages)}",
                 file=source,
                 found=configuration.previous_stage,
-                allowed=", ".join(("null", *alone)),
+                allowed=", ".join(("null", *first_stages)),
             )
     for unknown in set(plan.data.unseen) - set(plan.data.labels.names):
         raise PlanError(
@@ -49,11 +51,21 @@ def check_plan(plan: Plan, source: str | Path) -> None:
         )
 
 
-def _validate(c: Configuration, where: str, source: str | Path) -> None:
-    def check(ok: bool, key: str, found: object, allowed: str) -> None:
-        if not ok:
-            raise PlanError(f"'{where}.{key}' cannot be used", file=source, found=found, allowed=allowed)
+Check = Callable[[bool, str, object, str], None]
 
+
+def _checker(where: str, source: str | Path) -> Check:
+    """A function that raises for a value of a configuration that cannot be used: (usable, key, value, allowed)."""
+
+    def check(usable: bool, key: str, value: object, allowed: str) -> None:
+        if not usable:
+            raise PlanError(f"'{where}.{key}' cannot be used", file=source, found=value, allowed=allowed)
+
+    return check
+
+
+def _check_configuration(c: Configuration, where: str, source: str | Path) -> None:
+    check = _checker(where, source)
     stages, ndim = len(c.network.features), c.ndim
     check(ndim in (2, 3), "patch.patch_size", c.patch.patch_size, "two or three numbers")
     check(len(c.space.spacing_mm) == ndim, "space.spacing_mm", c.space.spacing_mm, f"{ndim} numbers, as patch_size")
@@ -99,13 +111,9 @@ def _validate(c: Configuration, where: str, source: str | Path) -> None:
         check(c.space.slice_axis not in axes, key, axes, f"not {c.space.slice_axis}, along which a slice has a single pixel")
 
 
-def _validate_landmarks(c: Configuration, plan: Plan, where: str, source: str | Path) -> None:
-    """What landmarks ask for, and what only they allow."""
-
-    def check(ok: bool, key: str, found: object, allowed: str) -> None:
-        if not ok:
-            raise PlanError(f"'{where}.{key}' cannot be used", file=source, found=found, allowed=allowed)
-
+def _check_landmarks(c: Configuration, plan: Plan, where: str, source: str | Path) -> None:
+    """Checks the values that landmarks demand, and those that only they allow."""
+    check = _checker(where, source)
     structures, landmarks = plan.data.labels.names, plan.data.landmarks.names
     if structures:
         check(max(c.network.strides[0]) == 1, "network.strides[0]", c.network.strides[0], "all 1, for label maps")
@@ -122,7 +130,7 @@ def _validate_landmarks(c: Configuration, plan: Plan, where: str, source: str | 
         check(scn.kernel % 2 == 1 and scn.kernel > 0, "landmarks.scn.kernel", scn.kernel, "an odd number")
         check(scn.layers >= 1, "landmarks.scn.layers", scn.layers, "1 or more")
         check(scn.features >= 1, "landmarks.scn.features", scn.features, "1 or more")
-        values = c.landmarks.loss == "mse"
+        learns_values = c.landmarks.loss == "mse"
         check(c.landmarks.loss != "dsnt", "landmarks.scn", "a branch", "null with dsnt, whose maps cannot say 'not here'")
         allowed = "product with the loss mse, gate or logit_sum with the others"
-        check((scn.combine == "product") == values, "landmarks.scn.combine", scn.combine, allowed)
+        check((scn.combine == "product") == learns_values, "landmarks.scn.combine", scn.combine, allowed)

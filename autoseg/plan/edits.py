@@ -1,4 +1,4 @@
-"""What a user has changed in a plan by hand, and the same changes on a new plan."""
+"""Edits of a plan by hand: found by comparison with the plan as it was planned, and applied to a new one."""
 
 from __future__ import annotations
 
@@ -14,65 +14,66 @@ from autoseg.system.records import to_json
 
 NOT_DECISIONS = ("schema_version", "name", "task", "origin", "why", "footprint")  # at whatever depth they stand
 CONFIGURATIONS = "configurations"
-WEIGHTY = ("space", "patch", "network")  # groups of a configuration that its footprint follows from
+COSTLY = ("space", "patch", "network")  # groups of a configuration that decide its footprint
 
 Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Edit:
-    """A value that was set by hand; None for `planned` or `now` where a whole configuration came or went."""
+    """A value that was set by hand; None for `planned` or `edited` where a whole configuration was added or removed."""
 
     key: Key
     planned: Any
-    now: Any
+    edited: Any
 
     def __str__(self) -> str:
         name = ".".join(self.key)
         if self.planned is None and len(self.key) == 2:
             return f"{name} added"
-        if self.now is None and len(self.key) == 2:
+        if self.edited is None and len(self.key) == 2:
             return f"{name} removed"
-        return f"{name}: {json.dumps(self.now)} instead of {json.dumps(self.planned)}"
+        return f"{name}: {json.dumps(self.edited)} instead of {json.dumps(self.planned)}"
 
 
-def find_edits(planned: Plan, now: Plan) -> tuple[Edit, ...]:
-    """In what the decisions of `now` differ from those that were planned."""
-    before, after = _document(planned), _document(now)
-    added = [n for n in after[CONFIGURATIONS] if n not in before[CONFIGURATIONS]]
-    removed = [n for n in before[CONFIGURATIONS] if n not in after[CONFIGURATIONS]]
-    edits = [Edit((CONFIGURATIONS, n), None, after[CONFIGURATIONS].pop(n)) for n in added]
-    edits += [Edit((CONFIGURATIONS, n), before[CONFIGURATIONS].pop(n), None) for n in removed]
-    old, new = dict(_leaves(before)), dict(_leaves(after))
-    keys = [*old, *(k for k in new if k not in old)]
-    return (*edits, *(Edit(k, old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)))
+def find_edits(planned: Plan, edited: Plan) -> tuple[Edit, ...]:
+    """Finds the decisions of `edited` that differ from those that were planned."""
+    old, new = _document(planned), _document(edited)
+    added = [name for name in new[CONFIGURATIONS] if name not in old[CONFIGURATIONS]]
+    removed = [name for name in old[CONFIGURATIONS] if name not in new[CONFIGURATIONS]]
+    edits = [Edit((CONFIGURATIONS, name), None, new[CONFIGURATIONS].pop(name)) for name in added]
+    edits += [Edit((CONFIGURATIONS, name), old[CONFIGURATIONS].pop(name), None) for name in removed]
+    old_values, new_values = dict(_leaves(old)), dict(_leaves(new))
+    keys = [*old_values, *(key for key in new_values if key not in old_values)]
+    changed = [key for key in keys if old_values.get(key) != new_values.get(key)]
+    return (*edits, *(Edit(key, old_values.get(key), new_values.get(key)) for key in changed))
 
 
 def apply_edits(plan: Plan, edits: Sequence[Edit], source: str | Path) -> tuple[Plan, tuple[Edit, ...]]:
-    """The plan with the edits, and those that have no place in it.
+    """Applies edits to a plan: returns the edited plan, and the edits that have no place in it.
 
-    Each edited value is told in `why`. Where patch, network or spacing were edited, the footprint is no longer known.
+    The `why` of each edited value says so. Where patch, network or spacing were edited, the footprint is null.
 
     Args:
         source: the plan's file, for messages.
 
     Raises:
-        PlanError: with the edits the plan contradicts itself.
+        PlanError: the plan contradicts itself once it is edited.
     """
     document = _document(plan)
-    lost = tuple(edit for edit in edits if not _set(document, edit))
+    dropped = tuple(edit for edit in edits if not _set(document, edit))
     try:
         merged = parse_plan(json.dumps(document), source)
     except PlanError as error:
-        kept = "; ".join(str(edit) for edit in edits if edit not in lost)
+        kept = "; ".join(str(edit) for edit in edits if edit not in dropped)
         raise PlanError(
-            f"edits by hand do not go with the new plan: {error.problem}",
+            f"edits by hand contradict the new plan: {error.problem}",
             file=source,
             found=f"{error.found}, with the edits {kept}",
             allowed=error.allowed,
-            fix="change or take back these edits in the plan, or delete it to plan without them",
+            fix="change or revert these edits in the plan, or delete it to plan without them",
         ) from error
-    return merged, lost
+    return merged, dropped
 
 
 def _document(plan: Plan) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def _document(plan: Plan) -> dict[str, Any]:
 
 
 def _leaves(value: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
-    """Values by key; a list is one value, but for lists of objects such as the channels."""
+    """Yields each value with its key; a list is one value, except a list of objects such as the channels."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         value = {str(i): part for i, part in enumerate(value)}
     if not isinstance(value, dict):
@@ -93,25 +94,25 @@ def _leaves(value: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
 
 
 def _set(document: dict[str, Any], edit: Edit) -> bool:
-    """Carries out an edit and tells it in the `why` of its configuration; False where its place is gone."""
-    place: Any = document
+    """Applies an edit and notes it in `why`; returns whether the document still has its key."""
+    parent: Any = document
     for name in edit.key[:-1]:
-        place = _part(place, name)
-        if place is None:
+        parent = _part(parent, name)
+        if parent is None:
             return False
     name = edit.key[-1]
     if len(edit.key) == 2 and edit.key[0] == CONFIGURATIONS:
-        if edit.now is None:
-            place.pop(name, None)
+        if edit.edited is None:
+            parent.pop(name, None)
         else:
-            place[name] = edit.now
+            parent[name] = edit.edited
         return True
-    if _part(place, name) is None and not (isinstance(place, dict) and name in place):
+    if _part(parent, name) is None and not (isinstance(parent, dict) and name in parent):
         return False
-    place[int(name) if isinstance(place, list) else name] = edit.now
+    parent[int(name) if isinstance(parent, list) else name] = edit.edited
     inside = edit.key[0] == CONFIGURATIONS
     why = document[CONFIGURATIONS][edit.key[1]]["why"] if inside else document["why"]
-    if inside and edit.key[2] in WEIGHTY:
+    if inside and edit.key[2] in COSTLY:
         document[CONFIGURATIONS][edit.key[1]]["footprint"] = None
         for estimated in [k for k in why if k.startswith("footprint.")]:
             del why[estimated]
@@ -121,10 +122,11 @@ def _set(document: dict[str, Any], edit: Edit) -> bool:
     return True
 
 
-def _part(place: Any, name: str) -> Any:
-    if isinstance(place, list):
-        return place[int(name)] if name.isdecimal() and int(name) < len(place) else None
-    return place.get(name) if isinstance(place, dict) else None
+def _part(parent: Any, name: str) -> Any:
+    """The member of an object or list by name or index; None where there is none."""
+    if isinstance(parent, list):
+        return parent[int(name)] if name.isdecimal() and int(name) < len(parent) else None
+    return parent.get(name) if isinstance(parent, dict) else None
 
 
 def _dotted(key: Key) -> str:

@@ -23,12 +23,12 @@ def load_plan(path: FilePath) -> Plan:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError("no plan", file=path, fix="autoseg plan_and_preprocess -d DATASET")
+        raise UsageError("there is no plan", file=path, fix="autoseg plan_and_preprocess -d DATASET")
     return parse_plan(path.read_text(encoding="utf-8"), path)
 
 
 def parse_plan(text: str, source: str | Path) -> Plan:
-    """`load_plan` from text; `source` names it in messages."""
+    """Parses and validates the text of a plan, as `load_plan` does; `source` names it in messages."""
     plan = from_json(Plan, _upgraded(text, source), source)
     check_plan(plan, source)
     return plan
@@ -45,7 +45,7 @@ def _upgraded(text: str, source: str | Path) -> str:
         document = json.loads(text)
         version = document.get("schema_version", SCHEMA_VERSION)
     except (json.JSONDecodeError, AttributeError):
-        return text  # from_json says what is wrong
+        return text  # from_json names the fault
     if version not in range(1, SCHEMA_VERSION + 1):
         raise PlanError(
             "the plan has another schema version",
@@ -62,7 +62,7 @@ def _upgraded(text: str, source: str | Path) -> str:
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
     """Version 2 added `first`, `previous`, `space.slice_axis`, `training.time_s` and `footprint`.
 
-    What is malformed stays so, for `from_json` to name.
+    Malformed parts stay as they are, for `from_json` to name.
     """
     configurations = document.get("configurations")
     for c in configurations.values() if isinstance(configurations, dict) else ():
@@ -98,7 +98,7 @@ def _from_version_2(document: dict[str, Any]) -> dict[str, Any]:
 def _from_version_3(document: dict[str, Any]) -> dict[str, Any]:
     """Version 4 knows one-sided landmarks, and no longer says what a spatial configuration branch is fed.
 
-    Before, no network could be trained with such a branch, so that of how its maps are combined nothing has to be kept.
+    Before, no network could be trained with such a branch, so how its maps are combined need not be kept.
     """
     configurations = document.get("configurations")
     for c in configurations.values() if isinstance(configurations, dict) else ():
@@ -121,7 +121,7 @@ def _from_version_4(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rename_key(mapping: Any, old: str, new: str) -> None:
-    """Renames a key where there is one; what is no object stays as it is."""
+    """Renames a key where there is one; anything but an object stays as it is."""
     if isinstance(mapping, dict) and old in mapping:
         mapping[new] = mapping.pop(old)
 

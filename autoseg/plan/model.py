@@ -1,4 +1,4 @@
-"""What a plan holds: dataclasses, field for field as the JSON has them, and the words that may stand in it."""
+"""The plan: dataclasses, field for field as the JSON has them, and the names that may stand in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet
 
 SCHEMA_VERSION = 5
-LEAST_TIME_S = 20.0  # that a training can be given
+LEAST_TIME_S = 20.0  # the shortest time limit of a training
 
 Normalization = Literal[
     "ct", "zscore", "zscore_robust", "zscore_nonzero", "zscore_nonzero_robust", "rescale_0_1", "rgb_0_1", "none"
@@ -50,7 +50,7 @@ class ChannelPlan:
 
 @dataclass(frozen=True)
 class DataPlan:
-    """What goes in and what comes out: channels in order, structures in the order of their label values, landmarks.
+    """Inputs and outputs: channels in order, structures in the order of their label values, landmarks.
 
     `unseen` names structures that no training case contains; they are never predicted.
     """
@@ -62,7 +62,7 @@ class DataPlan:
 
     @property
     def n_classes(self) -> int:
-        """Structures and background, which label maps are made of; 0 without structures."""
+        """Number of structures and background together; 0 without structures."""
         return self.labels.n_classes if self.labels.names else 0
 
 
@@ -84,17 +84,17 @@ class SpacePlan:
     label_order: int
 
     def in_volume(self, values: Sequence[Any], along_slices: Any) -> tuple[Any, Any, Any]:
-        """One value an axis of a slice as one value an axis of the volume (z, y, x), with `along_slices` in the gap."""
+        """Turns one value per axis of the patch into one per axis of the volume (z, y, x), with `along_slices` in the gap."""
         if self.slice_axis is None:
             return values[0], values[1], values[2]
-        given = iter(values)
-        z, y, x = (along_slices if axis == self.slice_axis else next(given) for axis in range(3))
+        in_plane = iter(values)
+        z, y, x = (along_slices if axis == self.slice_axis else next(in_plane) for axis in range(3))
         return z, y, x
 
 
 @dataclass(frozen=True)
 class PatchPlan:
-    """Size (voxels) of what the network sees, how many at once, and the share of them that must show a structure.
+    """Size (voxels) of a patch, patches in a batch, and the share of them that must show a structure.
 
     For that share `sampling` says what is drawn first: one of the `cases`, or one of the `structures` and then a case with it.
     """
@@ -120,8 +120,9 @@ class NetworkPlan:
 
 @dataclass(frozen=True)
 class ScnPlan:
-    """A spatial configuration branch (Payer et al., Medical Image Analysis 2019): where each landmark should be, told from coarse
-    maps of all of them.
+    """A spatial configuration branch (Payer et al., Medical Image Analysis 2019).
+
+    It tells from coarse maps of all landmarks where each of them should be.
 
     Args:
         form: for each landmark one convolution over the maps of the others, convolutions over all of them, or a small U-Net.
@@ -146,7 +147,7 @@ class LandmarkPlan:
     """How landmarks are learnt. Their maps have the resolution of the network's finest stage.
 
     Args:
-        sigma_mm: standard deviation of the Gaussian that a landmark is for the network, along the axes of the patch.
+        sigma_mm: standard deviation of the Gaussian that is a landmark's target, along the axes of the patch.
         scn: null for no spatial configuration branch.
     """
 
@@ -190,7 +191,7 @@ class InferencePlan:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a configuration is expected to take; estimates by arithmetic.
+    """Expected memory, disk and time of a configuration; estimates by arithmetic.
 
     Args:
         training_gb: memory of a training process, on the GPU for a plan for one, else RAM.
@@ -210,8 +211,8 @@ class Configuration:
     """One complete way to train on the dataset.
 
     Args:
-        previous: the configuration that says beforehand where structures are, or landmarks where there are no structures:
-            a further input channel for each; null for none.
+        previous_stage: the configuration whose network says beforehand where structures are, or landmarks where there are no
+            structures: a further input channel for each; null for none.
         landmarks: null for a dataset without landmarks.
         footprint: null where it was not estimated.
         why: a sentence for each chosen value, by its dotted key.
@@ -230,7 +231,7 @@ class Configuration:
 
     @property
     def decisions(self) -> Configuration:
-        """Without reasons and estimates: what training and prediction follow."""
+        """The configuration without reasons and estimates: what training and prediction follow."""
         return replace(self, footprint=None, why={})
 
     @property
@@ -244,7 +245,7 @@ class Configuration:
 
     @property
     def divisors(self) -> tuple[int, int, int]:
-        """What the network's input must be a multiple of along (z, y, x)."""
+        """The numbers that the network's input must be multiples of along (z, y, x)."""
         return self.space.in_volume(self.network_divisors, 1)
 
     @property
@@ -260,11 +261,11 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a plan comes from: the fingerprint it was made of, the budget, the version of autoseg, the family of networks.
+    """The origin of a plan: the fingerprint it was made from, the budget, the version of autoseg, the family of networks.
 
     Args:
-        gmacs_per_s: the speed of the device that times are reckoned with, in 10⁹ multiply-accumulates a second.
-        compute: what convolutions compute in there, which memory is reckoned with.
+        gmacs_per_s: the speed of the device that times are estimated for, in 10⁹ multiply-accumulates a second.
+        compute: the type of its convolutions, which memory is estimated for.
         recipe: how the network learns, by name.
     """
 

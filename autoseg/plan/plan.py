@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from autoseg.errors import UsageError, nearest
 from autoseg.plan.model import Configuration, DataPlan, Origin, Target
-from autoseg.plan.text import plan_note
+from autoseg.plan.text import plan_text
 
 AUTO = "auto"
 
@@ -16,7 +16,7 @@ class Plan:
     """One file describes one dataset: shared data facts and one or more configurations, each complete.
 
     Args:
-        first: the configuration to train first; what `auto` means.
+        default_configuration: the one to train first; what `auto` means.
     """
 
     schema_version: int
@@ -30,32 +30,34 @@ class Plan:
 
     def __str__(self) -> str:
         """The plan as an engineer's note, with the reason for each choice."""
-        return plan_note(self)
+        return plan_text(self)
 
     def configuration(self, name: str | None) -> tuple[str, Configuration]:
-        """The named configuration; None or `auto` is the one to train first.
+        """Finds a configuration by name; None or `auto` is the one to train first.
 
         Raises:
             UsageError: the plan has none of that name.
         """
-        chosen = self.default_configuration if name in (None, AUTO) else name
-        if chosen not in self.configurations:
+        key = self.default_configuration if name is None or name == AUTO else name
+        if key not in self.configurations:
             raise UsageError(
-                f"the plan has no configuration '{chosen}'{nearest(chosen, self.configurations)}",
+                f"the plan has no configuration '{key}'{nearest(key, self.configurations)}",
                 allowed=", ".join((*self.configurations, AUTO)),
             )
-        return chosen, self.configurations[chosen]
+        return key, self.configurations[key]
 
     def prepared_as(self, name: str) -> str:
-        """The first configuration with the same grid: both are trained on the same prepared cases."""
+        """Finds the first configuration with the same grid: both are trained on the same prepared cases."""
         space = self.configurations[name].space
         return next(other for other, c in self.configurations.items() if c.space == space)
 
     def input_channels(self, name: str) -> int:
-        """Channels that the network of a configuration sees."""
+        """Channels that the first convolution of a configuration's network takes."""
         return len(self.data.channels) + self.n_previous_classes(self.configurations[name])
 
     def n_previous_classes(self, configuration: Configuration) -> int:
-        """Channels that the network makes of what the stage before found, structures, or landmarks where there are none; 0 for a
-        first stage."""
+        """Channels that the network makes of what the previous stage found; 0 without a previous stage.
+
+        One for each structure, or for each landmark where there are no structures.
+        """
         return (len(self.data.labels.names) or len(self.data.landmarks)) if configuration.previous_stage is not None else 0

@@ -22,7 +22,7 @@ class Entry:
 
 
 class PlanDocument(Protocol):
-    """What a plan is to its text; `autoseg.plan.Plan`, which prints itself by it."""
+    """The parts of a plan that its text needs; `autoseg.plan.Plan` prints itself by them."""
 
     @property
     def name(self) -> str: ...
@@ -40,8 +40,8 @@ class PlanDocument(Protocol):
     def why(self) -> Mapping[str, str]: ...
 
 
-def plan_note(plan: PlanDocument) -> str:
-    """The plan as an engineer's note: each configuration, each group, each value with its reason; what is common comes last."""
+def plan_text(plan: PlanDocument) -> str:
+    """Writes a plan as an engineer's note: each value of each configuration with its reason; common values come last."""
     origin = plan.origin
     lines = [
         f"Plan of {plan.name}: {plan.task}, for {origin.device} with {origin.memory_gb:g} GB, {origin.family} family of networks",
@@ -51,24 +51,25 @@ def plan_note(plan: PlanDocument) -> str:
         "data",
     ]
     lines += _block(_data_entries(plan), "data.")
-    each = {name: _configuration_entries(configuration) for name, configuration in plan.configurations.items()}
-    common = _common(list(each.values()))
-    for name, entries in each.items():
+    by_configuration = {name: _configuration_entries(configuration) for name, configuration in plan.configurations.items()}
+    common = _common(list(by_configuration.values()))
+    for name, entries in by_configuration.items():
         lines += _groups(name, {key: entry for key, entry in entries.items() if key not in common})
     lines += _groups("all", common)
     return "\n".join(lines) + "\n"
 
 
 def plan_differences(first: PlanDocument, second: PlanDocument) -> dict[str, tuple[Entry, Entry]]:
-    """Keys at which the plans differ, with both values and reasons; a reason alone is no difference."""
-    here, there = _entries(first), _entries(second)
-    nothing = Entry(ABSENT)
-    pairs = {key: (here.get(key, nothing), there.get(key, nothing)) for key in [*here, *(k for k in there if k not in here)]}
+    """Finds the keys at which two plans differ, with both values and reasons; a reason alone is no difference."""
+    first_entries, second_entries = _entries(first), _entries(second)
+    absent = Entry(ABSENT)
+    keys = [*first_entries, *(key for key in second_entries if key not in first_entries)]
+    pairs = {key: (first_entries.get(key, absent), second_entries.get(key, absent)) for key in keys}
     return {key: (a, b) for key, (a, b) in pairs.items() if a.value != b.value}
 
 
-def differences_note(differences: dict[str, tuple[Entry, Entry]]) -> str:
-    """What `plan_differences` has found, as text."""
+def differences_text(differences: dict[str, tuple[Entry, Entry]]) -> str:
+    """Writes the differences of two plans: key, both values, and the reasons below them."""
     if not differences:
         return "no difference\n"
     lines = []
@@ -120,13 +121,13 @@ def _configuration_entries(configuration: Configuration) -> dict[str, Entry]:
         if group.name == "why" or value is None:
             continue
         parts = _parts(group.name, value) if is_dataclass(value) else {group.name: value}
-        known = {key: part for key, part in parts.items() if part is not None or key in configuration.why}
-        entries.update({key: Entry(part, configuration.why.get(key, "")) for key, part in known.items()})
+        shown = {key: part for key, part in parts.items() if part is not None or key in configuration.why}
+        entries.update({key: Entry(part, configuration.why.get(key, "")) for key, part in shown.items()})
     return entries
 
 
 def _parts(name: str, record: Any) -> dict[str, Any]:
-    """The fields of a record by their dotted keys; a record among them is there, and has fields of its own."""
+    """The fields of a record by their dotted keys; a record among them counts as `yes` and adds its own fields."""
     parts: dict[str, Any] = {}
     for f in fields(record):
         key, value = f"{name}.{f.name}", getattr(record, f.name)
@@ -135,7 +136,7 @@ def _parts(name: str, record: Any) -> dict[str, Any]:
 
 
 def _common(configurations: list[dict[str, Entry]]) -> dict[str, Entry]:
-    """What several configurations have in common, to be told once."""
+    """The entries that all of several configurations have in common, to be written once."""
     first, *others = configurations
     return {key: entry for key, entry in first.items() if others and all(other.get(key) == entry for other in others)}
 

@@ -79,7 +79,7 @@ def test_a_plan_whose_edits_are_not_known_is_put_aside(
     new = plan_dataset(dataset, workspace, replan=True)
     assert new.configurations["3d_fullres"].network.features[0] == 16
     assert (folder / "plan.previous.json").read_bytes() == edited
-    assert "it is not known what was edited by hand" in caplog.text
+    assert "it is unknown what was edited by hand" in caplog.text
 
 
 def test_a_plan_that_no_longer_fits_is_kept_and_said_to_be_so(

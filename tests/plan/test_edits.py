@@ -49,7 +49,7 @@ def test_edits_are_carried_to_a_new_plan() -> None:
     assert chosen.why["patch.batch_size"] == "set by hand; planned before: 2; planned now: memory"
     assert chosen.why["training.epochs"] == "set by hand; planned before: 1000"
     assert merged.why["data.channels[0].normalization"] == 'set by hand; planned before: "ct"'
-    assert find_edits(new, merged) == tuple(replace(e, planned=4 if e.now == 3 else e.planned) for e in EDITS)
+    assert find_edits(new, merged) == tuple(replace(e, planned=4 if e.edited == 3 else e.planned) for e in EDITS)
 
 
 def test_configurations_that_came_and_went() -> None:
@@ -84,8 +84,8 @@ def test_contradictory_edits_are_refused() -> None:
     deeper = fine(PLAN, network=replace(FINE.network, strides=((1, 1, 1), (4, 2, 2), (2, 2, 2))))
     with pytest.raises(
         PlanError,
-        match=r"edits by hand do not go with the new plan: 'configurations\.3d_fullres\.patch\.patch_size\[0\]' cannot be used.*"
+        match=r"edits by hand contradict the new plan: 'configurations\.3d_fullres\.patch\.patch_size\[0\]' cannot be used.*"
         r"found: 20, with the edits configurations\.3d_fullres\.patch\.patch_size: \[20, 32, 32\] instead of \[16, 32, 32\]; "
-        r"allowed: a multiple of 8.*fix: change or take back these edits",
+        r"allowed: a multiple of 8.*fix: change or revert these edits",
     ):
         apply_edits(deeper, (edit,), "plan.json")

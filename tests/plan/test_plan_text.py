@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from test_plan import FINE, PLAN
 
-from autoseg.plan.text import WIDTH, differences_note, plan_differences, plan_note
+from autoseg.plan.text import WIDTH, differences_text, plan_differences, plan_text
 
 ONE = replace(PLAN, configurations={"3d_fullres": FINE})
 
 
 def test_a_note_names_every_value_and_the_reason_below_it() -> None:
-    note = plan_note(PLAN)
+    note = plan_text(PLAN)
     lines = note.splitlines()
     assert lines[0] == "Plan of Task01_X: segmentation, for cpu with 8 GB, plain family of networks"
     for heading in ("data", "3d_fullres: space", "3d_fullres: network", "3d_fullres: postprocess", "2d: training"):
@@ -29,14 +29,14 @@ def test_a_note_names_every_value_and_the_reason_below_it() -> None:
 
 def test_long_reasons_are_wrapped() -> None:
     why = {"patch.batch_size": " ".join(["word"] * 80)}
-    lines = plan_note(replace(ONE, configurations={"3d_fullres": replace(FINE, why=why)})).splitlines()
+    lines = plan_text(replace(ONE, configurations={"3d_fullres": replace(FINE, why=why)})).splitlines()
     assert max(map(len, lines)) <= WIDTH
     assert sum(line.count("word") for line in lines) == 80
 
 
 def test_no_difference() -> None:
     assert plan_differences(PLAN, PLAN) == {}
-    assert differences_note({}) == "no difference\n"
+    assert differences_text({}) == "no difference\n"
     reworded = replace(ONE, configurations={"3d_fullres": replace(FINE, why={})})
     assert plan_differences(ONE, reworded) == {}
 
@@ -47,7 +47,7 @@ def test_differences_with_both_values_and_reasons() -> None:
     other = replace(FINE, patch=patch, space=space, why={"patch.batch_size": "memory holds 7"})
     found = plan_differences(ONE, replace(ONE, configurations={"3d_fullres": other}))
     assert list(found) == ["configurations.3d_fullres.space.spacing_mm", "configurations.3d_fullres.patch.batch_size"]
-    assert differences_note(found).splitlines() == [
+    assert differences_text(found).splitlines() == [
         "configurations.3d_fullres.space.spacing_mm",
         "  - 1.0, 0.5, 0.5",
         "  + 1.000000001, 0.5, 0.5",
@@ -80,10 +80,10 @@ def test_data_and_origin_are_compared_too() -> None:
 
 def test_what_configurations_have_in_common_is_told_once() -> None:
     both = replace(PLAN, configurations={"3d_fullres": FINE, "3d_cascade": replace(FINE, previous_stage="3d_fullres")})
-    text = plan_note(both)
+    text = plan_text(both)
     assert text.count("patch_size") == text.count("16, 32, 32") == 1
     assert "\n3d_cascade: previous_stage\n  previous_stage  3d_fullres\n\nall: space\n" in text
     assert "To train first: 3d_fullres\n" in text
-    alone = plan_note(replace(PLAN, configurations={"3d_fullres": FINE}))
+    alone = plan_text(replace(PLAN, configurations={"3d_fullres": FINE}))
     assert "all: " not in alone
     assert "slice_axis" not in alone
