@@ -1,8 +1,9 @@
-"""What the stage before says about the training cases, as input for the next one.
+"""Predictions of a cascade's first stage as an input of its second one.
 
-Each case gets the prediction of the fold that did not learn from it, so that the network meets in training the errors that
-it will meet later: its label map, or without structures the spots of its landmarks. That is brought to the grid of the prepared
-case and stored as a case of its own, with class indices or numbers of landmarks (1, Z, Y, X) in place of the image.
+Each case gets the prediction of the fold that was not trained on it, so that the network meets in
+training the errors that it will meet later: its label map, or without structures the spots of its
+landmarks. That is brought to the grid of the prepared case and stored as a case of its own, with
+class indices or landmark numbers (1, Z, Y, X) in place of the image.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from autoseg.system.workers import CaseRun, Failure
 
 @dataclass(frozen=True)
 class Cascade:
-    """The second of two stages.
+    """The second stage of a cascade and where its input comes from.
 
     Args:
-        configuration, previous: names of this stage and of the one before in the plan.
-        runs: folder with the previous stage's folds.
-        prepared: folder of this stage's prepared cases.
-        folder: where what the previous stage found is kept on this stage's grid.
+        configuration, previous_stage: names of the second and of the first stage in the plan.
+        runs: folder with the first stage's folds.
+        prepared: folder of the second stage's prepared cases.
+        folder: folder of the first stage's predictions on the second stage's grid.
     """
 
     plan: Plan
@@ -48,18 +49,18 @@ class Cascade:
     folder: Path
 
     def predictions(self, folds: Folds) -> dict[str, Path]:
-        """For each case the file of the fold that was validated on it; cases without one are left out.
+        """Map each case to the file of the fold that was validated on it; cases without one are left out.
 
         Raises:
             UsageError: a fold is not trained yet, or there is no file at all.
         """
-        found = {
+        by_fold = {
             fold: self._validated(self.runs / f"fold_{fold}" / "validation", folds)
             for fold in folds.names
             if fold != "all" and is_finished(self.runs / f"fold_{fold}")
         }
-        missing = [fold for fold in folds.names if fold != "all" and fold not in found]
-        if missing or not found:
+        missing = [fold for fold in folds.names if fold != "all" and fold not in by_fold]
+        if missing or not by_fold:
             raise UsageError(
                 f"{self.configuration} learns from what {self.previous_stage} predicts for every case, "
                 "so all of its folds come first",
@@ -67,7 +68,7 @@ class Cascade:
                 found="not finished: " + (", ".join(f"fold {fold}" for fold in missing) or "any fold"),
                 fix=f"autoseg train -c {self.previous_stage} -f {missing[0] if missing else 0}, and so on",
             )
-        maps = {n: maps[n] for fold, maps in found.items() for n in folds.validation_cases(fold) if n in maps}
+        maps = {n: maps[n] for fold, maps in by_fold.items() for n in folds.validation_cases(fold) if n in maps}
         if not maps:
             raise UsageError(
                 f"{self.previous_stage} was not validated on any case",
@@ -77,7 +78,7 @@ class Cascade:
         return maps
 
     def _validated(self, folder: Path, folds: Folds) -> dict[str, Path]:
-        """The files with structures, or with landmarks where there are no structures, by case."""
+        """Predicted files of a fold by case: label maps, or landmarks where there are no structures."""
         if not folder.is_dir():
             return {}
         if self.plan.data.labels.names:
@@ -85,7 +86,7 @@ class Cascade:
         return case_landmarks(folder, folds.cases)
 
     def remark(self, folds: Folds) -> str | None:
-        """Which cases cannot be learnt from since no fold has predicted them honestly, if there are any.
+        """A sentence on the cases that no fold has predicted without being trained on them; None if there are none.
 
         Raises:
             UsageError: see `predictions`.
@@ -99,12 +100,12 @@ class Cascade:
         )
 
     def key(self, prediction: Path, case_key: str) -> str:
-        """Digest of all that is stored of a prediction depends on."""
-        spots = "" if self.plan.data.labels.names else f" {spot_radii_mm(self._stage(prediction))}"
+        """Digest of everything that a stored prediction depends on."""
+        spots = "" if self.plan.data.labels.names else f" {spot_radii_mm(self._trained_stage(prediction))}"
         return hashlib.sha256(f"{sha256(prediction)} {case_key}{spots}".encode()).hexdigest()
 
-    def _stage(self, prediction: Path) -> Configuration:
-        """The previous stage as it was trained, which the plan may no longer be."""
+    def _trained_stage(self, prediction: Path) -> Configuration:
+        """The first stage as it was trained; the plan may have changed since."""
         return load_plan(prediction.parents[1] / "plan.json").configurations[self.previous_stage]
 
     def prepare(
@@ -115,10 +116,10 @@ class Cascade:
         *,
         workers: int | None = None,
     ) -> tuple[Failure, ...]:
-        """Brings `folder` in line with the predictions; what is up to date is kept.
+        """Bring `folder` in line with the predictions; what is up to date is kept.
 
         Args:
-            case_keys: of the prepared cases, by name.
+            case_keys: keys of the prepared cases, by name.
 
         Returns:
             The cases that failed.
@@ -128,26 +129,26 @@ class Cascade:
         """
         maps = self.predictions(folds)
         with folder_lock(self.folder):
-            wanted = {name: self.key(path, case_keys[name]) for name, path in maps.items() if name in case_keys}
-            for name in set(stored_names(self.folder)) - set(wanted):
+            keys = {name: self.key(path, case_keys[name]) for name, path in maps.items() if name in case_keys}
+            for name in set(stored_names(self.folder)) - set(keys):
                 remove_case(self.folder, name)
-            outdated = [c for c in cases if c.name in wanted and stored_key(self.folder, c.name) != wanted[c.name]]
+            outdated = [c for c in cases if c.name in keys and stored_key(self.folder, c.name) != keys[c.name]]
 
             def work(case: Case) -> None:
                 placement = StoredCase.open(self.prepared, case.name).placement
-                found = self._on_grid(case, maps[case.name], placement)
-                write_case(self.folder, case.name, Prepared(found[None], None, placement), wanted[case.name])
+                indices = self._on_grid(case, maps[case.name], placement)
+                write_case(self.folder, case.name, Prepared(indices[None], None, placement), keys[case.name])
 
             run = CaseRun(work, outdated, f"prepare {self.previous_stage} for {self.configuration}", workers=workers)
             run.finish()
             return run.failures
 
     def _on_grid(self, case: Case, prediction: Path, placement: Placement) -> np.ndarray:
-        """(Z, Y, X) numbers that say what the previous stage found, on the grid of a prepared case."""
+        """The first stage's prediction on the grid of a prepared case: (Z, Y, X) class indices or landmark numbers."""
         data, space = self.plan.data, self.plan.configurations[self.configuration].space
         if not data.labels.names:
-            found = load_predicted(case, prediction, data.landmarks, placement.source)
-            return paint_landmarks(found, placement, self._stage(prediction))
+            landmarks = load_predicted(case, prediction, data.landmarks, placement.source)
+            return paint_landmarks(landmarks, placement, self._trained_stage(prediction))
         label_map = read_label_map(prediction, data.labels)
         if label_map.grid.shape != placement.source.shape:
             raise GeometryError(
@@ -161,10 +162,10 @@ class Cascade:
 
 
 def cascade_of(plan: Plan, configuration: str, runs: Path, prepared: Path) -> Cascade | None:
-    """The cascade that a configuration is the second stage of, or None.
+    """The cascade that a configuration is the second stage of; None if it is not.
 
     Args:
-        runs, prepared: the dataset's folders, one folder a configuration in each.
+        runs, prepared: the dataset's folders, with a folder for each configuration.
     """
     previous = plan.configurations[configuration].previous_stage
     if previous is None:

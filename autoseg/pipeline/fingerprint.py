@@ -52,33 +52,35 @@ def ensure_fingerprint(dataset: Dataset, workspace: Workspace, *, workers: int |
 
 
 def _update_folds(dataset: Dataset, fingerprint: Fingerprint, path: Path) -> None:
-    """Makes the folds, from nnU-Net's splits_final.json if there is one, or extends those at hand; says what they go by."""
+    """Make folds (from nnU-Net's splits_final.json if there is one), or extend those that exist; log what they are based on."""
     digests = {c.name: c.digest for c in fingerprint.cases}
     names = [c.name for c in dataset.cases]
     patients = find_patients(dataset.root, names, digests)
     notices = list(patients.notices)
-    by_hand = dataset.root / NNUNET_SPLITS
+    nnunet_file = dataset.root / NNUNET_SPLITS
     old = load_folds(path) if path.is_file() else None
-    if old is None and by_hand.is_file():
-        old = read_nnunet_splits(by_hand, names, fingerprint.hash)
-        log.info("%d folds from %s, %d cases for training only", len(old.validation), by_hand, len(old.training_only))
-    elif old and by_hand.is_file() and by_hand.stat().st_mtime_ns > path.stat().st_mtime_ns:
+    if old is None and nnunet_file.is_file():
+        old = read_nnunet_splits(nnunet_file, names, fingerprint.hash)
+        log.info("%d folds from %s, %d cases for training only", len(old.validation), nnunet_file, len(old.training_only))
+    elif old and nnunet_file.is_file() and nnunet_file.stat().st_mtime_ns > path.stat().st_mtime_ns:
         notices.insert(
             0,
-            f"{by_hand} is newer than {path}, which stays in force; for the newer one delete splits.json, then autoseg "
+            f"{nnunet_file} is newer than {path}, which stays in force; for the newer one delete splits.json, then autoseg "
             "fingerprint and autoseg train --restart",
         )
-    given = (digests, fingerprint.hash, patients.of)
-    folds = make_folds(*given) if old is None else extend_folds(old, *given)
+    if old is None:
+        folds = make_folds(digests, fingerprint.hash, patients.of)
+    else:
+        folds = extend_folds(old, digests, fingerprint.hash, patients.of)
     if (summary := patients.summary(digests)) and not folds.leaks and not (old and old.patients):
         log.info("%s", summary)
     _note(notices + leak_notes(folds), path)
     save_folds(folds, path)
 
 
-def _note(notices: Sequence[str], place: Path) -> None:
-    """Says the first few."""
+def _note(notices: Sequence[str], file: Path) -> None:
+    """Log the first few notices."""
     for notice in notices[:5]:
         log.warning("note: %s", notice)
     if len(notices) > 5:
-        log.warning("note: %d more, see %s", len(notices) - 5, place)
+        log.warning("note: %d more, see %s", len(notices) - 5, file)

@@ -1,4 +1,4 @@
-"""Whose work it is: a workspace keeps work by the name of a dataset's folder, so two of one name must not come together there."""
+"""Which dataset a workspace's work belongs to: work is kept by folder name, so two datasets of one name must not share it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from autoseg.system.records import from_json, to_json
 
 @dataclass(frozen=True)
 class Source:
-    """The dataset's folder, as an absolute path without links."""
+    """source.json: the dataset's folder, as an absolute path without links."""
 
     root: str
 
 
 def check_owner(name: str, root: Path, workspace: Workspace) -> None:
-    """
+    """Refuse to work on a dataset under the name of another one.
+
     Raises:
         UsageError: the work under this name is on the dataset in another folder, which is still there.
     """
@@ -29,7 +30,7 @@ def check_owner(name: str, root: Path, workspace: Workspace) -> None:
     other = _owner(path)
     if other is not None and is_dataset(other) and not other.samefile(root):
         raise UsageError(
-            f"two datasets are called '{name}', and there is a place for one of them",
+            f"two datasets are called '{name}', and the workspace has room for one of them",
             file=root,
             found=f"work on {other}",
             fix=f"give another --root, or rename the folder; if it is a copy of the same data, delete {path}",
@@ -37,19 +38,19 @@ def check_owner(name: str, root: Path, workspace: Workspace) -> None:
 
 
 def remember_owner(name: str, root: Path, workspace: Workspace) -> None:
-    """Remembers that the work under this name is on the dataset in `root`; says so if it was moved there.
+    """Record that the work under this name belongs to the dataset in `root`; a note says if it has moved there.
 
     Raises:
         UsageError: see `check_owner`.
     """
     check_owner(name, root, workspace)
-    path, here = _path(name, workspace), root.resolve()
-    before = _owner(path)
-    if before == here:
+    path, present = _path(name, workspace), root.resolve()
+    recorded = _owner(path)
+    if recorded == present:
         return
-    if before is not None:
-        log.warning("note: %s is at %s now, before it was at %s", name, here, before)
-    write_text(path, to_json(Source(str(here))))
+    if recorded is not None:
+        log.warning("note: %s has moved from %s to %s", name, recorded, present)
+    write_text(path, to_json(Source(str(present))))
 
 
 def _path(name: str, workspace: Workspace) -> Path:

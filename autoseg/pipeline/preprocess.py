@@ -1,7 +1,4 @@
-"""The stages of the pipeline on a workspace: each reads what the one before wrote, and can be run again alone.
-
-The command line calls these and nothing else; so can a program.
-"""
+"""`autoseg preprocess` on a workspace: the cases on the plan's grid and, for a cascade, the first stage's predictions."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ def preprocess_dataset(
     workers: int | None = None,
     reader: CaseReader | None = None,
 ) -> PreprocessReport:
-    """Brings the usable cases to the grid of a configuration; what is there and unchanged is kept.
+    """Bring the usable cases to the grid of a configuration; prepared cases that are up to date are kept.
 
     Raises:
         DataError: no usable case.
@@ -48,7 +45,7 @@ def preprocess_dataset(
 def preprocess_previous_stage(
     dataset: Dataset, workspace: Workspace, *, configuration: str | None = None, workers: int | None = None
 ) -> tuple[Failure, ...]:
-    """For the second stage of a cascade: brings what the first one says about the prepared cases to their grid.
+    """For the second stage of a cascade, bring the first one's predictions to the grid of the prepared cases.
 
     Returns:
         The cases that failed.

@@ -132,18 +132,18 @@ def _prepare(dataset: Dataset, workspace: Workspace, configuration: str | None, 
 
 
 def set_runs_aside(runs: Sequence[Path], needed: Path | None = None) -> None:
-    """Moves runs aside (each to `<fold>.previous`, replacing what was there) so that training starts anew.
+    """Move runs aside, each to `<fold>.previous`, whose earlier content is deleted, so that training starts anew.
 
     Args:
-        needed: a folder that training is to read.
+        needed: a folder that training will read.
 
     Raises:
-        UsageError: `needed` would be moved or replaced, and nothing has been touched; or a run is being trained.
+        UsageError: `needed` would be moved or deleted, and nothing has been touched; or a run is being trained.
     """
     present = [run for run in runs if run.is_dir()]
     if needed:
         for run in present:
-            for lost, how in ((run, "moved aside"), (_previous(run), "deleted")):
+            for lost, how in ((run, "moved aside"), (_backup(run), "deleted")):
                 if needed.resolve().is_relative_to(lost.resolve()):
                     raise UsageError(
                         "the weights to begin with lie in a run that --restart takes away",
@@ -153,11 +153,11 @@ def set_runs_aside(runs: Sequence[Path], needed: Path | None = None) -> None:
                     )
     for run in present:
         with folder_lock(run, wait=False):
-            shutil.rmtree(_previous(run), ignore_errors=True)
-            run.replace(_previous(run))
+            shutil.rmtree(_backup(run), ignore_errors=True)
+            run.replace(_backup(run))
 
 
-def _previous(run: Path) -> Path:
+def _backup(run: Path) -> Path:
     return run.with_name(f"{run.name}.previous")
 
 
@@ -167,7 +167,7 @@ def training_job(dataset: Dataset, workspace: Workspace, configuration: str | No
     Cases that are not prepared as the plan now says are left out, with a note.
 
     Raises:
-        UsageError: not planned yet, no such configuration or fold; the folds of an earlier stage are not all trained; the
+        UsageError: not planned yet, no such configuration or fold; the folds of a cascade's first stage are not all trained; the
             workspace holds work on another dataset of this name.
     """
     check_owner(dataset.name, dataset.root, workspace)
@@ -177,14 +177,14 @@ def training_job(dataset: Dataset, workspace: Workspace, configuration: str | No
     folds = load_folds(folder / "splits.json")
     prepared = workspace.prepared(dataset.name, plan.prepared_as(name))
     digests = {c.name: c.digest for c in load_fingerprint(folder / "fingerprint.json").cases}
-    wanted = {n: prepared_key(digest, plan.data, chosen.space) for n, digest in digests.items()}
-    ready = {c.name: c for c in dataset.cases if c.name in wanted and stored_key(prepared, c.name) == wanted[c.name]}
+    current = {n: prepared_key(digest, plan.data, chosen.space) for n, digest in digests.items()}
+    ready = {c.name: c for c in dataset.cases if c.name in current and stored_key(prepared, c.name) == current[c.name]}
     if len(ready) < len(folds.cases):
         log.warning("note: %d of %d cases are not prepared: autoseg preprocess", len(folds.cases) - len(ready), len(folds.cases))
     cascade = cascade_of(plan, name, workspace.runs(dataset.name), workspace.prepared(dataset.name))
     if cascade:
         maps = cascade.predictions(folds)
-        keys = {n: cascade.key(maps[n], wanted[n]) for n in ready if n in maps}
+        keys = {n: cascade.key(maps[n], current[n]) for n in ready if n in maps}
         ready = {n: c for n, c in ready.items() if n in keys and stored_key(cascade.folder, n) == keys[n]}
     if remark := folds.remark(fold):
         log.warning("note: %s", remark)

@@ -74,7 +74,7 @@ def test_a_dataset_that_was_moved(
     shutil.rmtree(dataset.root)
     dataset.root.mkdir()  # an empty folder is no dataset
     fingerprint_dataset(other, workspace, workers=0)
-    assert caplog.messages == [f"note: {NAME} is at {other.root} now, before it was at {dataset.root}"]
+    assert caplog.messages == [f"note: {NAME} has moved from {dataset.root} to {other.root}"]
     fingerprint_dataset(other, workspace, workers=0)
     assert len(caplog.messages) == 1
     shutil.copytree(other.root, dataset.root, dirs_exist_ok=True)
@@ -90,7 +90,7 @@ def test_work_from_before_roots_were_remembered_and_a_move_before_preparing(
     assert (workspace.dataset_folder(NAME) / "source.json").read_text() == f'{{\n  "root": "{dataset.root.resolve()}"\n}}\n'
     shutil.rmtree(dataset.root)
     assert preprocess_dataset(other, workspace, workers=0).removed == ()
-    assert caplog.messages == [f"note: {NAME} is at {other.root} now, before it was at {dataset.root}"]
+    assert caplog.messages == [f"note: {NAME} has moved from {dataset.root} to {other.root}"]
 
 
 def test_one_folder_under_several_paths(
