@@ -1,4 +1,4 @@
-"""The command line: one file a command, each a thin call into the library. Nothing heavy is imported before a command runs."""
+"""The command line: one thin file per command. Nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autoseg.version import __version__
 FIRST_STEPS = """autoseg: medical image segmentation and landmark localisation that configures itself.
 
 A first run takes three commands:
-  autoseg plan_and_preprocess -d DATASET     look at the data, decide everything, prepare it
+  autoseg plan_and_preprocess -d DATASET     inspect the data, plan everything, prepare it
   autoseg train --time 10m                   train on what was planned last
   autoseg predict -i IMAGES -o MASKS         use the model that was trained last
 
@@ -25,7 +25,7 @@ No data at hand: autoseg demo. All commands: autoseg --help.
 """
 
 SPINS = "1000"
-"""How often threads of a convolution look whether the others are done before they sleep; libgomp reads it when torch is
+"""How often threads of a convolution check whether the others are done before they sleep; libgomp reads it when torch is
 imported. Beside any other busy program they steal the very core that they wait for: with this limit a training step takes a
 fifth to a third less time there, and alone up to an eighth more (benchmarks/results/step.md, step_bf16.md). Whole trainings on
 a free machine lose nothing, since their loader is such a program: in 45 s 169 and 164 steps, with ten times as many looks 166
@@ -54,7 +54,7 @@ def first_steps(
 
 
 def main() -> None:
-    """Entry point; turns errors into one line on stderr and an exit code.
+    """Run a command; turn errors into one line on stderr and an exit code.
 
     0 ok, 1 bug, 2 usage or data, 3 resources, 4 partly done, 130 interrupted.
     """

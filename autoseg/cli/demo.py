@@ -1,4 +1,4 @@
-"""autoseg demo"""
+"""The command `autoseg demo`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Make a small dataset, then plan, train, predict and evaluate on it, to see how it all goes."""
+    """Make a small dataset, then plan, train, predict and evaluate on it: the whole pipeline in minutes."""
     from autoseg.pipeline.demo import run_demo
     from autoseg.runs.budget import parse_duration
 

@@ -1,4 +1,4 @@
-"""autoseg evaluate"""
+"""The command `autoseg evaluate`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def run(
         Path | None, typer.Option("-r", "--references", help="Folder of the references. Default: the dataset's own.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("-i", "--images", help="Folder of the landmarks' images. Default: the dataset's own.")
+        Path | None,
+        typer.Option("-i", "--images", help="Folder of the images that landmarks belong to. Default: the dataset's own."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder of the report. Default: the predictions' folder.")
@@ -35,7 +36,7 @@ def run(
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Compare predictions with references, per structure and landmark: Dice, surface distances, volumes; errors of landmarks."""
+    """Compare predictions with references per structure and landmark: Dice, surface distances, volumes, landmark errors."""
     from autoseg.api import evaluate
     from autoseg.evaluation.label_maps import report_table
     from autoseg.evaluation.landmark_summary import parse_radii

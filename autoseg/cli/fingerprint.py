@@ -1,4 +1,4 @@
-"""autoseg fingerprint"""
+"""The command `autoseg fingerprint`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def run(
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Look at a dataset: check every case and gather sizes, spacings, intensities and structures."""
+    """Inspect a dataset: check every case; measure sizes, spacings, intensities, structures and landmarks."""
     from autoseg.pipeline.datasets import open_named_dataset
     from autoseg.pipeline.fingerprint import fingerprint_dataset
     from autoseg.pipeline.workspace import Workspace

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what follows from them."""
+"""Options that several commands share, and how commands begin and end."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 DatasetOption = Annotated[
     str | None,
-    typer.Option("-d", "--dataset", help="Dataset: a path, a folder name, Task01 or 1. Default: the last one planned."),
+    typer.Option("-d", "--dataset", help="Dataset: a path, a folder name, Task01 or 1. Default: the dataset planned last."),
 ]
 RootOption = Annotated[Path, typer.Option("--root", help="Folder for everything autoseg writes.")]
 ConfigurationOption = Annotated[
-    str | None, typer.Option("-c", "--configuration", help="Configuration of the plan. Default: its first.")
+    str | None,
+    typer.Option("-c", "--configuration", help="Configuration of the plan. Default: the plan's default_configuration."),
 ]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=0, help="Threads; 0 for none. Default: one per core.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
@@ -27,26 +28,32 @@ MemoryOption = Annotated[
     float | None, typer.Option("--memory", help="GB that training may use. Default: the GPU's memory, or 8 on a CPU.")
 ]
 TimeOption = Annotated[
-    str | None, typer.Option("--time", help="Time that a training will have, such as 10m or 2h: steps, batch and width follow.")
+    str | None,
+    typer.Option(
+        "--time", help="Time available for training, such as 10m or 2h; number of steps, batch size and width follow from it."
+    ),
 ]
-FamilyOption = Annotated[str | None, typer.Option("--family", help="Networks: plain or residual. Default: plain.")]
+FamilyOption = Annotated[str | None, typer.Option("--family", help="Family of networks: plain or residual. Default: plain.")]
 RecipeOption = Annotated[
     str | None,
-    typer.Option("--recipe", help="How to learn: adamw_constant, adamw_cosine or sgd_poly (nnU-Net's). Default: adamw_constant."),
+    typer.Option(
+        "--recipe", help="Training recipe: adamw_constant, adamw_cosine or sgd_poly (nnU-Net's). Default: adamw_constant."
+    ),
 ]
-ReplanOption = Annotated[bool, typer.Option("--replan", help="Make a new plan although there is one.")]
+ReplanOption = Annotated[bool, typer.Option("--replan", help="Replace the existing plan; your edits are carried over.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 ROOT = Path("autoseg_work")
 
 
 def be_quiet(quiet: bool) -> None:
+    """Log warnings and errors only, if -q was given."""
     if quiet:
         logging.getLogger("autoseg").setLevel(logging.WARNING)
 
 
 def plan_options(device: str, memory: float | None, family: str | None, time: str | None, recipe: str | None) -> PlanOptions:
-    """What the options of a planning command ask for."""
+    """Collect the options of a planning command."""
     from autoseg.pipeline.plan import PlanOptions
     from autoseg.runs.budget import parse_duration
 
@@ -54,7 +61,7 @@ def plan_options(device: str, memory: float | None, family: str | None, time: st
 
 
 def show(record: Any, as_json: bool) -> None:
-    """Prints a record as JSON where it was asked for."""
+    """Print a record as JSON if --json was given."""
     if as_json:
         from autoseg.system.records import to_json
 
@@ -62,7 +69,7 @@ def show(record: Any, as_json: bool) -> None:
 
 
 def finish(failures: Sequence[Failure], folder: Path, done: int, *stages: str) -> None:
-    """Writes failed.csv, names the first failures, and leaves with 4 if something was done, else 2."""
+    """Write failed.csv, name the first failures, and exit with 4 if something was done, else with 2."""
     from autoseg.system.progress import number_of
     from autoseg.system.workers import write_failures
 

@@ -1,4 +1,4 @@
-"""autoseg plan"""
+"""The command `autoseg plan`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Decide everything from the fingerprint and write the plan, each choice with its reason; or show and compare plans."""
+    """Plan everything from the fingerprint and write it down, each choice with its reason; or show and compare plans."""
     from autoseg.pipeline.datasets import open_dataset_folder
     from autoseg.pipeline.fingerprint import ensure_fingerprint
     from autoseg.pipeline.plan import describe_plan, find_plan, is_nnunet_folder, plan_dataset
@@ -74,7 +74,7 @@ def run(
 
 
 def _plan_path(name: str | None, workspace: Workspace, action: str) -> Path:
-    """A dataset's folder; plans that are there already may also be named by their file, or by a folder such as a run's."""
+    """The folder of a dataset, or the file or folder of an existing plan, such as a run's."""
     from autoseg.pipeline.datasets import find_named_dataset
 
     path = Path(name or "")
@@ -84,7 +84,7 @@ def _plan_path(name: str | None, workspace: Workspace, action: str) -> Path:
 
 
 def _action(words: list[str], dataset: str | None) -> tuple[str, list[str | None]]:
-    """What to do, and with which datasets or plans; None is the last planned dataset."""
+    """The action and the datasets or plans it is for; None is the dataset planned last."""
     action = words[0] if words and words[0] in ("show", "diff") else "plan"
     names: list[str | None] = [*(words if action == "plan" else words[1:])]
     if dataset is not None:

@@ -1,4 +1,4 @@
-"""autoseg plan_and_preprocess"""
+"""The command `autoseg plan_and_preprocess`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Look at a dataset, decide everything, and prepare it: fingerprint, plan and preprocess in one."""
+    """Inspect a dataset, plan everything, and prepare the cases: fingerprint, plan and preprocess in one."""
     from autoseg.dataset.reading import CaseReader
     from autoseg.pipeline.datasets import open_named_dataset
     from autoseg.pipeline.fingerprint import fingerprint_dataset

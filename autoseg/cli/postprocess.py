@@ -1,4 +1,4 @@
-"""autoseg postprocess"""
+"""The command `autoseg postprocess`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""autoseg predict"""
+"""The command `autoseg predict`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run(
     model: Annotated[
         Path | None, typer.Option("-m", "--model", help="A run's folder, or the one above (all folds). Default: the last model.")
     ] = None,
-    disable_tta: Annotated[bool, typer.Option("--disable_tta", help="No mirroring.")] = False,
+    disable_tta: Annotated[bool, typer.Option("--disable_tta", help="Switch off test-time mirroring.")] = False,
     save_probabilities: Annotated[bool, typer.Option("--save_probabilities", help="Also write class probabilities.")] = False,
     landmarks_format: Annotated[
         str | None,
@@ -25,14 +25,14 @@ def run(
             "--landmarks-format", help="mrk.json, fcsv, json or csv. Default: mrk.json, which 3D Slicer opens; csv for pictures."
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing predictions.")] = False,
     device: o.DeviceOption = "auto",
     root: o.RootOption = o.ROOT,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that read and write cases; 0 for none.")] = 2,
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Predict label maps or landmarks, or both, for a folder of images."""
+    """Predict label maps, landmarks or both for a folder of images."""
     from autoseg.api import load_model
     from autoseg.inference.predict import describe_outcome
     from autoseg.system.progress import log

@@ -1,4 +1,4 @@
-"""autoseg preprocess"""
+"""The command `autoseg preprocess`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def run(
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Bring the cases to the plan's grid. Unchanged cases are kept, interrupted work continues."""
+    """Bring the cases to the plan's grid. Unchanged cases are kept; interrupted work continues."""
     from autoseg.pipeline.datasets import open_named_dataset
     from autoseg.pipeline.preprocess import preprocess_dataset
     from autoseg.pipeline.workspace import Workspace

@@ -1,4 +1,4 @@
-"""autoseg train"""
+"""The command `autoseg train`."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ def run(
     fold: Annotated[
         str, typer.Option("-f", "--fold", help="0 to 4, all (train on every case), or several, such as 0..4 or 0,2.")
     ] = "0",
-    time: Annotated[str | None, typer.Option("--time", help="Wall-clock budget of each fold, such as 10m, 2h, 1h30m.")] = None,
+    time: Annotated[str | None, typer.Option("--time", help="Wall-clock time for each fold, such as 10m, 2h, 1h30m.")] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Budget in epochs. Default: that of the interrupted run, else the plan's.")
+        int | None, typer.Option("--epochs", help="Number of epochs. Default: that of the interrupted run, else the plan's.")
     ] = None,
     extend: Annotated[
-        str | None, typer.Option("--extend", help="Train a finished run further, for so long (2h) or so many epochs (50).")
+        str | None, typer.Option("--extend", help="Train a finished run further: for a time (2h) or a number of epochs (50).")
     ] = None,
     patience: Annotated[
         int | None,
-        typer.Option("--patience", min=1, help="Stop after so many epochs without a better score."),
+        typer.Option("--patience", min=1, help="Stop after this many epochs without a better score."),
     ] = None,
     pretrained: Annotated[
-        Path | None, typer.Option("--pretrained", help="A run's folder: begin with its weights, as far as they fit.")
+        Path | None, typer.Option("--pretrained", help="Start from the weights of this run's folder, as far as they fit.")
     ] = None,
-    freeze: Annotated[bool, typer.Option("--freeze", help="Leave the weights of --pretrained as they are.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Forget what was trained before.")] = False,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Do not train the weights that --pretrained provides.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Start anew; an earlier run is moved to <fold>.previous.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, sampling and augmentation.")] = 0,
     deterministic: Annotated[
         bool,
         typer.Option(
             "--deterministic",
-            help="The same run gives the same numbers, interrupted or not. Saved once an epoch. With --epochs.",
+            help="The same run gives the same numbers, interrupted or not; saved once an epoch. Needs --epochs.",
         ),
     ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the curve for TensorBoard.")] = False,
@@ -55,12 +55,12 @@ def run(
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Train a fold, or several in turn, and validate each on whole cases. Continues an interrupted run by itself.
+    """Train one fold or several in turn, and validate each on whole cases. An interrupted run continues by itself.
 
-    Ctrl-C, SIGTERM or a file named STOP in the run's folder end it early, validated and ready to use; a second Ctrl-C at once.
+    Ctrl-C, SIGTERM or a file named STOP in the run's folder ends it early, validated and ready to use; a second Ctrl-C at once.
 
     On several GPUs: torchrun --nproc-per-node 2 -m autoseg train; each takes its share of the plan's batch. To end that early,
-    use the file: after a signal torchrun gives the processes 30 s, and then kills them.
+    use the STOP file: after a signal, torchrun gives the processes 30 s and then kills them.
     """
     from autoseg.pipeline.datasets import open_named_dataset
     from autoseg.pipeline.training import train_dataset
