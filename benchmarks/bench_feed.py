@@ -56,8 +56,8 @@ class Again(Loader):
 def rows(name: str, task: TrainingJob, device: Device, steps: int) -> list[str]:
     run = begin_or_resume(task, TrainingOptions(RunBudget(epochs=1), compiled=False), device)
     cases = [StoredCase.open(task.prepared, case.name) for case in task.training]
-    place = device.place if device.place.type == "cuda" else None
-    sampler = PatchSampler(cases, run.configuration, task.plan.data.labels, 0, place)
+    torch_device = device.torch_device if device.torch_device.type == "cuda" else None
+    sampler = PatchSampler(cases, run.configuration, task.plan.data.labels, 0, torch_device)
     began = time.perf_counter()
     for i in range(5):
         sampler.draw(i)

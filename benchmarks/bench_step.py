@@ -74,9 +74,9 @@ def step_seconds(undone: str, kind: str) -> float:
     what, device = SAMPLES[kind], choose_device(kind)
     network = build_network(what.network, what.channels, what.classes)
     _exchange(network, _replacement(undone))
-    network = network.to(device.place)
-    image = torch.randn(what.batch, what.channels, *what.patch).to(device.place)
-    label = torch.randint(0, what.classes, (what.batch, *what.patch)).to(device.place)
+    network = network.to(device.torch_device)
+    image = torch.randn(what.batch, what.channels, *what.patch).to(device.torch_device)
+    label = torch.randint(0, what.classes, (what.batch, *what.patch)).to(device.torch_device)
     if undone == CHANNELS_LAST:
         network, image = network.to(memory_format=torch.channels_last_3d), image.to(memory_format=torch.channels_last_3d)
     forward = compiled(network, image, device) if undone == COMPILED else network
@@ -94,7 +94,7 @@ def step_seconds(undone: str, kind: str) -> float:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if device.place.type == "cuda":
+        if device.torch_device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     return median(seconds[WARM_UP:])

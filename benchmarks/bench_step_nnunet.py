@@ -63,16 +63,16 @@ Step = Callable[[Sample, float], float]  # with a learning rate, to a loss
 def ours(plan: Plan, c: Configuration, device: Device, seed: int, fused: bool) -> Step:
     keep_freed_memory()
     torch.manual_seed(seed)
-    network = build_network(c.network, len(plan.data.channels), plan.data.labels.n_classes).to(device.place)
+    network = build_network(c.network, len(plan.data.channels), plan.data.labels.n_classes).to(device.torch_device)
     optimizer = make_optimizer(network, c.training)
-    image = torch.zeros(c.patch.batch_size, len(plan.data.channels), *c.patch.patch_size, device=device.place)
+    image = torch.zeros(c.patch.batch_size, len(plan.data.channels), *c.patch.patch_size, device=device.torch_device)
     forward = compiled(network, image, device) if fused else network
     if fused and forward is network:
         raise RuntimeError("the network cannot be compiled here, see above")
-    learning = Learning(network, optimizer, torch.amp.GradScaler(device.place.type, enabled=device.needs_scaler))
+    learning = Learning(network, optimizer, torch.amp.GradScaler(device.torch_device.type, enabled=device.needs_scaler))
 
     def step(sample: Sample, rate: float) -> float:
-        image, label = (x.to(device.place, non_blocking=True) for x in (sample.batch.image, sample.batch.label))
+        image, label = (x.to(device.torch_device, non_blocking=True) for x in (sample.batch.image, sample.batch.label))
         with device.autocast():
             outputs = forward(image).logits
         loss = deep_supervision(outputs, label, plan.data.labels.ignore_index, LOSSES[c.training.loss], c.training.batch_dice)
@@ -107,8 +107,8 @@ def theirs(plan: Plan, c: Configuration, device: Device, seed: int) -> Step:
         deep_supervision=True,
     )
     network.apply(InitWeights_He(1e-2))
-    network.to(device.place)
-    forward = torch.compile(network) if device.place.type == "cuda" else network
+    network.to(device.torch_device)
+    forward = torch.compile(network) if device.torch_device.type == "cuda" else network
     dice = {"batch_dice": c.training.batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False}
     loss = DC_and_CE_loss(dice, {}, weight_ce=1, weight_dice=1, dice_class=MemoryEfficientSoftDiceLoss)
     levels = len(c.network.features) - 1
@@ -117,11 +117,11 @@ def theirs(plan: Plan, c: Configuration, device: Device, seed: int) -> Step:
     optimizer = torch.optim.SGD(network.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True)
     for group in optimizer.param_groups:
         group["scale"] = 1.0
-    learning = Learning(network, optimizer, torch.amp.GradScaler(device.place.type, enabled=device.needs_scaler))
+    learning = Learning(network, optimizer, torch.amp.GradScaler(device.torch_device.type, enabled=device.needs_scaler))
 
     def step(sample: Sample, rate: float) -> float:
-        image = sample.batch.image.to(device.place, non_blocking=True)
-        targets = [target.to(device.place, non_blocking=True) for target in sample.targets]
+        image = sample.batch.image.to(device.torch_device, non_blocking=True)
+        targets = [target.to(device.torch_device, non_blocking=True) for target in sample.targets]
         with device.autocast():
             loss = supervised(forward(image), targets)
         return learning.finish(loss, rate)
@@ -169,7 +169,7 @@ def side(name: str, plan: Plan, c: Configuration, device: Device, samples: list[
         turn.recv()
         began = time.perf_counter()
         loss = step(sample, c.training.learning_rate * learning_rate_factor(c.training.schedule, i / len(samples), 0.0))
-        if device.place.type == "cuda":
+        if device.torch_device.type == "cuda":
             torch.cuda.synchronize()
         turn.send((time.perf_counter() - began, loss))
 
@@ -184,8 +184,8 @@ def sides(kind: str) -> dict[str, Device]:
     chosen = choose_device(kind)
     name = f"autoseg, {str(chosen.compute).removeprefix('torch.')}"
     if kind == "cuda":
-        return {THEIRS: Device(chosen.place, torch.float16), name: chosen, name + COMPILED: chosen}
-    float32 = Device(chosen.place, torch.float32)
+        return {THEIRS: Device(chosen.torch_device, torch.float16), name: chosen, name + COMPILED: chosen}
+    float32 = Device(chosen.torch_device, torch.float32)
     return {THEIRS: float32, "autoseg, float32": float32, name: chosen}
 
 

@@ -182,7 +182,7 @@ class Model:
             overlap=c.inference.overlap,
             batch_size=c.patch.batch_size,
             mirroring=mirroring,
-            device=self.device.place,
+            device=self.device.torch_device,
             strides=c.output_strides,
         )
 
@@ -196,7 +196,7 @@ class Model:
         """Reads landmarks from the maps that `predict_outputs` gives."""
         heads = [network.point_head for network in self.networks]
         branches = tuple(head.scn for head in heads if head is not None and head.scn is not None)
-        partners, device = self.plan.data.landmarks.mirrored, self.device.place
+        partners, device = self.plan.data.landmarks.mirrored, self.device.torch_device
         return LandmarkReader(self.configuration, partners, branches, device, self.shape_prior)
 
     def _logits_and_maps(

@@ -17,4 +17,4 @@ def fresh_network(plan: Plan, configuration: Configuration, device: Device) -> U
         voxels = math.prod(map_size(c.network, c.patch.patch_size))
         head = PointHead(c.ndim, c.network.features[0], len(plan.data.landmarks), c.landmarks.loss, voxels, c.landmarks.scn)
     network = build_network(c.network, len(plan.data.channels), plan.data.n_classes, plan.n_previous_classes(c), head)
-    return network.to(device.place)
+    return network.to(device.torch_device)

@@ -18,13 +18,13 @@ from autoseg.system.machine import free_ram_gb
 class Device:
     """A torch device and the type that convolutions compute in there; weights and loss stay float32."""
 
-    place: torch.device
+    torch_device: torch.device
     compute: torch.dtype
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.compute == torch.float32:
             return contextlib.nullcontext()
-        return torch.autocast(self.place.type, self.compute)
+        return torch.autocast(self.torch_device.type, self.compute)
 
     @property
     def needs_scaler(self) -> bool:
@@ -33,14 +33,14 @@ class Device:
 
     def free_gb(self) -> float | None:
         """Memory that is free there; None where the system does not tell. What this process has freed and kept is given back."""
-        if self.place.type == "cuda":
+        if self.torch_device.type == "cuda":
             torch.cuda.empty_cache()
-            return torch.cuda.mem_get_info(self.place)[0] / 1e9
+            return torch.cuda.mem_get_info(self.torch_device)[0] / 1e9
         give_back_freed_memory()
         return free_ram_gb()
 
     def __str__(self) -> str:
-        return f"{self.place} ({str(self.compute).removeprefix('torch.')})"
+        return f"{self.torch_device} ({str(self.compute).removeprefix('torch.')})"
 
 
 def choose_device(wanted: str) -> Device:

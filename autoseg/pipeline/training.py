@@ -98,7 +98,7 @@ def train_dataset(
     failures: tuple[Failure, ...] = ()
     chosen = choose_device(local_device(device))
     records: list[RunRecord] = []
-    with process_group(chosen.place):
+    with process_group(chosen.torch_device):
         if is_first():  # takes no time if nothing has changed or been deleted
             failures = _prepare(dataset, workspace, configuration, workers=0 if options.threads == 0 else None)
         barrier()
@@ -115,7 +115,7 @@ def train_dataset(
                 continue
             workspace.remember_model(model)
             if not fold.skipped and world_size() == 1:  # else another plan or machine may be behind it, or several GPUs
-                note_speed(workspace, fold.task.plan, fold.task.configuration, chosen.place.type, fold.record.step_s)
+                note_speed(workspace, fold.task.plan, fold.task.configuration, chosen.torch_device.type, fold.record.step_s)
             if on_fold:
                 on_fold(model, fold.record)
         if not is_first():

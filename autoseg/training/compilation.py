@@ -26,7 +26,7 @@ def is_worth_compiling(device: Device, seconds: float, steps: int) -> bool:
         seconds: that are left of the run's budget; 0 where it is one of epochs.
         steps: the same; 0 where it is one of time.
     """
-    return device.place.type == "cuda" and (seconds >= WORTH_SECONDS or steps >= WORTH_STEPS)
+    return device.torch_device.type == "cuda" and (seconds >= WORTH_SECONDS or steps >= WORTH_STEPS)
 
 
 def compiled(network: torch.nn.Module, example: Tensor, device: Device) -> Forward:

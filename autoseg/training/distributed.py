@@ -45,14 +45,14 @@ def local_device(wanted: str) -> str:
 
 
 @contextlib.contextmanager
-def process_group(place: torch.device) -> Iterator[None]:
+def process_group(device: torch.device) -> Iterator[None]:
     """Inside, the processes that torchrun has started work together; all but the first say only what is wrong."""
     if _announced_world_size() == 1:
         yield
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     before = log.level
     if not is_first():
         log.setLevel("ERROR")

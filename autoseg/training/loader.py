@@ -60,7 +60,7 @@ class Loader:
         for: blosc2 holds Python's lock while it decompresses, and handing work to a GPU needs it."""
         if self._pool is None:
             return
-        ahead = self._sampler.batch if self._sampler.place is None else self._sampler.draw
+        ahead = self._sampler.batch if self._sampler.device is None else self._sampler.draw
         while len(self._queue) < BATCHES_AHEAD:
             self._queue.append(self._pool.submit(ahead, self._step))
             self._step += 1

@@ -24,7 +24,7 @@ def check_memory(plan: Plan, configuration: str, device: Device) -> None:
     if free is None:
         return
     compute: Compute = "float32" if device.compute == torch.float32 else "bfloat16"
-    kind: DeviceKind = "cuda" if device.place.type == "cuda" else "cpu"
+    kind: DeviceKind = "cuda" if device.torch_device.type == "cuda" else "cpu"
     chosen = plan.configurations[configuration]
 
     def memory(batch: int) -> TrainingMemory:

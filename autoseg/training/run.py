@@ -167,7 +167,7 @@ def begin_or_resume(task: TrainingJob, options: TrainingOptions, device: Device)
 
 def make_scaler(device: Device, state: State) -> torch.amp.GradScaler:
     """Of the loss, at the scale that a state has come to; it does nothing where the device needs none."""
-    scaler = torch.amp.GradScaler(device.place.type, init_scale=state.loss_scale, enabled=device.needs_scaler)
+    scaler = torch.amp.GradScaler(device.torch_device.type, init_scale=state.loss_scale, enabled=device.needs_scaler)
     if scaler.is_enabled():
         scaler.load_state_dict({**scaler.state_dict(), "_growth_tracker": state.scale_steps})
     return scaler
@@ -189,7 +189,7 @@ def _left(state: State, steps_per_epoch: int) -> tuple[float, int]:
 def _example(plan: Plan, configuration: Configuration, device: Device) -> torch.Tensor:
     """Zeros of the shape that the batches of this process have."""
     patch, channels = configuration.patch, len(plan.data.channels) + (configuration.previous_stage is not None)
-    return torch.zeros(local_batch_size(patch.batch_size), channels, *patch.patch_size, device=device.place)
+    return torch.zeros(local_batch_size(patch.batch_size), channels, *patch.patch_size, device=device.torch_device)
 
 
 def _extended(state: State, task: TrainingJob, budget: RunBudget | None) -> State:

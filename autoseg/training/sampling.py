@@ -112,7 +112,7 @@ class Drawn:
 class PatchSampler:
     """Draws batches from prepared cases as the plan says.
 
-    Patches are made on the CPU, or with `place` on that device: voxels are sent there as they are stored, and turned, scaled and
+    Patches are made on the CPU, or with `device` there: voxels are sent there as they are stored, and turned, scaled and
     changed there. Where a stage before has found something, that wears off on the CPU, and finished patches are sent.
 
     Of `n` processes that share a batch, the one with the number `i`, for which `share` is (i, n), gets every n-th sample.
@@ -129,7 +129,7 @@ class PatchSampler:
     configuration: Configuration
     labels: LabelSet
     seed: int
-    place: torch.device | None = None
+    device: torch.device | None = None
     share: tuple[int, int] = (0, 1)
     landmarks: LandmarkSet = NO_LANDMARKS
 
@@ -160,15 +160,15 @@ class PatchSampler:
 
     def finish(self, drawn: Drawn) -> Batch:
         """The batch; one sample after another is made where that happens on a GPU."""
-        place = self._place
+        device = self._patch_device
         patches = [s for s in drawn.samples if isinstance(s, _Patch)]
         if sources := [s for s in drawn.samples if isinstance(s, _Source)]:  # then all are
-            where = sampled_at([s.spatial for s in sources], [s.box for s in sources], place)
+            where = sampled_at([s.spatial for s in sources], [s.box for s in sources], device)
             patches = [s.patch(at, self._mirrored_there) for s, at in zip(sources, where)]
-        image = torch.stack([p.image.to(place, non_blocking=True) for p in patches])
-        labels = [p.label.to(place, non_blocking=True) for p in patches if p.label is not None]
-        label = torch.stack(labels).long() if labels else torch.empty((len(patches), 0), dtype=torch.int64, device=place)
-        points, state = (to_send(x, place).to(place, non_blocking=True) for x in (drawn.points, drawn.state))
+        image = torch.stack([p.image.to(device, non_blocking=True) for p in patches])
+        labels = [p.label.to(device, non_blocking=True) for p in patches if p.label is not None]
+        label = torch.stack(labels).long() if labels else torch.empty((len(patches), 0), dtype=torch.int64, device=device)
+        points, state = (to_send(x, device).to(device, non_blocking=True) for x in (drawn.points, drawn.state))
         axis = self.configuration.space.slice_axis
         if axis is not None:
             image, label = image.squeeze(2 + axis), label.squeeze(1 + axis) if labels else label
@@ -176,8 +176,8 @@ class PatchSampler:
         return Batch(image, label, points, state, drawn.cases)
 
     @property
-    def _place(self) -> torch.device:
-        return self.place or torch.device("cpu")
+    def _patch_device(self) -> torch.device:
+        return self.device or torch.device("cpu")
 
     @cached_property
     def _showing(self) -> tuple[_Showing, _Showing]:
@@ -220,8 +220,8 @@ class PatchSampler:
         with _augmenting(case):
             points, state = apply_to_points(spatial, case.points, self._known_here(case, spatial.centre), self.landmarks)
             steps = draw_intensity(rng, len(image)) if augment else ()
-            if self.place is not None and previous is None:
-                sent, sent_label = to_send(image, self.place), None if label is None else to_send(label, self.place)
+            if self.device is not None and previous is None:
+                sent, sent_label = to_send(image, self.device), None if label is None else to_send(label, self.device)
                 return _Source(case, spatial, box, sent, sent_label, steps), points, state
             maps = [m for m in (label, previous) if m is not None]
             image, maps = apply_spatial(spatial, box, image, maps, self._mirrored)
@@ -231,8 +231,8 @@ class PatchSampler:
                     maps[-1], draw_previous(rng, len(mirrored_previous_classes(labels, self.landmarks))) if augment else ()
                 )
                 image = np.concatenate([image, worn[None]], dtype=np.float32, casting="unsafe")
-            label_to_send = None if label is None else to_send(maps[0], self._place)
-            return _Patch(to_send(image, self._place), label_to_send), points, state
+            label_to_send = None if label is None else to_send(maps[0], self._patch_device)
+            return _Patch(to_send(image, self._patch_device), label_to_send), points, state
 
     def _known_here(self, case: StoredCase, centre: np.ndarray) -> np.ndarray:
         """The states of a case's landmarks in a patch: absent are those that another slice shows. A single slice shows all."""
@@ -245,7 +245,7 @@ class PatchSampler:
 
     @cached_property
     def _mirrored_there(self) -> Tensor:
-        return torch.from_numpy(self._mirrored.astype(np.int64)).to(self.place)
+        return torch.from_numpy(self._mirrored.astype(np.int64)).to(self.device)
 
     @cached_property
     def _mirrored(self) -> np.ndarray:

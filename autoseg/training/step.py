@@ -29,7 +29,7 @@ def step(run: TrainingRun, loader: Loader, progress: float) -> None:
     """
     device = run.model.device
     batch = loader.next()
-    image = batch.image.to(device.place, non_blocking=True)
+    image = batch.image.to(device.torch_device, non_blocking=True)
     for group in run.optimizer.param_groups:
         group["lr"] = _learning_rate(run, progress) * group["scale"]
     with device.autocast():
@@ -53,14 +53,14 @@ def step(run: TrainingRun, loader: Loader, progress: float) -> None:
 def total_loss(run: TrainingRun, outputs: Output, batch: Batch) -> torch.Tensor:
     """The loss of the label maps plus that of the landmarks, as far as the dataset has them; of several processes that share
     the batch, this one's part of it."""
-    place, plan = run.model.device.place, run.configuration.training
+    torch_device, plan = run.model.device.torch_device, run.configuration.training
     parts = []
     if outputs.logits:
-        label = batch.label.to(place, non_blocking=True)
+        label = batch.label.to(torch_device, non_blocking=True)
         ignore_index = run.task.plan.data.labels.ignore_index
         parts.append(deep_supervision(outputs.logits, label, ignore_index, LOSSES[plan.loss], plan.batch_dice))
     if outputs.maps is not None:
-        points, state = batch.points.to(place, non_blocking=True), batch.state.to(place, non_blocking=True)
+        points, state = batch.points.to(torch_device, non_blocking=True), batch.state.to(torch_device, non_blocking=True)
         parts.append(landmark_loss(outputs.maps, points, state, run.configuration))
     return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
 

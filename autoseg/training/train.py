@@ -128,7 +128,7 @@ def _fold(task: TrainingJob, options: TrainingOptions, device: Device) -> Traine
 
 
 def _train(task: TrainingJob, options: TrainingOptions, device: Device) -> Trained:
-    if task.plan.origin.device == "cuda" and device.place.type == "cpu":
+    if task.plan.origin.device == "cuda" and device.torch_device.type == "cpu":
         log.warning(
             "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
         )
@@ -283,14 +283,14 @@ def _epoch(run: TrainingRun, loader: Loader, training: list[StoredCase], validat
 
 def _sampler(run: TrainingRun, training: list[StoredCase]) -> PatchSampler:
     """Draws other batches after each rollback: it may have been the batch."""
-    seed, place = run.state.seed + 1000003 * run.state.rollbacks, run.model.device.place
+    seed, torch_device = run.state.seed + 1000003 * run.state.rollbacks, run.model.device.torch_device
     data = run.task.plan.data
     return PatchSampler(
         training,
         run.configuration,
         data.labels,
         seed,
-        place if place.type == "cuda" else None,
+        torch_device if torch_device.type == "cuda" else None,
         (rank(), world_size()),
         data.landmarks,
     )

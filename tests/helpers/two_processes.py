@@ -192,7 +192,7 @@ def main(data: Path, root: Path, out: Path) -> None:
     losses = label_losses() | landmark_losses()
     whole = {name: part(slice(None)) for name, part in losses.items()}
     found: dict[str, Any] = {"alone": world_size()}
-    with process_group(CPU.place):
+    with process_group(CPU.torch_device):
         found["rank"], found["world_size"] = rank(), world_size()
         found["decided"] = [broadcast_score(rank() + 0.5), broadcast_score(None if is_first() else 0.5)]
         found["losses"] = {}

@@ -33,7 +33,7 @@ def test_cpu_computes_in_bf16_only_where_it_can(monkeypatch: pytest.MonkeyPatch,
 
 def test_auto_takes_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpus(monkeypatch, 0)
-    assert choose_device("auto").place == CPU
+    assert choose_device("auto").torch_device == CPU
     with_gpus(monkeypatch, 1)
     assert choose_device("auto") == Device(torch.device("cuda"), torch.bfloat16)
     with_gpus(monkeypatch, 2, bf16=False)

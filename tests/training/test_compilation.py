@@ -99,7 +99,7 @@ def test_nobody_asked(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("place", "seconds", "steps", "worth"),
+    ("device", "seconds", "steps", "worth"),
     [
         ("cuda", 1200.0, 0, True),
         ("cuda", 1199.0, 0, False),
@@ -108,8 +108,8 @@ def test_nobody_asked(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypat
         ("cpu", 86400.0, 250_000, False),
     ],
 )
-def test_where_compiling_is_worth_it(place: str, seconds: float, steps: int, worth: bool) -> None:
-    assert is_worth_compiling(Device(torch.device(place), torch.bfloat16), seconds, steps) is worth
+def test_where_compiling_is_worth_it(device: str, seconds: float, steps: int, worth: bool) -> None:
+    assert is_worth_compiling(Device(torch.device(device), torch.bfloat16), seconds, steps) is worth
 
 
 @pytest.mark.parametrize(("budget", "left"), [(RunBudget(epochs=10), (0.0, 27)), (RunBudget(3600.0), (3540.0, 0))], ids=str)

@@ -64,4 +64,4 @@ def test_each_of_several_gpus_holds_its_share_of_a_batch(tiny: Tiny, monkeypatch
     monkeypatch.setattr(parallel, "world_size", lambda: 10_000)
     check_memory(plan, "3d_fullres", gpu)
     with pytest.raises(ResourceError, match="batch 100000"):
-        check_memory(plan, "3d_fullres", replace(gpu, place=torch.device("cpu")))
+        check_memory(plan, "3d_fullres", replace(gpu, torch_device=torch.device("cpu")))

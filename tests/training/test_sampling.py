@@ -290,7 +290,7 @@ def test_a_loader_can_be_set_back(tiny: Tiny, tmp_path: Path) -> None:
 class _Broken:
     """Stands in for a sampler whose third batch cannot be made, which shows once `breaks` is set."""
 
-    place = None
+    device = None
 
     def __init__(self) -> None:
         self.made: list[int] = []

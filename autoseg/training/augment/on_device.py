@@ -19,22 +19,24 @@ from autoseg.training.augment.spatial import Spatial
 BLUR_REACH = 4  # standard deviations, as scipy.ndimage.gaussian_filter
 
 
-def to_send(array: np.ndarray, place: torch.device) -> Tensor:
-    """A tensor on the CPU, in memory that a GPU copies from by itself where `place` is one. uint16, of which torch knows little,
-    becomes int32."""
+def to_send(array: np.ndarray, device: torch.device) -> Tensor:
+    """A tensor on the CPU, in page-locked memory if `device` is a GPU, which copies from there by itself.
+
+    uint16, of which torch knows little, becomes int32.
+    """
     tensor = torch.from_numpy(np.require(array, np.int32 if array.dtype == np.uint16 else None, ["C", "W"]))
-    return tensor.pin_memory() if place.type == "cuda" else tensor
+    return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 @torch.no_grad()
-def sampled_at(spatials: Sequence[Spatial], boxes: Sequence[Box], place: torch.device) -> Tensor:
+def sampled_at(spatials: Sequence[Spatial], boxes: Sequence[Box], device: torch.device) -> Tensor:
     """(B, *shape, 3), x first: where each voxel of B patches of the same shape lies in its box, which spans -1 to 1 from edge to
     edge. Mirrored as they are, so that all a patch needs is one look-up."""
-    maps = to_send(np.stack([_to_box(*pair) for pair in zip(spatials, boxes)]), place).to(place, non_blocking=True)
+    maps = to_send(np.stack([_to_box(*pair) for pair in zip(spatials, boxes)]), device).to(device, non_blocking=True)
     along = maps.view(len(maps), 1, 1, 1, 3, 4).unbind(-1)
     where = along[3]
     for axis, n in enumerate(spatials[0].shape):  # not F.affine_grid, a matrix product: those may be set to compute in TF32
-        ramp = torch.arange(1 - n, n, 2, device=place) / n
+        ramp = torch.arange(1 - n, n, 2, device=device) / n
         where = where + along[2 - axis] * ramp.view(-1, *(1,) * (3 - axis))
     return where
 
@@ -48,9 +50,9 @@ def apply_spatial_on(
     Returns:
         (C, *shape) float32 and whole numbers (*shape).
     """
-    place = where.device
-    data = F.grid_sample(image.to(place, non_blocking=True).float()[None], where[None], "bilinear", "zeros", align_corners=False)
-    sent = [label.to(place, non_blocking=True)[None, None].float() for label in labels]
+    device = where.device
+    data = F.grid_sample(image.to(device, non_blocking=True).float()[None], where[None], "bilinear", "zeros", align_corners=False)
+    sent = [label.to(device, non_blocking=True)[None, None].float() for label in labels]
     classes = [F.grid_sample(label, where[None], "nearest", "zeros", align_corners=False)[0, 0].long() for label in sent]
     if 2 in spatial.mirror:
         classes = [mirrored_class[label] for label in classes]

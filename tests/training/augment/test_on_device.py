@@ -40,7 +40,7 @@ PARTNER = np.array([0, 2, 1, *range(3, 300)], dtype=np.uint16)
 
 
 @pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest) -> torch.device:
+def device(request: pytest.FixtureRequest) -> torch.device:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return torch.device(request.param)
@@ -56,17 +56,17 @@ def read(volume: np.ndarray, box: Box) -> np.ndarray:
 
 
 def on_device(
-    spatial: Spatial, box: Box, image: np.ndarray, labels: list[np.ndarray], place: torch.device
+    spatial: Spatial, box: Box, image: np.ndarray, labels: list[np.ndarray], device: torch.device
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    sent, *maps = (to_send(x, place) for x in (image, *labels, PARTNER))
-    return apply_spatial_on(spatial, sampled_at([spatial], [box], place)[0], sent, maps[:-1], maps[-1].to(place))
+    sent, *maps = (to_send(x, device) for x in (image, *labels, PARTNER))
+    return apply_spatial_on(spatial, sampled_at([spatial], [box], device)[0], sent, maps[:-1], maps[-1].to(device))
 
 
 @pytest.mark.parametrize("window", [(8, 10, 12), (9, 7, 11), (1, 12, 9), (30, 30, 30)])
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 1.0, 0.7), (6.0, 1.0, 1.0)])
 @pytest.mark.parametrize("augment", [True, False])
 def test_turned_scaled_and_mirrored_alike(
-    place: torch.device, window: tuple[int, int, int], spacing: tuple[float, float, float], augment: bool
+    device: torch.device, window: tuple[int, int, int], spacing: tuple[float, float, float], augment: bool
 ) -> None:
     rng = np.random.default_rng(0)
     image = rng.standard_normal((2, *SHAPE)).astype(np.float16)
@@ -77,8 +77,8 @@ def test_turned_scaled_and_mirrored_alike(
         box = source_box(spatial)
         parts = (read(image, box), [read(label, box), read((label > 9).astype(np.uint8), box)])
         data, classes = apply_spatial(spatial, box, *parts, PARTNER)
-        sent, sent_classes = on_device(spatial, box, *parts, place)
-        assert (sent.device.type, sent.dtype, sent.is_contiguous()) == (place.type, torch.float32, True)
+        sent, sent_classes = on_device(spatial, box, *parts, device)
+        assert (sent.device.type, sent.dtype, sent.is_contiguous()) == (device.type, torch.float32, True)
         np.testing.assert_allclose(sent.cpu().numpy(), data, atol=2e-4)
         for mine, theirs in zip(sent_classes, classes):
             different += int((mine.cpu().numpy() != theirs).sum())
@@ -87,7 +87,7 @@ def test_turned_scaled_and_mirrored_alike(
 
 
 @pytest.mark.parametrize("depth", [1, 7, 10])
-def test_slices_that_do_not_turn_stay_whole(place: torch.device, depth: int) -> None:
+def test_slices_that_do_not_turn_stay_whole(device: torch.device, depth: int) -> None:
     """Also around a structure, whose centre is a voxel, while the middle of an even patch lies between two."""
     z = np.broadcast_to(np.arange(1.0, 31.0)[:, None, None], (30, 18, 22))
     rng, image, label = np.random.default_rng(1), z[None].astype(np.float32), z.astype(np.uint8)
@@ -96,7 +96,7 @@ def test_slices_that_do_not_turn_stay_whole(place: torch.device, depth: int) -> 
         box = source_box(spatial)
         parts = (read(image, box), [read(label, box)])
         data, (classes,) = apply_spatial(spatial, box, *parts, PARTNER)
-        sent, (sent_classes,) = on_device(spatial, box, *parts, place)
+        sent, (sent_classes,) = on_device(spatial, box, *parts, device)
         slices = classes[:, 3, 3].astype(int)
         assert np.array_equal(np.diff(slices[slices > 0]), np.ones((slices > 0).sum() - 1))
         np.testing.assert_allclose(data[0, :, 3, 3], slices, atol=1e-4)
@@ -122,17 +122,17 @@ STEPS = [
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
 @pytest.mark.parametrize("shape", [(8, 10, 13), (1, 12, 9), (3, 2, 40)])
-def test_intensities_change_alike(place: torch.device, step: Intensity, shape: tuple[int, int, int]) -> None:
+def test_intensities_change_alike(device: torch.device, step: Intensity, shape: tuple[int, int, int]) -> None:
     image = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
     image[1] = 0.25  # constant: gamma has nothing to spread
-    before = torch.from_numpy(image.copy()).to(place)
+    before = torch.from_numpy(image.copy()).to(device)
     sent = apply_intensity_on(before, (step, step))
     assert torch.equal(before.cpu(), torch.from_numpy(image))
     np.testing.assert_allclose(sent.cpu().numpy(), apply_intensity(image.copy(), (step, step)), atol=1e-4)
 
 
-def test_noise_follows_from_its_seed(place: torch.device) -> None:
-    image = torch.zeros(2, 20, 20, 20, device=place)
+def test_noise_follows_from_its_seed(device: torch.device) -> None:
+    image = torch.zeros(2, 20, 20, 20, device=device)
     steps = (Intensity(noise=(0.3, 7)), Intensity(noise=(0.3, 8)))
     first, second = apply_intensity_on(image, steps)
     assert abs(float(first.std()) - 0.3) < 0.02
@@ -143,7 +143,7 @@ def test_noise_follows_from_its_seed(place: torch.device) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_are_the_same(
-    place: torch.device, kind: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: torch.device, kind: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same cases, places, transforms and landmarks, whichever makes them."""
 
@@ -163,11 +163,11 @@ def test_batches_are_the_same(
     usual = PatchSampler(
         cases, replace(tiny.configuration, patch=patch, space=space, training=training), labels, 0, landmarks=points
     )
-    with Loader(replace(usual, place=place), 0, threads=2) as loader:
+    with Loader(replace(usual, device=device), 0, threads=2) as loader:
         for step in range(6):
             a, b = usual.batch(step), loader.next()
             assert a.cases == b.cases
-            assert {x.device.type for x in (b.image, b.label, b.points, b.state)} == {place.type}
+            assert {x.device.type for x in (b.image, b.label, b.points, b.state)} == {device.type}
             assert [(x.dtype, x.shape) for x in tensors(b)] == [(x.dtype, x.shape) for x in tensors(a)]
             torch.testing.assert_close(b.image.cpu(), a.image, atol=2e-3, rtol=2e-3)
             assert int((b.label.cpu() != a.label).sum()) <= a.label.numel() * 2e-3

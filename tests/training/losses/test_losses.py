@@ -284,9 +284,9 @@ def test_a_gpu_finds_the_loss_and_gradient_of_a_cpu(batch_dice: bool) -> None:
     logits, target = torch.randn(2, 21, 6, 7, 8, generator=draw), torch.randint(0, 21, (2, 6, 7, 8), generator=draw)
     target[0, 0] = 255
     found = []
-    for place in ("cpu", "cuda"):
-        here = logits.to(place).requires_grad_()
-        loss = dice_ce(here, target.to(place), 255, batch_dice)
+    for device in ("cpu", "cuda"):
+        here = logits.to(device).requires_grad_()
+        loss = dice_ce(here, target.to(device), 255, batch_dice)
         loss.backward()
         assert here.grad is not None
         found.append((loss.detach().cpu(), here.grad.cpu()))
