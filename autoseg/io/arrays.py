@@ -12,7 +12,8 @@ from autoseg.system.files import atomic_path, write_array
 
 
 def read_header(path: Path) -> Header:
-    """
+    """Read grid, channels and depth of an array, but no voxel.
+
     Raises:
         DataError: no such file, not an array of numbers, or not two to four axes.
     """
@@ -22,7 +23,7 @@ def read_header(path: Path) -> Header:
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """(C, Z, Y, X) in the file's own type.
+    """Read (C, Z, Y, X) in the file's own type.
 
     Raises:
         DataError: see `read_header`.
@@ -32,19 +33,19 @@ def read_pixels(path: Path) -> np.ndarray:
 
 
 def write_labels(path: Path, values: np.ndarray, like: Path | None) -> None:
-    """Writes (Z, Y, X), atomically; without the first axis where the array `like` has none."""
+    """Write (Z, Y, X) atomically, without the first axis where the array `like` has none."""
     flat = like is not None and len(values) == 1 and like.suffix.lower() == ".npy" and like.is_file() and _open(like).ndim == 2
     write_pixels(path, values[0] if flat else values)
 
 
 def write_pixels(path: Path, data: np.ndarray) -> None:
-    """Writes an array as it is, atomically."""
+    """Write an array as it is, atomically."""
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
         write_array(handle, data)
 
 
 def _open(path: Path) -> np.ndarray:
-    """The array without reading its content."""
+    """Open an array without reading its content."""
     with read_errors(path, "write it with numpy.save, numbers only"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3, 4) or array.size == 0:

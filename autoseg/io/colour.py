@@ -14,16 +14,16 @@ RGB_8_BIT = "rgb_to_0_1"  # nnU-Net's name for a channel of 8-bit colour; also h
 
 
 def is_rgb(channels: Sequence[str]) -> bool:
-    """Whether a dataset's channels are red, green and blue, by their names."""
+    """Tell by their names if a dataset's channels are red, green and blue."""
     lower = [name.strip().lower() for name in channels]
     return len(lower) == 3 and (set(lower) == {RGB_8_BIT} or all(name in names for name, names in zip(lower, _RGB_NAMES)))
 
 
 def without_alpha(data: np.ndarray, path: Path) -> np.ndarray:
-    """(C, Z, Y, X) without its last channel, the opacity, which must be the same everywhere.
+    """Drop the last channel of (C, Z, Y, X), the opacity, which must be the same everywhere.
 
     Raises:
-        DataError: it is not: then the colour of a pixel depends on what the image is laid on.
+        DataError: the opacity varies: then a pixel's colour depends on the background behind the image.
     """
     opacity = data[-1]
     if opacity.min() != opacity.max():
@@ -32,20 +32,20 @@ def without_alpha(data: np.ndarray, path: Path) -> np.ndarray:
             file=path,
             found=f"opacity from {opacity.min()} to {opacity.max()}",
             allowed="the same everywhere",
-            fix="save it without alpha channel, flattened onto the background that it belongs on",
+            fix="flatten it onto the background that it belongs on, and save it without an alpha channel",
         )
     return data[:-1]
 
 
 def is_grey(data: np.ndarray) -> bool:
-    """Whether all channels of (C, Z, Y, X) are equal."""
+    """Tell if all channels of (C, Z, Y, X) are equal."""
     return all(np.array_equal(channel, data[0]) for channel in data[1:])
 
 
 def match_channels(data: np.ndarray, channels: Sequence[str], path: Path) -> np.ndarray:
-    """(C, Z, Y, X) with as many channels as named: grey repeated for red, green and blue, or colour that is grey taken as such.
+    """Bring (C, Z, Y, X) to the named channels: repeat grey for red, green and blue, or reduce equal colours to grey.
 
-    Any other number of channels is returned as it is.
+    Any other combination is returned as it is.
 
     Raises:
         DataError: a coloured image for a single channel.

@@ -1,8 +1,8 @@
 """The older point lists of 3D Slicer, `.fcsv`: commas, and three comment lines for version, coordinate system and columns.
 
-Columns are taken by name. Slicer 5.2 and later adds two without a name, of which the first is a point's status: 3 where it is
-missing (absent), 0 or 1 where it has not been set (unlabelled), 2 where it has. A file of before 4.3 does not say its coordinate
-system; it is RAS.
+Columns are taken by name. Slicer 5.2 and later adds two without a name, of which the first is a point's
+status: 3 where it is missing (absent), 0 or 1 where it has not been set (unlabelled), 2 where it
+has. Files from before 4.3 do not state a coordinate system; they are RAS.
 """
 
 from __future__ import annotations
@@ -24,37 +24,36 @@ _HEAD = re.compile(r"#\s*columns\s*=\s*(.+)", re.IGNORECASE)
 
 
 def read_fcsv(path: Path) -> PointFile:
-    """All points of a file.
+    """Read all points of a file.
 
     Raises:
-        DataError: no point, a column is missing, a point that makes no sense.
+        DataError: no point, a missing column, or an invalid point.
     """
     lines = [line for line in re.split(r"\r\n|\n|\r", read_text(path)) if line.strip()]
     comments = [line.strip() for line in lines if line.startswith("#")]
     system = next((m[1] for line in comments if (m := _SYSTEM.match(line))), None)
     head = next((m[1] for line in comments if (m := _HEAD.match(line))), None)
     columns = [c.strip() for c in head.rstrip(",").split(",")] if head else list(_COLUMNS)
-    for wanted in ("x", "y", "z", "label"):
-        if wanted not in columns:
+    for column in ("x", "y", "z", "label"):
+        if column not in columns:
             raise DataError(
-                f"the point list needs a column '{wanted}'{nearest(wanted, columns)}", file=path, found=", ".join(columns)
+                f"the point list needs a column '{column}'{nearest(column, columns)}", file=path, found=", ".join(columns)
             )
     space = parse_space(path, system or "RAS")
     points = []
     for row in csv.reader(line for line in lines if not line.startswith("#")):
         cells = dict(zip(columns, (c.strip() for c in row)))
         description, _, confidence = split_description(cells.get("desc", ""))
-        at = [cells.get(axis, "") for axis in "xyz"]
+        position = [cells.get(axis, "") for axis in "xyz"]
         code = row[len(columns)].strip() if len(row) > len(columns) else ""
         state = _UNSET.get(code, "defined")
-        if "" in at and code not in _UNSET:
-            found = ",".join(row)[:80]
-            raise DataError("a point needs three coordinates", file=path, found=found, allowed=", ".join(columns))
+        if "" in position and code not in _UNSET:
+            raise DataError("a point needs three coordinates", file=path, found=",".join(row)[:80], allowed=", ".join(columns))
         points.append(
             make_point(
                 path,
                 cells.get("label", ""),
-                None if code in _UNSET else at,
+                None if code in _UNSET else position,
                 state=state,
                 space=space,
                 description=description,
@@ -65,16 +64,16 @@ def read_fcsv(path: Path) -> PointFile:
         raise DataError(
             "the file holds no landmark", file=path, fix="delete it if the case is not annotated; else set the points"
         )
-    remark = "" if system else "point lists that do not say their coordinate system are RAS"
+    remark = "" if system else "point lists that do not state their coordinate system are taken as RAS"
     return PointFile({"": tuple(points)}, remark)
 
 
 def fcsv_text(landmarks: Landmarks) -> str:
-    """A point list in LPS. It has no word for landmarks that are not present: they are left out."""
+    """Point list in LPS mm. The format cannot hold landmarks that are not present: they are left out."""
     head = f"# Markups fiducial file version = 5.0\n# CoordinateSystem = LPS\n# columns = {','.join(_COLUMNS)}\n"
     rows: list[tuple[object, ...]] = []
     for i, name in enumerate(landmarks.names):
-        if at := coordinates(landmarks, i):
+        if position := coordinates(landmarks, i):
             description = description_text(landmarks.state[i], confidence_of(landmarks, i))
-            rows.append((i + 1, *at, 0, 0, 0, 1, 1, 1, 0, name, description, ""))
+            rows.append((i + 1, *position, 0, 0, 0, 1, 1, 1, 0, name, description, ""))
     return head + csv_text(rows)

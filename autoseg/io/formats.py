@@ -1,4 +1,4 @@
-"""Which files are images, by their endings, and what a header tells of one."""
+"""File endings of images, and the facts of an image's header."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TIFF_ENDINGS = (".tif", ".tiff")
 ARRAY_ENDING = ".npy"
 IMAGE_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS, *TIFF_ENDINGS, ARRAY_ENDING)
 
-# What label maps are written as where the image's own format will not do: a header with a second file beside it cannot be
-# written atomically, and JPG changes values.
+# Format of label maps where the image's own will not do: a header with a second file beside it cannot
+# be written atomically, and JPG changes values.
 _LABEL_ENDINGS = {".mhd": ".mha", ".nhdr": ".nrrd", ".jpg": ".png", ".jpeg": ".png"}
 
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of an image before its voxels are read.
+    """Facts of an image that are known before its voxels are read.
 
     Args:
         channels: colours count as channels, transparency does not.
@@ -38,39 +38,41 @@ class Header:
 
 
 def image_ending(path: Path) -> str | None:
-    """The image ending of a file name ('.nii.gz', …), or None for any other file and for hidden files."""
+    """Image ending of a file name ('.nii.gz', …); None for any other file and for hidden files."""
     name = path.name.lower()
     return None if name.startswith(".") else next((e for e in IMAGE_ENDINGS if name.endswith(e)), None)
 
 
 def has_geometry(path: Path) -> bool:
-    """Whether the format says where voxels lie in the world; natural images and arrays do not."""
+    """Tell if the format stores where voxels lie in the world; natural images and arrays do not."""
     ending = image_ending(path)
     return ending is None or ending in VOLUME_ENDINGS
 
 
 def label_ending(image: Path) -> str:
-    """The ending of label maps of an image: its own, or that of the nearest format that can hold them."""
+    """Ending of an image's label maps: its own, or that of the nearest format that can hold them."""
     ending = image_ending(image) or ".nii.gz"
     return _LABEL_ENDINGS.get(ending, ending)
 
 
 def probabilities_ending(image: Path) -> str:
-    """The ending of class probabilities of an image: that of label maps, or .npy where those hold whole numbers only."""
+    """Ending of an image's class probabilities: that of label maps, or .npy where these hold integers only."""
     return label_ending(image) if has_geometry(image) else ARRAY_ENDING
 
 
 def plain_grid(shape: Sequence[int]) -> Grid:
-    """The grid of a file that knows no spacing: (z, y, x) voxels of 1 mm, first row and column at the origin.
+    """Grid of a file without spacing: (z, y, x) voxels of 1 mm, first row and column at the origin.
 
-    It is canonical: preparing such an image neither flips nor turns it.
+    It is canonical: preprocessing such an image neither flips nor turns it.
     """
     return Grid.from_spacing(shape, (1.0, 1.0, 1.0))
 
 
 @contextlib.contextmanager
 def read_errors(path: Path, fix: str = "copy or export it again") -> Iterator[None]:
-    """Turns whatever a library raises over a missing or damaged file into one line; running out of memory stays what it is.
+    """Turn any error of a library over a missing or damaged file into a `DataError` of one line.
+
+    Running out of memory passes through.
 
     Raises:
         DataError: no such file, or not an image.

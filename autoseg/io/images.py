@@ -1,7 +1,8 @@
-"""Images and label maps of any format, as the rest of autoseg sees them.
+"""Images and label maps of any format, as the rest of autoseg uses them.
 
-Natural images (PNG, JPG, BMP, TIFF) and .npy arrays do not say where they lie: their voxels count as 1 mm in size, so figures
-in mm are figures in pixels. A 2D image is a volume with one slice; the pages of a TIFF are slices.
+Natural images (PNG, JPG, BMP, TIFF) and .npy arrays do not store where they lie: their voxels count
+as 1 mm in size, so figures in mm are figures in pixels. A 2D image is a volume with one slice; the
+pages of a TIFF are slices.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from autoseg.system.files import FilePath
 
 
 def read_header(path: Path) -> Header:
-    """Grid, channels and depth; no voxel is read.
+    """Read grid, channels and depth of an image, but no voxel.
 
     Raises:
         DataError: no such file, or not an image.
-        GeometryError: a grid that makes no sense.
+        GeometryError: an invalid grid.
     """
     ending = image_ending(path)
     if ending in PICTURE_ENDINGS:
@@ -39,35 +40,35 @@ def read_header(path: Path) -> Header:
 
 
 def read_grid(path: Path) -> Grid:
-    """Grid from the header alone; raises as `read_header` does."""
+    """Read the grid from the header alone; raises as `read_header` does."""
     return read_header(path).grid
 
 
 def read_image(paths: FilePath | Sequence[FilePath], channels: Sequence[str]) -> Image:
-    """Reads one file per channel, or one file that holds them all, as float32.
+    """Read one file per channel, or one file that holds them all, as float32.
 
-    Where the channels are named red, green and blue (or all "rgb_to_0_1"), a grey natural image stands for all three; where
-    there is one channel, a natural image whose colours are equal is grey.
+    Where the channels are named red, green and blue (or all "rgb_to_0_1"), a grey natural image
+    stands for all three; where there is one channel, a natural image whose colours are equal is grey.
 
     Raises:
-        DataError: unreadable file, NaN or infinity, another number of channels than `channels` names, or colour where there
-            is one channel; an image that is partly transparent.
+        DataError: unreadable file, NaN or infinity, another number of channels than `channels`
+            names, colour where there is one channel, or partial transparency.
         GeometryError: the files of one case lie on different grids.
     """
     files = [Path(p) for p in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     parts: list[np.ndarray] = []
     grid: Grid | None = None
     for i, path in enumerate(files):
-        data, here = _read(path)
-        if grid is not None and (here.shape != grid.shape or here.corner_distance(grid) > min(grid.spacing)):
+        data, file_grid = _read(path)
+        if grid is not None and (file_grid.shape != grid.shape or file_grid.corner_distance(grid) > min(grid.spacing)):
             raise GeometryError(
                 "the channels of one case lie on different grids",
                 file=path,
-                found=f"shape {here.shape}, spacing {_mm(here)}",
+                found=f"shape {file_grid.shape}, spacing {_mm(file_grid)}",
                 allowed=f"shape {grid.shape}, spacing {_mm(grid)} as in {files[0].name}",
                 fix="resample the channels to one grid (for example in 3D Slicer: Resample Image)",
             )
-        grid = grid or here
+        grid = grid or file_grid
         if not has_geometry(path):
             data = match_channels(data, channels if len(files) == 1 else channels[i : i + 1], path)
         parts.append(data.astype(np.float32, order="C", copy=False))
@@ -75,7 +76,7 @@ def read_image(paths: FilePath | Sequence[FilePath], channels: Sequence[str]) ->
     stack = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if len(stack) != len(channels):
         raise DataError(
-            "number of channels differs from dataset.json",
+            "the number of channels differs from dataset.json",
             file=files[0],
             found=len(stack),
             allowed=f"{len(channels)} ({', '.join(channels)})",
@@ -84,11 +85,11 @@ def read_image(paths: FilePath | Sequence[FilePath], channels: Sequence[str]) ->
 
 
 def read_label_map(path: FilePath, labels: LabelSet) -> LabelMap:
-    """Reads a label file and turns its values into class indices.
+    """Read a label file and turn its values into class indices.
 
     Raises:
         DataError: unreadable file, more than one channel, or JPG.
-        LabelError: values that `labels` does not know.
+        LabelError: values that are not in `labels`.
     """
     path = Path(path)
     data, grid = _read_labels(path)
@@ -100,7 +101,7 @@ def read_label_map(path: FilePath, labels: LabelSet) -> LabelMap:
 
 
 def read_label_values(path: Path) -> np.ndarray:
-    """(Z, Y, X) values of a label file as they stand in it, uint8 or uint16.
+    """Read the (Z, Y, X) values of a label file as they are stored, uint8 or uint16.
 
     Raises:
         DataError: unreadable file, more than one channel, or JPG.
@@ -115,10 +116,10 @@ def read_label_values(path: Path) -> np.ndarray:
 
 
 def write_image(path: FilePath, image: Image) -> None:
-    """Writes a (C, Z, Y, X) image, atomically.
+    """Write a (C, Z, Y, X) image, atomically.
 
-    On its own grid, several channels as vectors; TIFF and .npy keep the array alone, as float32. PNG and BMP take whole
-    numbers on one slice.
+    On its own grid, several channels as vectors; TIFF and .npy keep the array alone, as float32.
+    PNG and BMP take whole numbers on one slice.
 
     Raises:
         DataError: the format cannot hold the image without loss.
@@ -165,7 +166,13 @@ def write_label_map(path: FilePath, label_map: LabelMap, like: FilePath | None =
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray, like: Path) -> None:
-    """Writes (K, Z, Y, X) class probabilities, atomically: as a vector image on the grid of `like`, or as they are to .npy."""
+    """Write (K, Z, Y, X) class probabilities, atomically.
+
+    As a vector image on the grid of `like`, or as they are to .npy.
+
+    Raises:
+        DataError: another format than .npy for a natural image.
+    """
     data = probabilities.astype(np.float32, copy=False)
     if image_ending(path) == ARRAY_ENDING:
         arrays.write_pixels(path, data)
@@ -176,7 +183,7 @@ def write_probabilities(path: Path, probabilities: np.ndarray, like: Path) -> No
 
 
 def _read(path: Path, as_labels: bool = False) -> tuple[np.ndarray, Grid]:
-    """(C, Z, Y, X) array in the file's own type, and its grid."""
+    """Read a (C, Z, Y, X) array in the file's own type, and its grid."""
     ending = image_ending(path)
     if ending in PICTURE_ENDINGS:
         data = pictures.read_pixels(path, as_labels)
@@ -188,18 +195,18 @@ def _read(path: Path, as_labels: bool = False) -> tuple[np.ndarray, Grid]:
         return itk.read(path)
     if data.dtype.kind not in "uif":
         raise DataError("the file holds no plain numbers", file=path, found=data.dtype, allowed="whole numbers or fractions")
-    if data.dtype.kind == "f" and (odd := int((~np.isfinite(data)).sum())):
-        raise itk.not_finite_error(path, odd)
+    if data.dtype.kind == "f" and (n_not_finite := int((~np.isfinite(data)).sum())):
+        raise itk.not_finite_error(path, n_not_finite)
     return data, plain_grid(data.shape[1:])
 
 
 def _read_labels(path: Path) -> tuple[np.ndarray, Grid]:
-    """(Z, Y, X) array in the file's own type, and its grid."""
+    """Read a (Z, Y, X) array in the file's own type, and its grid."""
     if image_ending(path) in (".jpg", ".jpeg"):
         raise DataError(
             "a label map cannot be a JPG: its compression changes values along every border",
             file=path,
-            fix="export the label maps anew as PNG or TIFF; converting the JPG does not bring the values back",
+            fix="export the label maps again as PNG or TIFF; converting the JPG does not bring the values back",
         )
     data, grid = _read(path, as_labels=True)
     if len(data) > 1 and not (not has_geometry(path) and len(data) == 3 and is_grey(data)):

@@ -24,10 +24,11 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK repeats header quirks o
 
 
 def read_header(path: Path) -> Header:
-    """
+    """Read grid, channels and depth of a volume, but no voxel.
+
     Raises:
         DataError: no such file, or not an image.
-        GeometryError: a grid that makes no sense.
+        GeometryError: an invalid grid.
     """
     reader = _header(path)
     channels = reader.GetNumberOfComponents() * (reader.GetSize()[3] if reader.GetDimension() == 4 else 1)
@@ -36,17 +37,23 @@ def read_header(path: Path) -> Header:
 
 
 def write_on_grid(path: Path, data: np.ndarray, grid: Grid) -> None:
-    """Writes (Z, Y, X), or (C, Z, Y, X) as vectors, on a grid, atomically."""
+    """Write (Z, Y, X), or (C, Z, Y, X) as vectors, on a grid, atomically."""
     spacing = np.array(grid.spacing)
     direction = (grid.affine[:3, :3] / spacing)[:, ::-1]
-    _save(path, data, spacing[::-1].tolist(), grid.affine[:3, 3].tolist(), direction.ravel().tolist())
+    _save(
+        path,
+        data,
+        spacing=spacing[::-1].tolist(),
+        origin=grid.affine[:3, 3].tolist(),
+        direction=direction.ravel().tolist(),
+    )
 
 
-def write_like(path: Path, data: np.ndarray, like: Path, exactly: Path | None = None) -> None:
-    """Writes (Z, Y, X), or (C, Z, Y, X) as vectors, with the header geometry of `like`, atomically.
+def write_like(path: Path, data: np.ndarray, like: Path, geometry_from: Path | None = None) -> None:
+    """Write (Z, Y, X), or (C, Z, Y, X) as vectors, with the header geometry of `like`, atomically.
 
     Args:
-        exactly: a NIfTI file whose stored geometry is taken over to the last bit.
+        geometry_from: a NIfTI file whose stored geometry is copied to the last bit.
     """
     header = _header(like)
     dimension = header.GetDimension()
@@ -54,10 +61,18 @@ def write_like(path: Path, data: np.ndarray, like: Path, exactly: Path | None = 
     if n == 2:
         data = data.reshape(*data.shape[:-3], *data.shape[-2:])
     direction = np.array(header.GetDirection()).reshape(dimension, dimension)[:n, :n]
-    _save(path, data, header.GetSpacing()[:n], header.GetOrigin()[:n], direction.ravel().tolist(), exactly)
+    _save(
+        path,
+        data,
+        spacing=header.GetSpacing()[:n],
+        origin=header.GetOrigin()[:n],
+        direction=direction.ravel().tolist(),
+        geometry_from=geometry_from,
+    )
 
 
 def not_finite_error(path: Path | str, count: int) -> DataError:
+    """Error for an image in which `count` voxels are NaN or infinite."""
     return DataError(
         "the file holds NaN or infinity",
         file=path,
@@ -68,6 +83,7 @@ def not_finite_error(path: Path | str, count: int) -> DataError:
 
 
 def _reader(path: Path) -> sitk.ImageFileReader:
+    """Reader of an existing file, nothing read yet."""
     if not path.is_file():
         raise DataError("no such file", file=path)
     reader = sitk.ImageFileReader()
@@ -76,12 +92,14 @@ def _reader(path: Path) -> sitk.ImageFileReader:
 
 
 def _header(path: Path) -> sitk.ImageFileReader:
+    """Reader of a file whose header is read."""
     reader = _reader(path)
     _call_itk(reader.ReadImageInformation, path)
     return reader
 
 
 def _call_itk(read: Callable[[], T], path: Path) -> T:
+    """Turn ITK's error over a file into a `DataError`."""
     try:
         return read()
     except RuntimeError as error:
@@ -89,7 +107,12 @@ def _call_itk(read: Callable[[], T], path: Path) -> T:
 
 
 def read(path: Path) -> tuple[np.ndarray, Grid]:
-    """(C, Z, Y, X) array in the file's own type, and its grid."""
+    """Read a (C, Z, Y, X) array in the file's own type, and its grid.
+
+    Raises:
+        DataError: no such file, not an image, truncated, or NaN or infinity in it.
+        GeometryError: an invalid grid.
+    """
     image = _call_itk(_reader(path).Execute, path)
     if is_nifti(path):
         check_complete(path, image)
@@ -106,7 +129,7 @@ def array_and_grid(image: sitk.Image, source: Path | str) -> tuple[np.ndarray, G
 
     Raises:
         DataError: NaN or infinity, or not two to four axes.
-        GeometryError: a grid that makes no sense.
+        GeometryError: an invalid grid.
     """
     grid = _grid(image, source)
     data = sitk.GetArrayFromImage(image)
@@ -140,15 +163,19 @@ def _grid(reader: sitk.ImageFileReader | sitk.Image, path: Path | str) -> Grid:
 def _save(
     path: Path,
     data: np.ndarray,
+    *,
     spacing: Sequence[float],
     origin: Sequence[float],
     direction: Sequence[float],
-    exactly: Path | None = None,
+    geometry_from: Path | None = None,
 ) -> None:
-    """`data` without channel axis, or with one before as many axes as `spacing` has.
+    """Write an array compressed and check that the file is whole.
 
     Args:
-        exactly: a NIfTI file whose stored geometry is taken over to the last bit.
+        data: without channel axis, or with one before as many axes as `spacing` has.
+        spacing, origin: (x, y, z) mm.
+        direction: cosines, row by row.
+        geometry_from: a NIfTI file whose stored geometry is copied to the last bit.
     """
     vector = data.ndim > len(spacing)
     image = sitk.GetImageFromArray(np.moveaxis(data, 0, -1) if vector else data, isVector=vector)
@@ -161,26 +188,28 @@ def _save(
         except RuntimeError as error:
             check_disk_space(temporary)
             raise ResourceError("the image cannot be written", file=path, found=_reason(error)) from error
-        if fault := _incomplete_reason(temporary, data.nbytes):
-            raise DiskError("the image could not be written whole", file=path, found=fault, fix=_FIX)
-        if exactly is not None:
-            copy_geometry(exactly, temporary)
+        if reason := _incomplete_reason(temporary, data.nbytes):
+            raise DiskError("the image could not be written completely", file=path, found=reason, fix=_FIX)
+        if geometry_from is not None:
+            copy_geometry(geometry_from, temporary)
 
 
 def _incomplete_reason(path: Path, n_bytes: int) -> str | None:
-    """What is missing of a file that ITK has just written, which it may not have noticed itself; None if it is whole.
+    """Describe how a file that ITK has just written is cut short; None if it is whole.
+
+    ITK itself does not always notice.
 
     Args:
-        n_bytes: of its voxels.
+        n_bytes: of the voxels.
     """
     if not is_nifti(path):
         return missing_end(path, n_bytes)
     try:
         header = _header(path)
     except DataError:
-        return f"{path.stat().st_size} bytes, of which no header can be read"
-    if fault := missing_end(path, voxel_offset(header) + n_bytes):
-        return fault
+        return f"{path.stat().st_size} bytes without a readable header"
+    if reason := missing_end(path, voxel_offset(header) + n_bytes):
+        return reason
     try:
         check_complete(path, header)
     except DataError as error:
@@ -189,6 +218,6 @@ def _incomplete_reason(path: Path, n_bytes: int) -> str | None:
 
 
 def _reason(error: RuntimeError) -> str:
-    """The telling line of an ITK exception."""
+    """Last line of an ITK exception, which names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else "unknown"

@@ -19,16 +19,16 @@ LANDMARK_ENDINGS = (".mrk.json", ".fcsv", ".json", ".csv")
 
 
 def landmark_ending(path: Path) -> str | None:
-    """The ending of a file name that says landmarks ('.mrk.json', …), or None for any other file and for hidden files."""
+    """Ending of a landmark file's name ('.mrk.json', …); None for any other file and for hidden files."""
     name = path.name.lower()
     return None if name.startswith(".") else next((e for e in LANDMARK_ENDINGS if name.endswith(e)), None)
 
 
 def read_points(path: Path) -> PointFile:
-    """What a file says; the same file is parsed once, since a table may hold all cases of a dataset.
+    """Read the points of a file, which is parsed once, since a table may hold all cases of a dataset.
 
     Raises:
-        DataError: no such file, or not landmarks.
+        DataError: no such file, or no file of landmarks.
     """
     ending = landmark_ending(path)
     if ending is None:
@@ -39,14 +39,14 @@ def read_points(path: Path) -> PointFile:
 
 
 def write_landmarks(path: FilePath, landmarks: Landmarks, case: str = "", pixels: bool = False) -> None:
-    """Writes the landmarks of one case, atomically.
+    """Write the landmarks of one case, atomically.
 
-    `.fcsv` cannot say that a landmark is absent or unlabelled, so it leaves both out.
+    `.fcsv` cannot state that a landmark is absent or unlabelled, so it leaves both out.
 
     Args:
         path: its ending chooses the format.
         case: name of the case, for formats that state it.
-        pixels: the image is a natural one, so that LPS mm are pixels and, in .csv and .json, are called so.
+        pixels: the image is a natural one, so LPS mm are pixels, and .csv and .json call them so.
 
     Raises:
         DataError: no format of landmarks has that ending.
@@ -67,13 +67,13 @@ def write_landmarks(path: FilePath, landmarks: Landmarks, case: str = "", pixels
 
 
 def write_landmark_table(path: Path, cases: Mapping[str, Landmarks], pixels: bool = False) -> None:
-    """Writes the landmarks of many cases as one CSV, atomically; see `write_landmarks`."""
+    """Write the landmarks of many cases as one CSV, atomically; see `write_landmarks`."""
     write_text(path, table_text(cases, pixels))
 
 
 @lru_cache(maxsize=4096)
-def _read(path: Path, ending: str, mark: str) -> PointFile:
-    """`mark` changes with the file."""
+def _read(path: Path, ending: str, stamp: str) -> PointFile:
+    """Parse a file; `stamp` changes with it, and so makes the cache forget."""
     if ending == ".csv":
         return read_table(path)
     if ending == ".fcsv":

@@ -1,9 +1,10 @@
-"""Markup files of 3D Slicer, `.mrk.json`: any schema 1.x is read, 1.0.3 is written (what Slicer 5 itself writes).
+"""Markup files of 3D Slicer, `.mrk.json`: any schema 1.x is read, 1.0.3 is written (as Slicer 5 itself does).
 
-Of each control point the label, the position and its status count: 'defined' is present, 'missing' absent, anything else
-('undefined', 'preview') unlabelled. The schema has no word for absent ('missing' is not in it, though Slicer writes it), so we
-write 'undefined' and say 'absent' in the description, and read that. Slicer writes "position": "" where there is none; without
-a status a position is defined.
+Of each control point the label, the position and its status count: 'defined' is present, 'missing'
+absent, anything else ('undefined', 'preview') unlabelled. The schema has no word for absent
+('missing' is not in it, though Slicer writes it), so we write 'undefined' with the description
+'absent', and read that. Slicer writes "position": "" where there is none; without a status a
+position is defined.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _OWN_TEXT = re.compile(r"(absent|unlabelled)?(?:(?:^|; )confidence ([0-9.eE+-]+)
 
 
 def read_markups(path: Path) -> PointFile:
-    """All points of all markups of a file.
+    """Read all points of all markups of a file.
 
     Raises:
-        DataError: not a markup file; no point; a point that makes no sense.
+        DataError: not a markup file, no point, or an invalid point.
     """
     markups = read_json_object(path).get("markups")
     if not isinstance(markups, list) or not all(isinstance(m, dict) for m in markups):
@@ -43,19 +44,25 @@ def read_markups(path: Path) -> PointFile:
 
 
 def description_text(state: int, confidence: float | None) -> str:
-    """How a confidence, and a state other than present, stand in the description of a point, there being no other place."""
+    """Description of a point that carries its confidence and a state other than present.
+
+    The schema has no other place for them.
+    """
     parts = [] if state == State.PRESENT else [state_name(state)]
     return "; ".join(parts + ([] if confidence is None else [f"confidence {confidence!r}"]))
 
 
 def split_description(text: str) -> tuple[str, str, str]:
-    """A description and the state and confidence that stand in it, each empty if there is none."""
+    """Split a description into free text, state and confidence, each empty if there is none."""
     match = _OWN_TEXT.fullmatch(text)
     return ("", match[1] or "", match[2] or "") if match else (text, "", "")
 
 
 def markups_text(landmarks: Landmarks) -> str:
-    """One point list in LPS mm, with every landmark in its order; those that are not present have no position."""
+    """Markup file with one point list in LPS mm and every landmark in its order.
+
+    Landmarks that are not present have no position.
+    """
     points = []
     for i, (name, state) in enumerate(zip(landmarks.names, landmarks.state)):
         entry: dict[str, Any] = {
@@ -64,8 +71,8 @@ def markups_text(landmarks: Landmarks) -> str:
             "description": description_text(state, confidence_of(landmarks, i)),
         }
         entry["associatedNodeID"] = ""
-        if at := coordinates(landmarks, i):
-            entry["position"] = at
+        if position := coordinates(landmarks, i):
+            entry["position"] = position
         entry |= {"orientation": _UPRIGHT, "selected": True, "locked": False, "visibility": True}
         points.append(entry | {"positionStatus": "defined" if state == State.PRESENT else "undefined"})
     markup = {
@@ -83,6 +90,7 @@ def markups_text(landmarks: Landmarks) -> str:
 
 
 def _points(path: Path, markup: dict[str, Any]) -> list[Point]:
+    """Points of one markup of a file."""
     space = parse_space(path, str(markup.get("coordinateSystem", "LPS")))
     units = markup.get("coordinateUnits", "mm")
     unit = str(units[0] if isinstance(units, list) and units else units)
@@ -103,9 +111,9 @@ def _points(path: Path, markup: dict[str, Any]) -> list[Point]:
                 allowed="[x, y, z]",
             )
         status = str(entry.get("positionStatus") or ("undefined" if position is None else "defined"))
-        description, word, confidence = split_description(str(entry.get("description", "")))
+        description, described_state, confidence = split_description(str(entry.get("description", "")))
         if position is None and status in ("defined", "undefined"):
-            status = word or "undefined"
+            status = described_state or "undefined"
         points.append(
             make_point(
                 path,

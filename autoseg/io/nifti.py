@@ -1,5 +1,8 @@
-"""What ITK leaves undone for NIfTI: it reads truncated files as if their missing end were zero and NaN as 0, and it turns
-the stored geometry into matrices and back, which changes oblique directions in the eighth digit."""
+"""Checks and copies for NIfTI that ITK does not do.
+
+ITK reads truncated files as if their missing end were zero and NaN as 0, and it turns the stored
+geometry into matrices and back, which changes oblique directions in the eighth digit.
+"""
 
 from __future__ import annotations
 
@@ -20,50 +23,54 @@ _GEOMETRY = (slice(76, 108), slice(123, 124), slice(252, 328))
 
 
 def is_nifti(path: Path) -> bool:
+    """Tell by its ending if a file is NIfTI."""
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
 def check_complete(path: Path, image: sitk.Image | sitk.ImageFileReader) -> None:
-    """Compares the length of a file with what its header announces; `image` is what was read of it, at least the header.
+    """Compare the length of a file with the one that its header announces.
 
     A gzip file ends with the length of its content, so as a rule nothing is unpacked.
+
+    Args:
+        image: the file as it was read, or its header.
 
     Raises:
         DataError: the file is shorter.
     """
-    wanted = voxel_offset(image) + _n_numbers(image) * int(image.GetMetaData("bitpix")) // 8
+    n_expected = voxel_offset(image) + _n_numbers(image) * int(image.GetMetaData("bitpix")) // 8
     with open(path, "rb") as handle:
         packed = handle.read(2) == _GZIP
         length = handle.seek(-4, 2) + 4
         announced = int.from_bytes(handle.read(4), "little")
     if packed:
-        length = wanted if announced == wanted % 2**32 else _unzipped_length(path)
-    if length < wanted:
+        length = n_expected if announced == n_expected % 2**32 else _unzipped_length(path)
+    if length < n_expected:
         raise DataError(
             "the file is truncated",
             file=path,
             found=f"{length} bytes",
-            allowed=f"{wanted} bytes",
+            allowed=f"{n_expected} bytes",
             fix="copy or download it again",
         )
 
 
 def count_not_finite(path: Path, image: sitk.Image) -> int:
-    """How many numbers of a file are NaN or infinite; files of whole numbers are not opened."""
-    kind = _FLOATS.get(image.GetMetaData("datatype"))
-    if kind is None:
+    """Count the numbers of a file that are NaN or infinite; files of whole numbers are not opened."""
+    float_type = _FLOATS.get(image.GetMetaData("datatype"))
+    if float_type is None:
         return 0
     with open(path, "rb") as plain, gzip.open(plain) if _is_gzip(path) else plain as handle:
         content = handle.read()
     order = "<" if content[:4] == _NIFTI_1 else ">"
-    numbers = np.frombuffer(content, order + kind, _n_numbers(image), voxel_offset(image))
+    numbers = np.frombuffer(content, order + float_type, _n_numbers(image), voxel_offset(image))
     return int((~np.isfinite(numbers)).sum())
 
 
 def copy_geometry(source: Path, target: Path) -> None:
-    """Gives `target` the very bytes by which `source` says where its voxels are; both NIfTI, of equal spatial shape.
+    """Copy the bytes that place the voxels in the world from one NIfTI file to another of equal spatial shape.
 
-    A big-endian source is left to what ITK wrote.
+    With a big-endian source the geometry stays as ITK wrote it.
     """
     with open(source, "rb") as plain, gzip.open(plain) if _is_gzip(source) else plain as handle:
         header = handle.read(348)
@@ -77,22 +84,23 @@ def copy_geometry(source: Path, target: Path) -> None:
 
 
 def voxel_offset(image: sitk.Image | sitk.ImageFileReader) -> int:
-    """Byte at which the voxels begin."""
+    """Byte of the file at which the voxels begin."""
     return int(float(image.GetMetaData("vox_offset")))
 
 
 def _n_numbers(image: sitk.Image | sitk.ImageFileReader) -> int:
-    """Numbers in the file."""
+    """Count of the numbers in the file."""
     return math.prod(int(image.GetMetaData(f"dim[{i}]")) for i in range(1, int(image.GetMetaData("dim[0]")) + 1))
 
 
 def _is_gzip(path: Path) -> bool:
+    """Tell by its first bytes if a file is compressed."""
     with open(path, "rb") as handle:
         return handle.read(2) == _GZIP
 
 
 def _unzipped_length(path: Path) -> int:
-    """Bytes that can be unpacked: several gzip streams in a row, or one that breaks off."""
+    """Count of the bytes that can be unpacked: several gzip streams in a row, or one that breaks off."""
     length = 0
     try:
         with gzip.open(path) as handle:

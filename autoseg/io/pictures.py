@@ -14,14 +14,15 @@ from autoseg.io.colour import without_alpha
 from autoseg.io.formats import Header, image_ending, plain_grid, read_errors
 from autoseg.system.files import atomic_path
 
-Pillow.MAX_IMAGE_PIXELS = None  # a whole slide is no attack; what does not fit into memory fails as a case of its own
+Pillow.MAX_IMAGE_PIXELS = None  # a whole slide is no attack; an image that does not fit into memory fails as a case of its own
 
 _GREY = ("1", "L", "I;16", "I;16B", "I", "F")
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def read_header(path: Path) -> Header:
-    """
+    """Read grid, channels and depth of a picture, but no voxel.
+
     Raises:
         DataError: no such file, or not an image.
     """
@@ -32,13 +33,14 @@ def read_header(path: Path) -> Header:
 
 
 def read_pixels(path: Path, as_labels: bool) -> np.ndarray:
-    """(C, 1, Y, X) in the file's own type, without transparency.
+    """Read (C, 1, Y, X) in the file's own type, without transparency.
 
     Args:
-        as_labels: the stored numbers. Else a palette's colours, and grey of 2 or 4 bit stretched to 0…255.
+        as_labels: read the stored numbers. Else a palette's colours, and grey of 2 or 4 bit
+            stretched to 0…255.
 
     Raises:
-        DataError: no such file, not an image, cut short, or partly transparent.
+        DataError: no such file, not an image, truncated, or partly transparent.
     """
     with read_errors(path), Pillow.open(path) as image:
         if _is_deep_colour(path):
@@ -53,7 +55,7 @@ def read_pixels(path: Path, as_labels: bool) -> np.ndarray:
 
 
 def write_labels(path: Path, values: np.ndarray) -> None:
-    """Writes (1, Y, X) uint8 or uint16 without loss, atomically.
+    """Write (1, Y, X) uint8 or uint16 without loss, atomically.
 
     Raises:
         DataError: several slices, or values that the format cannot hold.
@@ -62,7 +64,7 @@ def write_labels(path: Path, values: np.ndarray) -> None:
 
 
 def write_pixels(path: Path, data: np.ndarray) -> None:
-    """Writes one or three channels (C, 1, Y, X) of uint8, or one of uint16, without loss, atomically.
+    """Write one or three channels (C, 1, Y, X) of uint8, or one of uint16, without loss, atomically.
 
     Raises:
         DataError: anything else.
@@ -74,8 +76,8 @@ def write_pixels(path: Path, data: np.ndarray) -> None:
 
 def _write(path: Path, picture: np.ndarray | None, dtype: np.dtype, found: str) -> None:
     ending = image_ending(path)
-    deepest = {".png": 2, ".bmp": 1}.get(ending or "", 0)
-    if picture is None or dtype.kind != "u" or dtype.itemsize > deepest:
+    most_bytes = {".png": 2, ".bmp": 1}.get(ending or "", 0)
+    if picture is None or dtype.kind != "u" or dtype.itemsize > most_bytes:
         allowed = {".png": "one slice of 8-bit grey or colour, or of 16-bit grey", ".bmp": "one slice of 8-bit grey or colour"}
         raise DataError(
             f"{ending} cannot hold this without loss",
@@ -91,7 +93,7 @@ def _write(path: Path, picture: np.ndarray | None, dtype: np.dtype, found: str) 
 
 
 def _decoded(image: Pillow.Image, as_labels: bool) -> tuple[np.ndarray, bool]:
-    """(Y, X) or (Y, X, C) array, and whether its last channel is transparency."""
+    """Decode to a (Y, X) or (Y, X, C) array, and tell if its last channel is transparency."""
     if image.mode in _GREY or (as_labels and image.mode == "P"):
         if as_labels or "transparency" not in image.info or image.mode not in ("1", "L"):
             array = np.asarray(image)
@@ -105,24 +107,24 @@ def _decoded(image: Pillow.Image, as_labels: bool) -> tuple[np.ndarray, bool]:
 
 
 def _png_depth(path: Path) -> tuple[int, int] | None:
-    """Bits a sample and colour type of a PNG, from its first chunk; None for other files."""
+    """Bits per sample and colour type of a PNG, from its first chunk; None for other files."""
     with open(path, "rb") as handle:
         start = handle.read(26)
     return (start[24], start[25]) if start[:8] == _PNG and len(start) == 26 else None
 
 
 def _is_deep_colour(path: Path) -> bool:
-    """Whether a file is a PNG of 16-bit colour, with or without transparency.
+    """Tell if a file is a PNG of 16-bit colour, with or without transparency.
 
     Raises:
-        DataError: 16-bit grey with transparency, which neither library reads in full.
+        DataError: 16-bit grey with transparency, which neither library reads completely.
     """
     depth = _png_depth(path)
     if depth == (16, 4):
-        raise DataError("16-bit grey with an alpha channel cannot be read", file=path, fix="save it without alpha channel")
+        raise DataError("16-bit grey with an alpha channel cannot be read", file=path, fix="save it without an alpha channel")
     return depth in ((16, 2), (16, 6))
 
 
 def _grey_factor(path: Path) -> int:
-    """By what Pillow multiplies grey samples of 2 or 4 bit."""
+    """Factor by which Pillow multiplies grey samples of 2 or 4 bit."""
     return {(2, 0): 85, (4, 0): 17}.get(_png_depth(path) or (8, 0), 1)

@@ -20,16 +20,16 @@ _KEYS = ("position", "state", "confidence")
 
 
 def read_point_json(path: Path) -> PointFile:
-    """The points of the file's case.
+    """Read the points of the file's case.
 
     Raises:
-        DataError: not such a file, no point, a unit that does not go with the space, or a point that makes no sense.
+        DataError: not such a file, no point, a unit that does not fit the space, or an invalid point.
     """
     whole = read_json_object(path)
     entries = whole.get("landmarks")
     if not isinstance(entries, dict) or "space" not in whole:
         raise DataError(
-            "the file does not say the landmarks and their coordinate system",
+            "the file does not state landmarks and their coordinate system",
             file=path,
             found=f"keys {', '.join(whole)}",
             allowed='{"space": "LPS", "unit": "mm", "landmarks": {name: {"position": [x, y, z]}}}, or a markup file of 3D Slicer',
@@ -37,7 +37,7 @@ def read_point_json(path: Path) -> PointFile:
     space = parse_space(path, str(whole["space"]))
     unit = whole.get("unit", _UNITS[space])
     if unit != _UNITS[space]:
-        raise DataError("the unit does not go with the space", file=path, found=f"'{unit}' in {space}", allowed=_UNITS[space])
+        raise DataError("the unit does not fit the space", file=path, found=f"'{unit}' in {space}", allowed=_UNITS[space])
     points: list[Point] = []
     for name, entry in entries.items():
         if not isinstance(entry, dict) or not isinstance(entry.get("position"), (list, type(None))):
@@ -47,10 +47,10 @@ def read_point_json(path: Path) -> PointFile:
                 found=json.dumps(entry)[:80],
                 allowed=", ".join(_KEYS),
             )
-        odd = next((key for key in entry if key not in _KEYS), None)
-        if odd is not None:
+        unknown = next((key for key in entry if key not in _KEYS), None)
+        if unknown is not None:
             raise DataError(
-                f"landmark '{name}' has an unknown key '{odd}'{nearest(odd, _KEYS)}", file=path, allowed=", ".join(_KEYS)
+                f"landmark '{name}' has an unknown key '{unknown}'{nearest(unknown, _KEYS)}", file=path, allowed=", ".join(_KEYS)
             )
         state, confidence = str(entry.get("state", "")), entry.get("confidence")
         points.append(make_point(path, name, entry.get("position"), state=state, space=space, confidence=confidence))
@@ -60,12 +60,12 @@ def read_point_json(path: Path) -> PointFile:
 
 
 def point_json_text(landmarks: Landmarks, case: str, pixels: bool) -> str:
-    """A file in LPS mm, or in pixels of a natural image."""
+    """JSON of a case's landmarks in LPS mm, or in pixels of a natural image."""
     entries: dict[str, Any] = {}
     for i, name in enumerate(landmarks.names):
         entries[name] = {"position": coordinates(landmarks, i), "state": state_name(landmarks.state[i])}
-        if (sure := confidence_of(landmarks, i)) is not None:
-            entries[name]["confidence"] = sure
+        if (confidence := confidence_of(landmarks, i)) is not None:
+            entries[name]["confidence"] = confidence
     space, unit = ("pixel", "px") if pixels else ("LPS", "mm")
     lines = ",\n".join(
         f"    {json.dumps(n, ensure_ascii=False)}: {json.dumps(e, ensure_ascii=False)}" for n, e in entries.items()

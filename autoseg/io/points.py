@@ -1,4 +1,4 @@
-"""Points as files have them: named, in a coordinate system of the file's choice, before a grid says where they are."""
+"""Points as files store them: named, in a coordinate system of the file's choice, not yet placed by a grid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autoseg.imaging.landmarks import Landmarks, State
 
 Space = Literal["LPS", "RAS", "voxel"]
 
-# The numbers are those of 3D Slicer, which older files have in place of the names.
+# The numbers are those of 3D Slicer; older files have them in place of the names.
 _SPACES: dict[str, Space] = {
     "lps": "LPS",
     "1": "LPS",
@@ -40,14 +40,14 @@ _STATES = {
 
 @dataclass(frozen=True)
 class Point:
-    """A landmark as it stands in a file.
+    """A landmark as a file stores it.
 
     Args:
-        label: what it is called.
+        label: its name, as a rule.
         description: another text, which may be the name where labels are numbers; or empty.
-        position: (x, y, z), or (x, y) in the plane of a single slice; None unless present. World mm, or voxels counted from
-            the centre of the first one, x along columns.
-        space: coordinate system; None where the file says none.
+        position: (x, y, z), or (x, y) in the plane of a single slice; None unless present. World mm,
+            or voxels counted from the centre of the first one, x along columns.
+        space: coordinate system; None where the file states none.
     """
 
     label: str
@@ -60,11 +60,11 @@ class Point:
 
 @dataclass(frozen=True)
 class PointFile:
-    """What a file holds.
+    """The points of a file.
 
     Args:
         cases: points by case name; under '' those of a file that names no case.
-        remark: what had to be assumed about the file, or empty.
+        remark: an assumption that was made about the file, or empty.
     """
 
     cases: Mapping[str, tuple[Point, ...]] = field(hash=False)
@@ -82,33 +82,33 @@ def make_point(
     confidence: Any = None,
     scale: float = 1.0,
 ) -> Point:
-    """A point, checked.
+    """Build a point from a file's cells and check it.
 
     Args:
-        position: numbers, or text that should be numbers; None or nothing but empty text for none.
-        state: a word for it; by default a landmark is present if it has a position and absent if not.
-        scale: mm in a unit of `position`.
+        position: numbers, or text that should be numbers; None or only empty text for no position.
+        state: a word of the file; by default a landmark is present if it has a position and absent if not.
+        scale: mm per unit of `position`.
 
     Raises:
-        DataError: no name; a state, coordinate or confidence that is none; present without a position.
+        DataError: no name; an invalid state, coordinate or confidence; present without a position.
     """
     label, description = label.strip(), description.strip()
     if not label and not description:
         raise DataError("a landmark has no name", file=path, found=f"position {position}", fix="give each point a label")
     name = label or description
-    where = _parse_position(path, name, position)
-    known = _parse_state(path, name, state) if state else (State.ABSENT if where is None else State.PRESENT)
-    if known == State.PRESENT and where is None:
-        raise DataError(
-            f"landmark '{name}' is present, but has no position", file=path, fix="give x, y, z, or the state 'absent'"
-        )
-    if known != State.PRESENT or where is None:
-        return Point(label, description, None, known, space, _parse_confidence(path, name, confidence))
-    return Point(label, description, tuple(scale * v for v in where), known, space, _parse_confidence(path, name, confidence))
+    coordinates = _parse_position(path, name, position)
+    parsed_state = _parse_state(path, name, state) if state else (State.ABSENT if coordinates is None else State.PRESENT)
+    if parsed_state == State.PRESENT and coordinates is None:
+        raise DataError(f"landmark '{name}' is present but has no position", file=path, fix="give x, y, z, or the state 'absent'")
+    if parsed_state != State.PRESENT or coordinates is None:
+        position_mm = None
+    else:
+        position_mm = tuple(scale * v for v in coordinates)
+    return Point(label, description, position_mm, parsed_state, space, _parse_confidence(path, name, confidence))
 
 
 def parse_space(path: Path, word: str) -> Space:
-    """The coordinate system of a word in a file.
+    """Turn a file's word for a coordinate system into the system.
 
     Raises:
         DataError: not a coordinate system.
@@ -120,7 +120,7 @@ def parse_space(path: Path, word: str) -> Space:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, which holds some.
+    """Read the text of a file that must not be empty.
 
     Raises:
         DataError: no such file, not UTF-8, or empty.
@@ -137,20 +137,18 @@ def read_text(path: Path) -> str:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """Read the object of a JSON file.
 
     Raises:
-        DataError: no such file, not one JSON object, or a key that stands there twice.
+        DataError: no such file, not one JSON object, or a duplicate key.
     """
 
     def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            twice = sorted({key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1})
-            raise DataError(
-                "a key stands there twice", file=path, found=first_few(twice), fix="give each landmark a name of its own"
-            )
-        return found
+        mapping = dict(pairs)
+        if len(mapping) < len(pairs):
+            duplicates = sorted({key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1})
+            raise DataError("duplicate key", file=path, found=first_few(duplicates), fix="give each landmark a name of its own")
+        return mapping
 
     try:
         whole = json.loads(read_text(path), object_pairs_hook=distinct)
@@ -162,26 +160,26 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def coordinates(landmarks: Landmarks, i: int) -> list[float] | None:
-    """(x, y, z) of landmark `i`, LPS mm, whole numbers as such; None if it is not present."""
+    """Coordinates (x, y, z) of landmark `i` in LPS mm, whole numbers as int; None unless it is present."""
     if not landmarks.present[i]:
         return None
     return [int(v) if v.is_integer() and abs(v) < 2**53 else v for v in map(float, landmarks.points_mm[i])]
 
 
 def confidence_of(landmarks: Landmarks, i: int) -> float | None:
-    """The confidence of landmark `i`, if it has one."""
+    """Confidence of landmark `i`; None if it has none."""
     value = math.nan if landmarks.confidence is None else float(landmarks.confidence[i])
     return None if math.isnan(value) else value
 
 
 def state_name(state: int) -> str:
-    """'present', 'absent' or 'unlabelled'."""
+    """Name of a state: 'present', 'absent' or 'unlabelled'."""
     return State(state).name.lower()
 
 
 def _parse_position(path: Path, name: str, raw: Sequence[Any] | None) -> tuple[float, ...] | None:
     parts = list(raw or ())
-    while parts and parts[-1] in ("", None):  # z of a 2D point; all three of one without a position
+    while parts and parts[-1] in ("", None):  # z of a 2D point; all three of a landmark without a position
         parts.pop()
     if not parts:
         return None
@@ -205,11 +203,11 @@ def _parse_number(path: Path, what: str, raw: Any, fits: Callable[[float], bool]
         value = math.nan
     if not fits(value):
         raise DataError(
-            f"{what} is no number that can be used",
+            f"{what} is not a usable number",
             file=path,
             found=f"{raw!r}",
             allowed=allowed,
-            fix="write a decimal point, not a comma; where there is nothing to say, leave it empty",
+            fix="write a decimal point, not a comma; leave an unknown value empty",
         )
     return value
 

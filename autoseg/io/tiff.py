@@ -19,7 +19,7 @@ from autoseg.io.colour import without_alpha
 from autoseg.io.formats import Header, plain_grid, read_errors
 from autoseg.system.files import atomic_path
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it describes odd tags on stderr; what matters is checked here
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it describes unusual tags on stderr; what matters is checked here
 
 _FIX = "export it again, uncompressed or with deflate"
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated
@@ -28,9 +28,11 @@ _WHITE_IS_0, _RGB, _PALETTE = 0, 2, 3  # PhotometricInterpretation
 
 
 def read_header(path: Path) -> Header:
-    """
+    """Read grid, channels and depth of a TIFF, but no voxel.
+
     Raises:
-        DataError: no such file, not a TIFF, several images of different size, white as 0, or axes without a meaning here.
+        DataError: no such file, not a TIFF, several images of different size, white as 0, or axes
+            that are not those of an image or stack.
     """
     with read_errors(path, _FIX), tifffile.TiffFile(path) as tiff:
         series = _series(tiff, path)
@@ -45,13 +47,13 @@ def read_header(path: Path) -> Header:
 
 
 def read_pixels(path: Path, as_labels: bool) -> np.ndarray:
-    """(C, Z, Y, X) in the file's own type, without transparency.
+    """Read (C, Z, Y, X) in the file's own type, without transparency.
 
     Args:
-        as_labels: a palette's stored numbers, not its colours.
+        as_labels: read a palette's stored numbers, not its colours.
 
     Raises:
-        DataError: see `read_header`; cut short, packed in a way that cannot be undone, or partly transparent.
+        DataError: see `read_header`; truncated, of an unknown compression, or partly transparent.
     """
     with read_errors(path, _FIX), tifffile.TiffFile(path) as tiff:
         series = _series(tiff, path)
@@ -70,39 +72,40 @@ def read_pixels(path: Path, as_labels: bool) -> np.ndarray:
 
 
 def write_labels(path: Path, values: np.ndarray) -> None:
-    """Writes (Z, Y, X) whole numbers, a page a slice, atomically."""
+    """Write (Z, Y, X) whole numbers, one page per slice, atomically."""
     with atomic_path(path) as temporary:
         tifffile.imwrite(temporary, values, photometric="minisblack", compression="zlib", metadata={"axes": "ZYX"})
 
 
 def write_pixels(path: Path, data: np.ndarray) -> None:
-    """Writes (C, Z, Y, X) of any type, a page for each slice of each channel, atomically."""
+    """Write (C, Z, Y, X) of any type, one page per slice of each channel, atomically."""
     with atomic_path(path) as temporary:
         tifffile.imwrite(temporary, data, photometric="minisblack", compression="zlib", metadata={"axes": "CZYX"})
 
 
 def _series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
-    found = tiff.series
-    if len(found) != 1:
+    """The one image or stack of a file."""
+    series = tiff.series
+    if len(series) != 1:
         raise DataError(
             "a TIFF must hold one image or one stack",
             file=path,
-            found=f"{len(found)} images of shapes " + ", ".join(str(s.shape) for s in found[:4]),
+            found=f"{len(series)} images of shapes " + ", ".join(str(s.shape) for s in series[:4]),
             fix="save each image to a file of its own",
         )
-    if found[0].keyframe.photometric == _WHITE_IS_0:
+    if series[0].keyframe.photometric == _WHITE_IS_0:
         raise DataError(
             "white is 0 in the TIFF: whether its numbers are meant as stored or inverted is not known",
             file=path,
             found="photometric interpretation MINISWHITE (WhiteIsZero)",
             allowed="MINISBLACK (BlackIsZero), colour, or a palette",
-            fix="save it anew with black as 0, and see that the background of a mask is 0 then",
+            fix="save it again with black as 0, and check that the background of a mask is 0 then",
         )
-    return found[0]
+    return series[0]
 
 
 def _axes(series: tifffile.TiffPageSeries, path: Path) -> tuple[int | None, int | None]:
-    """Which axis of the series holds the channels and which the slices."""
+    """Numbers of the series' axes of channels and of slices, None where there is no such axis."""
     long = [(i, a) for i, (a, n) in enumerate(zip(series.axes, series.shape)) if n > 1 and a not in "YX"]
     channels = [i for i, a in long if a in _CHANNELS]
     slices = [i for i, a in long if a in _SLICES]
@@ -118,11 +121,13 @@ def _axes(series: tifffile.TiffPageSeries, path: Path) -> tuple[int | None, int 
 
 
 def _has_alpha(series: tifffile.TiffPageSeries) -> bool:
+    """Tell if the last sample is opacity."""
     page = series.keyframe
     return "S" in series.axes and bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA
 
 
 def _unpacked(series: tifffile.TiffPageSeries, path: Path) -> np.ndarray:
+    """Decode the stored numbers, if need be with SimpleITK or Pillow."""
     try:
         return np.asarray(series.asarray())
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Whether a file that a library says it has written is there to its last byte: on a full disk not all of them notice."""
+"""Checks that a file which a library has written is complete: on a full disk not all of them notice."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 _GZIP = b"\x1f\x8b"
 _HEADER = 1 << 16  # bytes; longer than any header of text that ITK writes
-_ROOM = 1 << 20  # bytes
+_TEST_BYTES = 1 << 20
 
 
 def missing_end(path: Path, n_bytes: int) -> str | None:
-    """What is wrong with the length of a file, as far as it says how long it should be; None if nothing is.
+    """Describe what is wrong with the length of a file, as far as the file states it; None if it is whole.
 
     A gzip stream ends with the length of its content, so nothing is unpacked. A NRRD holds such a stream behind its header.
 
@@ -28,8 +28,8 @@ def missing_end(path: Path, n_bytes: int) -> str | None:
     if name.endswith(".mha"):
         text, mark, _ = head.partition(b"ElementDataFile = LOCAL\n")
         packed = re.search(rb"^CompressedDataSize = (\d+)$", text, re.MULTILINE)
-        wanted = len(text) + len(mark) + (int(packed[1]) if packed else n_bytes)
-        return None if mark and length == wanted else f"{length} bytes instead of {wanted}"
+        n_expected = len(text) + len(mark) + (int(packed[1]) if packed else n_bytes)
+        return None if mark and length == n_expected else f"{length} bytes instead of {n_expected}"
     if name.endswith(".nrrd") or head.startswith(_GZIP):
         stream = head if head.startswith(_GZIP) else head.partition(b"\n\n")[2]
         whole = stream.startswith(_GZIP) and tail == n_bytes % 2**32
@@ -40,12 +40,12 @@ def missing_end(path: Path, n_bytes: int) -> str | None:
 
 
 def check_disk_space(path: Path) -> None:
-    """Tries whether the disk takes more, in a file that is thrown away afterwards.
+    """Try to write more to a file that is thrown away afterwards.
 
     Raises:
-        OSError: it does not.
+        OSError: the disk is full.
     """
     with open(path, "ab") as handle:
-        handle.write(b"\0" * _ROOM)
+        handle.write(b"\0" * _TEST_BYTES)
         handle.flush()
         os.fsync(handle.fileno())

@@ -199,7 +199,7 @@ def test_an_old_point_list_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixt
         file.write_text(file.read_text().replace("# CoordinateSystem = LPS\n", ""))
     with caplog.at_level(logging.WARNING, "autoseg"):
         open_dataset(root)
-    assert caplog.messages == ["note: point lists that do not say their coordinate system are RAS: a.fcsv, b.fcsv"]
+    assert caplog.messages == ["note: point lists that do not state their coordinate system are taken as RAS: a.fcsv, b.fcsv"]
 
 
 def test_one_faulty_file_does_not_stop_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

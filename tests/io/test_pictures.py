@@ -152,7 +152,7 @@ def test_constant_opacity_is_dropped(tmp_path: Path) -> None:
 
 def test_partly_transparent(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", noise(5, 7, 4) // 2)
-    with pytest.raises(DataError, match=r"partly transparent; file: .*a\.png; found: opacity from \d+ to \d+; .*fix: save it"):
+    with pytest.raises(DataError, match=r"partly transparent; file: .*a\.png; found: opacity from \d+ to \d+; .*fix: flatten it"):
         read_image([path], RGB)
     grey = save(tmp_path / "b.png", noise(5, 7) // 128, transparency=0)
     with pytest.raises(DataError, match=r"partly transparent.*found: opacity from 0 to 255"):
@@ -266,7 +266,7 @@ def test_label_maps_are_never_jpg(tmp_path: Path) -> None:
     label_map = LabelMap(noise(1, 5, 7, top=3), read_grid(source), LABELS)
     with pytest.raises(DataError, match=r"\.jpg cannot hold this without loss; .*JPG changes values"):
         write_label_map(tmp_path / "l.jpg", label_map, like=source)
-    with pytest.raises(DataError, match=r"a label map cannot be a JPG: .*; file: .*a\.jpg; fix: export the label maps anew"):
+    with pytest.raises(DataError, match=r"a label map cannot be a JPG: .*; file: .*a\.jpg; fix: export the label maps again"):
         read_label_map(source, LABELS)
 
 

@@ -104,11 +104,14 @@ def test_several_markups_each_in_its_own_system(tmp_path: Path) -> None:
         ({"markups": [{"controlPoints": [1]}]}, r"'controlPoints' must be a list of points; file: .*found: \[1\]"),
         (markup({"label": "a", "position": [1, 2]}), r"position of landmark 'a' must have three.*found: \[1, 2\]; allowed: \[x"),
         (markup({"label": "a", "position": 7}), r"position of landmark 'a' must have three.*found: 7"),
-        (markup({"label": "a", "position": [1, 2, float("nan")]}), r"a coordinate of landmark 'a' is no number.*found: nan"),
-        (markup({"label": "a", "position": [1, 2, True]}), r"a coordinate of landmark 'a' is no number.*found: True"),
+        (
+            markup({"label": "a", "position": [1, 2, float("nan")]}),
+            r"a coordinate of landmark 'a' is not a usable number.*found: nan",
+        ),
+        (markup({"label": "a", "position": [1, 2, True]}), r"a coordinate of landmark 'a' is not a usable number.*found: True"),
         (
             markup({"label": "a", "position": [1, 2, "x"]}),
-            r"is no number.*found: 'x'; allowed: a finite number; fix: write a dec",
+            r"is not a usable number.*found: 'x'; allowed: a finite number; fix: write a dec",
         ),
         (markup({"position": [1, 2, 3]}), r"a landmark has no name; file: .*found: position \[1, 2, 3\]; fix: give each"),
         (markup({"label": "a"}, coordinateSystem="2"), r"unknown coordinate system; .*found: '2'; allowed: LPS, RAS, voxel"),
@@ -119,7 +122,7 @@ def test_several_markups_each_in_its_own_system(tmp_path: Path) -> None:
         ),
         (
             markup({"label": "a", "position": [1, 2, 3], "description": "confidence 1.5"}),
-            r"the confidence of landmark 'a' is no number.*found: '1\.5'; allowed: a number from 0 to 1",
+            r"the confidence of landmark 'a' is not a usable number.*found: '1\.5'; allowed: a number from 0 to 1",
         ),
     ],
 )
@@ -135,7 +138,7 @@ def test_markup_files_that_are_none(tmp_path: Path, content: Any, message: str) 
         ("#CoordinateSystem=1\n", "LPS", ""),
         ("# CoordinateSystem = RAS\n", "RAS", ""),
         ("# CoordinateSystem = 0\n", "RAS", ""),
-        ("", "RAS", "point lists that do not say their coordinate system are RAS"),
+        ("", "RAS", "point lists that do not state their coordinate system are taken as RAS"),
     ],
 )
 def test_coordinate_systems_of_point_lists(tmp_path: Path, system: str, space: str, remark: str) -> None:
@@ -178,7 +181,7 @@ def test_status_of_points_in_lists(tmp_path: Path, code: str, state: int) -> Non
         ("label", "Label", r"needs a column 'label' - did you mean 'Label'\?; file: .*found: id, x"),
         (",y,", ",why,", r"needs a column 'y'"),
         ("-2", "", r"a point needs three coordinates; file: .*found: p_1,1\.5,,3,.*allowed: id, x"),
-        ("-2", "two", r"a coordinate of landmark 'nose' is no number.*found: 'two'"),
+        ("-2", "two", r"a coordinate of landmark 'nose' is not a usable number.*found: 'two'"),
         ("nose", "", r"a landmark has no name; file: .*found: position \['1\.5'"),
     ],
 )
@@ -229,13 +232,16 @@ def test_a_table_of_one_case(tmp_path: Path) -> None:
         ("case,landmark,x,y\na,,1,2\n", r"a landmark has no name"),
         (
             "case;landmark;x;y\na;b;1,5;2\n",
-            r"a coordinate of landmark 'b' is no number.*found: '1,5'.*fix: write a decimal point",
+            r"a coordinate of landmark 'b' is not a usable number.*found: '1,5'.*fix: write a decimal point",
         ),
-        ("case,landmark,x,y\na,b,nan,2\n", r"a coordinate of landmark 'b' is no number.*found: 'nan'.*leave it empty"),
-        ("case,landmark,x,y\na,b,inf,2\n", r"a coordinate of landmark 'b' is no number"),
-        ("case,landmark,x,y\na,b,,2\n", r"a coordinate of landmark 'b' is no number.*found: ''"),
+        (
+            "case,landmark,x,y\na,b,nan,2\n",
+            r"a coordinate of landmark 'b' is not a usable number.*found: 'nan'.*leave an unknown value empty",
+        ),
+        ("case,landmark,x,y\na,b,inf,2\n", r"a coordinate of landmark 'b' is not a usable number"),
+        ("case,landmark,x,y\na,b,,2\n", r"a coordinate of landmark 'b' is not a usable number.*found: ''"),
         ("case,landmark,x,y\na,b,1,\n", r"landmark 'b' has 1 coordinates; .*allowed: x, y, z, or x, y in 2D"),
-        ("case,landmark,x,y,state\na,b,,,present\n", r"landmark 'b' is present, but has no position; .*fix: give x, y, z, or"),
+        ("case,landmark,x,y,state\na,b,,,present\n", r"landmark 'b' is present but has no position; .*fix: give x, y, z, or"),
         ("case,landmark,x,y,state\na,b,1,2,here\n", r"landmark 'b' has an unknown state; .*found: 'here'"),
         ("case,landmark,x,y,space\na,b,1,2,MNI\n", r"unknown coordinate system; .*found: 'MNI'"),
         (
@@ -296,14 +302,14 @@ def test_our_own_json(tmp_path: Path) -> None:
     [
         (
             {"landmarks": {}},
-            r"does not say the landmarks and their coordinate system; .*found: keys landmarks; allowed: .*Slicer",
+            r"does not state landmarks and their coordinate system; .*found: keys landmarks; allowed: .*Slicer",
         ),
-        ({"space": "LPS", "landmarks": []}, r"does not say the landmarks"),
+        ({"space": "LPS", "landmarks": []}, r"does not state landmarks"),
         ({"space": "LPS", "landmarks": {}}, r"the file holds no landmark"),
         ({"space": "MNI", "landmarks": {}}, r"unknown coordinate system"),
         (
             {"space": "LPS", "unit": "cm", "landmarks": {}},
-            r"the unit does not go with the space; .*found: 'cm' in LPS; allowed: mm",
+            r"the unit does not fit the space; .*found: 'cm' in LPS; allowed: mm",
         ),
         (
             {"space": "LPS", "landmarks": {"a": [1, 2, 3]}},
@@ -315,7 +321,7 @@ def test_our_own_json(tmp_path: Path) -> None:
             r"unknown key 'positon' - did you mean 'position'\?; .*allowed",
         ),
         ({"space": "LPS", "landmarks": {"a": {"position": [1, 2, 3, 4]}}}, r"landmark 'a' has 4 coordinates"),
-        ('{"space": "LPS", "landmarks": {"a": {}, "a": {}}}', r"a key stands there twice; file: .*found: a; fix: give each"),
+        ('{"space": "LPS", "landmarks": {"a": {}, "a": {}}}', r"duplicate key; file: .*found: a; fix: give each"),
     ],
 )
 def test_json_files_that_are_none(tmp_path: Path, content: Any, message: str) -> None:

@@ -177,7 +177,7 @@ def test_white_as_zero(tmp_path: Path, array: np.ndarray) -> None:
     tifffile.imwrite(path, array, photometric="miniswhite")
     for read in (read_header, read_label_values, lambda path: read_image([path], ["image"])):
         with pytest.raises(
-            DataError, match=r"white is 0.*; file: .*a\.tif; found: .*MINISWHITE.*; allowed: .*; fix: save it anew"
+            DataError, match=r"white is 0.*; file: .*a\.tif; found: .*MINISWHITE.*; allowed: .*; fix: save it again"
         ):
             read(path)
 

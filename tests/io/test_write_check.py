@@ -97,7 +97,7 @@ def test_what_was_there_before_stays(tmp_path: Path) -> None:
     path.write_bytes(b"by hand")
     with (
         files_of_at_most(1000),
-        pytest.raises(DiskError, match=r"could not be written whole; file: .*a\.nii; found: .*; fix: free"),
+        pytest.raises(DiskError, match=r"could not be written completely; file: .*a\.nii; found: .*; fix: free"),
     ):
         write(path)
     assert [p.read_bytes() for p in path.parent.iterdir()] == [b"by hand"]
@@ -117,7 +117,9 @@ def test_a_library_that_says_nothing_is_not_believed(
         os.truncate(name, int(kept * os.path.getsize(name)))
 
     monkeypatch.setattr(sitk, "WriteImage", silent)
-    with pytest.raises(DiskError, match=rf"the image could not be written whole; file: .*a{ending}; found: .*byte.*; fix: free"):
+    with pytest.raises(
+        DiskError, match=rf"the image could not be written completely; file: .*a{ending}; found: .*byte.*; fix: free"
+    ):
         write(path)
     assert list(path.parent.iterdir()) == []
 
