@@ -22,7 +22,7 @@ from autoseg.cli import SPINS
 os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # as the command line does
 
 import torch
-from bench_footprint import LIVER, made_up_task
+from bench_footprint import LIVER, made_up_job
 from learning import machine, plan_and_prepare
 
 from autoseg.nets.device import Device, choose_device
@@ -53,11 +53,11 @@ class Again(Loader):
         return self._batch
 
 
-def rows(name: str, task: TrainingJob, device: Device, steps: int) -> list[str]:
-    run = begin_or_resume(task, TrainingOptions(RunBudget(epochs=1), compiled=False), device)
-    cases = [StoredCase.open(task.prepared, case.name) for case in task.training]
+def rows(name: str, job: TrainingJob, device: Device, steps: int) -> list[str]:
+    run = begin_or_resume(job, TrainingOptions(RunBudget(epochs=1), compiled=False), device)
+    cases = [StoredCase.open(job.prepared, case.name) for case in job.training]
     torch_device = device.torch_device if device.torch_device.type == "cuda" else None
-    sampler = PatchSampler(cases, run.configuration, task.plan.data.labels, 0, torch_device)
+    sampler = PatchSampler(cases, run.configuration, job.plan.data.labels, 0, torch_device)
     began = time.perf_counter()
     for i in range(5):
         sampler.draw(i)
@@ -89,12 +89,12 @@ def bench(dataset: Path | None, kind: str, steps: int) -> Sequence[str]:
     lines = []
     with tempfile.TemporaryDirectory() as root:
         if dataset:
-            task = plan_and_prepare(dataset, Path(root), PlanOptions(kind, 8)).task("0")
-            lines += rows(dataset.name, replace(task, run=Path(root) / "run"), device, steps)
+            job = plan_and_prepare(dataset, Path(root), PlanOptions(kind, 8)).job("0")
+            lines += rows(dataset.name, replace(job, run=Path(root) / "run"), device, steps)
         if kind == "cuda":
             folder = Path(root) / "liver"
             folder.mkdir()
-            lines += rows("128³ voxels, two samples", made_up_task(LIVER, folder), device, steps)
+            lines += rows("128³ voxels, two samples", made_up_job(LIVER, folder), device, steps)
     return lines
 
 

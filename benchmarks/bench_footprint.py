@@ -120,9 +120,9 @@ def measure_training(name: str, compute: Compute, kind: DeviceKind) -> dict[str,
 
     with tempfile.TemporaryDirectory() as folder:
         what = TRAININGS[name]
-        task = made_up_task(what, Path(folder))
-        train(task, TrainingOptions(RunBudget(epochs=3)), Device(torch.device(kind), getattr(torch, compute)))
-        rows = load_state(task.run / "last.safetensors").history
+        job = made_up_job(what, Path(folder))
+        train(job, TrainingOptions(RunBudget(epochs=3)), Device(torch.device(kind), getattr(torch, compute)))
+        rows = load_state(job.run / "last.safetensors").history
     found = {"gb": peak_ram_gb()}
     if kind == "cuda":
         free, total = torch.cuda.mem_get_info()
@@ -131,7 +131,7 @@ def measure_training(name: str, compute: Compute, kind: DeviceKind) -> dict[str,
     return {**found, "seconds": min(row.step_seconds * (1 - row.data_wait) for row in rows)}
 
 
-def made_up_task(what: Training, folder: Path) -> Any:
+def made_up_job(what: Training, folder: Path) -> Any:
     """With its one case prepared in the folder."""
     from autoseg.dataset import Case
     from autoseg.runs.job import TrainingJob

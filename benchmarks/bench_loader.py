@@ -85,8 +85,8 @@ class Endless:
 
 def sampler_of(data: Path, root: Path) -> PatchSampler:
     planned = plan_and_prepare(data, root, PlanOptions("cpu"))
-    task = planned.task("0")
-    cases = [StoredCase.open(task.prepared, c.name) for c in task.training]
+    job = planned.job("0")
+    cases = [StoredCase.open(job.prepared, c.name) for c in job.training]
     return PatchSampler(cases, planned.plan.configuration(None)[1], planned.plan.data.labels, 0)
 
 

@@ -121,9 +121,9 @@ def train_one(planned: Planned, cell: Cell, limit: Limit, run: Path) -> Outcome:
     name, chosen = planned.plan.configuration(None)
     edited = EDITS[cell.recipe](limit.within(chosen))
     plan = replace(planned.plan, configurations={name: edited}, default_configuration=name)
-    task = planned.task("0")
+    job = planned.job("0")
     _, record = learn(
-        replace(task, plan=plan, run=run, training=task.training[:: cell.every]), TrainingOptions(limit.budget, seed=cell.seed)
+        replace(job, plan=plan, run=run, training=job.training[:: cell.every]), TrainingOptions(limit.budget, seed=cell.seed)
     )
     if record.stopped or record.case_dice is None:
         raise SystemExit(f"no Dice of {cell}: {record.stopped or 'no label maps'}")

@@ -149,10 +149,10 @@ class Learning:
 
 def prepared(dataset: Path, root: Path, steps: int) -> tuple[Plan, Configuration, list[Sample]]:
     planned = plan_and_prepare(dataset, root, PlanOptions("cuda", 8, recipe="sgd_poly"))
-    plan, task = planned.plan, planned.task("0")
+    plan, job = planned.plan, planned.job("0")
     c = plan.configuration(None)[1]
     c = replace(c, training=replace(c.training, mirror_axes=()), patch=replace(c.patch, batch_size=BATCH))
-    sampler = PatchSampler([StoredCase.open(task.prepared, x.name) for x in task.training], c, plan.data.labels, 0)
+    sampler = PatchSampler([StoredCase.open(job.prepared, x.name) for x in job.training], c, plan.data.labels, 0)
     sizes = [tuple(n // 2**level for n in c.patch.patch_size) for level in range(len(c.network.features) - 1)]
     samples = []
     for i in range(steps):

@@ -33,7 +33,7 @@ from autoseg.dataset import Case, Dataset, open_dataset, output_path
 from autoseg.evaluation.metrics import dice_per_structure
 from autoseg.io import has_geometry, read_image, read_label_map
 from autoseg.pipeline.workspace import Workspace
-from autoseg.runs.budget import asked_budget
+from autoseg.runs.budget import budget_from_options
 from autoseg.runs.record import load_run
 from autoseg.splits.folds import load_folds
 
@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     dataset = open_dataset(options.dataset.resolve())
-    budget = asked_budget(options.time, None, None, False)
+    budget = budget_from_options(options.time, None, None, False)
     assert budget is not None
     assert budget.seconds is not None
     with tempfile.TemporaryDirectory() as folder:

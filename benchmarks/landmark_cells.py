@@ -112,21 +112,21 @@ class Outcome:
 def open_study(data: Path, root: Path, limit: Limit) -> Study:
     """Plans for the CPU and for the time, if that is limited."""
     planned = plan_and_prepare(data, root, PlanOptions("cpu", time_s=limit.seconds))
-    task, dataset = planned.task("0"), planned.dataset
+    job, dataset = planned.job("0"), planned.dataset
     judged = []
-    for case in task.validation:
+    for case in job.validation:
         grid = read_grid(case.images[0])
         judged.append(Judged(case, grid, load_landmarks(case, dataset, grid)))
     longest = float(np.median([max(case.landmarks.extent) for case in planned.fingerprint.cases]))
     return Study(
         planned=planned,
-        name=task.configuration,
-        chosen=limit.within(planned.plan.configurations[task.configuration]),
+        name=job.configuration,
+        chosen=limit.within(planned.plan.configurations[job.configuration]),
         limit=limit,
-        order=tuple(task.training[i] for i in np.random.default_rng(0).permutation(len(task.training))),
+        order=tuple(job.training[i] for i in np.random.default_rng(0).permutation(len(job.training))),
         judged=tuple(judged),
-        unit=task.unit,
-        radii=(round(RADIUS_SHARE * longest, 1), *([RADIUS_MM] if task.unit == "mm" else [])),
+        unit=job.unit,
+        radii=(round(RADIUS_SHARE * longest, 1), *([RADIUS_MM] if job.unit == "mm" else [])),
     )
 
 
@@ -139,8 +139,8 @@ def cell_of(study: Study, arm: str, chosen: Configuration, n_cases: int, seed: i
 def train_cell(study: Study, chosen: Configuration, n_cases: int, seed: int, run: Path) -> tuple[Model, RunRecord]:
     """Trains `chosen` on the first cases of the study's order into the folder `run`."""
     plan = replace(study.planned.plan, configurations={study.name: chosen}, default_configuration=study.name)
-    task = replace(study.planned.task("0"), plan=plan, run=run, training=study.order[:n_cases], validation=())
-    model, record = learn(task, TrainingOptions(study.limit.budget, seed=seed))
+    job = replace(study.planned.job("0"), plan=plan, run=run, training=study.order[:n_cases], validation=())
+    model, record = learn(job, TrainingOptions(study.limit.budget, seed=seed))
     return replace(model, thresholds=()), record
 
 

@@ -84,7 +84,7 @@ class Planned:
     fingerprint: Fingerprint
     plan: Plan
 
-    def task(self, fold: str) -> TrainingJob:
+    def job(self, fold: str) -> TrainingJob:
         return training_job(self.dataset, self.workspace, None, fold)
 
 
@@ -100,18 +100,18 @@ def plan_and_prepare(data: Path, root: Path, wish: PlanOptions, change: Change =
     return Planned(dataset, workspace, fingerprint, plan)
 
 
-def learn(task: TrainingJob, options: TrainingOptions) -> tuple[Model, RunRecord]:
+def learn(job: TrainingJob, options: TrainingOptions) -> tuple[Model, RunRecord]:
     """Trains on the CPU."""
     device = choose_device("cpu")
-    train(task, options, device)
-    model, (record,) = load_model([task.run], device)
+    train(job, options, device)
+    model, (record,) = load_model([job.run], device)
     return model, record
 
 
 def learn_and_test(data: Path, root: Path, change: Change, epochs: int, seed: int) -> tuple[StructureSummary, ...]:
     """Trains on all cases of a dataset in nnU-Net's layout and scores each structure in its test cases."""
     planned = plan_and_prepare(data, root, PlanOptions("cpu"), change)
-    model, _ = learn(planned.task("all"), TrainingOptions(RunBudget(epochs=epochs), seed=seed))
+    model, _ = learn(planned.job("all"), TrainingOptions(RunBudget(epochs=epochs), seed=seed))
     predict(model, (), images_in(data / "imagesTs", len(planned.dataset.channels)), root / "masks").raise_if_failed()
     report = evaluate_label_maps(data / "labelsTs", root / "masks", planned.dataset.labels, out=root / "masks")
     report.raise_if_failed()

@@ -104,9 +104,9 @@ def tiny_runs(tiny: Tiny, float32_cpu: Device) -> TinyRuns:
     from autoseg.runs.options import TrainingOptions
     from autoseg.training.train import train
 
-    tasks = [training_job(tiny.dataset, tiny.workspace, None, fold) for fold in ("0", "1")]
-    first, second = (train(task, TrainingOptions(RunBudget(epochs=2)), float32_cpu) for task in tasks)
-    return TinyRuns(tasks[0].run.parent, (first, second))
+    jobs = [training_job(tiny.dataset, tiny.workspace, None, fold) for fold in ("0", "1")]
+    first, second = (train(job, TrainingOptions(RunBudget(epochs=2)), float32_cpu) for job in jobs)
+    return TinyRuns(jobs[0].run.parent, (first, second))
 
 
 @pytest.fixture(autouse=True)

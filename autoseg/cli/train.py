@@ -65,8 +65,8 @@ def run(
     from autoseg.pipeline.datasets import open_named_dataset
     from autoseg.pipeline.training import train_dataset
     from autoseg.pipeline.workspace import Workspace
-    from autoseg.runs.budget import asked_budget
-    from autoseg.runs.options import TrainingOptions, pretrained_weights
+    from autoseg.runs.budget import budget_from_options
+    from autoseg.runs.options import TrainingOptions, pretrained_from_options
     from autoseg.runs.record import RunRecord, record_table
     from autoseg.splits.folds import parse_folds
     from autoseg.system.progress import log
@@ -75,10 +75,10 @@ def run(
     workspace = Workspace(root)
     folds = parse_folds(fold)
     options = TrainingOptions(
-        budget=asked_budget(time, epochs, extend, restart),
+        budget=budget_from_options(time, epochs, extend, restart),
         extend=extend is not None,
         patience=patience,
-        pretrained=pretrained_weights(pretrained, freeze),
+        pretrained=pretrained_from_options(pretrained, freeze),
         seed=seed,
         threads=workers,
         deterministic=deterministic,

@@ -91,7 +91,7 @@ def train_dataset(
     from autoseg.nets.device import choose_device
     from autoseg.training.distributed import barrier, is_first, local_device, process_group, world_size
     from autoseg.training.tensorboard import check_tensorboard
-    from autoseg.training.train import check_anew, train_folds
+    from autoseg.training.train import check_new_run, train_folds
 
     if options.tensorboard:
         check_tensorboard()
@@ -105,7 +105,7 @@ def train_dataset(
         jobs = [training_job(dataset, workspace, configuration, fold) for fold in folds]
         model = jobs[0].run if len(jobs) == 1 else jobs[0].run.parent  # all folds together
         if restart:
-            check_anew(jobs[0], options, chosen)
+            check_new_run(jobs[0], options, chosen)
         if restart and is_first():  # nothing that is wrong above costs a run
             set_runs_aside([job.run for job in jobs], options.pretrained.model if options.pretrained else None)
         barrier()
@@ -115,7 +115,7 @@ def train_dataset(
                 continue
             workspace.remember_model(model)
             if not fold.skipped and world_size() == 1:  # else another plan or machine may be behind it, or several GPUs
-                note_speed(workspace, fold.task.plan, fold.task.configuration, chosen.torch_device.type, fold.record.step_s)
+                note_speed(workspace, fold.job.plan, fold.job.configuration, chosen.torch_device.type, fold.record.step_s)
             if on_fold:
                 on_fold(model, fold.record)
         if not is_first():

@@ -53,7 +53,9 @@ def planned_budget(training: TrainingPlan) -> RunBudget:
     return RunBudget(seconds=training.time_s) if training.time_s is not None else RunBudget(epochs=training.epochs)
 
 
-def asked_budget(time: str | None, epochs: int | None, extend: str | None = None, restart: bool = False) -> RunBudget | None:
+def budget_from_options(
+    time: str | None, epochs: int | None, extend: str | None = None, restart: bool = False
+) -> RunBudget | None:
     """The budget that the options --time, --epochs and --extend ask for; None where there is none of them.
 
     Raises:

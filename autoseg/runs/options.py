@@ -71,7 +71,7 @@ class TrainingOptions:
             check_deterministic(self.budget)
 
 
-def pretrained_weights(model: Path | None, freeze: bool) -> Pretrained | None:
+def pretrained_from_options(model: Path | None, freeze: bool) -> Pretrained | None:
     """The weights that the options --pretrained and --freeze ask for.
 
     Raises:

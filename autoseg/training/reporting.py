@@ -28,8 +28,8 @@ def report_epoch(run: TrainingRun, row: Epoch) -> bool:
         run.state = replace(run.state, best=row.score)
     if is_first():
         if better:
-            save_weights(run.task.run / "best.safetensors", run.model.networks[0], run.state)
-        write_history(run.task.run, run.state.history)
+            save_weights(run.job.run / "best.safetensors", run.model.networks[0], run.state)
+        write_history(run.job.run, run.state.history)
     run.events.add(row)
     if collapsed:
         roll_back_to_best(run, row)
@@ -40,7 +40,7 @@ def report_epoch(run: TrainingRun, row: Epoch) -> bool:
         _epoch_of(run, row.epoch),
         row.step,
         row.train_loss,
-        scores_text(run.task, row.case_dice, row.case_mre),
+        scores_text(run.job, row.case_dice, row.case_mre),
         number_of(run.state.interim, "case"),
         " best" if better else "",
         row.learning_rate,
@@ -69,11 +69,11 @@ def _left(run: TrainingRun, elapsed: float) -> str:
     return duration((elapsed - run.state.began.seconds) * (1 / max(run.progress(), 1e-9) - 1))
 
 
-def scores_text(task: TrainingJob, dice: float | None, mre: float | None) -> str:
+def scores_text(job: TrainingJob, dice: float | None, mre: float | None) -> str:
     """'case Dice 0.879  MRE 0.31 mm', as far as the dataset is about either; two dashes where there is no score."""
     parts = []
-    if task.plan.data.labels.names:
+    if job.plan.data.labels.names:
         parts.append(f"case Dice {'--' if dice is None else f'{dice:.3f}'}")
-    if task.plan.data.landmarks.names:
-        parts.append(f"MRE {'--' if mre is None else f'{mre:.3g} {task.unit}'}")
+    if job.plan.data.landmarks.names:
+        parts.append(f"MRE {'--' if mre is None else f'{mre:.3g} {job.unit}'}")
     return "  ".join(parts)

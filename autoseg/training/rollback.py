@@ -33,7 +33,7 @@ def roll_back_to_last(run: TrainingRun, error: NotFinite) -> None:
     if run.state.rollbacks >= MOST_ROLLBACKS:
         raise error
     with run.stopping.shielded():
-        last = run.task.run / "last.safetensors"
+        last = run.job.run / "last.safetensors"
         load_training(last, run.network, run.model.networks[0], run.optimizer)
         saved = load_state(last)
         run.scaler = make_scaler(run.model.device, saved)
@@ -68,19 +68,19 @@ def roll_back_to_best(run: TrainingRun, row: Epoch) -> None:
     best = run.state.best or 0.0
     if row.case_dice is None:
         what = "has come to find landmarks no better than by chance"
-        problem = f"the error of landmarks has risen from {-best:.3g} to {row.case_mre:.3g} {run.task.unit}"
+        problem = f"the error of landmarks has risen from {-best:.3g} to {row.case_mre:.3g} {run.job.unit}"
     else:
         what, problem = "has come to predict background only", f"case Dice has fallen from {best:.3f} to {row.case_dice:.3f}"
     if run.state.rollbacks >= MOST_ROLLBACKS:
         raise DataError(
             f"the network {what}",
-            file=run.task.run,
+            file=run.job.run,
             found=f"{problem} at step {run.state.step}, after {MOST_ROLLBACKS} attempts with a lower learning rate",
             fix="a lower training.learning_rate in the plan, then --restart",
         )
     with run.stopping.shielded():
         for network in (run.network, run.model.networks[0]):
-            load_weights(run.task.run / "best.safetensors", network, AVERAGED)
+            load_weights(run.job.run / "best.safetensors", network, AVERAGED)
         run.optimizer.state.clear()
         run.state = replace(run.state, rollbacks=run.state.rollbacks + 1)
         run.save()

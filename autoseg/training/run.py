@@ -42,7 +42,7 @@ class TrainingRun:
         case_seconds: what a case took when it was last scored along the way; 0 before the first time.
     """
 
-    task: TrainingJob
+    job: TrainingJob
     options: TrainingOptions
     configuration: Configuration
     budget: RunBudget
@@ -105,11 +105,11 @@ class TrainingRun:
             return
         scale, steps = float(self.scaler.get_scale()), int(self.scaler.state_dict().get("_growth_tracker", 0))
         now = replace(self.state, elapsed=self.elapsed, loss_scale=scale, scale_steps=steps)
-        save_training(self.task.run / "last.safetensors", self.network, self.model.networks[0], self.optimizer, now)
+        save_training(self.job.run / "last.safetensors", self.network, self.model.networks[0], self.optimizer, now)
         self.saved = time.monotonic()
 
 
-def begin_or_resume(task: TrainingJob, options: TrainingOptions, device: Device) -> TrainingRun:
+def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device) -> TrainingRun:
     """A new run, or the one in the job's folder.
 
     Raises:
@@ -118,21 +118,21 @@ def begin_or_resume(task: TrainingJob, options: TrainingOptions, device: Device)
             or more processes than patches in a batch.
     """
     began = time.monotonic()
-    _, configuration = task.plan.configuration(task.configuration)
+    _, configuration = job.plan.configuration(job.configuration)
     log_shares(configuration.patch.batch_size)
     torch.manual_seed(options.seed)
-    network = fresh_network(task.plan, configuration, device)
+    network = fresh_network(job.plan, configuration, device)
     planned = planned_budget(configuration.training)
     state = State(planned.seconds, planned.epochs, options.seed, 0, 0.0, 0.0, 0, None, 2.0**16, ())
-    last = task.run / "last.safetensors"
+    last = job.run / "last.safetensors"
     if is_first():
-        remove_leftovers(task.run)
+        remove_leftovers(job.run)
     if last.is_file():
         state = load_state(last)
-        _check_plan(task)
-        _check_weights(state.transfer, options.pretrained, task)
+        _check_plan(job)
+        _check_weights(state.transfer, options.pretrained, job)
     elif options.pretrained:
-        state = replace(state, transfer=take_weights(network, options.pretrained, task.plan.data, configuration.landmarks))
+        state = replace(state, transfer=take_weights(network, options.pretrained, job.plan.data, configuration.landmarks))
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = _optimizer(network, configuration.training, state.transfer)
     if last.is_file():
@@ -141,7 +141,7 @@ def begin_or_resume(task: TrainingJob, options: TrainingOptions, device: Device)
         if options.seed != state.seed:
             log.warning("note: with the seed %d, which it began with, not %d; --restart begins anew", state.seed, options.seed)
     if options.extend:
-        state = _extended(state, task, options.budget)
+        state = _extended(state, job, options.budget)
     budget = options.budget or RunBudget(state.budget_seconds, state.budget_epochs)
     if options.deterministic:
         check_deterministic(budget)
@@ -151,17 +151,17 @@ def begin_or_resume(task: TrainingJob, options: TrainingOptions, device: Device)
     )
     state = replace(state, threads=torch.get_num_threads())
     scaler = make_scaler(device, state)
-    model = Model((averaged,), task.plan, configuration, device)
-    events = TensorBoardWriter(task.run, options.tensorboard and is_first(), state.step)
+    model = Model((averaged,), job.plan, configuration, device)
+    events = TensorBoardWriter(job.run, options.tensorboard and is_first(), state.step)
     forward: Forward = network
     if _wants_compiling(options, configuration, device, state):
-        forward = compiled(network, _example(task.plan, configuration, device), device)
+        forward = compiled(network, _example(job.plan, configuration, device), device)
     if is_first():
-        save_plan(task.plan, task.run / "plan.json")
-    stopping = Stopping(task.run, follows=not is_first())
+        save_plan(job.plan, job.run / "plan.json")
+    stopping = Stopping(job.run, follows=not is_first())
     barrier()  # all have read what the first will write over
     return TrainingRun(
-        task, options, configuration, budget, model, network, forward, optimizer, scaler, state, stopping, events, began
+        job, options, configuration, budget, model, network, forward, optimizer, scaler, state, stopping, events, began
     )
 
 
@@ -192,23 +192,23 @@ def _example(plan: Plan, configuration: Configuration, device: Device) -> torch.
     return torch.zeros(local_batch_size(patch.batch_size), channels, *patch.patch_size, device=device.torch_device)
 
 
-def _extended(state: State, task: TrainingJob, budget: RunBudget | None) -> State:
+def _extended(state: State, job: TrainingJob, budget: RunBudget | None) -> State:
     """At the beginning of an extension, or where an interrupted one has stopped."""
-    if state.step and is_finished(task.run):
+    if state.step and is_finished(job.run):
         return replace(state, began=Beginning(state.step, state.elapsed, len(state.history)), rollbacks=0)
     if state.began.step and budget == RunBudget(state.budget_seconds, state.budget_epochs):
         return state
     raise UsageError(
         "only a finished run can be extended",
-        file=task.run,
+        file=job.run,
         found=f"a run that was interrupted at step {state.step}" if state.step else "nothing trained",
         fix="train without --extend first",
     )
 
 
-def unspent(task: TrainingJob, state: State) -> str | None:
+def unspent(job: TrainingJob, state: State) -> str | None:
     """What a run that has ended early has left of its budget, as `--extend` takes it: '140s' or, of epochs, '7'."""
-    per_epoch = task.plan.configuration(task.configuration)[1].training.steps_per_epoch
+    per_epoch = job.plan.configuration(job.configuration)[1].training.steps_per_epoch
     seconds, steps = _left(state, per_epoch)
     if whole := round(seconds):
         return f"{whole}s"
@@ -234,22 +234,22 @@ def _optimizer(network: torch.nn.Module, plan: TrainingPlan, transfer: Transfer 
     return make_optimizer(network, plan, taken)
 
 
-def _check_weights(begun: Transfer | None, asked: Pretrained | None, task: TrainingJob) -> None:
+def _check_weights(begun: Transfer | None, asked: Pretrained | None, job: TrainingJob) -> None:
     if asked and (begun is None or (begun.model, begun.frozen) != (str(asked.model.resolve()), asked.freeze)):
         raise UsageError(
             "the run in this folder has begun with other weights",
-            file=task.run,
+            file=job.run,
             found=begun or "new weights",
             fix="leave out --pretrained and --freeze to continue it, or add --restart",
         )
 
 
-def _check_plan(task: TrainingJob) -> None:
-    changes = plan_changes(load_plan(task.run / "plan.json"), task.plan, task.configuration)
+def _check_plan(job: TrainingJob) -> None:
+    changes = plan_changes(load_plan(job.run / "plan.json"), job.plan, job.configuration)
     if changes:
         raise PlanError(
             "the run in this folder follows another plan",
-            file=task.run,
+            file=job.run,
             found="; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else ""),
             fix="add --restart to train anew with the present plan, or put the old plan back",
         )

@@ -57,7 +57,7 @@ def total_loss(run: TrainingRun, outputs: Output, batch: Batch) -> torch.Tensor:
     parts = []
     if outputs.logits:
         label = batch.label.to(torch_device, non_blocking=True)
-        ignore_index = run.task.plan.data.labels.ignore_index
+        ignore_index = run.job.plan.data.labels.ignore_index
         parts.append(deep_supervision(outputs.logits, label, ignore_index, LOSSES[plan.loss], plan.batch_dice))
     if outputs.maps is not None:
         points, state = batch.points.to(torch_device, non_blocking=True), batch.state.to(torch_device, non_blocking=True)

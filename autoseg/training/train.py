@@ -52,7 +52,7 @@ SAVE_EVERY = 120.0  # seconds of work that a crash may cost
 
 
 @dataclass(frozen=True)
-class Trained:
+class FoldResult:
     """A fold that is done.
 
     Args:
@@ -60,19 +60,19 @@ class Trained:
         told_to_stop: by the user, while it was trained or, too late to end it earlier, while it was validated.
     """
 
-    task: TrainingJob
+    job: TrainingJob
     record: RunRecord
     skipped: bool = False
     told_to_stop: bool = False
 
 
-def train(task: TrainingJob, options: TrainingOptions, device: Device) -> RunRecord:
+def train(job: TrainingJob, options: TrainingOptions, device: Device) -> RunRecord:
     """Trains one fold and validates it on whole cases; continues an interrupted run, skips a finished one unless it is extended.
 
     Told to stop (see `stopping`), it ends early but well: the model is validated and recorded as usual. Told twice, it saves
     its state and leaves with KeyboardInterrupt; the same call continues.
 
-    Writes below `task.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json, run.json,
+    Writes below `job.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json, run.json,
     arrangement.npy where there are landmarks, and the predicted validation cases.
 
     Raises:
@@ -83,71 +83,71 @@ def train(task: TrainingJob, options: TrainingOptions, device: Device) -> RunRec
         UsageError: a run to be extended that is not finished, to be continued that has begun with other weights, or that another
             process is training.
     """
-    return _fold(task, options, device).record
+    return _fold(job, options, device).record
 
 
-def check_anew(task: TrainingJob, options: TrainingOptions, device: Device) -> None:
+def check_new_run(job: TrainingJob, options: TrainingOptions, device: Device) -> None:
     """What would refuse a new run; to be asked before the one that is there is taken away.
 
     Raises:
         ResourceError, UsageError: see `train`.
     """
-    _, configuration = task.plan.configuration(task.configuration)
-    check_memory(task.plan, task.configuration, device)
+    _, configuration = job.plan.configuration(job.configuration)
+    check_memory(job.plan, job.configuration, device)
     check_shares(configuration.patch.batch_size)
     if options.deterministic:
         check_deterministic(options.budget or planned_budget(configuration.training))
 
 
-def train_folds(tasks: Sequence[TrainingJob], options: TrainingOptions, device: Device) -> Iterator[Trained]:
+def train_folds(jobs: Sequence[TrainingJob], options: TrainingOptions, device: Device) -> Iterator[FoldResult]:
     """`train` for several folds, one after another; the budget is that of each. Ends after a fold that the user has stopped.
 
     Raises:
         UsageError: several folds are to be extended. Repeated after an interruption, that would extend the first ones twice.
     """
-    if options.extend and len(tasks) > 1:
+    if options.extend and len(jobs) > 1:
         raise UsageError(
-            "only one fold at a time can be extended", found=", ".join(t.fold for t in tasks), fix="-f with one of them"
+            "only one fold at a time can be extended", found=", ".join(t.fold for t in jobs), fix="-f with one of them"
         )
-    for i, task in enumerate(tasks):
-        if len(tasks) > 1:
-            log.info("fold %s, %d of %d; the budget is for each", task.fold, i + 1, len(tasks))
-        done = _fold(task, options, device)
+    for i, job in enumerate(jobs):
+        if len(jobs) > 1:
+            log.info("fold %s, %d of %d; the budget is for each", job.fold, i + 1, len(jobs))
+        done = _fold(job, options, device)
         yield done
-        if done.told_to_stop and i + 1 < len(tasks):
-            log.warning("not trained: fold %s; the same command trains the rest", ", ".join(t.fold for t in tasks[i + 1 :]))
+        if done.told_to_stop and i + 1 < len(jobs):
+            log.warning("not trained: fold %s; the same command trains the rest", ", ".join(t.fold for t in jobs[i + 1 :]))
             return
 
 
-def _fold(task: TrainingJob, options: TrainingOptions, device: Device) -> Trained:
-    if is_finished(task.run) and not options.extend:
-        return Trained(task, _skipped(task, options.seed), skipped=True)
-    here = folder_lock(task.run, wait=False) if is_first() else nullcontext()
+def _fold(job: TrainingJob, options: TrainingOptions, device: Device) -> FoldResult:
+    if is_finished(job.run) and not options.extend:
+        return FoldResult(job, _skipped(job, options.seed), skipped=True)
+    here = folder_lock(job.run, wait=False) if is_first() else nullcontext()
     with here, deterministic(options.deterministic):
-        return _train(task, options, device)
+        return _train(job, options, device)
 
 
-def _train(task: TrainingJob, options: TrainingOptions, device: Device) -> Trained:
-    if task.plan.origin.device == "cuda" and device.torch_device.type == "cpu":
+def _train(job: TrainingJob, options: TrainingOptions, device: Device) -> FoldResult:
+    if job.plan.origin.device == "cuda" and device.torch_device.type == "cpu":
         log.warning(
             "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
         )
-    check_memory(task.plan, task.configuration, device)
+    check_memory(job.plan, job.configuration, device)
     keep_freed_memory()
-    run = begin_or_resume(task, options, device)
-    training, validation = _stored(task, task.training), _stored(task, task.validation)
+    run = begin_or_resume(job, options, device)
+    training, validation = _stored(job, job.training), _stored(job, job.validation)
     if not training:
-        raise DataError("no prepared case to train on", file=task.prepared, fix="autoseg preprocess")
-    if task.plan.data.landmarks.names:
+        raise DataError("no prepared case to train on", file=job.prepared, fix="autoseg preprocess")
+    if job.plan.data.landmarks.names:
         arrangement = fit_shape_prior(training, run.configuration.space)
         run.model = replace(run.model, shape_prior=arrangement)
         if is_first():
-            arrangement.save(task.run)
+            arrangement.save(job.run)
     log.info(
         "%s, %s, fold %s: %d cases to train on, %d to validate on, %s, %.1f M weights, budget %s",
-        task.dataset,
-        task.configuration,
-        task.fold,
+        job.dataset,
+        job.configuration,
+        job.fold,
         len(training),
         len(validation),
         device,
@@ -155,9 +155,9 @@ def _train(task: TrainingJob, options: TrainingOptions, device: Device) -> Train
         (duration(run.budget.seconds) if run.budget.seconds else number_of(run.budget.epochs or 0, "epoch"))
         + (" more" if options.extend else ""),
     )
-    if is_first() and is_finished(task.run):
+    if is_first() and is_finished(job.run):
         run.save()
-        write_text(task.run / "run.json", to_json(replace(load_run(task.run), finished=False)))
+        write_text(job.run / "run.json", to_json(replace(load_run(job.run), finished=False)))
     try:
         with run.stopping:
             with out_of_memory("a plan for less memory: autoseg plan_and_preprocess --replan --memory GB"):
@@ -166,7 +166,7 @@ def _train(task: TrainingJob, options: TrainingOptions, device: Device) -> Train
                 _finish(run, training, validation, stopped)
             barrier()  # here, where being told to stop ends no process before the first one is done
             told_to_stop = broadcast_bool(run.stopping.asked(at_last=True))
-        return Trained(task, load_run(task.run), told_to_stop=told_to_stop)
+        return FoldResult(job, load_run(job.run), told_to_stop=told_to_stop)
     except KeyboardInterrupt:
         log.warning("stopped; the same command continues at step %d", run.state.step)
         raise
@@ -175,35 +175,33 @@ def _train(task: TrainingJob, options: TrainingOptions, device: Device) -> Train
         run.events.close()
 
 
-def _skipped(task: TrainingJob, seed: int) -> RunRecord:
+def _skipped(job: TrainingJob, seed: int) -> RunRecord:
     """The record of a finished run, with a word on why nothing happens."""
-    record, before = load_run(task.run), load_plan(task.run / "plan.json")
+    record, before = load_run(job.run), load_plan(job.run / "plan.json")
     how = f" until it was stopped ({record.stopped})" if record.stopped else ""
-    other_plan, last = plan_changes(before, task.plan, task.configuration), task.run / "last.safetensors"
+    other_plan, last = plan_changes(before, job.plan, job.configuration), job.run / "last.safetensors"
     differs = ["another plan than the present one"] if other_plan else []
     further = "--extend trains it further"
     if last.is_file():
         state = load_state(last)
         if state.seed != seed:
             differs.append(f"the seed {state.seed}, not {seed}")
-        if record.stopped and (rest := unspent(task, state)):
+        if record.stopped and (rest := unspent(job, state)):
             further = f"--extend {rest} trains it for the rest of its budget"
     log.warning(
         "%s is already trained%s (%s)%s; %s",
-        task.run,
+        job.run,
         how,
-        scores_text(task, record.case_dice, record.mre),
+        scores_text(job, record.case_dice, record.mre),
         f", but with {' and '.join(differs)}" if differs else "",
         "--restart trains it anew" if other_plan else f"{further}, --restart anew",
     )
     return record
 
 
-def _stored(task: TrainingJob, cases: Sequence[Case]) -> list[StoredCase]:
+def _stored(job: TrainingJob, cases: Sequence[Case]) -> list[StoredCase]:
     return [
-        StoredCase.open(task.prepared, c.name, task.previous_stage)
-        for c in cases
-        if stored_key(task.prepared, c.name) is not None
+        StoredCase.open(job.prepared, c.name, job.previous_stage) for c in cases if stored_key(job.prepared, c.name) is not None
     ]
 
 
@@ -215,7 +213,7 @@ def _learn(run: TrainingRun, training: list[StoredCase], validation: list[Stored
     """
     begin_to_reserve(run)
     if is_first() and run.progress() < 1:  # what is there has been predicted with other weights
-        shutil.rmtree(run.task.run / "validation", ignore_errors=True)
+        shutil.rmtree(run.job.run / "validation", ignore_errors=True)
     try:
         if run.state.step == 0:  # so that there is a way back, and a full disk is known before hours of work
             run.save()
@@ -223,7 +221,7 @@ def _learn(run: TrainingRun, training: list[StoredCase], validation: list[Stored
             while broadcast_float(run.progress()) < 1:
                 stale = epochs_without_gain(run.state.history[run.state.began.epochs :])
                 if run.state.patience and stale >= run.state.patience:
-                    what = "better case Dice" if run.task.plan.data.labels.names else "smaller error of landmarks"
+                    what = "better case Dice" if run.job.plan.data.labels.names else "smaller error of landmarks"
                     log.warning("no %s in %d epochs: validating", what, stale)
                     return f"no {what} in {stale} epochs"
                 if _epoch(run, loader, training, validation):
@@ -284,7 +282,7 @@ def _epoch(run: TrainingRun, loader: Loader, training: list[StoredCase], validat
 def _sampler(run: TrainingRun, training: list[StoredCase]) -> PatchSampler:
     """Draws other batches after each rollback: it may have been the batch."""
     seed, torch_device = run.state.seed + 1000003 * run.state.rollbacks, run.model.device.torch_device
-    data = run.task.plan.data
+    data = run.job.plan.data
     return PatchSampler(
         training,
         run.configuration,
@@ -298,22 +296,22 @@ def _sampler(run: TrainingRun, training: list[StoredCase]) -> PatchSampler:
 
 def _finish(run: TrainingRun, training: list[StoredCase], validation: list[StoredCase], stopped: str | None) -> None:
     """Validates on the prepared cases and writes run.json."""
-    task, prepared = run.task, {case.name for case in validation}
+    job, prepared = run.job, {case.name for case in validation}
     stored = (*training, *validation)
-    lacking = [name for i, name in enumerate(task.plan.data.landmarks.names) if any(c.state[i] == State.ABSENT for c in stored)]
+    lacking = [name for i, name in enumerate(job.plan.data.landmarks.names) if any(c.state[i] == State.ABSENT for c in stored)]
     each, limit = time_to_validate(run, stopped is not None)
-    cases = [c for c in task.validation if c.name in prepared]
-    candidates = () if task.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
-    result = validate(run.model, cases, task.prepared, task.previous_stage, task.run, candidates, limit, each, lacking)
+    cases = [c for c in job.validation if c.name in prepared]
+    candidates = () if job.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
+    result = validate(run.model, cases, job.prepared, job.previous_stage, job.run, candidates, limit, each, lacking)
     share = "" if result.n_cases == len(cases) else f"{result.n_cases} of "
     record = RunRecord(
-        dataset=task.dataset,
-        configuration=task.configuration,
-        fold=task.fold,
+        dataset=job.dataset,
+        configuration=job.configuration,
+        fold=job.fold,
         finished=True,
         seconds=run.elapsed,
         steps=run.state.step,
-        validated_on="the training cases" if task.fold == "all" else f"{share}{number_of(len(cases), 'case')} not trained on",
+        validated_on="the training cases" if job.fold == "all" else f"{share}{number_of(len(cases), 'case')} not trained on",
         case_dice=result.case_dice,
         structure_dice=result.structure_dice,
         postprocess=result.rules,
@@ -321,10 +319,10 @@ def _finish(run: TrainingRun, training: list[StoredCase], validation: list[Store
         pretrained=str(run.state.transfer) if run.state.transfer else None,
         step_s=run.step_s,
         mre=result.mre,
-        unit=task.unit,
+        unit=job.unit,
         landmark_mre=result.landmark_mre,
         missed=result.missed,
         extra=result.extra,
         thresholds=result.thresholds,
     )
-    write_text(task.run / "run.json", to_json(record))
+    write_text(job.run / "run.json", to_json(record))

@@ -25,7 +25,7 @@ from autoseg.training import distributed as parallel
 from autoseg.training import loader
 from autoseg.training import tensorboard as events
 from autoseg.training import train as train_module
-from autoseg.training.train import Trained
+from autoseg.training.train import FoldResult
 
 
 def typed(tiny: Tiny, root: Path, *words: str) -> Result:
@@ -110,7 +110,7 @@ def test_folds_that_were_left_untrained_are_told_by_the_exit_code(
     tiny: Tiny, tiny_runs: TinyRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = tiny_runs.records[0]
-    monkeypatch.setattr(train_module, "train_folds", lambda tasks, *_: iter([Trained(tasks[0], record, told_to_stop=True)]))
+    monkeypatch.setattr(train_module, "train_folds", lambda jobs, *_: iter([FoldResult(jobs[0], record, told_to_stop=True)]))
     assert typed(tiny, tmp_path, "-f", "0,1").exit_code == 4
     assert typed(tiny, tmp_path, "-f", "0").exit_code == 0
 
@@ -145,7 +145,7 @@ def test_the_speed_of_several_is_not_that_of_one(
 ) -> None:
     speeds: list[str] = []
     record = tiny_runs.records[0]
-    monkeypatch.setattr(train_module, "train_folds", lambda tasks, *_: iter([Trained(tasks[0], record, False)]))
+    monkeypatch.setattr(train_module, "train_folds", lambda jobs, *_: iter([FoldResult(jobs[0], record, False)]))
     monkeypatch.setattr(parallel, "world_size", lambda: processes)
     monkeypatch.setattr(parallel, "barrier", lambda: None)
     monkeypatch.setattr("autoseg.pipeline.training.note_speed", lambda *given: speeds.append(given[3]))
@@ -156,7 +156,7 @@ def test_the_speed_of_several_is_not_that_of_one(
 def test_the_command_compiles_and_tells_tensorboard(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[TrainingOptions] = []
 
-    def train_folds(tasks: list[TrainingJob], options: TrainingOptions, *_: object) -> Iterator[Trained]:
+    def train_folds(jobs: list[TrainingJob], options: TrainingOptions, *_: object) -> Iterator[FoldResult]:
         asked.append(options)
         return iter(())
 

@@ -50,17 +50,17 @@ class Joint:
     dataset: Dataset
     workspace: Workspace
     plan: Plan
-    task: TrainingJob
+    job: TrainingJob
     record: RunRecord
 
     @property
     def mean_place_mre(self) -> float:
         facts = load_fingerprint(self.workspace.dataset_folder(self.dataset.name) / "fingerprint.json").cases
-        return mean_place_mre(facts, {c.name for c in self.task.training}, {c.name for c in self.task.validation})
+        return mean_place_mre(facts, {c.name for c in self.job.training}, {c.name for c in self.job.validation})
 
     @property
     def judged(self) -> list[StoredCase]:
-        return [StoredCase.open(self.task.prepared, c.name) for c in self.task.validation]
+        return [StoredCase.open(self.job.prepared, c.name) for c in self.job.validation]
 
 
 def autoseg(*words: str) -> str:
@@ -98,8 +98,8 @@ def joint(tmp_path_factory: pytest.TempPathFactory, real_data: Callable[[str], P
     plan = small(load_plan(file))
     save_plan(plan, file)
     preprocess_dataset(dataset, workspace, workers=0).raise_if_failed()
-    task = training_job(dataset, workspace, None, "0")
-    return Joint(dataset, workspace, plan, task, train(task, TrainingOptions(), float32_cpu))
+    job = training_job(dataset, workspace, None, "0")
+    return Joint(dataset, workspace, plan, job, train(job, TrainingOptions(), float32_cpu))
 
 
 def test_ends_of_a_bar_by_hand() -> None:
@@ -118,7 +118,7 @@ def test_ends_of_a_bar_by_hand() -> None:
 def test_the_dataset_has_both(joint: Joint) -> None:
     assert joint.plan.task == "segmentation and landmarks"
     assert joint.dataset.labels.names == ("Anterior", "Posterior")
-    assert (len(joint.task.training), len(joint.task.validation)) == (19, 5)
+    assert (len(joint.job.training), len(joint.job.validation)) == (19, 5)
     for case in joint.dataset.cases:
         assert case.label is not None
         found = load_landmarks(case, joint.dataset, read_grid(case.images[0]))
@@ -142,7 +142,7 @@ def test_both_heads_have_learnt(joint: Joint, float32_cpu: Device) -> None:
     assert untrained.mre is not None
     assert untrained.dice < FLOOR / 2
     assert untrained.mre > 2 * joint.mean_place_mre
-    assert load_state(joint.task.run / "last.safetensors").best == pytest.approx(record.case_dice, abs=0.1)  # Dice decides
+    assert load_state(joint.job.run / "last.safetensors").best == pytest.approx(record.case_dice, abs=0.1)  # Dice decides
 
 
 @pytest.mark.real
@@ -151,8 +151,8 @@ def test_label_maps_are_as_good_as_without_landmarks(joint: Joint, float32_cpu: 
     """The same cases, steps and seed."""
     name, both = joint.plan.configuration(None)
     data = replace(joint.plan.data, landmarks=NO_LANDMARKS)
-    plan = replace(joint.plan, task="segmentation", data=data, configurations={name: replace(both, landmarks=None)})
-    alone = train(replace(joint.task, plan=plan, run=tmp_path / "run"), TrainingOptions(), float32_cpu)
+    plan = replace(joint.plan, job="segmentation", data=data, configurations={name: replace(both, landmarks=None)})
+    alone = train(replace(joint.job, plan=plan, run=tmp_path / "run"), TrainingOptions(), float32_cpu)
     assert alone.steps == joint.record.steps
     assert alone.case_dice is not None
     assert joint.record.case_dice is not None
@@ -164,10 +164,10 @@ def test_label_maps_are_as_good_as_without_landmarks(joint: Joint, float32_cpu: 
 def test_predictions_of_both_are_written_and_scored(joint: Joint, tmp_path: Path) -> None:
     images, masks = tmp_path / "images", tmp_path / "masks"
     images.mkdir()
-    for case in joint.task.validation:
+    for case in joint.job.validation:
         (images / case.images[0].name).symlink_to(case.images[0].resolve())
-    autoseg("predict", "-m", str(joint.task.run), "-i", str(images), "-o", str(masks), "--device", "cpu")
-    names = [c.name for c in joint.task.validation]
+    autoseg("predict", "-m", str(joint.job.run), "-i", str(images), "-o", str(masks), "--device", "cpu")
+    names = [c.name for c in joint.job.validation]
     assert {p.name for p in masks.iterdir()} == {"landmarks.csv", *(f"{n}{e}" for n in names for e in (".nii.gz", ".mrk.json"))}
     where = ("-d", str(joint.dataset.root), "--root", str(joint.workspace.root))
     report = json.loads(autoseg("evaluate", "-p", str(masks), "-o", str(tmp_path / "report"), *where, "--json"))

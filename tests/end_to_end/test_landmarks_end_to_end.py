@@ -50,7 +50,7 @@ class TrainedPhantoms:
 
     @property
     def run(self) -> Path:
-        return self.phantoms.task.run
+        return self.phantoms.job.run
 
     @property
     def images(self) -> Path:
@@ -69,7 +69,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Trai
     root = tmp_path_factory.mktemp("alone")
     dataset = make_dataset(root / "data", 10, lacking=LACKING)
     phantoms = preprocess_phantoms(root, dataset, make_landmark_plan(dataset, epochs=5))
-    return TrainedPhantoms(phantoms, train(phantoms.task, TrainingOptions(), float32_cpu))
+    return TrainedPhantoms(phantoms, train(phantoms.job, TrainingOptions(), float32_cpu))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> Train
     root = tmp_path_factory.mktemp("both")
     dataset = make_dataset(root / "data", 8, maps=True)
     phantoms = preprocess_phantoms(root, dataset, make_landmark_plan(dataset, scn=UNET, epochs=6))
-    return TrainedPhantoms(phantoms, train(phantoms.task, TrainingOptions(), float32_cpu))
+    return TrainedPhantoms(phantoms, train(phantoms.job, TrainingOptions(), float32_cpu))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, float32_cpu: Device) -> T
     root = tmp_path_factory.mktemp("pictures")
     dataset = make_dataset(root / "data", 8, pictures=True)
     phantoms = preprocess_phantoms(root, dataset, make_landmark_plan(dataset, pictures=True, scn=CONVOLUTIONS, epochs=6))
-    return TrainedPhantoms(phantoms, train(phantoms.task, TrainingOptions(), float32_cpu))
+    return TrainedPhantoms(phantoms, train(phantoms.job, TrainingOptions(), float32_cpu))
 
 
 def test_landmarks_alone_are_learnt(alone: TrainedPhantoms) -> None:
@@ -126,11 +126,11 @@ def test_errors_are_those_of_the_files(alone: TrainedPhantoms) -> None:
 
 def test_an_interrupted_validation_finds_landmarks_again(alone: TrainedPhantoms, float32_cpu: Device, tmp_path: Path) -> None:
     model, _ = load_model([alone.run], float32_cpu)
-    task = alone.phantoms.task
-    about = (replace(model, thresholds=()), task.validation, task.prepared, None, tmp_path, ())
+    job = alone.phantoms.job
+    about = (replace(model, thresholds=()), job.validation, job.prepared, None, tmp_path, ())
     first = validate(*about, lacking=("nose",))
     assert (first.mre, first.thresholds) == (alone.record.mre, alone.record.thresholds)
-    file = tmp_path / "validation" / f"{task.validation[0].name}.mrk.json"
+    file = tmp_path / "validation" / f"{job.validation[0].name}.mrk.json"
     before = file.read_text()
     file.write_text("half a fi")
     assert validate(*about, lacking=("nose",)) == first
@@ -141,10 +141,10 @@ def test_what_lies_outside_the_image_does_not_count(
     alone: TrainedPhantoms, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, _ = load_model([alone.run], float32_cpu)
-    task, folder = alone.phantoms.task, tmp_path / "prepared"
-    names = [case.name for case in task.validation]
+    job, folder = alone.phantoms.job, tmp_path / "prepared"
+    names = [case.name for case in job.validation]
     for name in names:
-        case = StoredCase.open(task.prepared, name)
+        case = StoredCase.open(job.prepared, name)
         points = case.points.copy()
         points[0] += (0, 0, 500)
         write_case(folder, name, Prepared(case.read()[0], None, case.placement, points, case.state), "")
@@ -152,7 +152,7 @@ def test_what_lies_outside_the_image_does_not_count(
     assert [case.inside.tolist() for case in stored] == [
         [False, *(s == State.PRESENT for s in case.state[1:])] for case in stored
     ]
-    record = validate(replace(model, thresholds=()), task.validation, folder, None, tmp_path, (), lacking=("nose",))
+    record = validate(replace(model, thresholds=()), job.validation, folder, None, tmp_path, (), lacking=("nose",))
     assert record.landmark_mre == {**alone.record.landmark_mre, "left ear": None}
     assert f"2 landmarks lie outside their images and do not count: {', '.join(names)}" in caplog.text
     scores = case_scores(model, stored)
@@ -163,10 +163,10 @@ def test_what_lies_outside_the_image_does_not_count(
 def test_what_is_missed_and_what_is_extra_is_counted(alone: TrainedPhantoms, float32_cpu: Device, tmp_path: Path) -> None:
     """Whatever the threshold, a mean over found landmarks alone does not tell it."""
     model, _ = load_model([alone.run], float32_cpu)
-    task = alone.phantoms.task
+    job = alone.phantoms.job
     assert (alone.record.missed, alone.record.extra) == (0, 0)
     silent = replace(model, thresholds=(1.1, 0.0, 0.0))  # never the left ear, always the nose, which one case of two lacks
-    record = validate(silent, task.validation, task.prepared, None, tmp_path, ())
+    record = validate(silent, job.validation, job.prepared, None, tmp_path, ())
     assert (record.missed, record.extra) == (2, 1)
     assert record.landmark_mre["left ear"] is None
 
@@ -242,10 +242,10 @@ def test_some_cases_have_one_of_the_two(float32_cpu: Device, tmp_path: Path) -> 
         (True, False),
     ]
     phantoms = preprocess_phantoms(tmp_path, dataset, make_landmark_plan(dataset, epochs=1, steps_per_epoch=10))
-    record = train(phantoms.task, TrainingOptions(), float32_cpu)
+    record = train(phantoms.job, TrainingOptions(), float32_cpu)
     assert record.case_dice == record.structure_dice["ball"] is not None
     assert record.mre is not None
-    assert {p.name for p in (phantoms.task.run / "validation").iterdir()} == {
+    assert {p.name for p in (phantoms.job.run / "validation").iterdir()} == {
         f"{name}{ending}" for name in ("c4", "c5") for ending in (".nii.gz", ".mrk.json")
     }
 
@@ -264,13 +264,13 @@ def test_landmarks_of_pictures(pictures: TrainedPhantoms) -> None:
 def test_a_run_of_landmarks_that_is_interrupted_comes_to_the_same_weights(
     pictures: TrainedPhantoms, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = replace(pictures.phantoms.task, run=tmp_path / "run")
+    job = replace(pictures.phantoms.job, run=tmp_path / "run")
     interrupt_at(monkeypatch, 100)
     with pytest.raises(KeyboardInterrupt):
-        train(task, TrainingOptions(), float32_cpu)
+        train(job, TrainingOptions(), float32_cpu)
     monkeypatch.undo()
-    assert train(task, TrainingOptions(), float32_cpu).landmark_mre == pictures.record.landmark_mre
-    first, second = (load_file(run / "last.safetensors") for run in (task.run, pictures.run))
+    assert train(job, TrainingOptions(), float32_cpu).landmark_mre == pictures.record.landmark_mre
+    first, second = (load_file(run / "last.safetensors") for run in (job.run, pictures.run))
     assert all(torch.equal(first[name], second[name]) for name in first | second)
 
 
@@ -363,7 +363,7 @@ def test_from_the_command_line(alone: TrainedPhantoms, both: TrainedPhantoms, pi
 def test_a_finished_run_says_its_error(
     alone: TrainedPhantoms, both: TrainedPhantoms, float32_cpu: Device, caplog: pytest.LogCaptureFixture
 ) -> None:
-    train(alone.phantoms.task, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    train(alone.phantoms.job, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert f"already trained (MRE {alone.record.mre:.3g} mm); --extend" in caplog.text
-    train(both.phantoms.task, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    train(both.phantoms.job, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert f"already trained (case Dice {both.record.case_dice:.3f}  MRE {both.record.mre:.3g} mm); --extend" in caplog.text

@@ -63,13 +63,13 @@ def test_from_two_folders_to_masks(tmp_path: Path, float32_cpu: Device) -> None:
     assert [c.normalization for c in plan.data.channels] == ["rgb_0_1"] * 3
     save_plan(shrink(plan), workspace.dataset_folder("discs") / "plan.json")
     assert len(preprocess_dataset(dataset, workspace, workers=0).done) == 6
-    task = training_job(dataset, workspace, None, "0")
-    record = train(task, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
-    assert sorted(p.name for p in (task.run / "validation").iterdir()) == [f"{c.name}.png" for c in task.validation]
+    job = training_job(dataset, workspace, None, "0")
+    record = train(job, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    assert sorted(p.name for p in (job.run / "validation").iterdir()) == [f"{c.name}.png" for c in job.validation]
     assert record.case_dice is not None
     assert record.case_dice > 0.5
 
-    model, _ = load_model([task.run], float32_cpu)
+    model, _ = load_model([job.run], float32_cpu)
     cases = images_in(dataset.root / "images", 3)
     assert predict(model, (), cases, tmp_path / "masks", save_probabilities=True) == PredictReport(6, 0)
     for case in cases:

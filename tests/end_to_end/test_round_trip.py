@@ -163,7 +163,7 @@ def test_training_asks_for_what_is_painted_here(tmp_path: Path, kind: str, strid
     dataset = open_dataset(tmp_path / "data")
     plan = plan_of(dataset, stride, (0.8, 0.7) if flat else (3.0, 0.8, 0.7), (28, 32) if flat else (12, 32, 40))
     (configuration,) = plan.configurations.values()
-    stored = StoredCase.open(preprocess_phantoms(tmp_path, dataset, plan).task.prepared, "c")
+    stored = StoredCase.open(preprocess_phantoms(tmp_path, dataset, plan).job.prepared, "c")
     batch = PatchSampler([stored], configuration, dataset.labels, 0, landmarks=dataset.landmarks).batch(0)
     maps = Reader(points, configuration)(batch.image, range(len(NAMES))).maps.requires_grad_()
 

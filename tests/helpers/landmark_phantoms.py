@@ -136,15 +136,15 @@ def make_landmark_plan(
 
 @dataclass(frozen=True)
 class Phantoms:
-    """A dataset, its plan, and a task that learns from all cases but the last two."""
+    """A dataset, its plan, and a job that learns from all cases but the last two."""
 
     dataset: Dataset
     plan: Plan
-    task: TrainingJob
+    job: TrainingJob
 
     @property
     def validation(self) -> tuple[Case, ...]:
-        return self.task.validation
+        return self.job.validation
 
 
 def preprocess_phantoms(root: Path, dataset: Dataset, plan: Plan) -> Phantoms:
@@ -154,5 +154,5 @@ def preprocess_phantoms(root: Path, dataset: Dataset, plan: Plan) -> Phantoms:
     report = preprocess(dataset, plan, name, root / "prepared", keys, workers=0)
     assert (report.failures, len(report.done)) == ((), len(dataset.cases))
     cases = dataset.cases
-    task = TrainingJob(dataset.name, plan, name, "0", cases[:-2], cases[-2:], root / "prepared", None, root / "run")
-    return Phantoms(dataset, plan, task)
+    job = TrainingJob(dataset.name, plan, name, "0", cases[:-2], cases[-2:], root / "prepared", None, root / "run")
+    return Phantoms(dataset, plan, job)

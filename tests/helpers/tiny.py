@@ -30,7 +30,7 @@ class Tiny:
     plan: Plan
     configuration: Configuration
 
-    def task(self, run: Path, **changes: Any) -> TrainingJob:
+    def job(self, run: Path, **changes: Any) -> TrainingJob:
         """Training of fold 0 into the folder `run`."""
         from autoseg.pipeline.training import training_job
 
@@ -38,7 +38,7 @@ class Tiny:
 
     def stored(self, run: Path) -> tuple[Path, ...]:
         """Folders of the prepared cases that fold 0 learns from."""
-        return tuple(self.task(run).prepared / c.name for c in self.task(run).training)
+        return tuple(self.job(run).prepared / c.name for c in self.job(run).training)
 
 
 @dataclass(frozen=True)

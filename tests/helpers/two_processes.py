@@ -117,7 +117,7 @@ def digest(run: TrainingRun) -> str:
     return sha256(b"".join(p.detach().numpy().tobytes() for p in parts)).hexdigest()
 
 
-def watched(task: TrainingJob, before: Callable[[TrainingRun], None] = lambda _: None) -> dict[str, Any]:
+def watched(job: TrainingJob, before: Callable[[TrainingRun], None] = lambda _: None) -> dict[str, Any]:
     """Trains; `before` each step something happens. Returns what came of it in this process."""
     usual, drawn, seen = train_module.step, PatchSampler.batch, {}
 
@@ -134,7 +134,7 @@ def watched(task: TrainingJob, before: Callable[[TrainingRun], None] = lambda _:
         return made
 
     with changed(train_module, "step", step), changed(PatchSampler, "batch", batch):
-        record = train(task, EPOCHS, CPU)
+        record = train(job, EPOCHS, CPU)
     run: TrainingRun = seen["run"]
     return {
         "steps": record.steps,
@@ -147,11 +147,11 @@ def watched(task: TrainingJob, before: Callable[[TrainingRun], None] = lambda _:
     }
 
 
-def with_batch(task: TrainingJob, run: Path, patches: int) -> TrainingJob:
+def with_batch(job: TrainingJob, run: Path, patches: int) -> TrainingJob:
     """Trained by plain gradient descent, which does not make much of what rounding does to a gradient of nothing."""
-    name, c = task.plan.configuration(None)
+    name, c = job.plan.configuration(None)
     edited = replace(c, patch=replace(c.patch, batch_size=patches), training=replace(c.training, optimizer="sgd"))
-    return replace(task, run=run, plan=replace(task.plan, configurations={name: edited}))
+    return replace(job, run=run, plan=replace(job.plan, configurations={name: edited}))
 
 
 def not_finite_here(run: TrainingRun, outputs: Any, batch: Batch) -> torch.Tensor:
@@ -188,7 +188,7 @@ def interrupted(run: TrainingRun) -> None:
 def main(data: Path, root: Path, out: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
-    task = training_job(open_dataset(data), Workspace(root), None, "0")
+    job = training_job(open_dataset(data), Workspace(root), None, "0")
     losses = label_losses() | landmark_losses()
     whole = {name: part(slice(None)) for name, part in losses.items()}
     found: dict[str, Any] = {"alone": world_size()}
@@ -200,18 +200,18 @@ def main(data: Path, root: Path, out: Path) -> None:
             value, gradients = part(slice(rank(), None, 2))
             error = max(float((a - b).abs().max()) for a, b in zip(gradients, whole[name][1]))
             found["losses"][name] = [value, whole[name][0], error, max(float(g.abs().max()) for g in whole[name][1])]
-        found["three"] = watched(with_batch(task, out / "three", 3))
+        found["three"] = watched(with_batch(job, out / "three", 3))
         try:
-            train(with_batch(task, out / "one", 1), EPOCHS, CPU)
+            train(with_batch(job, out / "one", 1), EPOCHS, CPU)
         except UsageError as error:
             found["one"] = str(error)
         with changed(step_module, "total_loss", not_finite_here):
-            found["not finite"] = watched(replace(task, run=out / "not_finite"))
+            found["not finite"] = watched(replace(job, run=out / "not_finite"))
         found["saved"] = load_state(out / "not_finite" / "last.safetensors").rollbacks
         with changed(train_module, "barrier", told_while_waiting):
-            found["stopped"] = watched(replace(task, run=out / "stopped"), told_to_stop)
+            found["stopped"] = watched(replace(job, run=out / "stopped"), told_to_stop)
         try:
-            watched(replace(task, run=out / "interrupted"), interrupted)
+            watched(replace(job, run=out / "interrupted"), interrupted)
         except KeyboardInterrupt:
             found["interrupted"] = "KeyboardInterrupt"
         except ResourceError as error:

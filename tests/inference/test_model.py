@@ -27,8 +27,8 @@ from autoseg.training.train import train
 
 
 def prepared_image(tiny: Tiny, run: Path) -> np.ndarray:
-    task = tiny.task(run)
-    return StoredCase.open(task.prepared, task.validation[0].name).read()[0]
+    job = tiny.job(run)
+    return StoredCase.open(job.prepared, job.validation[0].name).read()[0]
 
 
 def with_plan(run: Path, to: Path, plan: Plan) -> Path:
@@ -151,7 +151,7 @@ def test_weights_of_another_network_are_refused(tiny: Tiny, tiny_runs: TinyRuns,
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_gpu_trains_and_predicts_what_a_cpu_does(tiny: Tiny, float32_cpu: Device, tmp_path: Path, compute: torch.dtype) -> None:
     gpu = Device(torch.device("cuda"), compute)
-    record = train(tiny.task(tmp_path / "run"), TrainingOptions(RunBudget(epochs=2)), gpu)
+    record = train(tiny.job(tmp_path / "run"), TrainingOptions(RunBudget(epochs=2)), gpu)
     assert record.finished
     assert load_model([tmp_path / "run"], gpu)[0].networks[0].encoder[0][0][0].weight.is_cuda
     image = prepared_image(tiny, tmp_path / "run")

@@ -79,10 +79,10 @@ def test_files(tmp_path: Path) -> None:
 def test_of_prepared_cases(tmp_path: Path) -> None:
     """In mm of the plan's grid; what is absent or outside is not known."""
     dataset = make_dataset(tmp_path / "data", 3, lacking={1: ("nose",)})
-    task = preprocess_phantoms(tmp_path, dataset, make_landmark_plan(dataset)).task
-    cases = [StoredCase.open(task.prepared, case.name) for case in dataset.cases]
+    job = preprocess_phantoms(tmp_path, dataset, make_landmark_plan(dataset)).job
+    cases = [StoredCase.open(job.prepared, case.name) for case in dataset.cases]
     outside = replace(cases[2].record, landmark_points=((999.0, 1.0, 1.0), *cases[2].record.landmark_points[1:]))
-    found = fit_shape_prior([*cases[:2], replace(cases[2], record=outside)], task.plan.configurations["3d_fullres"].space).cases
+    found = fit_shape_prior([*cases[:2], replace(cases[2], record=outside)], job.plan.configurations["3d_fullres"].space).cases
     assert np.isnan(found).all(2).tolist() == [[False] * 3, [False, True, False], [True, False, False]]
     np.testing.assert_allclose(found[0], cases[0].points * (1.5, 1, 1))
     flat = SpacePlan("LPS", (0.5, 2.0), 0, "none", 3, 1)

@@ -221,11 +221,11 @@ def test_a_mirror_swaps_the_sides_of_the_stage_before(tiny: Tiny, float32_cpu: D
 
 
 def test_training_and_prediction(tiny: Tiny, workspace: Workspace, float32_cpu: Device, tmp_path: Path) -> None:
-    task = training_job(tiny.dataset, workspace, "3d_cascade", "0")
-    assert (len(task.training), len(task.validation), task.prepared.name) == (4, 1, "3d_fullres")
-    record = train(task, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    job = training_job(tiny.dataset, workspace, "3d_cascade", "0")
+    assert (len(job.training), len(job.validation), job.prepared.name) == (4, 1, "3d_fullres")
+    record = train(job, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert record.case_dice is not None
-    model, _ = load_model([task.run], float32_cpu)
+    model, _ = load_model([job.run], float32_cpu)
     assert model.previous_stage is not None
     assert len(model.previous_stage.networks) == 5
     cases = images_in(tiny.data / "imagesTs", 1)
@@ -235,7 +235,7 @@ def test_training_and_prediction(tiny: Tiny, workspace: Workspace, float32_cpu: 
     written = read_label_map(next((tmp_path / "masks").glob(f"{cases[0].name}*")), labels)
     assert np.array_equal(written.data, model.predict_image(image, True).labels)
     # the second stage listens to the first: another first stage, another answer
-    prepared = StoredCase.open(task.prepared, NAMES[0], task.previous_stage)
+    prepared = StoredCase.open(job.prepared, NAMES[0], job.previous_stage)
     voxels, _ = prepared.read()
     nothing = model.logits(voxels, False, np.zeros(prepared.shape, np.uint8))
     everything = model.logits(voxels, False, np.ones(prepared.shape, np.uint8))
@@ -245,10 +245,10 @@ def test_training_and_prediction(tiny: Tiny, workspace: Workspace, float32_cpu: 
 def test_the_stage_before_must_be_there_and_of_the_same_data(
     tiny: Tiny, workspace: Workspace, float32_cpu: Device, tmp_path: Path
 ) -> None:
-    task = training_job(tiny.dataset, workspace, "3d_cascade", "0")
-    train(task, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    job = training_job(tiny.dataset, workspace, "3d_cascade", "0")
+    train(job, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     alone = tmp_path / "3d_cascade" / "fold_0"
-    shutil.copytree(task.run, alone)
+    shutil.copytree(job.run, alone)
     with pytest.raises(UsageError, match=r"no finished model in this folder; file: .*3d_lowres"):
         load_model([alone], float32_cpu)
     before = tmp_path / "3d_lowres" / "fold_0"

@@ -62,11 +62,11 @@ def test_from_the_folds_of_one_stage_to_predictions_of_the_next(
         train(training_job(dataset, workspace, before, fold), TrainingOptions(RunBudget(epochs=2)), float32_cpu)
     preprocess_dataset(dataset, workspace, configuration=name, workers=0).raise_if_failed()
     assert preprocess_previous_stage(dataset, workspace, configuration=name, workers=0) == ()
-    task = training_job(dataset, workspace, name, "0")
-    _sees_what_was_found(task, workspace, before)
-    record = train(task, TrainingOptions(RunBudget(epochs=2)), float32_cpu)
+    job = training_job(dataset, workspace, name, "0")
+    _sees_what_was_found(job, workspace, before)
+    record = train(job, TrainingOptions(RunBudget(epochs=2)), float32_cpu)
     assert record.mre is not None
-    model, _ = load_model([task.run], float32_cpu)
+    model, _ = load_model([job.run], float32_cpu)
     assert model.previous_stage is not None
     assert predict(model, (), images_in(tmp_path / "data" / "imagesTr", 1), tmp_path / "points") == PredictReport(5, 0)
     image: Image = read_image(dataset.cases[0].images, ("MR",))
@@ -80,17 +80,17 @@ def test_from_the_folds_of_one_stage_to_predictions_of_the_next(
     assert not np.allclose(placed.points_mm, told_nothing.points_mm, atol=1e-3)
 
 
-def _sees_what_was_found(task: TrainingJob, workspace: Workspace, before: str) -> None:
+def _sees_what_was_found(job: TrainingJob, workspace: Workspace, before: str) -> None:
     """Spots in the last channel of a batch are those of the fold that did not learn from the case."""
-    case = task.training[0]
-    stored = StoredCase.open(task.prepared, case.name, task.previous_stage)
+    case = job.training[0]
+    stored = StoredCase.open(job.prepared, case.name, job.previous_stage)
     previous = stored.previous_prediction()
     assert previous is not None
     assert set(np.unique(previous)) == {0, 1, 2, 3}
-    files = list(workspace.runs(task.dataset).glob(f"{before}/fold_*/validation/{case.name}.*"))
+    files = list(workspace.runs(job.dataset).glob(f"{before}/fold_*/validation/{case.name}.*"))
     assert len(files) == 1
-    sampler = PatchSampler([stored], task.plan.configurations[task.configuration], task.plan.data.labels, 0)
-    batch = replace(sampler, landmarks=task.plan.data.landmarks).batch(0)
+    sampler = PatchSampler([stored], job.plan.configurations[job.configuration], job.plan.data.labels, 0)
+    batch = replace(sampler, landmarks=job.plan.data.landmarks).batch(0)
     assert batch.image.shape[1] == 2
     assert set(batch.image[:, 1].unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
 
@@ -101,13 +101,13 @@ def test_spots_move_with_the_landmarks(tmp_path: Path, monkeypatch: pytest.Monke
     made = two_stages(dataset, False)
     fine = made.configurations["3d_cascade"]
     fine = replace(fine, training=replace(fine.training, augmentation="default", mirror_axes=(2,)))
-    task = preprocess_phantoms(
+    job = preprocess_phantoms(
         tmp_path, dataset, replace(made, default_configuration="3d_cascade", configurations={"3d_cascade": fine})
-    ).task
-    case = StoredCase.open(task.prepared, "c0")
+    ).job
+    case = StoredCase.open(job.prepared, "c0")
     spots = paint_spots(case.points, (3, 3, 3), case.shape)
     write_case(tmp_path / "before", "c0", Prepared(spots[None], None, case.placement), "")
-    sampler = PatchSampler([StoredCase.open(task.prepared, "c0", tmp_path / "before")], fine, dataset.labels, 0)
+    sampler = PatchSampler([StoredCase.open(job.prepared, "c0", tmp_path / "before")], fine, dataset.labels, 0)
     sampler = replace(sampler, landmarks=dataset.landmarks)
     worn = [sampler.batch(step) for step in range(12)]
     monkeypatch.setattr("autoseg.training.sampling.apply_previous", lambda labels, changes: labels)
@@ -136,7 +136,7 @@ def test_spots_have_the_size_that_the_first_stage_was_trained_for(tmp_path: Path
     found = load_landmarks(dataset.cases[0], dataset, read_grid(dataset.cases[0].images[0]))
     write_landmarks(validation / "c0.mrk.json", found)
     stored = StoredCase.open(
-        preprocess_phantoms(tmp_path, dataset, replace(plan, default_configuration="3d_cascade")).task.prepared, "c0"
+        preprocess_phantoms(tmp_path, dataset, replace(plan, default_configuration="3d_cascade")).job.prepared, "c0"
     )
     keys, voxels = [], []
     for trained in (plan, replace(plan, configurations={**plan.configurations, "3d_lowres": wide})):

@@ -72,7 +72,7 @@ def test_where_it_cannot_be_compiled_training_goes_on_without(
     """To the same end as if nobody had tried."""
     monkeypatch.setattr(torch, "compile", compile)
     run = tmp_path / "fold_0"
-    train(tiny.task(run), replace(EPOCHS, compiled=True), float32_cpu)
+    train(tiny.job(run), replace(EPOCHS, compiled=True), float32_cpu)
     same_outcome(run, tiny_runs.runs[0])
     why = "RuntimeError: torch.compile is not supported here"
     told = f"note: the network cannot be compiled here ({why}); training goes on without"
@@ -94,7 +94,7 @@ def test_an_error_that_says_nothing(
 def test_nobody_asked(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[object] = []
     monkeypatch.setattr(torch, "compile", tried.append)
-    train(tiny.task(tmp_path / "fold_0"), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    train(tiny.job(tmp_path / "fold_0"), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert not tried
 
 
@@ -119,13 +119,13 @@ def test_it_is_what_is_left_of_a_run_that_counts(
     """Three steps, a minute ago."""
     interrupt_at(monkeypatch, 4)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny.task(tmp_path), TrainingOptions(budget), float32_cpu)
-    run = running.begin_or_resume(tiny.task(tmp_path), TrainingOptions(budget), float32_cpu)
+        train(tiny.job(tmp_path), TrainingOptions(budget), float32_cpu)
+    run = running.begin_or_resume(tiny.job(tmp_path), TrainingOptions(budget), float32_cpu)
     run.state, run.began = replace(run.state, step=3, elapsed=60.0), time.monotonic()
     run.save()
     given: list[tuple[float, int]] = []
     monkeypatch.setattr(running, "is_worth_compiling", lambda device, *left: given.append(left))
-    running.begin_or_resume(tiny.task(tmp_path), TrainingOptions(budget), float32_cpu)
+    running.begin_or_resume(tiny.job(tmp_path), TrainingOptions(budget), float32_cpu)
     [(seconds, steps)] = given
     assert (max(seconds, 0.0), max(steps, 0)) == (pytest.approx(left[0], abs=1), left[1])
 
@@ -145,7 +145,7 @@ def test_where_it_is_worth_it_a_run_is_compiled_unless_its_numbers_must_be_the_s
     monkeypatch.setattr(torch, "compile", lambda network: tried.append(network) or traced(network))
     monkeypatch.setattr(running, "is_worth_compiling", lambda *_: True)
     options = replace(EPOCHS, compiled=asked, deterministic=deterministic)
-    run = running.begin_or_resume(tiny.task(tmp_path / "fold_0"), options, float32_cpu)
+    run = running.begin_or_resume(tiny.job(tmp_path / "fold_0"), options, float32_cpu)
     assert len(tried) == does
     assert (run.forward is not run.network) == bool(does)
 
@@ -175,12 +175,12 @@ def test_a_run_goes_on_with_or_without(
     monkeypatch.setattr(torch, "compile", counting)
     interrupt_at(monkeypatch, 4)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny.task(run), replace(EPOCHS, compiled=True), float32_cpu)
+        train(tiny.job(run), replace(EPOCHS, compiled=True), float32_cpu)
     monkeypatch.undo()
     assert calls.n == 1 + 4  # tried once, then used
     assert "cannot be compiled" not in caplog.text
     assert load_file(run / "last.safetensors").keys() == load_file(tiny_runs.runs[0] / "last.safetensors").keys()
-    train(tiny.task(run), EPOCHS, float32_cpu)
+    train(tiny.job(run), EPOCHS, float32_cpu)
     same_outcome(run, tiny_runs.runs[0])
 
 

@@ -81,7 +81,7 @@ def test_killed_anywhere_it_comes_to_the_same_end(
             patched.setattr(train_module, "step", not_finite_once)
             patched.setattr(train_module, "interim_score", score)
             kill_at(killed_at, patched)
-            train(tiny.task(run), TrainingOptions(RunBudget(epochs=7), patience=2, deterministic=True), float32_cpu)
+            train(tiny.job(run), TrainingOptions(RunBudget(epochs=7), patience=2, deterministic=True), float32_cpu)
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     learn(whole, 0)
@@ -103,10 +103,10 @@ def test_a_second_interrupt_does_not_change_what_a_step_is_taken_back_to(
     interrupt_at(monkeypatch, 4)
     monkeypatch.setattr(train_module, "SAVE_EVERY", 0.0)
     for exact, saved in ((False, 4), (True, 3)):
-        task = tiny.task(tmp_path / str(exact))
+        job = tiny.job(tmp_path / str(exact))
         with pytest.raises(KeyboardInterrupt):
-            train(task, replace(EPOCHS, deterministic=exact), float32_cpu)
-        assert load_state(task.run / "last.safetensors").step == saved
+            train(job, replace(EPOCHS, deterministic=exact), float32_cpu)
+        assert load_state(job.run / "last.safetensors").step == saved
 
 
 def test_no_clock_decides_how_many_cases_are_scored(
@@ -119,12 +119,12 @@ def test_no_clock_decides_how_many_cases_are_scored(
         monkeypatch.setattr(Model, "n_windows", lambda *_, n=windows: n)
         training = replace(tiny.configuration.training, steps_per_epoch=steps)
         plan = replace(tiny.plan, configurations={"3d_fullres": replace(tiny.configuration, training=training)})
-        task = tiny.task(tmp_path / f"{windows}-{steps}", plan=plan)
-        validation = tiny.task(tmp_path).training[:2]
-        run = begin_or_resume(task, TrainingOptions(RunBudget(epochs=1), deterministic=True), float32_cpu)
+        job = tiny.job(tmp_path / f"{windows}-{steps}", plan=plan)
+        validation = tiny.job(tmp_path).training[:2]
+        run = begin_or_resume(job, TrainingOptions(RunBudget(epochs=1), deterministic=True), float32_cpu)
         counted: list[int] = []
         monkeypatch.setattr(interim_module, "case_scores", lambda model, cases, to=counted: to.append(len(cases)))
-        interim_score(run, [StoredCase.open(task.prepared, c.name) for c in validation], 1e9, 1)
+        interim_score(run, [StoredCase.open(job.prepared, c.name) for c in validation], 1e9, 1)
         assert sum(counted) == scored, (windows, steps)
         assert run.state.interim == scored
     assert interim_score(run, [], 1e9, 1) == CaseScores(None, None)
@@ -157,10 +157,10 @@ def test_an_operation_that_does_not_repeat_itself_ends_the_run(
 
     monkeypatch.setattr(train_module, "step", refused)
     with pytest.raises(UsageError, match=r"cannot be repeated bit by bit here; found: avg_pool3d.*; fix: leave out --determ"):
-        train(tiny.task(tmp_path), replace(EPOCHS, deterministic=True), float32_cpu)
+        train(tiny.job(tmp_path), replace(EPOCHS, deterministic=True), float32_cpu)
     message = "something else"
     with pytest.raises(RuntimeError, match="something else"):
-        train(tiny.task(tmp_path), replace(EPOCHS, deterministic=True), float32_cpu)
+        train(tiny.job(tmp_path), replace(EPOCHS, deterministic=True), float32_cpu)
 
 
 def test_time_does_not_repeat_itself(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
@@ -171,19 +171,19 @@ def test_time_does_not_repeat_itself(tiny: Tiny, float32_cpu: Device, tmp_path: 
     with pytest.raises(UsageError, match=message):
         TrainingOptions(RunBudget(seconds=60), deterministic=True)
     timed = replace(tiny.configuration, training=replace(tiny.configuration.training, time_s=60.0))
-    task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": timed}))
+    job = tiny.job(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": timed}))
     with pytest.raises(UsageError, match=message):
-        train(task, TrainingOptions(deterministic=True), float32_cpu)
+        train(job, TrainingOptions(deterministic=True), float32_cpu)
 
 
 def test_a_run_goes_on_with_as_many_threads_as_it_began_with(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    task, options = tiny.task(tmp_path), replace(EPOCHS, deterministic=True)
-    begin_or_resume(task, options, float32_cpu).save()
+    job, options = tiny.job(tmp_path), replace(EPOCHS, deterministic=True)
+    begin_or_resume(job, options, float32_cpu).save()
     assert load_state(tmp_path / "last.safetensors").threads == 1
     try:
         torch.set_num_threads(2)
-        assert begin_or_resume(task, EPOCHS, float32_cpu).state.threads == 2
-        assert begin_or_resume(task, options, float32_cpu).state.threads == torch.get_num_threads() == 1
+        assert begin_or_resume(job, EPOCHS, float32_cpu).state.threads == 2
+        assert begin_or_resume(job, options, float32_cpu).state.threads == torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(1)
 
@@ -191,10 +191,10 @@ def test_a_run_goes_on_with_as_many_threads_as_it_began_with(tiny: Tiny, float32
 def test_the_loss_scale_rises_when_it_would_have(tiny: Tiny, tmp_path: Path) -> None:
     """It doubles after so many steps without overflow; the count goes on."""
     half = Device(torch.device("cpu"), torch.float16)
-    run = begin_or_resume(tiny.task(tmp_path), EPOCHS, half)
+    run = begin_or_resume(tiny.job(tmp_path), EPOCHS, half)
     run.scaler.load_state_dict({**run.scaler.state_dict(), "scale": 512.0, "_growth_tracker": 7})
     run.save()
-    again = begin_or_resume(tiny.task(tmp_path), EPOCHS, half).scaler.state_dict()
+    again = begin_or_resume(tiny.job(tmp_path), EPOCHS, half).scaler.state_dict()
     assert (again["scale"], again["_growth_tracker"]) == (512.0, 7)
 
 
@@ -202,7 +202,7 @@ def test_what_a_killed_process_was_writing_is_cleared_away(tiny: Tiny, float32_c
     (tmp_path / "validation").mkdir()
     for name in (".77-last.safetensors", "validation/.77-phantom_000.nii.gz"):
         (tmp_path / name).write_bytes(b"half a file")
-    train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -210,11 +210,11 @@ def test_the_loss_of_an_epoch_is_that_of_all_its_steps(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of those before an interruption."""
-    train(tiny.task(tmp_path / "whole"), EPOCHS, float32_cpu)
+    train(tiny.job(tmp_path / "whole"), EPOCHS, float32_cpu)
     interrupt_at(monkeypatch, 4)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny.task(tmp_path / "parts"), EPOCHS, float32_cpu)
+        train(tiny.job(tmp_path / "parts"), EPOCHS, float32_cpu)
     monkeypatch.undo()
-    train(tiny.task(tmp_path / "parts"), EPOCHS, float32_cpu)
+    train(tiny.job(tmp_path / "parts"), EPOCHS, float32_cpu)
     whole, parts = history(tmp_path / "whole"), history(tmp_path / "parts")
     assert [row["train_loss"] for row in whole] == [row["train_loss"] for row in parts]

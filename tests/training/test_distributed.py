@@ -86,7 +86,7 @@ def test_gradients_of_two_parts_are_that_of_the_whole_batch(both: Both, name: st
 
 def test_two_train_as_one_would(both: Both, tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     """A batch of three: two samples for the first process, one for the second."""
-    together, alone = both.same("three"), watched(with_batch(tiny.task(tmp_path), tmp_path / "run", 3))
+    together, alone = both.same("three"), watched(with_batch(tiny.job(tmp_path), tmp_path / "run", 3))
     drawn = [f["three"]["samples"] for f in both.found]
     for (step, samples), (step_0, first), (step_1, second) in zip(alone["samples"], *drawn, strict=True):
         assert step == step_0 == step_1

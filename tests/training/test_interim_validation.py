@@ -45,7 +45,7 @@ def test_a_timed_run_stops_in_time_for_its_validation(
 
     monkeypatch.setattr(train_module, "step", step)
     monkeypatch.setattr(interim_module, "case_scores", case_scores)
-    record = train(tiny.task(tmp_path), TrainingOptions(RunBudget(seconds=100)), float32_cpu)
+    record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=100)), float32_cpu)
     reserve = 3 + 1.2 * seconds[-2] * 2 ** len(tiny.configuration.inference.mirror_axes)
     assert 100 - reserve - 2 < record.seconds < 100 - reserve + 3  # the validation takes no time on this clock
     rows = history(tmp_path)
@@ -58,8 +58,8 @@ def test_cases_too_large_to_score_leave_time_to_learn(
 ) -> None:
     """A minute a case, of ten in all: scored once along the way, and a quarter of the time kept for the end."""
     own_clock(monkeypatch, 2, 60)
-    task = tiny.task(tmp_path)
-    record = train(replace(task, validation=task.training), TrainingOptions(RunBudget(seconds=600)), float32_cpu)
+    job = tiny.job(tmp_path)
+    record = train(replace(job, validation=job.training), TrainingOptions(RunBudget(seconds=600)), float32_cpu)
     assert (450 - 60) / 2 <= record.steps <= (450 - 60) / 2 + 1
     assert [row["case_dice"] for row in history(tmp_path)].count("0.5") == 1
 
@@ -72,7 +72,7 @@ def test_cases_that_would_take_too_long_are_not_scored_along_the_way(
     computed; two hundred, mirrored, more than a quarter, so that nothing is kept for a validation that cannot be."""
     own_clock(monkeypatch, 2, 1000)
     monkeypatch.setattr(Model, "n_windows", lambda *_: windows)
-    record = train(tiny.task(tmp_path), TrainingOptions(RunBudget(seconds=300)), float32_cpu)
+    record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=300)), float32_cpu)
     assert record.steps == (300 - kept) // 2 + 1
     assert [row["case_dice"] for row in history(tmp_path)] == [""] * 10
     assert record.validated_on == f"{validated} not trained on"
@@ -100,6 +100,6 @@ def test_a_run_that_is_stopped_validates_in_what_is_left_of_its_time(
     monkeypatch.setattr(train_module, "step", step)
     monkeypatch.setattr(validation_module, "_predict_stored", predict_stored)
     monkeypatch.setattr(validation_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    task = tiny.task(tmp_path)
-    record = train(replace(task, validation=task.training), TrainingOptions(RunBudget(seconds=300)), float32_cpu)
+    job = tiny.job(tmp_path)
+    record = train(replace(job, validation=job.training), TrainingOptions(RunBudget(seconds=300)), float32_cpu)
     assert (record.stopped, record.validated_on) == ("Ctrl-C", f"{validated} not trained on")

@@ -26,7 +26,7 @@ def test_a_plan_that_is_too_large_is_refused_before_the_first_step(tiny: Tiny, f
     with pytest.raises(
         ResourceError, match=r"more memory than is free; found: about \d+\.\d GB for patch 8×16×16, batch 2000000; allowed: .* GB"
     ):
-        train(replace(tiny.task(tmp_path / "fold_0"), plan=plan), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+        train(replace(tiny.job(tmp_path / "fold_0"), plan=plan), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert not (tmp_path / "fold_0" / "run.json").exists()
 
 

@@ -18,7 +18,7 @@ from autoseg.nets.device import Device
 from autoseg.nets.weights import AVERAGED, read_tensors
 from autoseg.plan import LandmarkLossName, LandmarkPlan, Plan, ScnPlan
 from autoseg.runs.budget import RunBudget
-from autoseg.runs.options import Pretrained, TrainingOptions, pretrained_weights
+from autoseg.runs.options import Pretrained, TrainingOptions, pretrained_from_options
 from autoseg.runs.record import load_run
 from autoseg.system.files import write_text
 from autoseg.training.checkpoint import load_state
@@ -82,7 +82,7 @@ def test_a_head_for_landmarks_is_taken_from_a_model_of_the_same_landmarks(
 
     head = {"point_head.local.weight", "point_head.local.bias"}
     assert taken(tiny_runs.runs[0], joint("a", "b")) == head
-    run = begin_or_resume(tiny.task(tmp_path, plan=joint("a", "b")), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    run = begin_or_resume(tiny.job(tmp_path, plan=joint("a", "b")), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     run.save()
     assert taken(tmp_path, joint("a", "b")) == set()
     assert taken(tmp_path, joint("a", "c")) == head
@@ -91,7 +91,7 @@ def test_a_head_for_landmarks_is_taken_from_a_model_of_the_same_landmarks(
     branch = ScnPlan("convolutions", (2, 2, 2), 3, 1, 4, "gate")
     body = {f"point_head.scn.body.{layer}.{part}" for layer in ("0.0", "1") for part in ("weight", "bias")}
     assert taken(tmp_path, joint("a", "b", scn=branch)) == body
-    run = begin_or_resume(tiny.task(tmp_path / "branch", plan=joint("a", "b", scn=branch)), ONE, float32_cpu)
+    run = begin_or_resume(tiny.job(tmp_path / "branch", plan=joint("a", "b", scn=branch)), ONE, float32_cpu)
     run.save()
     assert taken(tmp_path / "branch", joint("a", "b", scn=branch)) == set()
     assert taken(tmp_path / "branch", joint("a", "b", scn=replace(branch, combine="logit_sum"))) == body
@@ -114,14 +114,14 @@ def test_a_run_with_other_structures_learns_from_a_model(
     write_text(model / "plan.json", (tiny_runs.runs[0] / "plan.json").read_text().replace("left stone", "left cyst"))
     (model / "last.safetensors").write_bytes((tiny_runs.runs[0] / "last.safetensors").read_bytes())
     given = read_tensors(model / "last.safetensors", AVERAGED)
-    task = tiny.task(tmp_path / "frozen")
-    record = train(task, replace(ONE, pretrained=Pretrained(model, True)), float32_cpu)
+    job = tiny.job(tmp_path / "frozen")
+    record = train(job, replace(ONE, pretrained=Pretrained(model, True)), float32_cpu)
     assert record.pretrained == (f"{len(given) - 4} of {len(given)} tensors from {model.resolve()}, which stay as they are")
-    assert load_run(task.run) == record
-    (task.run / "run.json").unlink()
-    train(task, TrainingOptions(RunBudget(epochs=2)), float32_cpu)
-    assert load_state(task.run / "last.safetensors").step == 6
-    after = load_file(task.run / "last.safetensors")
+    assert load_run(job.run) == record
+    (job.run / "run.json").unlink()
+    train(job, TrainingOptions(RunBudget(epochs=2)), float32_cpu)
+    assert load_state(job.run / "last.safetensors").step == 6
+    after = load_file(job.run / "last.safetensors")
     for name, weight in given.items():
         learnt = name.startswith("heads.1.")
         if name.startswith("heads.0."):  # the coarsest one, to which the loss gives no weight
@@ -134,22 +134,22 @@ def test_a_run_with_other_structures_learns_from_a_model(
 def test_a_lower_rate_changes_weights_less(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     """AdamW's first steps have the size of the learning rate, whatever the gradient."""
     given = read_tensors(tiny_runs.runs[0] / "last.safetensors", AVERAGED)
-    task = tiny.task(tmp_path)
-    train(task, replace(ONE, pretrained=Pretrained(tiny_runs.runs[0], False)), float32_cpu)
-    after = read_tensors(task.run / "last.safetensors", "network/")
+    job = tiny.job(tmp_path)
+    train(job, replace(ONE, pretrained=Pretrained(tiny_runs.runs[0], False)), float32_cpu)
+    after = read_tensors(job.run / "last.safetensors", "network/")
     most = max(float((after[name] - weight).abs().max()) for name, weight in given.items())
     assert 0 < most <= 3 * 1.01 * TAKEN_RATE * 0.01
-    with open(task.run / "metrics.csv") as table:
+    with open(job.run / "metrics.csv") as table:
         assert float(table.readlines()[1].split(",")[3]) > 0.001  # the curve has the rate of the run, not the lower one
 
 
 def test_a_run_goes_on_with_what_it_has_begun_with(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     wish = Pretrained(tiny_runs.runs[0], False)
-    new, begun = tiny.task(tmp_path / "new"), tiny.task(tmp_path / "begun")
+    new, begun = tiny.job(tmp_path / "new"), tiny.job(tmp_path / "begun")
     train(new, ONE, float32_cpu)
     train(begun, replace(ONE, pretrained=wish), float32_cpu)
-    for task in (new, begun):
-        (task.run / "run.json").unlink()
+    for job in (new, begun):
+        (job.run / "run.json").unlink()
     with pytest.raises(UsageError, match=r"has begun with other weights; .*found: new weights; fix: leave out --pretrained"):
         train(new, replace(ONE, pretrained=wish), float32_cpu)
     for other in (replace(wish, model=tiny_runs.runs[1]), replace(wish, freeze=True)):
@@ -159,12 +159,12 @@ def test_a_run_goes_on_with_what_it_has_begun_with(tiny: Tiny, tiny_runs: TinyRu
 
 
 def test_what_the_options_ask_for(tiny_runs: TinyRuns, tmp_path: Path) -> None:
-    assert pretrained_weights(None, False) is None
-    assert pretrained_weights(tiny_runs.runs[0], True) == Pretrained(tiny_runs.runs[0], True)
+    assert pretrained_from_options(None, False) is None
+    assert pretrained_from_options(tiny_runs.runs[0], True) == Pretrained(tiny_runs.runs[0], True)
     with pytest.raises(UsageError, match="--freeze keeps the weights of another model; fix: add --pretrained MODEL"):
-        pretrained_weights(None, True)
+        pretrained_from_options(None, True)
     with pytest.raises(UsageError, match=r"no weights to begin with; .*allowed: the folder of a run"):
-        pretrained_weights(tmp_path, False)
+        pretrained_from_options(tmp_path, False)
 
 
 def test_weights_that_cannot_be_used(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:

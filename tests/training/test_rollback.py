@@ -36,15 +36,15 @@ def test_a_loss_that_is_not_finite_names_the_cases(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = replace(tiny.configuration, training=replace(tiny.configuration.training, augmentation="none"))
-    task = tiny.task(tmp_path / "run", plan=replace(tiny.plan, configurations={"3d_fullres": plain}))
-    case = StoredCase.open(task.prepared, task.training[0].name)
+    job = tiny.job(tmp_path / "run", plan=replace(tiny.plan, configurations={"3d_fullres": plain}))
+    case = StoredCase.open(job.prepared, job.training[0].name)
     image, label = case.read()
     image[:] = np.inf
     write_case(tmp_path / "prepared", case.name, Prepared(image, label, case.placement), "key")
-    broken = replace(task, prepared=tmp_path / "prepared", validation=())
+    broken = replace(job, prepared=tmp_path / "prepared", validation=())
     with pytest.raises(DataError, match=rf"case {case.name}, {case.name}: the loss is not finite.*nan at step 0"):
         train(broken, EPOCHS, float32_cpu)
-    assert not (task.run / "run.json").exists()
+    assert not (job.run / "run.json").exists()
     told = [m for m in caplog.messages if "half the learning rate" in m]
     where = f"the loss is not finite (nan at step 0, cases {case.name}, {case.name}): back to step 0"
     assert told == [f"{where}, with half the learning rate ({i} of 3)" for i in (1, 2, 3)]
@@ -67,8 +67,8 @@ def test_a_step_that_fails_is_taken_back_with_half_the_learning_rate(
     monkeypatch.setattr(step_module, "deep_supervision", loss)
     batch = PatchSampler.batch
     monkeypatch.setattr(PatchSampler, "batch", lambda self, step: cases.append((self.seed, step)) or batch(self, step))
-    task = tiny.task(tmp_path)
-    record = train(task, replace(EPOCHS, threads=0), Device(torch.device("cpu"), getattr(torch, compute)))
+    job = tiny.job(tmp_path)
+    record = train(job, replace(EPOCHS, threads=0), Device(torch.device("cpu"), getattr(torch, compute)))
     assert f"the {what} is not finite" in caplog.text
     assert "back to step 3, with half the learning rate (1 of 3)" in caplog.text
     assert [step for _, step in cases] == [0, 1, 2, 3, 4, 3, 4, 5]
@@ -85,7 +85,7 @@ def test_a_step_that_fails_is_taken_back_with_half_the_learning_rate(
 
 def test_the_loss_scale_is_taken_back_too(tiny: Tiny, tmp_path: Path) -> None:
     """To the same number of steps until it rises, and ready for gradients although the last ones were not used."""
-    run = begin_or_resume(tiny.task(tmp_path), EPOCHS, Device(torch.device("cpu"), torch.float16))
+    run = begin_or_resume(tiny.job(tmp_path), EPOCHS, Device(torch.device("cpu"), torch.float16))
     run.state = replace(run.state, loss_scale=512.0, scale_steps=7)
     run.scaler = make_scaler(run.model.device, run.state)
     run.save()
@@ -110,7 +110,7 @@ def test_a_network_that_sees_background_only_goes_back_to_its_best(
     monkeypatch.setattr(
         rescue_module, "log", SimpleNamespace(warning=lambda *_: saved.append(load_file(tmp_path / "last.safetensors")))
     )
-    record = train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=3)), float32_cpu)
+    record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=3)), float32_cpu)
     assert (record.steps, record.stopped) == (9, None)
     best = load_file(tmp_path / "best.safetensors")
     assert len(saved) == 1
@@ -128,7 +128,7 @@ def test_a_network_that_cannot_be_rescued(
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     message = r"come to predict background only; .*fallen from 0\.500 to 0\.000 at step 15, after 3 attempts.*; fix: a lower"
     with pytest.raises(DataError, match=message):
-        train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=6)), float32_cpu)
+        train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=6)), float32_cpu)
 
 
 def test_a_network_that_has_not_begun_to_learn_has_not_collapsed(
@@ -136,7 +136,7 @@ def test_a_network_that_has_not_begun_to_learn_has_not_collapsed(
 ) -> None:
     scores = dice(0.05, 0.0, None)
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
-    train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=3)), float32_cpu)
+    train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=3)), float32_cpu)
     assert load_state(tmp_path / "last.safetensors").rollbacks == 0
 
 
@@ -153,7 +153,7 @@ def test_landmarks_that_are_lost_are_a_collapse(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, errors: list[float], collapses: int
 ) -> None:
     """A large error that is ten times the best one, and no smaller one."""
-    run = begin_or_resume(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=4)), float32_cpu)
+    run = begin_or_resume(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=4)), float32_cpu)
     found = 0
     for mre in errors:
         row = Epoch(1, 1, 1.0, 1e-3, 0.5, None, 0.1, 0.0, None, mre)
@@ -163,7 +163,7 @@ def test_landmarks_that_are_lost_are_a_collapse(
 
 
 def test_landmarks_that_are_lost_for_good(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    run = begin_or_resume(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=4)), float32_cpu)
+    run = begin_or_resume(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=4)), float32_cpu)
     run.state = replace(run.state, best=-0.25, rollbacks=3)
     with pytest.raises(DataError, match=r"find landmarks no better than by chance; .*has risen from 0\.25 to 30 mm at step 0"):
         roll_back_to_best(run, Epoch(1, 1, 1.0, 1e-3, 0.5, None, 0.1, 0.0, None, 30.0))

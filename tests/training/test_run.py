@@ -40,35 +40,35 @@ def test_what_a_run_has_not_spent(
     state = State(seconds, epochs, 0, 20, 100.0, 5.0, 0, None, 1.0, (), began=Beginning(12, 60.0, 4))
     if seconds == 45.0:
         state = replace(state, elapsed=106.0)
-    assert unspent(tiny.task(tmp_path), state) == rest
+    assert unspent(tiny.job(tmp_path), state) == rest
 
 
 def test_another_plan_does_not_continue_the_run(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    task = tiny.task(tmp_path)
-    train(task, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    job = tiny.job(tmp_path)
+    train(job, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     (tmp_path / "run.json").unlink()
     slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
     message = r"follows another plan; .*found: training\.learning_rate 0\.01 → 0\.0001; fix: add --restart"
     with pytest.raises(PlanError, match=message):
-        train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": slower})), EPOCHS, float32_cpu)
+        train(replace(job, plan=replace(tiny.plan, configurations={"3d_fullres": slower})), EPOCHS, float32_cpu)
     assert load_plan(tmp_path / "plan.json") == tiny.plan
     everything = replace(tiny.configuration.training, epochs=9, schedule="poly", warmup_fraction=0.5, ema_decay=0.5, loss="ce")
     edited = replace(tiny.configuration, training=replace(everything, learning_rate=1.0, optimizer="sgd"))
     with pytest.raises(PlanError, match=r"training\.epochs 2 → 9; .*; training\.warmup_fraction 0\.02 → 0\.5; 2 more; fix"):
-        train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": edited})), EPOCHS, float32_cpu)
+        train(replace(job, plan=replace(tiny.plan, configurations={"3d_fullres": edited})), EPOCHS, float32_cpu)
     unseen = replace(tiny.plan, data=replace(tiny.plan.data, unseen=("left stone",)))
     with pytest.raises(PlanError, match=r"follows another plan; .*found: data"):
-        train(replace(task, plan=unseen), EPOCHS, float32_cpu)
+        train(replace(job, plan=unseen), EPOCHS, float32_cpu)
     reworded = replace(tiny.configuration, why={"training.epochs": "because"})
-    assert train(replace(task, plan=replace(tiny.plan, configurations={"3d_fullres": reworded})), EPOCHS, float32_cpu).steps == 6
+    assert train(replace(job, plan=replace(tiny.plan, configurations={"3d_fullres": reworded})), EPOCHS, float32_cpu).steps == 6
 
 
-def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, task: TrainingJob, device: Device) -> None:
+def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, job: TrainingJob, device: Device) -> None:
     """Half of a hundred seconds on a clock of our own; afterwards that clock goes on, without interruption."""
     own_clock(monkeypatch, 2, 0.1)
     interrupt_at(monkeypatch, 25)
     with pytest.raises(KeyboardInterrupt):
-        train(task, TrainingOptions(RunBudget(seconds=100)), device)
+        train(job, TrainingOptions(RunBudget(seconds=100)), device)
     monkeypatch.undo()
     own_clock(monkeypatch, 2, 0.1)
 
@@ -76,9 +76,9 @@ def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, task: TrainingJo
 def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
+    interrupt_at_step_25_of_50(monkeypatch, tiny.job(tmp_path), float32_cpu)
     assert len(history(tmp_path)) == 2
-    train(tiny.task(tmp_path), TrainingOptions(RunBudget(seconds=1000)), float32_cpu)
+    train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=1000)), float32_cpu)
     assert len(history(tmp_path)) == 12
 
 
@@ -90,10 +90,10 @@ def test_time_instead_of_epochs_on_resuming_goes_on_reporting(
     own_clock(monkeypatch, 2, 0.1)
     interrupt_at(monkeypatch, 61)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=100)), float32_cpu)
+        train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=100)), float32_cpu)
     monkeypatch.undo()
     own_clock(monkeypatch, 2, 0.1)
-    train(tiny.task(tmp_path), TrainingOptions(RunBudget(seconds=600)), float32_cpu)
+    train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=600)), float32_cpu)
     seconds = [float(row["seconds"]) for row in history(tmp_path)]
     assert len(seconds) == 20 + 8
     assert np.diff(seconds[20:]) == pytest.approx([60] * 7, abs=3)
@@ -103,15 +103,15 @@ def test_time_instead_of_epochs_on_resuming_goes_on_reporting(
 def test_an_interrupted_run_keeps_its_budget(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
-    assert 90 < train(tiny.task(tmp_path), TrainingOptions(), float32_cpu).seconds < 100
+    interrupt_at_step_25_of_50(monkeypatch, tiny.job(tmp_path), float32_cpu)
+    assert 90 < train(tiny.job(tmp_path), TrainingOptions(), float32_cpu).seconds < 100
 
 
 def test_an_interrupted_run_keeps_its_seed_and_says_so(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    interrupt_at_step_25_of_50(monkeypatch, tiny.task(tmp_path), float32_cpu)
-    train(tiny.task(tmp_path), TrainingOptions(seed=7), float32_cpu)
+    interrupt_at_step_25_of_50(monkeypatch, tiny.job(tmp_path), float32_cpu)
+    train(tiny.job(tmp_path), TrainingOptions(seed=7), float32_cpu)
     assert "note: with the seed 0, which it began with, not 7; --restart begins anew" in caplog.messages
     assert load_state(tmp_path / "last.safetensors").seed == 0
 
@@ -119,7 +119,7 @@ def test_an_interrupted_run_keeps_its_seed_and_says_so(
 def test_a_finished_run_can_be_extended(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     run = tmp_path / "fold_0"
     shutil.copytree(tiny_runs.runs[0], run)
-    record = train(tiny.task(run), TrainingOptions(RunBudget(epochs=2), extend=True), float32_cpu)
+    record = train(tiny.job(run), TrainingOptions(RunBudget(epochs=2), extend=True), float32_cpu)
     assert (record.steps, record.finished, record.stopped) == (12, True, None)
     assert load_state(run / "last.safetensors").began == Beginning(6, pytest.approx(record.seconds, rel=1), 2)
     rows, before = history(run), history(tiny_runs.runs[0])
@@ -128,7 +128,7 @@ def test_a_finished_run_can_be_extended(tiny: Tiny, tiny_runs: TinyRuns, float32
     rates = [0.01 * extension_factor("cosine", p) for p in (2 / 6, 5 / 6)]  # of the last step of each epoch
     assert [float(row["learning_rate"]) for row in rows[2:]] == pytest.approx(rates, rel=1e-4)
     assert load_run(run) == record
-    again = train(tiny.task(run), TrainingOptions(RunBudget(epochs=1), extend=True), float32_cpu)
+    again = train(tiny.job(run), TrainingOptions(RunBudget(epochs=1), extend=True), float32_cpu)
     assert (again.steps, len(history(run))) == (15, 5)
 
 
@@ -138,27 +138,27 @@ def test_an_interrupted_extension_continues(
     """With the same call, or without saying again that it is one; as what it is, not as a second extension."""
     for name in ("whole", "same", "plain"):
         shutil.copytree(tiny_runs.runs[0], tmp_path / name)
-    train(tiny.task(tmp_path / "whole"), replace(EPOCHS, extend=True), float32_cpu)
+    train(tiny.job(tmp_path / "whole"), replace(EPOCHS, extend=True), float32_cpu)
     for name in ("same", "plain"):
-        task = tiny.task(tmp_path / name)
+        job = tiny.job(tmp_path / name)
         interrupt_at(monkeypatch, 9)
         with pytest.raises(KeyboardInterrupt):
-            train(task, replace(EPOCHS, extend=True), float32_cpu)
+            train(job, replace(EPOCHS, extend=True), float32_cpu)
         monkeypatch.undo()
         with pytest.raises(UsageError, match="training of this fold has not finished"):
-            load_model((task.run,), float32_cpu)
+            load_model((job.run,), float32_cpu)
         with pytest.raises(UsageError, match=r"only a finished run can be extended; .*interrupted at step 9; fix: train without"):
-            train(task, TrainingOptions(RunBudget(epochs=7), extend=True), float32_cpu)
-        train(task, replace(EPOCHS, extend=True) if name == "same" else TrainingOptions(), float32_cpu)
-        same_outcome(tmp_path / "whole", task.run)
+            train(job, TrainingOptions(RunBudget(epochs=7), extend=True), float32_cpu)
+        train(job, replace(EPOCHS, extend=True) if name == "same" else TrainingOptions(), float32_cpu)
+        same_outcome(tmp_path / "whole", job.run)
 
 
 def test_an_extension_in_time(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten epochs in a hundred seconds of two-second steps, then a hundred seconds more."""
     own_clock(monkeypatch, 2, 0.1)
-    first = train(tiny.task(tmp_path), TrainingOptions(RunBudget(seconds=100)), float32_cpu)
+    first = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=100)), float32_cpu)
     n = len(history(tmp_path))
-    second = train(tiny.task(tmp_path), TrainingOptions(RunBudget(seconds=200), extend=True), float32_cpu)
+    second = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=200), extend=True), float32_cpu)
     assert 90 < first.seconds < 102
     assert 190 < second.seconds - first.seconds < 202
     assert [row["epoch"] for row in history(tmp_path)] == [str(i + 1) for i in range(n + 10)]
@@ -169,22 +169,22 @@ def test_an_extension_has_no_more_time_for_the_validation_than_a_quarter(
 ) -> None:
     """Cases of a minute: a run that is limited by epochs keeps as many minutes as there are, more than the extension has."""
     own_clock(monkeypatch, 30, 60)
-    task = tiny.task(tmp_path)
-    task = replace(task, validation=task.training)
-    first = train(task, TrainingOptions(RunBudget(epochs=20)), float32_cpu)
+    job = tiny.job(tmp_path)
+    job = replace(job, validation=job.training)
+    first = train(job, TrainingOptions(RunBudget(epochs=20)), float32_cpu)
     assert load_state(tmp_path / "last.safetensors").reserve > 240
-    more = train(task, TrainingOptions(RunBudget(seconds=240), extend=True), float32_cpu)
+    more = train(job, TrainingOptions(RunBudget(seconds=240), extend=True), float32_cpu)
     assert 240 * 3 / 4 / 30 <= more.steps - first.steps <= 240 / 30
 
 
 def test_a_run_that_is_being_trained_is_left_alone(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     run = tmp_path / "fold_0"
-    for touch in (lambda: train(tiny.task(run), EPOCHS, float32_cpu), lambda: set_runs_aside([run])):
+    for touch in (lambda: train(tiny.job(run), EPOCHS, float32_cpu), lambda: set_runs_aside([run])):
         run.mkdir(exist_ok=True)
         with folder_lock(run), pytest.raises(UsageError, match=r"another autoseg is training in this folder; file: .*STOP"):
             touch()
         assert list(run.iterdir()) == []
-    assert train(tiny.task(run), EPOCHS, float32_cpu).steps == 6
+    assert train(tiny.job(run), EPOCHS, float32_cpu).steps == 6
 
 
 def test_the_time_to_compile_is_part_of_the_budget(
@@ -197,7 +197,7 @@ def test_the_time_to_compile_is_part_of_the_budget(
         return network
 
     monkeypatch.setattr(running_module, "compiled", slowly)
-    record = train(tiny.task(tmp_path), TrainingOptions(RunBudget(seconds=100), compiled=True), float32_cpu)
+    record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=100), compiled=True), float32_cpu)
     assert record.seconds < 102
     assert record.steps < 50 / 2
 
@@ -207,21 +207,21 @@ def test_a_run_knows_how_fast_its_latest_steps_were(
 ) -> None:
     """The steps before an interruption or an extension may have been another machine's."""
     own_clock(monkeypatch, 2, 0.1)
-    assert train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=4)), float32_cpu).step_s == 2
+    assert train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=4)), float32_cpu).step_s == 2
     own_clock(monkeypatch, 5, 0.1)
-    assert train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=1), extend=True), float32_cpu).step_s == 5
+    assert train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=1), extend=True), float32_cpu).step_s == 5
     (tmp_path / "run.json").unlink()  # killed during the validation: only that is left
-    assert train(tiny.task(tmp_path), TrainingOptions(), float32_cpu).step_s == 0
+    assert train(tiny.job(tmp_path), TrainingOptions(), float32_cpu).step_s == 0
 
 
 def test_only_what_is_finished_can_be_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"only a finished run can be extended; .*found: nothing trained"):
-        train(tiny.task(tmp_path), replace(EPOCHS, extend=True), float32_cpu)
+        train(tiny.job(tmp_path), replace(EPOCHS, extend=True), float32_cpu)
 
 
 def test_without_a_budget_the_plan_decides(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     epochs, steps = tiny.configuration.training.epochs, tiny.configuration.training.steps_per_epoch
-    assert train(tiny.task(tmp_path), TrainingOptions(), float32_cpu).steps == epochs * steps
+    assert train(tiny.job(tmp_path), TrainingOptions(), float32_cpu).steps == epochs * steps
 
 
 def test_a_plan_that_names_a_time_is_trained_for_it(
@@ -229,5 +229,5 @@ def test_a_plan_that_names_a_time_is_trained_for_it(
 ) -> None:
     own_clock(monkeypatch, 2, 0.1)
     timed = replace(tiny.configuration, training=replace(tiny.configuration.training, time_s=100.0))
-    task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": timed}))
-    assert 90 < train(task, TrainingOptions(), float32_cpu).seconds < 100
+    job = tiny.job(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": timed}))
+    assert 90 < train(job, TrainingOptions(), float32_cpu).seconds < 100

@@ -79,7 +79,7 @@ def equal(a: Batch, b: Batch) -> bool:
 
 
 def test_batch_follows_from_seed_and_step(tiny: Tiny, tmp_path: Path) -> None:
-    folder = tiny.task(tmp_path).prepared
+    folder = tiny.job(tmp_path).prepared
     cases = [StoredCase.open(folder, c.name) for c in tiny.dataset.cases]
     sampler = PatchSampler(cases, tiny.configuration, tiny.dataset.labels, seed=3)
     expected = [sampler.batch(step) for step in range(2, 9)]

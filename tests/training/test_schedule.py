@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from autoseg.errors import UsageError
 from autoseg.plan import LEAST_TIME_S, Schedule
 from autoseg.planner.budget import Budget
-from autoseg.runs.budget import EPOCH_SECONDS, RunBudget, asked_budget, parse_duration
+from autoseg.runs.budget import EPOCH_SECONDS, RunBudget, budget_from_options, parse_duration
 from autoseg.training.schedule import SHAPES, extension_factor, learning_rate_factor
 
 few = settings(max_examples=50, deadline=None)
@@ -146,11 +146,11 @@ def test_learning_rate_of_an_extension_by_hand() -> None:
 
 
 def test_what_the_options_ask_for() -> None:
-    assert asked_budget(None, None) is None
-    assert asked_budget("10m", None) == RunBudget(seconds=600)
-    assert asked_budget(None, 5, restart=True) == RunBudget(epochs=5)
-    assert asked_budget(None, None, "2h") == RunBudget(seconds=7200)
-    assert asked_budget(None, None, " 50 ") == RunBudget(epochs=50)
+    assert budget_from_options(None, None) is None
+    assert budget_from_options("10m", None) == RunBudget(seconds=600)
+    assert budget_from_options(None, 5, restart=True) == RunBudget(epochs=5)
+    assert budget_from_options(None, None, "2h") == RunBudget(seconds=7200)
+    assert budget_from_options(None, None, " 50 ") == RunBudget(epochs=50)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_what_the_options_ask_for() -> None:
 )
 def test_options_that_contradict_each_other(options: tuple[str | None, int | None, str | None, bool], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        asked_budget(*options)
+        budget_from_options(*options)
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ def test_a_step_begins_with_the_next_batches_before_it_waits(
     monkeypatch.setattr(torch.Tensor, "backward", lambda *_: done.append("backward"))
     monkeypatch.setattr(Loader, "draw_ahead", lambda self: done.append("ahead"))
     monkeypatch.setattr(torch.Tensor, "tolist", lambda self: done.append("wait") or [0.0, 0.0])
-    run = begin_or_resume(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    run = begin_or_resume(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     monkeypatch.setattr(run.optimizer, "step", lambda: done.append("step"))
-    cases = [StoredCase.open(run.task.prepared, case.name) for case in run.task.training]
+    cases = [StoredCase.open(run.job.prepared, case.name) for case in run.job.training]
     with Loader(PatchSampler(cases, run.configuration, tiny.plan.data.labels, 0), 0, threads=0) as loader:
         step(run, loader, 0.0)
     assert done == ["backward", "ahead", "wait", "step"]

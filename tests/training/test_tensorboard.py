@@ -97,9 +97,9 @@ def test_an_interrupted_run_goes_on_with_its_curve(
     with monkeypatch.context() as patch:
         interrupt_at(patch, 4)
         with pytest.raises(KeyboardInterrupt):
-            train(tiny.task(tmp_path), replace(EPOCHS, tensorboard=True), float32_cpu)
+            train(tiny.job(tmp_path), replace(EPOCHS, tensorboard=True), float32_cpu)
     assert [writer.closed for writer in writers] == [1]
-    train(tiny.task(tmp_path), replace(EPOCHS, tensorboard=True), float32_cpu)
+    train(tiny.job(tmp_path), replace(EPOCHS, tensorboard=True), float32_cpu)
     assert [(w.folder, w.purge_step, w.closed) for w in writers] == [(str(tmp_path), 1, 1), (str(tmp_path), 5, 1)]
     assert [{step for *_, step in w.scalars} for w in writers] == [{3}, {6}]
     same_as_table([scalar for w in writers for scalar in w.scalars], tmp_path, rel=1e-5)
@@ -140,8 +140,8 @@ def test_what_tensorboard_shows(tiny: Tiny, float32_cpu: Device, tmp_path: Path,
     with monkeypatch.context() as patch:
         interrupt_at(patch, 4)
         with pytest.raises(KeyboardInterrupt):
-            train(tiny.task(run), replace(EPOCHS, tensorboard=True), float32_cpu)
-    train(tiny.task(run), replace(EPOCHS, tensorboard=True), float32_cpu)
+            train(tiny.job(run), replace(EPOCHS, tensorboard=True), float32_cpu)
+    train(tiny.job(run), replace(EPOCHS, tensorboard=True), float32_cpu)
     same_as_table(shown(run), run, rel=1e-5)
     lost, again = TensorBoardWriter(tmp_path / "killed", True, 0), row(2, 0.125)  # after an epoch that was told, but not saved
     for epoch in (row(1, 1.0), row(2, 0.5)):

@@ -49,7 +49,7 @@ from autoseg.training.train import train, train_folds
 
 def test_a_run_leaves_what_it_promises(tiny: Tiny, tiny_runs: TinyRuns) -> None:
     run, record = tiny_runs.runs[0], tiny_runs.records[0]
-    validation = tiny.task(run).validation
+    validation = tiny.job(run).validation
     assert {p.name for p in run.iterdir()} == {
         "last.safetensors",
         "best.safetensors",
@@ -75,7 +75,7 @@ def test_a_run_leaves_what_it_promises(tiny: Tiny, tiny_runs: TinyRuns) -> None:
 def test_scores_are_those_of_the_files(tiny: Tiny, tiny_runs: TinyRuns) -> None:
     run, record = tiny_runs.runs[0], tiny_runs.records[0]
     rows = []
-    for case in tiny.task(run).validation:
+    for case in tiny.job(run).validation:
         assert case.label is not None
         reference = read_label_map(case.label, tiny.dataset.labels)
         predicted = read_label_map(run / "validation" / f"{case.name}.nii.gz", tiny.dataset.labels)
@@ -89,7 +89,7 @@ def test_scores_are_those_of_the_files(tiny: Tiny, tiny_runs: TinyRuns) -> None:
 def test_a_finished_run_is_skipped(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device) -> None:
     run = tiny_runs.runs[0]
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
-    assert train(tiny.task(run), TrainingOptions(RunBudget(epochs=5)), float32_cpu) == tiny_runs.records[0]
+    assert train(tiny.job(run), TrainingOptions(RunBudget(epochs=5)), float32_cpu) == tiny_runs.records[0]
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
@@ -98,21 +98,21 @@ def test_a_plan_that_does_not_fit_the_run_or_the_device_is_said_to_be_so(
 ) -> None:
     slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
     edited = replace(tiny.plan, configurations={"3d_fullres": slower})
-    assert train(tiny.task(tiny_runs.runs[0], plan=edited), EPOCHS, float32_cpu) == tiny_runs.records[0]
+    assert train(tiny.job(tiny_runs.runs[0], plan=edited), EPOCHS, float32_cpu) == tiny_runs.records[0]
     assert "already trained" in caplog.text
     assert "another plan than the present one; --restart trains it anew" in caplog.text
     assert "for a GPU" not in caplog.text
-    train(tiny.task(tiny_runs.runs[0], plan=edited), replace(EPOCHS, seed=3), float32_cpu)
+    train(tiny.job(tiny_runs.runs[0], plan=edited), replace(EPOCHS, seed=3), float32_cpu)
     assert "but with another plan than the present one and the seed 0, not 3; --restart" in caplog.text
     gpu = replace(tiny.plan, origin=replace(tiny.plan.origin, device="cuda"))
-    train(tiny.task(tmp_path, plan=gpu), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    train(tiny.job(tmp_path, plan=gpu), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert "the plan is for a GPU" in caplog.text
 
 
 def test_the_same_seed_trains_the_same(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
-    train(tiny.task(tmp_path / "a"), replace(EPOCHS, threads=0), float32_cpu)
+    train(tiny.job(tmp_path / "a"), replace(EPOCHS, threads=0), float32_cpu)
     same_outcome(tmp_path / "a", tiny_runs.runs[0])
-    train(tiny.task(tmp_path / "b"), replace(EPOCHS, seed=1), float32_cpu)
+    train(tiny.job(tmp_path / "b"), replace(EPOCHS, seed=1), float32_cpu)
     assert history(tmp_path / "b")[0]["train_loss"] != history(tmp_path / "a")[0]["train_loss"]
 
 
@@ -138,7 +138,7 @@ def step(run, loader, progress):
     if do.startswith("SIG"):
         os.kill(os.getpid(), getattr(signal, do))
     if do == "STOP file":
-        (run.task.run / "STOP").touch()
+        (run.job.run / "STOP").touch()
         run.stopping._looked = 0  # a second has passed
     return original(run, loader, progress)
 
@@ -152,8 +152,8 @@ module.step, validated, module.validate = step, module.validate, validate
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 torch.set_num_threads(1)
 data, root, run = map(Path, sys.argv[1:4])
-task = training_job(open_dataset(data), Workspace(root), None, "0")
-module.train(replace(task, run=run), TrainingOptions(RunBudget(epochs=2), threads=2), Device(torch.device("cpu"), torch.float32))
+job = training_job(open_dataset(data), Workspace(root), None, "0")
+module.train(replace(job, run=run), TrainingOptions(RunBudget(epochs=2), threads=2), Device(torch.device("cpu"), torch.float32))
 """
 
 
@@ -170,7 +170,7 @@ def test_a_killed_run_continues_to_the_same_end(tiny: Tiny, tiny_runs: TinyRuns,
     assert program(tiny, run, "SIGKILL").returncode == -signal.SIGKILL
     assert load_state(run / "last.safetensors").step == 3
     assert not (run / "run.json").exists()
-    train(tiny.task(run), EPOCHS, float32_cpu)
+    train(tiny.job(run), EPOCHS, float32_cpu)
     same_outcome(run, tiny_runs.runs[0])
     assert not [p for p in run.iterdir() if p.name.startswith(".")]
 
@@ -219,7 +219,7 @@ def test_a_run_that_is_told_to_stop_leaves_a_model(
     assert [(row["epoch"], row["step"]) for row in history(run)] == [("1", "3"), ("2", "5")]
     assert not (run / "STOP").exists()
     assert len(load_model((run,), float32_cpu)[0].networks) == 1
-    assert train(tiny.task(run), EPOCHS, float32_cpu) == record
+    assert train(tiny.job(run), EPOCHS, float32_cpu) == record
     assert f"already trained until it was stopped ({reason})" in caplog.text
     assert "; --extend 1 trains it for the rest of its budget, --restart anew" in caplog.text
 
@@ -235,9 +235,9 @@ def test_a_run_that_is_told_twice_stops_at_once_and_continues_to_the_same_end(
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
     assert not (run / "run.json").exists()
     (run / "validation").mkdir()
-    name = f"{tiny.task(run).validation[0].name}.nii.gz"
+    name = f"{tiny.job(run).validation[0].name}.nii.gz"
     (run / "validation" / name).write_text("a leftover")
-    assert train(tiny.task(run), EPOCHS, float32_cpu).stopped is None
+    assert train(tiny.job(run), EPOCHS, float32_cpu).stopped is None
     first, second = (load_file(folder / "last.safetensors") for folder in (run, tiny_runs.runs[0]))
     assert all(torch.equal(first[k], second[k]) for k in first | second)
     assert load_run(run).case_dice == tiny_runs.records[0].case_dice
@@ -250,17 +250,17 @@ def test_an_interrupted_run_continues_to_the_same_weights(
 ) -> None:
     configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, optimizer=optimizer))
     plan = replace(tiny.plan, configurations={"3d_fullres": configuration})
-    train(tiny.task(tmp_path / "whole", plan=plan), EPOCHS, float32_cpu)
+    train(tiny.job(tmp_path / "whole", plan=plan), EPOCHS, float32_cpu)
     interrupt_at(monkeypatch, 4)
-    task = tiny.task(tmp_path / "parts", plan=plan)
+    job = tiny.job(tmp_path / "parts", plan=plan)
     with pytest.raises(KeyboardInterrupt):
-        train(task, EPOCHS, float32_cpu)
-    assert load_state(task.run / "last.safetensors").step == 4
+        train(job, EPOCHS, float32_cpu)
+    assert load_state(job.run / "last.safetensors").step == 4
     monkeypatch.undo()
-    train(task, EPOCHS, float32_cpu)
+    train(job, EPOCHS, float32_cpu)
     first, second = (load_file(tmp_path / part / "last.safetensors") for part in ("whole", "parts"))
     assert all(torch.equal(first[k], second[k]) for k in first | second)
-    assert [row["step"] for row in history(task.run)] == ["3", "6"]
+    assert [row["step"] for row in history(job.run)] == ["3", "6"]
 
 
 def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
@@ -276,8 +276,8 @@ def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
     monkeypatch.setattr(reporting_module, "write_history", lambda _, seen: rows.append(seen[-1]))
     monkeypatch.setattr(running_module, "save_training", lambda *_: None)
     configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, steps_per_epoch=1))
-    task = tiny.task(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": configuration}), validation=())
-    train(task, TrainingOptions(RunBudget(epochs=200)), float32_cpu)
+    job = tiny.job(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": configuration}), validation=())
+    train(job, TrainingOptions(RunBudget(epochs=200)), float32_cpu)
     assert [(row.epoch, row.step) for row in rows] == [(i, i) for i in range(1, 201)]
 
 
@@ -295,10 +295,10 @@ def test_a_full_disk_costs_what_was_not_saved_and_no_more(
     monkeypatch.setattr(checkpoint_module, "save_file", save_file)
     run = tmp_path / "fold_0"
     with pytest.raises(DiskError, match=r"cannot write; .*safetensors; found: No space left on device; fix: free disk space"):
-        train(tiny.task(run), EPOCHS, float32_cpu)
+        train(tiny.job(run), EPOCHS, float32_cpu)
     assert load_state(run / "last.safetensors").step == 3
     monkeypatch.undo()
-    train(tiny.task(run), EPOCHS, float32_cpu)
+    train(tiny.job(run), EPOCHS, float32_cpu)
     same_outcome(run, tiny_runs.runs[0])
 
 
@@ -313,35 +313,35 @@ def test_on_a_terminal_a_line_moves_with_the_steps(
     caplog.set_level("INFO", "autoseg")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr(train_module, "step", lambda run, loader, progress: counted(run))
-    train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert re.search(r"\r\x1b\[Kepoch 1/1  step 1  loss 0\.500  \d+\.\d\d s/step  .*\d s left\r", capsys.readouterr().err)
 
 
 def test_without_prepared_cases_there_is_nothing_to_learn(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no prepared case"):
-        train(tiny.task(tmp_path / "run", prepared=tmp_path / "nothing"), EPOCHS, float32_cpu)
+        train(tiny.job(tmp_path / "run", prepared=tmp_path / "nothing"), EPOCHS, float32_cpu)
 
 
 def test_without_validation_cases_a_run_has_no_score(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
-    record = train(tiny.task(tmp_path, validation=()), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    record = train(tiny.job(tmp_path, validation=()), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert (record.finished, record.case_dice, record.postprocess) == (True, None, ())
     assert history(tmp_path)[0]["case_dice"] == ""
     assert not (tmp_path / "best.safetensors").exists()
 
 
-def test_task_of_a_planned_dataset(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
-    task = training_job(tiny.dataset, tiny.workspace, None, "0")
-    assert task.configuration == "3d_fullres"
-    assert task.run == tiny.workspace.root / "runs" / "Dataset001_Phantom" / "3d_fullres" / "fold_0"
+def test_job_of_a_planned_dataset(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    job = training_job(tiny.dataset, tiny.workspace, None, "0")
+    assert job.configuration == "3d_fullres"
+    assert job.run == tiny.workspace.root / "runs" / "Dataset001_Phantom" / "3d_fullres" / "fold_0"
     names = {c.name for c in tiny.dataset.cases}
-    assert {c.name for c in (*task.training, *task.validation)} == names
-    assert len(task.training) == 4
+    assert {c.name for c in (*job.training, *job.validation)} == names
+    assert len(job.training) == 4
     everything = training_job(tiny.dataset, tiny.workspace, None, "all")
     assert {c.name for c in everything.training} == {c.name for c in everything.validation} == names
     assert "learnt from" in caplog.text
 
 
-def test_task_that_cannot_be(tiny: Tiny, tmp_path: Path) -> None:
+def test_job_that_cannot_be_made(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no plan"):
         training_job(open_dataset(tiny.data), Workspace(tmp_path), None, "0")
     with pytest.raises(UsageError, match="no configuration '2d'"):
@@ -355,10 +355,10 @@ def test_patience(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: 
     scores = dice(0.1, 0.5, 0.4, 0.5, 0.3, 0.45, 0.1, 0.2, 0.3)
     monkeypatch.setattr(train_module, "step", lambda run, loader, progress: counted(run))
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
-    record = train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=8), patience=3), float32_cpu)
+    record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=8), patience=3), float32_cpu)
     assert (record.steps, record.stopped, record.finished) == (15, "no better case Dice in 3 epochs", True)
     assert load_state(tmp_path / "last.safetensors").best == 0.5
-    record = train(tiny.task(tmp_path), TrainingOptions(RunBudget(epochs=8), extend=True), float32_cpu)
+    record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=8), extend=True), float32_cpu)
     assert (record.steps, record.stopped) == (27, "no better case Dice in 3 epochs")
 
 
@@ -366,10 +366,10 @@ def test_patience(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: 
 def test_the_plan_chooses_the_loss(tiny: Tiny, float32_cpu: Device, tmp_path: Path, loss: str, batch_dice: bool) -> None:
     training = replace(tiny.configuration.training, loss=loss, batch_dice=batch_dice, steps_per_epoch=1)
     plan = replace(tiny.plan, configurations={"3d_fullres": replace(tiny.configuration, training=training)})
-    task = tiny.task(tmp_path, plan=plan, validation=())
-    train(task, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
+    job = tiny.job(tmp_path, plan=plan, validation=())
+    train(job, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     batch = PatchSampler(
-        [StoredCase.open(task.prepared, c.name) for c in task.training], plan.configuration(None)[1], plan.data.labels, 0
+        [StoredCase.open(job.prepared, c.name) for c in job.training], plan.configuration(None)[1], plan.data.labels, 0
     ).batch(0)
     torch.manual_seed(0)
     outputs = fresh_network(plan, plan.configuration(None)[1], float32_cpu)(batch.image).logits
@@ -385,7 +385,7 @@ def test_several_folds_in_turn(tiny: Tiny, float32_cpu: Device, tmp_path: Path, 
     caplog.set_level("INFO")
     first = train(folds(tiny, tmp_path, "1")[0], TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     done = list(train_folds(folds(tiny, tmp_path, "0", "1", "2"), TrainingOptions(RunBudget(epochs=1)), float32_cpu))
-    assert [d.task.fold for d in done] == [d.record.fold for d in done] == ["0", "1", "2"]
+    assert [d.job.fold for d in done] == [d.record.fold for d in done] == ["0", "1", "2"]
     assert done[1].record == first
     assert [d.skipped for d in done] == [False, True, False]
     assert "fold 2, 3 of 3; the budget is for each" in caplog.messages
@@ -401,12 +401,12 @@ def test_a_fold_that_was_stopped_is_the_last_one(
         run.stopping.reason = "Ctrl-C"
         original(run, loader, progress)
 
-    tasks = folds(tiny, tmp_path, "0", "1", "2")
+    jobs = folds(tiny, tmp_path, "0", "1", "2")
     monkeypatch.setattr(train_module, "step", stop)
-    assert len(list(train_folds(tasks, EPOCHS, float32_cpu))) == 1
+    assert len(list(train_folds(jobs, EPOCHS, float32_cpu))) == 1
     assert "not trained: fold 1, 2; the same command trains the rest" in caplog.text
     monkeypatch.undo()
-    done = [d.record for d in train_folds(tasks, EPOCHS, float32_cpu)]
+    done = [d.record for d in train_folds(jobs, EPOCHS, float32_cpu)]
     assert [(record.steps, record.stopped) for record in done] == [(1, "Ctrl-C"), (6, None), (6, None)]
 
 

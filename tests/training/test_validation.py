@@ -20,24 +20,24 @@ def test_no_case_is_begun_after_the_time_is_up(
     tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
-    task = tiny.task(tmp_path)
-    assert validate(model, task.training, task.prepared, None, tmp_path, (), seconds=0).n_cases == 1
+    job = tiny.job(tmp_path)
+    assert validate(model, job.training, job.prepared, None, tmp_path, (), seconds=0).n_cases == 1
     assert "time for 1 of 4 validation cases only" in caplog.text
     assert len(list((tmp_path / "validation").iterdir())) == 1
-    none = validate(model, task.training, task.prepared, None, tmp_path / "none", (), seconds=5, each=60)
+    none = validate(model, job.training, job.prepared, None, tmp_path / "none", (), seconds=5, each=60)
     assert (none.n_cases, none.case_dice, none.rules) == (0, None, ())
     assert "no time to validate, a case would take 1 min 00 s" in caplog.text
-    assert validate(model, task.training, task.prepared, None, tmp_path, ()).n_cases == 4
+    assert validate(model, job.training, job.prepared, None, tmp_path, ()).n_cases == 4
 
 
 def test_rules_have_a_label_map_to_go_by_where_time_is_short(
     tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path
 ) -> None:
     model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
-    task = tiny.task(tmp_path)
-    first, *others = task.training
+    job = tiny.job(tmp_path)
+    first, *others = job.training
     found = validate(
-        model, [replace(first, label=None), *others], task.prepared, None, tmp_path, ("largest_foreground",), seconds=0
+        model, [replace(first, label=None), *others], job.prepared, None, tmp_path, ("largest_foreground",), seconds=0
     )
     assert found.n_cases == 1
     assert found.case_dice is not None
@@ -45,11 +45,11 @@ def test_rules_have_a_label_map_to_go_by_where_time_is_short(
 
 def test_an_interrupted_validation_continues(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
-    task = tiny.task(tmp_path)
-    whole = validate(model, task.training, task.prepared, None, tmp_path / "whole", ())
-    validate(model, task.training[:2], task.prepared, None, tmp_path / "parts", ())
+    job = tiny.job(tmp_path)
+    whole = validate(model, job.training, job.prepared, None, tmp_path / "whole", ())
+    validate(model, job.training[:2], job.prepared, None, tmp_path / "parts", ())
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "parts" / "validation").iterdir()}
-    assert validate(model, task.training, task.prepared, None, tmp_path / "parts", ()) == whole
+    assert validate(model, job.training, job.prepared, None, tmp_path / "parts", ()) == whole
     after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "parts" / "validation").iterdir()}
     assert len(before) == 2
     assert len(after) == 4
@@ -61,10 +61,10 @@ def test_a_prepared_case_that_cannot_be_read(
 ) -> None:
     """One that loses its end after it was found complete."""
     model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
-    task = tiny.task(tmp_path)
+    job = tiny.job(tmp_path)
     prepared = tmp_path / "prepared"
-    shutil.copytree(task.prepared, prepared)
-    name = task.training[0].name
+    shutil.copytree(job.prepared, prepared)
+    name = job.training[0].name
     stored = StoredCase.open(prepared, name)
     image = prepared / f"{name}.image.b2nd"
     image.write_bytes(image.read_bytes()[:-100])
@@ -75,4 +75,4 @@ def test_a_prepared_case_that_cannot_be_read(
     with pytest.raises(DataError, match=message):
         case_scores(model, [stored])
     with pytest.raises(DataError, match=message):
-        validate(model, task.training[:1], prepared, None, tmp_path, ())
+        validate(model, job.training[:1], prepared, None, tmp_path, ())
