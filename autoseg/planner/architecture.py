@@ -89,7 +89,7 @@ def architecture_reasons(architecture: Architecture, budget: Budget, shape: Sequ
     patch = [f"median case is {numbers(shape)} voxels", architecture.memory_fit.patch_reason]
     batch = [architecture.memory_fit.batch_reason]
     if budget.family == "residual":
-        batch.append("the 5 % hold here too, other than in nnU-Net's presets, which train small cases in batches of hundreds")
+        batch.append("the 5 % apply here too, unlike in nnU-Net's presets, which train small cases in batches of hundreds")
     filled_gb = architecture.memory_fit.reference.memory_gb
     if filled_gb != budget.memory_gb:
         batch.append(f"as for {number(filled_gb)} GB, which shows more voxels at once than a larger patch")
@@ -116,7 +116,7 @@ def _network_reasons(architecture: Architecture, budget: Budget) -> dict[str, st
     halved = ""
     if cost.halves_first(topology):
         halved = "; no stage is at full resolution, since positions are decoded to a fraction of a voxel: half the time a step"
-    supervised = "coarse levels learn from the label map too, so gradients reach them (nnU-Net)"
+    supervised = "coarse levels learn from the label map too, so that gradients reach them (nnU-Net)"
     widest = cost.width.most(len(topology.patch_size))
     bottleneck = tuple(n // d for n, d in zip(topology.patch_size, topology.divisors))
     return {
@@ -124,7 +124,7 @@ def _network_reasons(architecture: Architecture, budget: Budget) -> dict[str, st
         "network.features": f"{network.features[0]}{narrow}, doubled from stage to stage up to {widest}; "
         f"{parameters:.1f} million parameters, {billions(work)} multiply-accumulates a sample",
         "network.strides": f"an axis is halved while 4 voxels remain, fine axes before coarse ones{fewer}; "
-        f"{size(bottleneck)} at last{halved}",
+        f"{size(bottleneck)} voxels at the bottleneck{halved}",
         "network.kernel_sizes": "3 along an axis from the stage on at which its spacing is below twice the finest, 1 before",
         **_block_reasons(cost, budget),
         "network.deep_supervision": supervised if cost.io.n_classes else "off: landmarks are learnt at the finest stage only",

@@ -123,7 +123,7 @@ def _plan_space(inputs: PlanInputs, grid: TargetGrid) -> SpacePlan:
 def _space_reasons(inputs: PlanInputs) -> dict[str, str]:
     crop = f"leaves {100 * inputs.fingerprint.median_relative_size:.0f} % of the voxels (median)"
     if inputs.n_outside_crop:
-        crop = f"none: what is not 0 {crop}, but not all landmarks: in {inputs.n_outside_crop} cases some lie beyond it"
+        crop = f"none: a crop to what is not 0 {crop}, but cuts off landmarks of {inputs.n_outside_crop} cases"
     return {
         "space.orientation": "canonical axes, so that left and right mean the same in every case",
         "space.crop": crop,

@@ -21,14 +21,14 @@ def few_cases(n_cases: int) -> str:
     if n_cases == 1:
         return "; a single case leaves nothing to validate on: -f all"
     folds = ",".join(str(i) for i in range(min(n_cases, N_FOLDS)))
-    return f"; with {n_cases} cases the score of one fold says little: -f {folds} validates on all of them"
+    return f"; with {n_cases} cases the score of one fold means little: -f {folds} validates on all of them"
 
 
 def choose_default(planned: Mapping[str, PlannedConfiguration], n_cases: int) -> tuple[str, str]:
     """Name and reason of the configuration to train first."""
     coarse, *others = planned
     if [planned[name].configuration.previous_stage for name in others] == [coarse]:
-        refines = f"; {others[0]} refines what all of its folds found" if n_cases > 1 else ""
+        refines = f"; {others[0]} refines the predictions of all of its folds" if n_cases > 1 else ""
         return coarse, f"a patch shows all landmarks there, which tells them apart{refines}"
     if "3d_fullres" not in planned:
         return "2d", "the median case is a single slice"

@@ -52,7 +52,7 @@ def estimate(
     return footprint, {
         "footprint.training_gb": training,
         "footprint.prediction_ram_gb": f"for the median case of {number(prod(shape))} voxels and {' and '.join(maps)}",
-        "footprint.prepared_gb": f"{len(fingerprint.cases)} cases, as much as images of noise would take",
+        "footprint.prepared_gb": f"{len(fingerprint.cases)} cases; an upper bound: images of noise would take as much",
         "footprint.step_s": f"{billions(1e9 * architecture.step_gmacs)} multiply-accumulates, "
         f"{billions(1e9 * budget.speed)} a second",
     }

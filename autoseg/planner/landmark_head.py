@@ -28,7 +28,7 @@ def plan_landmarks(
     work = multiply_accumulates(architecture.network, architecture.topology.patch_size, io.without_landmarks)
     points = [case.landmarks for case in cases]
     if io.n_previous_classes and not io.n_classes:  # of landmarks, not of structures
-        scn = ScnChoice(None, f"{NO_SCN}the stage before has seen the whole")
+        scn = ScnChoice(None, f"{NO_SCN}the previous stage has seen the whole case")
     else:
         scn = plan_scn(statistics, points, patch, spacing, work, slice_axis=space.slice_axis)
     if scn.scn:

@@ -135,7 +135,7 @@ def _objection(statistics: LandmarkStatistics, cases: Sequence[CasePoints], patc
     """The reason that rules a branch out, or nothing."""
     n = len(statistics.landmarks)
     if n < FEWEST_LANDMARKS:
-        return f"{n} landmarks are fewer than {FEWEST_LANDMARKS} and make no arrangement"
+        return f"{n} landmarks are fewer than {FEWEST_LANDMARKS} and have no arrangement"
     if all(len(case.present_points) < 2 for case in cases):
         return "no case has two landmarks"
     whole = float((patch_scale_needed(cases, patch_mm, 1.0) <= 1 + 1e-9).mean())
@@ -152,13 +152,13 @@ def _evidence(statistics: LandmarkStatistics) -> tuple[bool, str]:
     """Decides whether the others tell much about a landmark that few cases do not tell, with the numbers as reason."""
     rho, kappa, variation = statistics.median_rho, statistics.median_kappa, statistics.distance_variation
     if rho is None or kappa is None:
-        return False, "too few cases tell how much the others say about a landmark"
+        return False, "too few cases to tell how much the others say about a landmark"
     tells, far_apart, few = rho > LEAST_RHO, kappa > LEAST_KAPPA, statistics.n_cases < FEW_CASES
     clauses = (
-        f"the others explain {percent(max(rho, 0.0))} of the variance of a place (median), {_not(tells)}more than "
+        f"the others explain {percent(max(rho, 0.0))} of the variance of a landmark's position (median), {_not(tells)}more than "
         f"{percent(LEAST_RHO)}",
-        f"neighbours are {number(kappa)} times as far away as the others leave open (median), {_not(far_apart)}more than "
-        f"{number(LEAST_KAPPA)}",
+        f"the distance to neighbours is {number(kappa)} times the uncertainty that the others leave (median), "
+        f"{_not(far_apart)}more than {number(LEAST_KAPPA)}",
         f"{statistics.n_cases} cases are {_not(few)}fewer than {FEW_CASES}",
         *([] if variation is None else [f"distances between landmarks vary by {percent(variation)} (median)"]),
     )

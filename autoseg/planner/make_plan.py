@@ -151,7 +151,7 @@ def _refined_landmarks(inputs: PlanInputs, previous_stage: str, slices: dict[str
     grid = inputs.full_grid(inputs.flat_axis)
     cost = inputs.cost_after_stage(inputs.cost.io.n_landmarks)
     architecture = plan_architecture(cost, inputs.budget, grid.spacing, grid.shape, inputs.dataset_voxels)
-    reason = f"what {previous_stage} found comes in as one more channel a landmark: it has seen all of them at once"
+    reason = f"positions from {previous_stage} come in as one more channel a landmark: it has seen all of them at once"
     why = {"previous_stage": reason, "space.spacing_mm": inputs.spacing_reason, **slices}
     return plan_configuration(inputs, architecture, grid, why=why, previous_stage=previous_stage)
 
@@ -170,7 +170,7 @@ def _volumes(inputs: PlanInputs) -> dict[str, PlannedConfiguration]:
         )
         cost = inputs.cost_after_stage(inputs.cost.io.n_classes - 1)
         cascade = plan_architecture(cost, inputs.budget, grid.spacing, grid.shape, inputs.dataset_voxels)
-        reason = "what 3d_lowres found comes in as one more channel a structure: it has seen where in the body this is"
+        reason = "predictions of 3d_lowres come in as one more channel a structure: they tell where in the body a patch is"
         planned["3d_cascade"] = plan_configuration(
             inputs, cascade, grid, why={"previous_stage": reason, **why}, previous_stage="3d_lowres"
         )

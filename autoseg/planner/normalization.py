@@ -70,6 +70,6 @@ def _robust(fingerprint: Fingerprint, index: int, nonzero: bool) -> tuple[bool, 
         return False, f"; {kept}: no outliers dominate"
     if cut >= CUT_BELOW:
         region = "a structure" if fingerprint.labels.names else "what is near landmarks"
-        return False, f"; {kept}, but up to {percent(cut)} of {region} would be cut: it is what shines, and stays"
-    why = f"less than {percent(ROBUST_BELOW)}, so a few voxels dominate: mean and standard deviation are taken so, outliers cut"
-    return True, f"; {kept}, {why}"
+        return False, f"; {kept}, but up to {percent(cut)} of {region} would be cut: bright voxels are what is looked for"
+    clipped = "mean and standard deviation are those of the clipped image, and outliers are cut"
+    return True, f"; {kept}, less than {percent(ROBUST_BELOW)}, so a few voxels dominate: {clipped}"

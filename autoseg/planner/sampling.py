@@ -42,7 +42,7 @@ def plan_sampling(
     structures = [s for s in fingerprint.structures if s.n_cases]
     n_cases = len(fingerprint.cases)
     if not structures:  # nnU-Net's fingerprints do not tell
-        certain = "a third of the samples show a structure for certain, so none is forgotten (nnU-Net)"
+        certain = "a third of the patches show a structure for certain, so that none is forgotten (nnU-Net)"
         return Sampling("cases", "every case is as likely as any other (nnU-Net)", FOREGROUND_FRACTION, certain)
     sampling, sampling_reason = _first_drawn(structures, n_cases)
     voxels = median(prod(c.shape_after_crop) for c in fingerprint.cases)
@@ -59,7 +59,7 @@ def _first_drawn(structures: Sequence[StructureStatistics], n_cases: int) -> tup
     rarest = min(structures, key=lambda s: s.n_cases)
     where = f"'{rarest.name}' occurs in {rarest.n_cases} of {n_cases} cases"
     if rarest.n_cases < RARE_BELOW * n_cases:
-        return "structures", f"{where}: a structure is drawn first, then a case with it, or it would hardly be seen"
+        return "structures", f"{where}: a structure is drawn first, then a case with it, or it would hardly be learnt"
     if rarest.n_cases == n_cases:
         return "cases", f"every structure that occurs is in all {n_cases} cases: cases are drawn alike"
     return "cases", f"no structure is rarer than '{rarest.name}', in {rarest.n_cases} of {n_cases} cases: cases are drawn alike"

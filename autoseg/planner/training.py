@@ -10,7 +10,7 @@ from autoseg.planner.budget import Budget
 from autoseg.planner.lowres import COVER
 from autoseg.planner.wording import billions, percent, seconds
 
-UNUSED = "of no account: there are no label maps"
+UNUSED = "not used: the dataset has no label maps"
 STEPS = 50_000  # without a limit of time
 STEPS_PER_EPOCH = 250  # nnU-Net
 
@@ -35,9 +35,9 @@ def plan_training(
     plan, reasons = RECIPES[budget.recipe]()
     steps, step_s = plan.epochs * plan.steps_per_epoch, step_gmacs / budget.speed
     batch_dice = labelled and (slices or covered < COVER)
-    time = f"none was asked for; {steps} steps of about {step_s:.2g} s take about {seconds(steps * step_s)}"
+    time = f"no limit was given; {steps} steps of about {step_s:.2g} s take about {seconds(steps * step_s)}"
     if budget.time_s is not None:
-        time = f"asked for; about {budget.steps(step_s):.0f} steps of {step_s:.2g} s, and the validation"
+        time = f"the limit that was given; about {budget.steps(step_s):.0f} steps of {step_s:.2g} s, and the validation"
     loss = "cross entropy teaches every voxel, Dice makes small structures count as much as large ones (nnU-Net)"
     return replace(plan, time_s=budget.time_s, mirror_axes=mirror_axes, batch_dice=batch_dice), {
         "training.time_s": f"{time} at {billions(1e9 * budget.speed)} multiply-accumulates a second",
@@ -66,10 +66,10 @@ def _adamw_constant() -> tuple[TrainingPlan, dict[str, str]]:
     plan, reasons = _adamw_cosine()
     return replace(plan, weight_decay=0.3, schedule="constant"), {
         **reasons,
-        "training.weight_decay": "weights before a norm grow without it, so that steps change them less and less and learn small "
-        "datasets by heart; 30 times the default of AdamW, the same for every dataset",
-        "training.schedule": "the learning rate stays high: falling to zero it would learn small datasets by heart; the averaged "
-        "weights are settled all the same",
+        "training.weight_decay": "weights before a norm grow without it, so that steps change them less and less and the network "
+        "overfits small datasets; 30 times the default of AdamW, the same for every dataset",
+        "training.schedule": "the learning rate stays high: if it fell to zero, the network would overfit small datasets; the "
+        "averaged weights have settled nevertheless",
     }
 
 
@@ -94,8 +94,8 @@ def _adamw_cosine() -> tuple[TrainingPlan, dict[str, str]]:
         "training.optimizer": "AdamW adapts the step of each weight, so one learning rate serves all datasets",
         "training.learning_rate": "chosen for short runs, three times the default of AdamW; the same for every dataset",
         "training.weight_decay": "default of AdamW, the same for every dataset",
-        "training.schedule": "the learning rate ends at zero, so the last weights are settled ones",
-        "training.warmup_fraction": f"{100 * plan.warmup_fraction:g} % of the steps, until AdamW knows the size of the gradients",
+        "training.schedule": "the learning rate falls to zero, so that the last weights have settled",
+        "training.warmup_fraction": f"{100 * plan.warmup_fraction:g} % of the steps, until AdamW has estimated the gradients",
         "training.ema_decay": "predictions use weights averaged over the last tenth of the steps, "
         f"{1 / (1 - plan.ema_decay):.0f} at most",
         "training.augmentation": "on: medical datasets are small",
@@ -140,9 +140,9 @@ def plan_inference(mirror_axes: tuple[int, ...], one_sided: Sequence[str] = ()) 
         mirror_axes: of training.
         one_sided: landmarks without a partner on the other side, which a mirrored image would misplace.
     """
-    reason = "those that training has mirrored"
+    reason = "the axes that training mirrors"
     if one_sided and mirror_axes:
-        mirror_axes, reason = (), f"none: a mirrored image does not tell where '{one_sided[0]}' is"
+        mirror_axes, reason = (), f"none: a mirrored image would misplace '{one_sided[0]}', which has no partner"
     return InferencePlan(overlap=0.5, mirror_axes=mirror_axes), {
         "inference.overlap": "half a window, so that every voxel is near the middle of one (nnU-Net)",
         "inference.mirror_axes": reason,

@@ -22,9 +22,10 @@ from autoseg.imaging.landmarks import LandmarkSet, State
 from autoseg.plan import Configuration, LandmarkPlan, Plan, ScnPlan, parse_plan
 from autoseg.planner import landmark_head
 from autoseg.planner.family import FAMILIES
-from autoseg.planner.landmark_rules import MOST_WORK
+from autoseg.planner.landmark_rules import MOST_WORK, NO_SCN
 from autoseg.planner.make_plan import Budget, make_plan
 from autoseg.planner.mirroring import mirror_axes
+from autoseg.planner.training import UNUSED
 from autoseg.system.records import to_json
 
 GPU = Budget("cuda", 8)
@@ -92,7 +93,7 @@ def test_landmarks_alone_by_hand() -> None:
     assert "shows all landmarks in 100 % of the cases" in c.why["landmarks.scn"]
     assert c.training.mirror_axes == c.inference.mirror_axes == (2,)
     assert (c.training.batch_dice, c.postprocess, c.patch.sampling, c.patch.foreground_fraction) == (False, (), "cases", 0.5)
-    assert c.why["space.label_order"] == c.why["training.loss"] == "of no account: there are no label maps"
+    assert c.why["space.label_order"] == c.why["training.loss"] == UNUSED
     assert parse_plan(to_json(plan), "plan.json") == plan
 
 
@@ -181,7 +182,7 @@ def test_a_second_stage_refines_a_grid_that_is_too_coarse() -> None:
     assert plan.input_channels("3d_cascade") == 1 + 12
     assert fine.landmarks is not None
     assert fine.landmarks.scn is None
-    assert fine.why["landmarks.scn"] == "no spatial configuration branch: the stage before has seen the whole"
+    assert fine.why["landmarks.scn"].startswith(NO_SCN)
     assert "one more channel a landmark" in fine.why["previous_stage"]
     assert parse_plan(to_json(plan), "plan.json") == plan
     alone = make_plan(fingerprint((900, 900, 900), n_cases=1), CPU)
@@ -211,7 +212,7 @@ def test_cases_are_not_cropped_where_landmarks_lie_beyond() -> None:
     beyond = replace(cropped, cases=(replace(cropped.cases[0], n_outside_crop=2), *cropped.cases[1:]))
     c = only(make_plan(beyond, CPU))
     assert (c.space.crop, c.patch.patch_size) == ("none", (64, 64, 64))
-    assert c.why["space.crop"].endswith("not all landmarks: in 1 cases some lie beyond it")
+    assert c.why["space.crop"].endswith("landmarks of 1 cases")
 
 
 def test_label_maps_and_landmarks() -> None:

@@ -90,7 +90,7 @@ def test_a_branch_where_a_patch_shows_a_part_and_the_others_tell_much() -> None:
     found = plan_scn(facts_of(cases), cases, PATCH, ONE, MACS)
     assert found.scn == ScnPlan("convolutions", (4, 4, 4), 5, 3, 64, "gate")
     assert "a patch of (64, 64, 64) mm around a landmark shows 33 % of the pairs; the others explain 9" in found.reason
-    assert "more than 80 %; neighbours are " in found.reason
+    assert "more than 80 %; the distance to neighbours is " in found.reason
     assert found.reason.endswith("more than 2; 40 cases are fewer than 150; distances between landmarks vary by 3 % (median)")
     assert list(found.reasons) == [f.name for f in fields(ScnPlan)]
     assert found.reasons["factor"] == "coarse maps of 16×16×16 voxels"
@@ -100,7 +100,7 @@ def test_a_branch_where_a_patch_shows_a_part_and_the_others_tell_much() -> None:
 
 def test_what_rules_a_branch_out() -> None:
     two = seen(n_landmarks=2)
-    assert plan_scn(facts_of(two), two, PATCH, ONE, MACS).reason.endswith("2 landmarks are fewer than 3 and make no arrangement")
+    assert plan_scn(facts_of(two), two, PATCH, ONE, MACS).reason.endswith("2 landmarks are fewer than 3 and have no arrangement")
     alone = [replace(c, state=(2, *(1,) * 9), points=(c.points[0], *(None,) * 9)) for c in seen()]
     assert plan_scn(facts_of(alone), alone, PATCH, ONE, MACS).reason.endswith("no case has two landmarks")
 
@@ -120,12 +120,18 @@ def test_no_branch_where_nine_of_ten_patches_show_all() -> None:
 @pytest.mark.parametrize(
     ("rho", "kappa", "n_cases", "used", "reason"),
     [
-        (0.9, 3.0, 149, True, "explain 90 % of the variance of a place (median), more than 80 %; neighbours are 3 times"),
-        (0.8, 3.0, 149, False, "explain 80 % of the variance of a place (median), not more than 80 %"),
+        (
+            0.9,
+            3.0,
+            149,
+            True,
+            "(median), more than 80 %; the distance to neighbours is 3 times",
+        ),
+        (0.8, 3.0, 149, False, "(median), not more than 80 %"),
         (-3.0, 3.0, 10, False, "explain 0 % of the variance"),
-        (0.9, 2.0, 149, False, "neighbours are 2 times as far away as the others leave open (median), not more than 2"),
+        (0.9, 2.0, 149, False, "neighbours is 2 times the uncertainty that the others leave (median), not more than 2"),
         (0.9, 3.0, 150, False, "150 cases are not fewer than 150"),
-        (None, None, 10, False, "too few cases tell how much the others say about a landmark"),
+        (None, None, 10, False, "too few cases to tell how much the others say about a landmark"),
     ],
 )
 def test_all_three_must_hold(rho: float | None, kappa: float | None, n_cases: int, used: bool, reason: str) -> None:

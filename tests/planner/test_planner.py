@@ -151,7 +151,6 @@ def test_residual_plans_have_the_patches_of_nnunet(
     if coarse:
         assert max(plan.configurations["3d_lowres"].space.spacing_mm) == pytest.approx(coarse, abs=1e-3)
     assert f"nnU-Net's ResEnc {('M', 'L', 'XL')[preset]}" in chosen.why["network.kind"]
-    assert "other than in nnU-Net's presets" in chosen.why["patch.batch_size"]
 
 
 @pytest.mark.real
@@ -389,7 +388,7 @@ def test_cpu_is_narrower_and_says_so() -> None:
     assert chosen.network.decoder_blocks == (1, 1)
     assert "half of nnU-Net's 32" in chosen.why["network.features"]
     assert "lowered" in chosen.why["patch.batch_size"]
-    assert "but for the last halving, which would need padding; 9×13×9 at last" in chosen.why["network.strides"]
+    assert "but for the last halving, which would need padding; 9×13×9 voxels at the bottleneck" in chosen.why["network.strides"]
     assert "one stage less on a CPU: a patch 1.3 times as large would be mostly padding" in chosen.why["patch.patch_size"]
     assert _step_gmacs(chosen) <= CPU_STEP_GMACS
 
@@ -425,7 +424,7 @@ def test_a_time_budget_lowers_what_a_step_takes() -> None:
     hour = make_plan(seen, replace(GPU, time_s=3600)).configurations["3d_fullres"]
     assert replace(hour, why={}, training=free.training) == replace(free, why={})
     assert hour.training.time_s == 3600
-    assert "asked for; about 10686 steps of 0.29 s" in hour.why["training.time_s"]
+    assert "about 10686 steps of 0.29 s" in hour.why["training.time_s"]
     minutes = make_plan(seen, replace(GPU, time_s=150)).configurations["3d_fullres"]
     assert minutes.network.features[0] == 16
     assert "a quarter of the work in the time there is" in minutes.why["network.features"]
