@@ -1,8 +1,8 @@
-"""How landmarks lie relative to each other, as a second opinion on those whose maps are undecided.
+"""How landmarks lie relative to each other: a second opinion on those whose maps are undecided.
 
-A network that has seen few cases may take another place for a landmark, far away and with a sure map elsewhere. Its map then
-often has a second, smaller peak at the right place. Which of its peaks counts is decided here: by what the map says, and by how
-far each is from where the landmarks around would have it.
+A network that has seen few cases may take a wrong point, far away, for a landmark. Its map then often has a second, smaller peak
+at the right one. The shape prior chooses between the peaks: by the probability that the map gives to each, and by how far each
+is from where the landmarks around it would expect the landmark.
 """
 
 from __future__ import annotations
@@ -21,74 +21,79 @@ from autoseg.plan import SpacePlan
 from autoseg.preprocessing.store import StoredCase
 from autoseg.system.files import atomic_path, write_array
 
-SURE_CONFIDENCE, TRUSTED_CONFIDENCE = (
-    0.75,
-    0.5,
-)  # confidence from which a landmark stays where its map peaks, and from which others go by it
-NEAREST = 5  # of these others, of which the median counts, since one of them may be wrong
-LOOSE_CONFIDENCE = 2.0
-"""Times the error that the neighbours' word had in training, so that a map is overruled only where it would be far off. In three
+SURE_CONFIDENCE = 0.75  # from which a landmark stays at the highest peak of its map
+TRUSTED_CONFIDENCE = 0.5  # from which a landmark counts as a neighbour of others
+MOST_NEIGHBOURS = 5  # of which the median counts, since one of them may be wrong
+ERROR_FACTOR = 2.0
+"""On the error of the neighbours' prediction in training, so that a map is overruled only where it would be far off. In three
 trainings on skull X-rays the mean error of seven cases fell from 18.1, 18.4 and 17.4 to 9.4, 9.6 and 9.3 pixels: eight landmarks
 moved, seven of which had been 300 to 720 pixels away, and none for the worse. With 1 in place of 2 twelve moved, one for the
 worse, with about the same mean; with 3 the same eight. `SURE_CONFIDENCE` from 0.7 to 1 made no difference."""
 FEWEST_NEIGHBOURS, FEWEST_CASES = 3, 5
 MOST_CASES = 200  # that are remembered; more would tell nothing new
-FILE = "arrangement.npy"
+FILE = "shape_prior.npy"
+OLD_FILE = "arrangement.npy"  # its name in older runs
 
 
 @dataclass(frozen=True, eq=False)
 class ShapePrior:
-    """
+    """Positions of landmarks in training cases, and what they say about a landmark whose map has several peaks.
+
     Args:
-        cases: (C, N, 3) landmarks of training cases, mm along (z, y, x) from anywhere; NaN unless known.
+        cases: (C, N, 3) mm along (z, y, x), each case from an origin of its own; NaN unless known.
     """
 
     cases: np.ndarray
 
     @cached_property
-    def _known(self) -> np.ndarray:
-        known: np.ndarray = np.isfinite(self.cases).all(2)
-        return known
+    def _is_known(self) -> np.ndarray:
+        is_known: np.ndarray = np.isfinite(self.cases).all(2)
+        return is_known
 
     @cached_property
     def _shape(self) -> np.ndarray:
-        return mean_shape(self.cases, self._known)
+        return mean_shape(self.cases, self._is_known)
 
-    def choose(self, points: np.ndarray, confidence: np.ndarray, rivals: Mapping[int, PeakCandidates]) -> dict[int, int]:
-        """Which of its rivals each undecided landmark is, where that is not the first.
+    def choose(self, points: np.ndarray, confidence: np.ndarray, candidates: Mapping[int, PeakCandidates]) -> dict[int, int]:
+        """The candidate of each undecided landmark that fits best, where that is not the first.
 
         Args:
-            points: (N, 3) mm, where maps peak.
+            points: (N, 3) mm, the highest peaks of the maps.
             confidence: (N,) of these.
-            rivals: of undecided landmarks, places in mm, by number.
+            candidates: of undecided landmarks, in mm, by number of the landmark.
         """
         chosen = {}
-        for i, rival in rivals.items():
-            expected = self._expect(i, points, confidence >= TRUSTED_CONFIDENCE)
-            if expected is not None:
-                place, spread = expected
-                away = np.linalg.norm(rival.points - place, axis=1) / (LOOSE_CONFIDENCE * spread)
-                best = int((np.log(rival.mass) - away**2 / 2).argmax())
-                chosen.update({i: best} if best else {})
+        for i, peaks in candidates.items():
+            prediction = self._predict(i, points, confidence >= TRUSTED_CONFIDENCE)
+            if prediction is not None:
+                expected, sd = prediction
+                distance = np.linalg.norm(peaks.points - expected, axis=1) / (ERROR_FACTOR * sd)
+                best = int((np.log(peaks.mass) - distance**2 / 2).argmax())
+                if best:
+                    chosen[i] = best
         return chosen
 
-    def _expect(self, i: int, points: np.ndarray, trusted: np.ndarray) -> tuple[np.ndarray, float] | None:
-        """Where the nearest landmarks that can be trusted, moved from their mean places, would have landmark `i`, and how far off
-        that was in training along an axis, mm; None where too little is known."""
-        order = np.argsort(np.linalg.norm(self._shape - self._shape[i], axis=1), kind="stable")
-        near = [j for j in order if j != i and trusted[j]][:NEAREST]
-        seen = self._known[:, [i, *near]].all(1)
-        if len(near) < FEWEST_NEIGHBOURS or np.count_nonzero(seen) < FEWEST_CASES:
+    def _predict(self, i: int, points: np.ndarray, trusted: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """Where its neighbours expect landmark `i`, and the error of that in training along an axis, both in mm.
+
+        Neighbours are the nearest landmarks that can be trusted; they expect it at its mean position, moved as they are
+        themselves. None where there are too few neighbours or cases.
+        """
+        by_distance = np.argsort(np.linalg.norm(self._shape - self._shape[i], axis=1), kind="stable")
+        neighbours = [j for j in by_distance if j != i and trusted[j]][:MOST_NEIGHBOURS]
+        complete = self._is_known[:, [i, *neighbours]].all(1)
+        if len(neighbours) < FEWEST_NEIGHBOURS or np.count_nonzero(complete) < FEWEST_CASES:
             return None
-        off = self.cases[seen] - self._shape
-        left = off[:, i] - np.median(off[:, near], axis=1)
-        deep = np.ptp(left, axis=0) > 0  # pictures have no depth to be off in
-        spread = float(np.sqrt((left[:, deep] ** 2).mean())) if deep.any() else 0.0
-        place: np.ndarray = self._shape[i] + np.median(points[near] - self._shape[near], axis=0)
-        return (place, spread) if spread > 0 else None
+        offsets = self.cases[complete] - self._shape
+        residuals = offsets[:, i] - np.median(offsets[:, neighbours], axis=1)
+        varies = np.ptp(residuals, axis=0) > 0  # not along the depth of pictures
+        sd = float(np.sqrt((residuals[:, varies] ** 2).mean())) if varies.any() else 0.0
+        expected: np.ndarray = self._shape[i] + np.median(points[neighbours] - self._shape[neighbours], axis=0)
+        return (expected, sd) if sd > 0 else None
 
     def save(self, run: Path) -> None:
-        """
+        """Writes the positions into the folder of a run.
+
         Raises:
             DiskError: the disk is full.
         """
@@ -97,29 +102,30 @@ class ShapePrior:
 
 
 def fit_shape_prior(cases: Sequence[StoredCase], space: SpacePlan) -> ShapePrior:
-    """Of prepared cases; landmarks outside their image are left out."""
-    some = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, min(len(cases), MOST_CASES)).round().astype(int))]
-    return ShapePrior(np.array([np.where(case.inside[:, None], case.points, np.nan) for case in some]) * millimetres(space))
+    """The shape prior of prepared training cases, of which `MOST_CASES` are taken; landmarks outside their image are left out."""
+    chosen = np.unique(np.linspace(0, len(cases) - 1, min(len(cases), MOST_CASES)).round().astype(int))
+    points = [np.where(case.inside[:, None], case.points, np.nan) for case in (cases[i] for i in chosen)]
+    return ShapePrior(np.array(points) * millimetres(space))
 
 
 def load_shape_prior(runs: Sequence[Path]) -> ShapePrior | None:
-    """Of all cases that the folds were trained on; None if a fold does not have it, as those of before there was one.
+    """The shape prior of all cases that some folds were trained on; None if a fold has no file of it, as very old ones.
 
     Raises:
         DataError: a damaged file.
     """
-    files = [run / FILE for run in runs]
-    if not all(file.is_file() for file in files):
-        return None
-    found = []
-    for file in files:
+    parts = []
+    for run in runs:
+        file = next((run / name for name in (FILE, OLD_FILE) if (run / name).is_file()), None)
+        if file is None:
+            return None
         try:
-            found.append(np.load(file, allow_pickle=False).astype(np.float64))
+            parts.append(np.load(file, allow_pickle=False).astype(np.float64))
         except (ValueError, EOFError) as error:
             raise DataError(
-                "the arrangement of landmarks is damaged", file=file, found=str(error), fix="delete it, or train again"
+                "the shape prior of the landmarks is damaged", file=file, found=str(error), fix="delete it, or train again"
             ) from error
-    return ShapePrior(np.concatenate(found))
+    return ShapePrior(np.concatenate(parts))
 
 
 def millimetres(space: SpacePlan) -> np.ndarray:

@@ -73,7 +73,7 @@ def train(job: TrainingJob, options: TrainingOptions, device: Device) -> RunReco
     its state and leaves with KeyboardInterrupt; the same call continues.
 
     Writes below `job.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json, run.json,
-    arrangement.npy where there are landmarks, and the predicted validation cases.
+    shape_prior.npy where there are landmarks, and the predicted validation cases.
 
     Raises:
         DataError: no prepared case to train on; or a loss that is not finite (names the cases), or a network that predicts
@@ -139,10 +139,10 @@ def _train(job: TrainingJob, options: TrainingOptions, device: Device) -> FoldRe
     if not training:
         raise DataError("no prepared case to train on", file=job.prepared, fix="autoseg preprocess")
     if job.plan.data.landmarks.names:
-        arrangement = fit_shape_prior(training, run.configuration.space)
-        run.model = replace(run.model, shape_prior=arrangement)
+        shape_prior = fit_shape_prior(training, run.configuration.space)
+        run.model = replace(run.model, shape_prior=shape_prior)
         if is_first():
-            arrangement.save(job.run)
+            shape_prior.save(job.run)
     log.info(
         "%s, %s, fold %s: %d cases to train on, %d to validate on, %s, %.1f M weights, budget %s",
         job.dataset,

@@ -102,7 +102,7 @@ def test_landmarks_alone_are_learnt(alone: TrainedPhantoms) -> None:
     assert errors[-1] < 0.6
     assert load_state(alone.run / "last.safetensors").best == pytest.approx(-min(errors), rel=1e-5)
     assert (alone.run / "best.safetensors").is_file()
-    assert np.load(alone.run / "arrangement.npy", allow_pickle=False).shape == (8, 3, 3)
+    assert np.load(alone.run / "shape_prior.npy", allow_pickle=False).shape == (8, 3, 3)
 
 
 def test_what_some_cases_lack_has_a_threshold_and_is_found_absent(alone: TrainedPhantoms) -> None:
