@@ -10,7 +10,7 @@ from autoseg.errors import UsageError
 from autoseg.runs.history import Epoch
 from autoseg.system.files import disk_errors
 
-FIX = 'pip install "autoseg[tensorboard]", or leave out --tensorboard; metrics.csv and progress.png show the same curve'
+FIX = 'pip install "autoseg-medical[tensorboard]", or leave out --tensorboard; metrics.csv and progress.png show the same curve'
 
 
 class TensorBoardWriter:

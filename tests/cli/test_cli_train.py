@@ -134,7 +134,7 @@ def test_tensorboard_that_is_missing_costs_no_run(tiny: Tiny, tmp_path: Path, mo
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     run = tmp_path / "work" / "runs" / "Dataset001_Phantom" / "3d_fullres" / "fold_0"
     run.mkdir(parents=True)
-    with pytest.raises(UsageError, match=r'not installed; .*pip install "autoseg\[tensorboard\]"'):
+    with pytest.raises(UsageError, match=r'not installed; .*pip install "autoseg-medical\[tensorboard\]"'):
         typed(tiny, tmp_path / "work", "--tensorboard", "--restart")
     assert run.is_dir()
 

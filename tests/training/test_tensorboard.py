@@ -67,7 +67,9 @@ def row(epoch: int, loss: float, dice: float | None = 0.5) -> Epoch:
 def test_without_tensorboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    message = r'TensorBoard is not installed; found: .*tensorboard.*; fix: pip install "autoseg\[tensorboard\]", or leave out'
+    message = (
+        r'TensorBoard is not installed; found: .*tensorboard.*; fix: pip install "autoseg-medical\[tensorboard\]", or leave out'
+    )
     with pytest.raises(UsageError, match=message):
         check_tensorboard()
     with pytest.raises(UsageError, match=message):
