@@ -1,16 +1,16 @@
-"""Where cases are found. Datasets are read in place, nothing is copied or renamed.
+"""Datasets on disk: finding, listing and reading cases. Datasets are read in place, nothing is copied or renamed.
 
 Layouts: Medical Segmentation Decathlon and nnU-Net v2 (`dataset.json`), a list of cases (`cases.csv`), and two flat folders
-of images and label maps with neither; what dataset.json would say is then taken from the files. Landmarks lie beside or instead
-of label maps, see `landmark_sources`.
+of images and label maps with neither; channels and structures are then taken from the files. Landmarks lie beside or instead of
+label maps, see `landmark_files`.
 """
 
 from autoseg.dataset.case import Case, Dataset, Description, LandmarkRules, case_name, unit_of
 from autoseg.dataset.landmark_files import LANDMARK_TABLE, case_landmarks
 from autoseg.dataset.landmark_loading import landmark_digest, load_landmarks, load_predicted, outside_remark
 from autoseg.dataset.layouts import open_dataset, read_description
-from autoseg.dataset.outputs import PROBABILITIES, check_apart, images_in, landmarks_path, output_path, probabilities_path
-from autoseg.dataset.search import find_dataset, is_dataset, search_places
+from autoseg.dataset.outputs import PROBABILITIES, check_output_folder, images_in, landmarks_path, output_path, probabilities_path
+from autoseg.dataset.search import find_dataset, is_dataset, search_folders
 
 __all__ = [
     "LANDMARK_TABLE",
@@ -21,7 +21,7 @@ __all__ = [
     "LandmarkRules",
     "case_landmarks",
     "case_name",
-    "check_apart",
+    "check_output_folder",
     "find_dataset",
     "images_in",
     "is_dataset",
@@ -34,6 +34,6 @@ __all__ = [
     "outside_remark",
     "probabilities_path",
     "read_description",
-    "search_places",
+    "search_folders",
     "unit_of",
 ]

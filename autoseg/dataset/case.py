@@ -1,4 +1,4 @@
-"""What a dataset consists of."""
+"""Cases and datasets: files, names, and how files of landmarks are to be read."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from autoseg.io import has_geometry, image_ending
 
 @dataclass(frozen=True)
 class Case:
-    """One patient, scan or slice: image files in channel order (or one file with all channels), its label file, and the file
-    with its landmarks, which may hold those of other cases, too."""
+    """One image with its annotation: a patient, scan or slice.
+
+    Args:
+        images: image files in channel order, or one file with all channels.
+        label: its label file.
+        landmarks: the file with its landmarks, which may hold those of other cases, too.
+    """
 
     name: str
     images: tuple[Path, ...]
@@ -24,11 +29,11 @@ class Case:
 
 @dataclass(frozen=True)
 class LandmarkRules:
-    """How files of landmarks are meant.
+    """How to read files of landmarks.
 
     Args:
         values: of the landmarks, where label maps show each as a spot; none where the files list points.
-        unlisted: what is known of a landmark that a case's file does not have.
+        unlisted: state of a landmark that a case's file does not list.
     """
 
     values: tuple[int, ...] = ()
@@ -37,7 +42,7 @@ class LandmarkRules:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Names, channels, structures, the training cases, ordered by case name, and landmarks."""
+    """A dataset: its channels, structures, landmarks and training cases, ordered by case name."""
 
     name: str
     root: Path
@@ -49,13 +54,13 @@ class Dataset:
 
     @property
     def unit(self) -> Unit:
-        """Of lengths in its images."""
+        """Unit of lengths in its images."""
         return unit_of(self.cases)
 
 
 @dataclass(frozen=True)
 class Description:
-    """What all cases of a dataset have in common: channels in order, structures and landmarks."""
+    """Common properties of all cases of a dataset: channels in order, structures and landmarks."""
 
     channels: tuple[str, ...]
     labels: LabelSet
@@ -64,11 +69,11 @@ class Description:
 
 
 def unit_of(cases: Sequence[Case]) -> Unit:
-    """The unit of lengths in the images of cases that are of one kind; mm without any."""
+    """Unit of lengths in the images of cases, which are all volumes or all pictures; mm without cases."""
     return "mm" if not cases or has_geometry(cases[0].images[0]) else "px"
 
 
 def case_name(path: Path) -> str:
-    """File name without its image ending: 'liver_3.nii.gz' is case 'liver_3'."""
+    """Name of the case of an image file: its name without the ending, 'liver_3' for 'liver_3.nii.gz'."""
     ending = image_ending(path)
     return path.name[: -len(ending)] if ending else path.stem

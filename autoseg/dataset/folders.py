@@ -1,4 +1,4 @@
-"""Cases of a folder with images and a folder with label maps, by file names."""
+"""Cases by file names: a folder with images and a folder with label maps."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ FOLDERS = (("imagesTr", "labelsTr"), ("images", "labels"), ("images", "masks"))
 
 
 def image_and_label_folder(root: Path) -> tuple[Path, Path] | None:
-    """The two folders of a dataset, if it has such a pair."""
-    return next((pair for pair in _pairs(root) if all(p.is_dir() for p in pair)), None)
+    """Folders of images and of label maps of a dataset; None unless it has both."""
+    return next((pair for pair in _folder_pairs(root) if all(p.is_dir() for p in pair)), None)
 
 
 def image_folder(root: Path) -> Path | None:
-    """The folder of images, beside which there need not be one of label maps."""
-    found = image_and_label_folder(root) or next((pair for pair in _pairs(root) if pair[0].is_dir()), None)
-    return found[0] if found else None
+    """Folder of images of a dataset, which need not have one of label maps; None if there is none."""
+    folders = _existing_folders(root)
+    return folders[0] if folders else None
 
 
 def folder_cases(root: Path, n_channels: int) -> list[Case]:
-    """A case for each image, or for each group of them that differ in the channel number `_0000`.
+    """List the cases of a dataset: one for each image, or for each group of images that differ in the channel number `_0000`.
 
-    Its label map has the case's name or that of its first image; where there is none, the place where it should be.
+    The label map of a case has its name or that of its first image; where there is none, the path that it should have.
 
     Raises:
         DataError: no folder of images; two images of one name.
     """
-    found = image_and_label_folder(root) or next((pair for pair in _pairs(root) if pair[0].is_dir()), None)
-    if found is None:
-        there = ", ".join(sorted(p.name for p in root.iterdir())[:8])
-        raise DataError("no folder imagesTr", file=root, found=there, allowed="imagesTr or images")
-    images, labels = found
+    folders = _existing_folders(root)
+    if folders is None:
+        entries = ", ".join(sorted(p.name for p in root.iterdir())[:8])
+        raise DataError("no folder imagesTr", file=root, found=entries, allowed="imagesTr or images")
+    images, labels = folders
     by_name = label_files(labels)
     cases = []
     for name, files in group_by_channel(images, n_channels).items():
@@ -46,7 +46,7 @@ def folder_cases(root: Path, n_channels: int) -> list[Case]:
 
 
 def label_files(folder: Path) -> dict[str, Path]:
-    """Label maps of a folder by the name of their case; nothing where there is no folder.
+    """Label maps of a folder by the name of their case; none where there is no folder.
 
     Raises:
         DataError: two label maps of one name.
@@ -61,7 +61,7 @@ def group_by_channel(folder: Path, n_channels: int) -> dict[str, tuple[Path, ...
 
     It belongs to the name of all files with the same stem if one of them has a number that no channel has. The rest are
     channels if every file of the folder is one, or if the several channels of some case are complete: then a stray file does
-    not part the others, it is a case of its own (under its full name where a group has the short one).
+    not ungroup the others, it is a case of its own (under its full name where a group has the short one).
 
     Raises:
         DataError: two images of one name.
@@ -84,15 +84,23 @@ def group_by_channel(folder: Path, n_channels: int) -> dict[str, tuple[Path, ...
 
 
 def channel_number(stem: str) -> tuple[str, int] | None:
-    """'brain_0001' as ('brain', 1): nnU-Net's way to number the channels of a case."""
+    """Case and channel number of a file stem in nnU-Net's scheme: ('brain', 1) for 'brain_0001'; None without a number."""
     match = re.fullmatch(r"(.+)_(\d{4})", stem)
     return (match[1], int(match[2])) if match else None
 
 
-def _pairs(root: Path) -> list[tuple[Path, Path]]:
+def _folder_pairs(root: Path) -> list[tuple[Path, Path]]:
     return [(root / images, root / labels) for images, labels in FOLDERS]
 
 
-def _check_names(files: list[Path], what: str, folder: Path) -> None:
-    if twice := [name for name, count in Counter(map(case_name, files)).items() if count > 1]:
-        raise DataError(f"two {what} have the same name", file=folder, found=", ".join(twice[:5]), fix="keep one format of each")
+def _existing_folders(root: Path) -> tuple[Path, Path] | None:
+    """Folders of images, which exists, and of label maps, which exists if that of any pair does."""
+    return image_and_label_folder(root) or next((pair for pair in _folder_pairs(root) if pair[0].is_dir()), None)
+
+
+def _check_names(files: list[Path], kind: str, folder: Path) -> None:
+    duplicates = [name for name, count in Counter(map(case_name, files)).items() if count > 1]
+    if duplicates:
+        raise DataError(
+            f"two {kind} have the same name", file=folder, found=", ".join(duplicates[:5]), fix="keep one format of each"
+        )

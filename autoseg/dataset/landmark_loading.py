@@ -1,4 +1,4 @@
-"""The landmarks of a case, from its file to world millimetres."""
+"""Loading the landmarks of a case, from its file to world millimetres."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from autoseg.dataset.case import Case, Dataset
-from autoseg.dataset.landmark_files import points_of
+from autoseg.dataset.landmark_files import read_case_points
 from autoseg.dataset.landmark_names import point_names
 from autoseg.errors import GeometryError, LabelError, first_few, nearest
 from autoseg.imaging.components import keep_largest
@@ -25,10 +25,10 @@ _TO_LPS = {"LPS": np.ones(3), "RAS": np.array([-1.0, -1.0, 1.0])}
 
 
 def load_landmarks(case: Case, dataset: Dataset, grid: Grid) -> Landmarks:
-    """The landmarks of a case in the dataset's order; all unlabelled if it has no file.
+    """Load the landmarks of a case in the dataset's order; all are unlabelled if it has no file.
 
-    What the file does not list is absent, or what dataset.json says of it (see `landmark_sources`). Points outside the image
-    are kept; `outside_remark` says how far outside they are.
+    A landmark that the file does not list is absent, or unlabelled if dataset.json says so (see `landmark_files`). Points
+    outside the image are kept; `outside_remark` says how far outside they are.
 
     Args:
         grid: of the case's image.
@@ -36,7 +36,7 @@ def load_landmarks(case: Case, dataset: Dataset, grid: Grid) -> Landmarks:
     Raises:
         DataError: the file cannot be read, or has those of other cases only.
         GeometryError: points of two coordinates in a volume; spots on another grid than a natural image.
-        LabelError: a name or value that no landmark of the dataset has, or one that stands there twice.
+        LabelError: a name or value that no landmark of the dataset has, or one that is listed twice.
     """
     names = dataset.landmarks.names
     points = np.full((len(names), 3), np.nan)
@@ -46,19 +46,19 @@ def load_landmarks(case: Case, dataset: Dataset, grid: Grid) -> Landmarks:
     state[:] = dataset.landmark_rules.unlisted
     confidence = np.full(len(names), np.nan)
     if dataset.landmark_rules.values and not landmark_ending(case.landmarks):
-        for i, at in _spots(case, case.landmarks, dataset, grid).items():
-            points[i], state[i] = at, State.PRESENT
+        for i, centre in _spot_centres(case, case.landmarks, dataset, grid).items():
+            points[i], state[i] = centre, State.PRESENT
     else:
-        for i, point in _named(case, case.landmarks, names).items():
+        for i, point in _points_by_index(case, case.landmarks, names).items():
             state[i] = point.state
             confidence[i] = np.nan if point.confidence is None else point.confidence
             if point.position is not None:
-                points[i] = _world(case, point, grid)
+                points[i] = _world_position(case, point, grid)
     return Landmarks(names, points, state, None if np.isnan(confidence).all() else confidence)
 
 
 def load_predicted(case: Case, path: Path, landmarks: LandmarkSet, grid: Grid) -> Landmarks:
-    """Predicted landmarks of a case, from a file in which absent is what it does not list.
+    """Load predicted landmarks of a case; those that the file does not list are absent.
 
     Args:
         landmarks: that were predicted.
@@ -67,12 +67,12 @@ def load_predicted(case: Case, path: Path, landmarks: LandmarkSet, grid: Grid) -
     Raises:
         DataError, GeometryError, LabelError: as `load_landmarks`.
     """
-    about = Dataset("", path.parent, (), LabelSet((), ()), (), landmarks)
-    return load_landmarks(replace(case, landmarks=path), about, grid)
+    predictions = Dataset("", path.parent, (), LabelSet((), ()), (), landmarks)
+    return load_landmarks(replace(case, landmarks=path), predictions, grid)
 
 
 def landmark_digest(case: Case, dataset: Dataset) -> str:
-    """Digest of what the case's own landmarks are made of, which a table of all cases may hold; empty without a file.
+    """Digest of the case's landmarks, and of nothing else in a table of all cases; empty without a file.
 
     Raises:
         DataError: the file cannot be read, or has those of other cases only.
@@ -81,34 +81,34 @@ def landmark_digest(case: Case, dataset: Dataset) -> str:
         return ""
     rules = dataset.landmark_rules
     spots = rules.values and not landmark_ending(case.landmarks)
-    content = sha256(case.landmarks) if spots else repr(points_of(case, case.landmarks))
+    content = sha256(case.landmarks) if spots else repr(read_case_points(case, case.landmarks))
     return hashlib.sha256(repr((rules, content)).encode()).hexdigest()
 
 
-def _named(case: Case, path: Path, known: tuple[str, ...]) -> dict[int, Point]:
-    """The points of a file by the number of their landmark."""
-    points = points_of(case, path)
-    names = point_names(points, known)
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
+def _points_by_index(case: Case, path: Path, landmarks: tuple[str, ...]) -> dict[int, Point]:
+    """Points of a file by the index of their landmark."""
+    points = read_case_points(case, path)
+    names = point_names(points, landmarks)
+    duplicates = sorted({n for n in names if names.count(n) > 1})
+    if duplicates:
         raise LabelError(
-            "a landmark stands there twice", case=case.name, file=path, found=first_few(twice), fix="delete or rename one"
+            "landmark listed twice", case=case.name, file=path, found=first_few(duplicates), fix="delete or rename one"
         )
-    unknown = [n for n in names if n not in known]
+    unknown = [n for n in names if n not in landmarks]
     if unknown:
         raise LabelError(
-            f"the file names a landmark that the dataset does not have{nearest(unknown[0], known)}",
+            f"the file names a landmark that the dataset does not have{nearest(unknown[0], landmarks)}",
             case=case.name,
             file=path,
             found=first_few(unknown),
-            allowed=first_few(known, 10),
+            allowed=first_few(landmarks, 10),
             fix="correct the name, or add it to 'landmarks' in dataset.json",
         )
-    return {known.index(name): point for name, point in zip(names, points)}
+    return {landmarks.index(name): point for name, point in zip(names, points)}
 
 
-def _world(case: Case, point: Point, grid: Grid) -> np.ndarray:
-    """(3,) LPS mm."""
+def _world_position(case: Case, point: Point, grid: Grid) -> np.ndarray:
+    """World position (3,) of a point, LPS mm."""
     position = point.position
     assert position is not None
     space = point.space or ("LPS" if has_geometry(case.images[0]) else "voxel")
@@ -136,12 +136,12 @@ def _world(case: Case, point: Point, grid: Grid) -> np.ndarray:
     return grid.index_to_world(np.array([[0.0, row, column]]))[0]
 
 
-def _spots(case: Case, path: Path, dataset: Dataset, grid: Grid) -> dict[int, np.ndarray]:
-    """The centre of each spot of a label map by the number of its landmark, LPS mm."""
-    labels, where = read_label_values(path), read_grid(path)
-    if not has_geometry(path) and where.shape != grid.shape:
+def _spot_centres(case: Case, path: Path, dataset: Dataset, grid: Grid) -> dict[int, np.ndarray]:
+    """Centre of each spot of a label map by the index of its landmark, LPS mm."""
+    labels, label_grid = read_label_values(path), read_grid(path)
+    if not has_geometry(path) and label_grid.shape != grid.shape:
         raise GeometryError(
-            "image and landmarks differ in size", case=case.name, file=path, found=where.shape, allowed=grid.shape
+            "image and landmarks differ in size", case=case.name, file=path, found=label_grid.shape, allowed=grid.shape
         )
     values = dataset.landmark_rules.values
     boxes = {value: box for value, box in enumerate(ndimage.find_objects(labels), start=1) if box is not None}
@@ -155,33 +155,38 @@ def _spots(case: Case, path: Path, dataset: Dataset, grid: Grid) -> dict[int, np
             allowed=", ".join(map(str, values)),
             fix="correct the label map, or name these values under 'landmarks' in dataset.json",
         )
-    centres, parted = {}, []
+    centres, fragmented = {}, []
     for i, value in enumerate(values):
         if value in boxes:
-            spot = labels[boxes[value]] == value
-            whole = keep_largest(spot)
-            if whole.sum() < spot.sum():
-                parted.append(dataset.landmarks.names[i])
-            index = np.argwhere(whole).mean(0) + [s.start for s in boxes[value]]
-            centres[i] = where.index_to_world(index[None])[0]
-    if parted:
-        log.warning("note: case %s: more than one spot, the largest counts: %s", case.name, first_few(parted))
+            mask = labels[boxes[value]] == value
+            largest = keep_largest(mask)
+            if largest.sum() < mask.sum():
+                fragmented.append(dataset.landmarks.names[i])
+            index = np.argwhere(largest).mean(0) + [s.start for s in boxes[value]]
+            centres[i] = label_grid.index_to_world(index[None])[0]
+    if fragmented:
+        log.warning("note: case %s: more than one spot, the largest counts: %s", case.name, first_few(fragmented))
     return centres
 
 
-def outside_remark(case: Case, found: Landmarks, grid: Grid) -> str:
-    """What is odd about points beyond the edges of the outer voxels; empty without any."""
-    here = np.flatnonzero(found.present)
-    away = _distance_outside(found.points_mm[here], grid)
-    out = here[away > 0]
-    if not out.size:
+def outside_remark(case: Case, landmarks: Landmarks, grid: Grid) -> str:
+    """Remark on landmarks beyond the edges of the outer voxels, and on a likely cause; empty without any.
+
+    Args:
+        grid: of the case's image.
+    """
+    present = np.flatnonzero(landmarks.present)
+    points = landmarks.points_mm[present]
+    distance = _distance_outside(points, grid)
+    outside = distance > 0
+    if not outside.any():
         return ""
     unit = "mm" if has_geometry(case.images[0]) else "px"
-    names = [f"{found.names[i]} ({d:.1f} {unit})" for i, d in zip(out, away[away > 0])]
+    names = [f"{landmarks.names[i]} ({d:.1f} {unit})" for i, d in zip(present[outside], distance[outside])]
     hint = ""
-    if len(out) == len(here):
-        flipped = _distance_outside(found.points_mm[here] * _TO_LPS["RAS"], grid)
-        voxels = _distance_outside(grid.index_to_world(found.points_mm[here][:, ::-1]), grid)
+    if outside.all():
+        flipped = _distance_outside(points * _TO_LPS["RAS"], grid)
+        voxels = _distance_outside(grid.index_to_world(points[:, ::-1]), grid)
         if not flipped.any():
             hint = "; all would lie inside with x and y negated, as if LPS and RAS were mistaken for each other"
         elif not voxels.any():
@@ -190,8 +195,8 @@ def outside_remark(case: Case, found: Landmarks, grid: Grid) -> str:
 
 
 def _distance_outside(points_mm: np.ndarray, grid: Grid) -> np.ndarray:
-    """(N,) how far each point lies beyond the edges of the outer voxels, mm; 0 inside."""
+    """Distance (N,) of each point from the box of the image's voxels, mm; 0 inside."""
     index = grid.world_to_index(points_mm)
     nearest_inside = np.clip(index, -0.5, np.array(grid.shape) - 0.5)
-    beyond: np.ndarray = np.linalg.norm(points_mm - grid.index_to_world(nearest_inside), axis=1)
-    return np.where((np.abs(index - nearest_inside) > 1e-6).any(1), beyond, 0.0)
+    distance: np.ndarray = np.linalg.norm(points_mm - grid.index_to_world(nearest_inside), axis=1)
+    return np.where((np.abs(index - nearest_inside) > 1e-6).any(1), distance, 0.0)

@@ -1,4 +1,4 @@
-"""What the landmarks of a dataset are called, and which of them are left and right of each other."""
+"""Names of the landmarks of a dataset, and which of them form pairs of left and right."""
 
 from __future__ import annotations
 
@@ -12,113 +12,115 @@ from autoseg.dataset.case import LandmarkRules
 from autoseg.errors import DataError, LabelError, nearest
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet, State
-from autoseg.imaging.side_names import sides
+from autoseg.imaging.side_names import name_sides
 from autoseg.io import Point
 
-_UNLISTED = {"absent": State.ABSENT, "unlabelled": State.UNLABELLED}
+_UNLISTED_STATES = {"absent": State.ABSENT, "unlabelled": State.UNLABELLED}
 
 
-def described_landmarks(meta: dict[str, Any], about: Path) -> tuple[LandmarkSet, LandmarkRules]:
-    """What dataset.json says: under "landmarks" a list of names, or an object of names and values where label maps show each
-    landmark as a spot of its own value; "symmetric_pairs" (or "pairs"); and what "unlisted_landmarks" are.
+def parse_landmarks(meta: dict[str, Any], path: Path) -> tuple[LandmarkSet, LandmarkRules]:
+    """Landmarks of dataset.json, and how files of landmarks are to be read.
+
+    "landmarks" is a list of names, or an object of names and values where label maps show each landmark as a spot of its own
+    value; "symmetric_pairs" (or "pairs") are pairs of names; "unlisted_landmarks" says whether these are absent or unlabelled.
 
     Raises:
         DataError: one of them has another form.
-        LabelError: names, values or pairs that contradict each other.
+        LabelError: names, values or pairs contradict each other.
     """
-    word = meta.get("unlisted_landmarks", "absent")
-    if word not in _UNLISTED:
+    unlisted = meta.get("unlisted_landmarks", "absent")
+    if unlisted not in _UNLISTED_STATES:
         raise DataError(
-            f"'unlisted_landmarks' is unknown{nearest(str(word), _UNLISTED)}",
-            file=about,
-            found=word,
-            allowed=", ".join(_UNLISTED),
+            f"'unlisted_landmarks' is unknown{nearest(str(unlisted), _UNLISTED_STATES)}",
+            file=path,
+            found=unlisted,
+            allowed=", ".join(_UNLISTED_STATES),
         )
     raw = meta.get("landmarks", [])
     values: tuple[int, ...] = ()
     if isinstance(raw, dict):
         spots = [(value, name) for name, value in raw.items() if value != 0]
-        wrong = [name for value, name in spots if not isinstance(value, int) or isinstance(value, bool)]
-        if wrong:
-            raise DataError("values of landmarks must be whole numbers", file=about, found=f"{wrong[0]}: {raw[wrong[0]]}")
+        malformed = [f"{name}: {value}" for value, name in spots if not isinstance(value, int) or isinstance(value, bool)]
+        if malformed:
+            raise DataError("values of landmarks must be whole numbers", file=path, found=malformed[0])
         spots.sort()
         values = tuple(value for value, _ in spots)
         names = [name for _, name in spots]
-        with _said_in(about):
+        with _naming_file(path):
             LabelSet(tuple(names), values)  # the same rules hold for the values of spots
     elif isinstance(raw, list) and all(isinstance(name, str) for name in raw):
         names = [name.strip() for name in raw]
     else:
         raise DataError(
             "'landmarks' must list names, or give each name its value in the label maps",
-            file=about,
+            file=path,
             found=str(raw)[:80],
             allowed='["nose", "chin"] or {"nose": 1, "chin": 2}',
         )
-    return landmark_set(names, meta, about) if names else LandmarkSet(()), LandmarkRules(values, _UNLISTED[word])
+    return make_landmark_set(names, meta, path) if names else LandmarkSet(()), LandmarkRules(values, _UNLISTED_STATES[unlisted])
 
 
-def landmark_set(names: Sequence[str], meta: dict[str, Any] | None, about: Path) -> LandmarkSet:
-    """The landmarks, paired as dataset.json says, or else by their names ('eye_L' and 'eye_R').
+def make_landmark_set(names: Sequence[str], meta: dict[str, Any] | None, path: Path) -> LandmarkSet:
+    """The landmarks, paired as in dataset.json or else by their names ('eye_L' and 'eye_R').
 
     Raises:
-        DataError: pairs that are none.
-        LabelError: a name or pair that contradicts another.
+        DataError: the pairs are malformed.
+        LabelError: a name or pair contradicts another.
     """
     raw = None if meta is None else meta.get("symmetric_pairs", meta.get("pairs"))
-    pairs = _paired_by_name(names) if raw is None else _pairs(raw, about)
-    with _said_in(about):
+    pairs = _pairs_by_name(names) if raw is None else _parse_pairs(raw, path)
+    with _naming_file(path):
         return LandmarkSet(tuple(names), pairs)
 
 
-def point_names(points: Sequence[Point], known: Sequence[str]) -> list[str]:
-    """The name of each point: its label, or its description where those are what is known.
+def point_names(points: Sequence[Point], names: Sequence[str]) -> list[str]:
+    """Name of each point: its label, or its description where the descriptions match more of `names`.
 
-    Where no names are known, descriptions count only if all labels are numbers and each has a description of its own, as in
+    Where `names` is empty, descriptions count only if all labels are numbers and each has a description of its own, as in
     the files of the AFIDs project.
     """
     labels = [p.label or p.description for p in points]
-    others = [p.description or p.label for p in points]
-    if known:
-        names = set(known)
-        return others if sum(n in names for n in others) > sum(n in names for n in labels) else labels
+    descriptions = [p.description or p.label for p in points]
+    if names:
+        n_labels, n_descriptions = (sum(text in set(names) for text in texts) for texts in (labels, descriptions))
+        return descriptions if n_descriptions > n_labels else labels
     numbered = all(re.fullmatch(r"\d+", p.label) and p.description for p in points)
-    return others if numbered and len(set(others)) == len(others) else labels
+    return descriptions if numbered and len(set(descriptions)) == len(descriptions) else labels
 
 
 def in_natural_order(names: Iterable[str]) -> list[str]:
-    """Sorted, numbers by their size: 'lm2' before 'lm10'."""
+    """Names sorted with numbers by their size: 'lm2' before 'lm10'."""
     return sorted(
         names, key=lambda name: ([(p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in re.split(r"(\d+)", name)])
     )
 
 
-def _pairs(raw: Any, about: Path) -> tuple[tuple[str, str], ...]:
+def _parse_pairs(raw: Any, path: Path) -> tuple[tuple[str, str], ...]:
     if not isinstance(raw, list) or not all(
         isinstance(p, list) and len(p) == 2 and all(isinstance(n, str) for n in p) for p in raw
     ):
-        raise DataError("pairs must be lists of two names", file=about, found=str(raw)[:80], allowed='[["eye_L", "eye_R"]]')
+        raise DataError("pairs must be lists of two names", file=path, found=str(raw)[:80], allowed='[["eye_L", "eye_R"]]')
     return tuple((a, b) for a, b in raw)
 
 
 @contextlib.contextmanager
-def _said_in(about: Path) -> Iterator[None]:
-    """Names the file in what is wrong with labels."""
+def _naming_file(path: Path) -> Iterator[None]:
+    """Add the file to label errors."""
     try:
         yield
     except LabelError as error:
-        error.file = str(about)
+        error.file = str(path)
         raise
 
 
-def _paired_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Pairs of which each names the other, the left one first."""
-    known = {name.lower(): i for i, name in enumerate(names)}
-    found = sides(names)
+def _pairs_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Pairs of names that name each other as partner, the left one first."""
+    index = {name.lower(): i for i, name in enumerate(names)}
+    sides = name_sides(names)
     pairs = []
-    for i, side in enumerate(found):
-        j = known.get(side.partner) if side else None
-        across = None if j is None else found[j]
-        if side and side.left and j is not None and across and known.get(across.partner) == i:
+    for i, side in enumerate(sides):
+        j = index.get(side.partner) if side else None
+        partner_side = None if j is None else sides[j]
+        if side and side.left and j is not None and partner_side and index.get(partner_side.partner) == i:
             pairs.append((names[i], names[j]))
     return tuple(pairs)

@@ -1,4 +1,4 @@
-"""Images to predict, and the names of what is written for them."""
+"""Images to predict, and paths of the results that are written for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROBABILITIES = "_probabilities"  # behind the case name, in the file name of cl
 
 
 def images_in(folder: Path, n_channels: int) -> tuple[Case, ...]:
-    """Cases to predict: every image of a folder, or that of one file; channels are grouped by the `_0000` suffix if there is one.
+    """Cases to predict: every image of a folder, or that of one file; channels are grouped by their `_0000` suffix.
 
     Raises:
         UsageError: no such folder, or no image in it.
@@ -30,35 +30,37 @@ def images_in(folder: Path, n_channels: int) -> tuple[Case, ...]:
 
 
 def output_path(out: Path, case: Case) -> Path:
-    """Name of a case's label map, in the format of its first image."""
+    """Path of a case's label map, in the format of its first image."""
     return out / f"{case.name}{label_ending(case.images[0])}"
 
 
 def probabilities_path(out: Path, case: Case) -> Path:
-    """Name of a case's class probabilities, in the format of its first image; .npy for natural images."""
+    """Path of a case's class probabilities, in the format of its first image; .npy for natural images."""
     return out / f"{case.name}{PROBABILITIES}{probabilities_ending(case.images[0])}"
 
 
 def landmarks_path(out: Path, case: Case, ending: str = "") -> Path:
-    """Name of a case's landmarks.
+    """Path of a case's landmarks.
 
     Args:
-        ending: of `io.LANDMARK_ENDINGS`; by default what 3D Slicer opens, or a table where the image is a natural one.
+        ending: of `io.LANDMARK_ENDINGS`; by default that of 3D Slicer, or a table for natural images.
     """
     return out / f"{case.name}{ending or ('.mrk.json' if has_geometry(case.images[0]) else '.csv')}"
 
 
-def check_apart(cases: Sequence[Case], out: Path) -> None:
-    """
+def check_output_folder(cases: Sequence[Case], out: Path) -> None:
+    """Check that results do not go among the images.
+
     Raises:
         UsageError: an image lies in `out`, where results would replace it or be taken for an image the next time.
     """
-    if out.resolve() in {folder.resolve() for folder in {image.parent for case in cases for image in case.images}}:
+    folders = {image.parent for case in cases for image in case.images}
+    if out.resolve() in {folder.resolve() for folder in folders}:
         raise UsageError("the results would lie among the images", file=out, fix="give -o a folder of its own")
 
 
 def _case_of(image: Path, n_channels: int) -> Case:
-    """The case that a file belongs to: `a_0000` stands for all channel files of `a` beside it."""
+    """Case of an image file: `a_0000` stands for all channel files of `a` beside it."""
     stem = case_name(image)
     mark = channel_number(stem)
     if mark is None or mark[1] >= n_channels:

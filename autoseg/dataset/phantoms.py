@@ -1,6 +1,6 @@
 """A small made-up dataset: a body with a kidney and a stone in it on each side, as a scanner with thick slices would see it.
 
-It is used by the demo and by tests. Left and right look alike, so that only their place tells them apart.
+It is used by the demo and by tests. Left and right look alike, so that only their position tells them apart.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _INTENSITY = (300.0, 520.0, 520.0, 820.0, 820.0)  # of body, kidneys and stones;
 
 
 def make_phantoms(folder: FilePath, n_training: int, n_test: int, seed: int = 0, shape: Triple = SHAPE) -> Path:
-    """Writes a dataset in nnU-Net v2 layout: imagesTr, labelsTr, imagesTs, labelsTs, dataset.json.
+    """Write a dataset in nnU-Net v2 layout: imagesTr, labelsTr, imagesTs, labelsTs, dataset.json.
 
     Returns:
-        `folder`. Files that are there already are written again, with the same content for the same arguments.
+        `folder`. Existing files are written again, with the same content for the same arguments.
     """
     folder = Path(folder)
     for i in range(n_training + n_test):
@@ -36,18 +36,18 @@ def make_phantoms(folder: FilePath, n_training: int, n_test: int, seed: int = 0,
         image_path = folder / f"images{part}" / f"phantom_{i:03d}_0000.nii.gz"
         write_image(image_path, image)
         write_label_map(folder / f"labels{part}" / f"phantom_{i:03d}.nii.gz", label, like=image_path)
-    about = {
+    description = {
         "channel_names": {"0": "MRI"},
         "labels": {"background": 0, **dict(zip(LABELS.names, LABELS.values))},
         "numTraining": n_training,
         "file_ending": ".nii.gz",
     }
-    write_text(folder / "dataset.json", to_json(about))
+    write_text(folder / "dataset.json", to_json(description))
     return folder
 
 
 def make_phantom(rng: np.random.Generator, shape: Triple = SHAPE) -> tuple[Image, LabelMap]:
-    """One case: ellipsoids of random place, size and tilt, blurred edges, a smooth bias field and noise.
+    """Draw one case: ellipsoids of random position, size and tilt, blurred edges, a smooth bias field and noise.
 
     Array axes are (z, y, x) with x towards the patient's left, as LPS has it.
     """

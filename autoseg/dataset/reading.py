@@ -11,12 +11,12 @@ from autoseg.imaging.image import Image, LabelMap, check_pair
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.io import read_image, read_label_map
 
-KEEP_BYTES = 1 << 30  # of voxels that one stage may hand to the next; with small cases opening files costs more than the rest
+KEEP_BYTES = 1 << 30  # of voxels that one command may hand to the next; with small cases opening files costs more than the rest
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedCase:
-    """What belongs together.
+    """Image, label map and landmarks of a case.
 
     Args:
         label_map: on the image's voxels; None for a case that has landmarks only.
@@ -36,8 +36,11 @@ class LoadedCase:
 
 @dataclass
 class CaseReader:
-    """Reads the cases of a dataset. What was read with `keep` is handed out once more without reading, as far as
-    `KEEP_BYTES` reach: the fingerprint and the preparation that follows it need the same voxels."""
+    """Reader of the cases of a dataset that can keep them for one more reading.
+
+    A case that was read with `keep` is returned once more without reading, as far as `KEEP_BYTES` reach: the fingerprint and
+    the preprocessing that follows it need the same voxels.
+    """
 
     dataset: Dataset
     _kept: dict[str, LoadedCase] = field(default_factory=dict)
@@ -45,17 +48,18 @@ class CaseReader:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, case: Case, keep: bool = False) -> LoadedCase:
-        """
+        """Read a case and check that its parts fit each other.
+
         Raises:
             DataError: nothing to learn from; missing or unreadable file, NaN, wrong number of channels.
             GeometryError: image and label map, or image and landmarks, do not fit each other.
             LabelError: values that no structure has; names that no landmark has.
         """
         with self._lock:
-            pair = self._kept.pop(case.name, None)
-            if pair is not None:
-                self._bytes -= pair.nbytes
-                return pair
+            loaded = self._kept.pop(case.name, None)
+            if loaded is not None:
+                self._bytes -= loaded.nbytes
+                return loaded
         check_annotated(case, self.dataset)
         image = read_image(case.images, self.dataset.channels)
         label_map = read_label_map(case.label, self.dataset.labels) if case.label else None
@@ -67,22 +71,23 @@ class CaseReader:
             raise
         landmarks = load_landmarks(case, self.dataset, image.grid) if self.dataset.landmarks.names else None
         remarks.append(outside_remark(case, landmarks, image.grid) if landmarks else None)
-        pair = LoadedCase(image, label_map, landmarks, "; ".join(r for r in remarks if r))
+        loaded = LoadedCase(image, label_map, landmarks, "; ".join(r for r in remarks if r))
         with self._lock:
-            if keep and self._bytes + pair.nbytes <= KEEP_BYTES:
-                self._kept[case.name] = pair
-                self._bytes += pair.nbytes
-        return pair
+            if keep and self._bytes + loaded.nbytes <= KEEP_BYTES:
+                self._kept[case.name] = loaded
+                self._bytes += loaded.nbytes
+        return loaded
 
 
 def check_annotated(case: Case, dataset: Dataset) -> None:
-    """
+    """Check that a case has something to learn from.
+
     Raises:
-        DataError: the case has neither a label file nor landmarks, as far as the dataset is about them.
+        DataError: the case has neither a label file nor landmarks, as far as the dataset has structures or landmarks.
     """
     if (case.label and dataset.labels.names) or (case.landmarks and dataset.landmarks.names):
         return
-    what = "no label file"
+    lacking = "no label file"
     if dataset.landmarks.names:
-        what = "neither a label file nor landmarks" if dataset.labels.names else "no landmarks"
-    raise DataError(f"the case has {what}", case=case.name, fix="add one, or take the case out of the dataset")
+        lacking = "neither a label file nor landmarks" if dataset.labels.names else "no landmarks"
+    raise DataError(f"the case has {lacking}", case=case.name, fix="add one, or take the case out of the dataset")

@@ -1,4 +1,4 @@
-"""Which folder `-d` means."""
+"""Finding the folder of a dataset that a user names with `-d`."""
 
 from __future__ import annotations
 
@@ -7,38 +7,34 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.dataset.landmark_files import has_known_folders
+from autoseg.dataset.landmark_files import has_dataset_folders
 from autoseg.errors import UsageError, nearest
 from autoseg.system.tables import CASE_TABLE
 
 
-def find_dataset(wanted: str, places: Sequence[Path]) -> Path:
-    """The folder that `-d` means: a path, a folder name, `Task01` or `1`.
+def find_dataset(name: str, folders: Sequence[Path]) -> Path:
+    """Find a dataset by a path, a folder name, `Task01` or `1`.
 
     Args:
-        places: folders to search, in order.
+        folders: to search, in order.
 
     Raises:
-        UsageError: nothing fits, or more than one folder does.
+        UsageError: no dataset has the name, or several do.
     """
-    direct = Path(wanted).expanduser()
+    direct = Path(name).expanduser()
     if is_dataset(direct):
         return direct.resolve()
-    pattern = (
-        re.compile(rf"(Task|Dataset)0*{int(wanted)}_.*") if wanted.isdecimal() else re.compile(rf"{re.escape(wanted)}(_.*)?")
-    )
-    seen: list[str] = []
-    found: list[Path] = []
-    for place in dict.fromkeys(p.expanduser().resolve() for p in places):
-        if not place.is_dir():
+    pattern = rf"(Task|Dataset)0*{int(name)}_.*" if name.isdecimal() else rf"{re.escape(name)}(_.*)?"
+    available: list[Path] = []
+    for folder in dict.fromkeys(p.expanduser().resolve() for p in folders):
+        if not folder.is_dir():
             continue
-        folders = sorted(p for p in place.iterdir() if is_dataset(p))
-        seen += [str(p) for p in folders]
-        found += [p for p in folders if pattern.fullmatch(p.name)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UsageError(f"'{wanted}' could be several datasets", found=", ".join(map(str, found)), fix="give the path")
+        available += sorted(p for p in folder.iterdir() if is_dataset(p))
+    matches = [p for p in available if re.fullmatch(pattern, p.name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UsageError(f"'{name}' could be several datasets", found=", ".join(map(str, matches)), fix="give the path")
     if direct.is_dir():
         raise UsageError(
             "the folder holds no dataset.json, no cases.csv and no pair of folders with images and label maps or landmarks",
@@ -47,20 +43,20 @@ def find_dataset(wanted: str, places: Sequence[Path]) -> Path:
             fix="point -d at the folder with dataset.json, or with imagesTr and labelsTr, or images and labels, or landmarks",
         )
     raise UsageError(
-        f"no dataset '{wanted}'{nearest(wanted, [Path(p).name for p in seen])}",
-        found=", ".join(seen[:8]) or "no dataset at all",
-        allowed="a path, a folder name, Task01 or 1; looked in " + ", ".join(dict.fromkeys(str(p) for p in places)),
+        f"no dataset '{name}'{nearest(name, [p.name for p in available])}",
+        found=", ".join(map(str, available[:8])) or "no dataset at all",
+        allowed="a path, a folder name, Task01 or 1; looked in " + ", ".join(dict.fromkeys(str(p) for p in folders)),
         fix="give the path of the folder with dataset.json",
     )
 
 
-def search_places() -> list[Path]:
-    """Folders in which `find_dataset` looks when nothing else is said: here, ./data, and the two optional variables."""
+def search_folders() -> list[Path]:
+    """Folders to search by default: the current one, ./data, and those of two optional environment variables."""
     optional = [os.environ.get("AUTOSEG_DATA"), os.environ.get("nnUNet_raw")]
     return [Path.cwd(), Path.cwd() / "data", *(Path(p) for p in optional if p)]
 
 
 def is_dataset(folder: Path) -> bool:
-    """Whether the folder has what a dataset is known by; no file is opened."""
+    """True if the folder has the files or folders of a dataset; no file is opened."""
     described = any((folder / name).is_file() for name in ("dataset.json", CASE_TABLE))
-    return described or has_known_folders(folder)
+    return described or has_dataset_folders(folder)

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from autoseg.errors import LabelError
-from autoseg.imaging.side_names import Sided, sides
+from autoseg.imaging.side_names import NameSide, name_sides
 
 _DIRECTIONS = {
     0: {"superior", "inferior", "upper", "lower", "cranial", "caudal", "dorsal", "ventral", "head", "tail"},
@@ -108,8 +108,8 @@ class LabelSet:
         return " (this looks like an image, not a label map)" if len(found) > 10 * self.n_classes + 50 else ""
 
     @cached_property
-    def _sides(self) -> tuple[Sided | None, ...]:
-        return sides(self.names)
+    def _sides(self) -> tuple[NameSide | None, ...]:
+        return name_sides(self.names)
 
     @cached_property
     def mirrored(self) -> tuple[int, ...]:

@@ -19,7 +19,9 @@ _WORDS = (
     ("sin", "dex"),
     ("l", "r"),
 )
-_CAMEL = _WORDS[:1]  # 'kidneyL' is not split: a capital letter inside a word may mean anything ('LV' and 'RV' are no partners)
+_CAMEL_CASE_WORDS = _WORDS[
+    :1
+]  # 'kidneyL' is not split: a capital letter inside a word may mean anything ('LV' and 'RV' are no partners)
 
 # FDI two-digit notation (ISO 3950): the first digit is the quadrant as one looks at the patient, 1 upper right, 2 upper left,
 # 3 lower left, 4 lower right, and 5 to 8 the same for milk teeth; the second counts from the midline
@@ -29,21 +31,21 @@ _TEETH = {q: 8 if q <= 4 else 5 for q in _QUADRANT_ACROSS}
 
 
 @dataclass(frozen=True)
-class Sided:
+class NameSide:
     """A name with a side: `left` or else right, and the partner's name in lower case."""
 
     left: bool
     partner: str
 
 
-def sides(names: Sequence[str]) -> tuple[Sided | None, ...]:
+def name_sides(names: Sequence[str]) -> tuple[NameSide | None, ...]:
     """The side of each name of a label set; None for a name without one.
 
     Numbers are read as teeth only if every name that ends in a number ends in a tooth's, and at least one tooth is there with
     its partner: 'region 12' among regions 1 to 40 is none.
     """
-    found = [side(name) for name in names]
-    teeth = [_tooth(name) for name in names]
+    found = [name_side(name) for name in names]
+    teeth = [_tooth_side(name) for name in names]
     numbered = [tooth for name, tooth in zip(names, teeth) if re.search(r"\d$", name)]
     known = {name.lower() for name in names}
     if None in numbered or not any(tooth and tooth.partner in known for tooth in numbered):
@@ -51,23 +53,23 @@ def sides(names: Sequence[str]) -> tuple[Sided | None, ...]:
     return tuple(word or tooth for word, tooth in zip(found, teeth))
 
 
-def side(name: str) -> Sided | None:
+def name_side(name: str) -> NameSide | None:
     """The side that the words of a name tell; None for a name without one."""
-    return _by_words(re.split(r"([^a-zA-Z0-9]+)", name), _WORDS) or _by_words(
-        re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^a-zA-Z]+", name), _CAMEL
+    return _side_of_words(re.split(r"([^a-zA-Z0-9]+)", name), _WORDS) or _side_of_words(
+        re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^a-zA-Z]+", name), _CAMEL_CASE_WORDS
     )
 
 
-def _by_words(words: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Sided | None:
+def _side_of_words(words: Sequence[str], pairs: Sequence[tuple[str, str]]) -> NameSide | None:
     lower = [word.lower() for word in words]
     for left, right in pairs:
         for here, there in ((left, right), (right, left)):
             if here in lower:
-                return Sided(here == left, "".join(there if word == here else word for word in lower))
+                return NameSide(here == left, "".join(there if word == here else word for word in lower))
     return None
 
 
-def _tooth(name: str) -> Sided | None:
+def _tooth_side(name: str) -> NameSide | None:
     """'11', 'tooth 11', 'FDI_11': the tooth of a name that ends in its number."""
     match = re.fullmatch(r"(.*?)(\d+)", name)
     if match is None or len(match[2]) != 2:
@@ -75,4 +77,4 @@ def _tooth(name: str) -> Sided | None:
     quadrant, place = map(int, match[2])
     if not 1 <= place <= _TEETH.get(quadrant, 0):
         return None
-    return Sided(quadrant in _LEFT_QUADRANTS, f"{match[1].lower()}{_QUADRANT_ACROSS[quadrant]}{place}")
+    return NameSide(quadrant in _LEFT_QUADRANTS, f"{match[1].lower()}{_QUADRANT_ACROSS[quadrant]}{place}")

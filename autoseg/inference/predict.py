@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.dataset import LANDMARK_TABLE, Case, check_apart, landmarks_path, load_predicted, output_path, probabilities_path
+from autoseg.dataset import (
+    LANDMARK_TABLE,
+    Case,
+    check_output_folder,
+    landmarks_path,
+    load_predicted,
+    output_path,
+    probabilities_path,
+)
 from autoseg.errors import AutosegError, GeometryError, UsageError, nearest
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import LabelMap
@@ -69,7 +77,7 @@ def predict(
     keep_freed_memory()
     data, found = model.plan.data, dict[str, Landmarks]()
     channels, labels = tuple(c.name for c in data.channels), data.labels
-    check_apart(cases, out)
+    check_output_folder(cases, out)
     if save_probabilities and not labels.names:
         raise UsageError(
             "the model has learnt landmarks only, so there are no class probabilities", fix="no --save_probabilities"

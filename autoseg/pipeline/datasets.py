@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoseg.dataset import Dataset, find_dataset, open_dataset, search_places
+from autoseg.dataset import Dataset, find_dataset, open_dataset, search_folders
 from autoseg.pipeline.ownership import check_owner
 from autoseg.pipeline.workspace import Workspace
 
@@ -18,7 +18,7 @@ def find_named_dataset(name: str | None, workspace: Workspace) -> Path:
     if not name:
         return workspace.last_dataset()
     last = workspace.last().dataset
-    folders = [*search_places(), workspace.root.resolve().parent, *([Path(last).parent] if last else [])]
+    folders = [*search_folders(), workspace.root.resolve().parent, *([Path(last).parent] if last else [])]
     return find_dataset(name, folders)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.dataset import PROBABILITIES, Case, case_name, check_apart, images_in, output_path
+from autoseg.dataset import PROBABILITIES, Case, case_name, check_output_folder, images_in, output_path
 from autoseg.imaging.image import LabelMap
 from autoseg.io import read_label_map, write_label_map
 from autoseg.plan import load_plan
@@ -34,7 +34,7 @@ def postprocess_folder(masks: Path, out: Path, *, model: Path, workers: int | No
     rules = common_rules([load_run(run) for run in runs])
     labels = load_plan(runs[0] / "plan.json").data.labels
     cases = [c for c in images_in(masks, 1) if not c.name.endswith(PROBABILITIES)]
-    check_apart(cases, out)
+    check_output_folder(cases, out)
 
     def work(case: Case) -> None:
         source = case.images[0]

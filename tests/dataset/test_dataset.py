@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autoseg.dataset import Case, case_name, find_dataset, images_in, open_dataset, search_places
+from autoseg.dataset import Case, case_name, find_dataset, images_in, open_dataset, search_folders
 from autoseg.errors import DataError, LabelError, UsageError
 from autoseg.io import read_image, read_label_map
 
@@ -285,14 +285,14 @@ def test_a_folder_that_is_no_dataset(shelf: Path) -> None:
         find_dataset(str(shelf / "Task02_NotADataset"), [shelf])
 
 
-def test_search_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_search_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AUTOSEG_DATA", raising=False)
     monkeypatch.delenv("nnUNet_raw", raising=False)
-    assert search_places() == [Path.cwd(), Path.cwd() / "data"]
+    assert search_folders() == [Path.cwd(), Path.cwd() / "data"]
     monkeypatch.setenv("AUTOSEG_DATA", "/a")
     monkeypatch.setenv("nnUNet_raw", "/b")
-    assert search_places()[2:] == [Path("/a"), Path("/b")]
+    assert search_folders()[2:] == [Path("/a"), Path("/b")]
 
 
 def test_images_to_predict(tmp_path: Path) -> None:

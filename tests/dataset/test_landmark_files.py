@@ -384,7 +384,7 @@ def test_landmarks_that_are_there_twice(tmp_path: Path) -> None:
     (root / "landmarks.csv").touch()
     assert is_dataset(root)
     with pytest.raises(
-        DataError, match=r"the landmarks are there twice; file: .*found: .*landmarks\.csv, .*landmarks; fix: keep one"
+        DataError, match=r"the dataset has several sets of landmarks; file: .*found: .*landmarks\.csv, .*landmarks; fix: keep one"
     ):
         open_dataset(root)
 

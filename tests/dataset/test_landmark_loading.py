@@ -152,7 +152,7 @@ def test_names_in_descriptions(tmp_path: Path) -> None:
     [
         (
             "nose,1,2,3,\nnose,1,2,3,",
-            r"case a: a landmark stands there twice; file: .*a\.csv; found: nose; fix: delete or rename one",
+            r"case a: landmark listed twice; file: .*a\.csv; found: nose; fix: delete or rename one",
         ),
         (
             "nsoe,1,2,3,\nchin,1,2,3,",

@@ -203,7 +203,7 @@ def test_one_faulty_label_map_does_not_stop_the_rest(tmp_path: Path, caplog: pyt
     put(root / "labels" / "d.png", LABEL)
     with caplog.at_level(logging.WARNING, "autoseg"):
         open_dataset(root)
-    assert "note: in a single label map: value 128; a slip of the pen?" in caplog.messages
+    assert "note: in a single label map only: value 128; an annotation error?" in caplog.messages
     with pytest.raises(LabelError, match=r"values that no structure has.*\(this looks like an image"):
         read_label_map(root / "labels" / "c.png", dataset.labels)
 
