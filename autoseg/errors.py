@@ -12,12 +12,12 @@ from pathlib import Path
 
 
 class AutosegError(Exception):
-    """Base class. `str(error)` is one readable paragraph.
+    """Base of all errors that autoseg raises on purpose. `str(error)` is one readable paragraph.
 
     Args:
         problem: what is wrong, as a sentence without a final stop.
         case, file: where, if it concerns one case or file.
-        found: the offending value.
+        found: the value at fault.
         allowed: the value or range that would have been accepted.
         fix: what the user can do now.
     """
@@ -79,15 +79,15 @@ class ResourceError(AutosegError):
 
 
 class DiskError(ResourceError):
-    """Nothing more can be written: it would be so for every case, so a batch stops at the first one."""
+    """Nothing more can be written, for any case, so the first such error ends the work."""
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """The allowed word closest to `word` as a hint (" - did you mean 'x'?"), or an empty string."""
+    """Hint with the allowed word closest to `word` (" - did you mean 'x'?"); empty if none is close."""
     close = get_close_matches(word, list(allowed), n=1)
     return f" - did you mean '{close[0]}'?" if close else ""
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many more there are: 'a, b, c and 4 more'."""
+    """List the first names and count the others: 'a, b, c and 4 more'."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,7 +1,8 @@
 """Arrays of the store on disk: packed for reading in parts, and read without trusting the file.
 
-A prepared case may come from anybody. `.b2nd` files are Blosc2 arrays, `.npy` files plain lists of numbers; anything that
-a file of either kind could hold besides numbers is refused before a library acts on it.
+A prepared case may come from anybody. `.b2nd` files are Blosc2 arrays, `.npy` files plain
+lists of numbers; a file of either kind that holds anything but numbers is refused before a library
+acts on it.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ def _blocks(shape: tuple[int, ...]) -> Triple:
     """Block edges that divide the shape with little waste; wider where there are few slices."""
     depth = min(shape[0], _BLOCK_DEPTH)
     edge = round(math.sqrt(_BLOCK_AREA * _BLOCK_DEPTH / depth))
-    wanted = (depth, edge, edge)
-    return tuple(math.ceil(n / math.ceil(n / w)) for n, w in zip(shape, wanted))  # type: ignore[return-value]
+    ideal = (depth, edge, edge)
+    return tuple(math.ceil(n / math.ceil(n / i)) for n, i in zip(shape, ideal))  # type: ignore[return-value]
 
 
 def _open_plain(path: Path, shape: tuple[int, ...]) -> blosc2.NDArray:
@@ -123,7 +124,7 @@ def _boxed(stored: blosc2.NDArray, box: Box, shape: Triple, lead: tuple[int, ...
     size = tuple(b - a for a, b in zip(start, stop))
     if 0 in size:
         return np.zeros((*lead, *box.shape), dtype=stored.dtype)
-    # what indexing comes to in the end; its way there takes two thirds as long again as to decompress a small box
+    # the function that indexing ends in; indexing itself takes two thirds as long again as decompressing a small box
     part = stored.get_slice_numpy(np.empty((*lead, *size), dtype=stored.dtype), ((0,) * len(lead) + start, lead + stop))
     if size == box.shape:
         return part

@@ -20,12 +20,14 @@ from autoseg.preprocessing.resample import axis_orders, resample_argmax, resampl
 def preprocess_case(
     image: Image, label: LabelMap | None, data: DataPlan, space: SpacePlan, landmarks: Landmarks | None = None
 ) -> Prepared:
-    """Brings one case to canonical orientation, crops, normalises and resamples it.
+    """Bring one case to canonical orientation, then crop, normalise and resample it.
 
-    `label` must lie on the same voxels, see `check_pair`. For 2D the slices stay as they are, each is resampled in its plane.
+    For 2D the slices stay as they are, each is resampled in its plane.
 
     Args:
-        landmarks: of the case, those of `data` in the same order; None if nothing is known of any. The crop leaves out none.
+        label: on the same voxels as the image, see `imaging.image.check_pair`.
+        landmarks: of the case, those of `data` in the same order; None if none is annotated. The crop
+            may exclude landmarks, which keep their coordinates.
 
     Raises:
         DataError: another number of channels than planned; intensities that the normalisation cannot take.
@@ -36,7 +38,7 @@ def preprocess_case(
     if landmarks is not None and landmarks.names != names:
         raise LabelError("landmarks differ from the plan", found=", ".join(landmarks.names), allowed=", ".join(names))
     if len(image.data) != len(data.channels):
-        raise DataError("number of channels differs from the plan", found=len(image.data), allowed=len(data.channels))
+        raise DataError("the number of channels differs from the plan", found=len(image.data), allowed=len(data.channels))
     if label is not None and label.grid.shape != image.grid.shape:
         raise shape_mismatch(image, label)
     axes = image.grid.canonical_axes()
@@ -68,9 +70,10 @@ def preprocess_labels(label: LabelMap, placement: Placement, space: SpacePlan) -
 
 
 def restore_labels(logits: np.ndarray, placement: Placement) -> np.ndarray:
-    """(K, z, y, x) logits on the prepared grid to (Z, Y, X) class indices on the source grid; background outside the crop.
+    """Turn (K, z, y, x) logits on the prepared grid into (Z, Y, X) class indices on the source grid.
 
-    uint8, or uint16 from 255 classes on, as `LabelSet.index_dtype`. Where nothing was resampled, exactly `argmax`.
+    Background outside the crop. uint8, or uint16 from 255 classes on, as `LabelSet.index_dtype`. Where
+    nothing was resampled, exactly `argmax`.
 
     Raises:
         GeometryError: logits of another shape than the prepared case.
@@ -83,7 +86,7 @@ def restore_labels(logits: np.ndarray, placement: Placement) -> np.ndarray:
 
 
 def restore_probabilities(logits: np.ndarray, placement: Placement) -> np.ndarray:
-    """(K, z, y, x) logits on the prepared grid to (K, Z, Y, X) float32 probabilities on the source grid.
+    """Turn (K, z, y, x) logits on the prepared grid into (K, Z, Y, X) float32 probabilities on the source grid.
 
     Logits are resampled, then softmax; outside the crop the background has 1.
 
@@ -108,7 +111,7 @@ def restore_probabilities(logits: np.ndarray, placement: Placement) -> np.ndarra
 
 
 def _crop(voxels: np.ndarray, data: DataPlan, space: SpacePlan) -> tuple[Box, np.ndarray | None]:
-    """The box to keep of (C, Z, Y, X), and the nonzero mask inside it where a channel's normalisation asks for one."""
+    """Box to keep of (C, Z, Y, X), and the nonzero mask inside it where a channel's normalisation needs one."""
     everything = Box((0, 0, 0), voxels.shape[1:])
     masked = any(c.normalization in MASKED for c in data.channels)
     if space.crop != "nonzero" and not masked:
@@ -121,16 +124,17 @@ def _crop(voxels: np.ndarray, data: DataPlan, space: SpacePlan) -> tuple[Box, np
 
 
 def _target_spacing(cropped: Grid, space: SpacePlan) -> tuple[float, float, float]:
+    """Spacing (z, y, x) mm of the prepared case; in 2D the distance of slices stays."""
     return space.in_volume(space.spacing_mm, cropped.spacing[space.slice_axis or 0])
 
 
 def _orders(cropped: Grid, space: SpacePlan, order: int) -> Triple:
-    """Interpolation order along (z, y, x). Across slices nothing is resampled, so their distance has no say in 2D."""
+    """Interpolation order along (z, y, x). Across slices nothing is resampled, so their distance does not count in 2D."""
     return (order,) * 3 if len(space.spacing_mm) == 2 else axis_orders(cropped.spacing, _target_spacing(cropped, space), order)
 
 
 def _canonical(array: np.ndarray, axes: AxisMap, crop: Box) -> np.ndarray:
-    """The crop of a source-shaped array as a view in canonical orientation: what is written to it lands at home."""
+    """View of the crop of a source-shaped array in canonical orientation, for writing to the source array."""
     return axes.apply(array)[crop.slices]
 
 

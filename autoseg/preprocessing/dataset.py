@@ -1,4 +1,4 @@
-"""Prepares every case of a dataset for one configuration, and only those that have changed since."""
+"""Preprocessing of a dataset for one configuration: only cases that have changed are done again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ PREPROCESSING_VERSION = 1  # raise it when prepared cases of the same plan come 
 
 @dataclass(frozen=True)
 class PreprocessReport(CaseReport):
-    """Names of the cases that were prepared now, were up to date, and were deleted since the dataset lacks them."""
+    """Names of the cases that were preprocessed now, were up to date, or were deleted.
+
+    Args:
+        removed: prepared cases that the dataset no longer has.
+    """
 
     done: tuple[str, ...]
     reused: tuple[str, ...]
@@ -39,29 +43,31 @@ def preprocess(
     workers: int | None = None,
     reader: CaseReader | None = None,
 ) -> PreprocessReport:
-    """Brings `folder` in line with dataset and plan; can be killed and started again at any time.
+    """Preprocess the cases of a dataset that `folder` lacks or holds in an outdated form, and delete all others.
 
-    One process at a time: others wait, and find what the first one has done.
+    Can be killed and started again at any time. One process at a time: others wait, and then find the
+    cases that the first one has prepared.
 
     Args:
         configuration: its name in the plan.
-        case_keys: digest of each case's files, by name. A case without one could not be read before and is left out.
+        case_keys: digest of each case's files, by name. A case without one could not be read for the
+            fingerprint and is left out.
         workers: threads, as in `CaseRun`.
-        reader: may still hold what the fingerprint has read.
+        reader: may still hold cases that the fingerprint has read.
 
     Raises:
         UsageError: the plan has no such configuration.
         PlanError: the plan was made for other structures or landmarks than the dataset now names.
     """
-    for what, same, found, planned in (
+    for what, same, names, planned in (
         ("structures", dataset.labels == plan.data.labels, dataset.labels.names, plan.data.labels.names),
-        # which of them are pairs the plan may know better
+        # only the names: the plan may correct which of them are pairs
         ("landmarks", dataset.landmarks.names == plan.data.landmarks.names, dataset.landmarks.names, plan.data.landmarks.names),
     ):
         if not same:
             raise PlanError(
                 f"the plan was made for other {what}",
-                found=", ".join(found),
+                found=", ".join(names),
                 allowed=", ".join(planned),
                 fix=f"autoseg plan --replan, or put the {'labels' if what == 'structures' else what} in dataset.json back",
             )
@@ -69,19 +75,19 @@ def preprocess(
         source = reader or CaseReader(dataset)
         space = plan.configuration(configuration)[1].space
         cases = [c for c in dataset.cases if c.name in case_keys]
-        wanted = {c.name: prepared_key(case_keys[c.name], plan.data, space) for c in cases}
-        present = stored_names(folder)
-        removed = [name for name in present if name not in wanted]
+        keys = {c.name: prepared_key(case_keys[c.name], plan.data, space) for c in cases}
+        stored = stored_names(folder)
+        removed = [name for name in stored if name not in keys]
         for name in removed:
             remove_case(folder, name)
-        reused = {name for name in present if name in wanted and stored_key(folder, name) == wanted[name]}
+        reused = {name for name in stored if name in keys and stored_key(folder, name) == keys[name]}
         outdated = [c for c in cases if c.name not in reused]
 
         def work(case: Case) -> None:
             remove_case(folder, case.name)  # first, so that a case that fails now does not live on in its old form
-            pair = source.read(case)
-            prepared = preprocess_case(pair.image, pair.label_map, plan.data, space, pair.landmarks)
-            write_case(folder, case.name, prepared, wanted[case.name])
+            loaded = source.read(case)
+            prepared = preprocess_case(loaded.image, loaded.label_map, plan.data, space, loaded.landmarks)
+            write_case(folder, case.name, prepared, keys[case.name])
 
         run = CaseRun(work, outdated, f"preprocess {configuration}", workers=workers)
         done = [case.name for case, _ in run]
@@ -89,6 +95,6 @@ def preprocess(
 
 
 def prepared_key(case_key: str, data: DataPlan, space: SpacePlan) -> str:
-    """Digest of all that a prepared case depends on: its files, the plan's data and space, and this code's version."""
+    """Digest of everything that a prepared case depends on: its files, the plan's data and space, this code's version."""
     parts = (str(PREPROCESSING_VERSION), case_key, to_json(data), to_json(space))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

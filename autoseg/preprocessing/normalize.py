@@ -1,6 +1,6 @@
-"""Intensities to the range that a network likes. One scheme a channel, chosen in the plan (`plan.NORMALIZATIONS`).
+"""Intensity normalisation: one scheme per channel, chosen in the plan (`plan.NORMALIZATIONS`).
 
-Prepared images are stored as float16, so every result must fit into it. Formulas: nnU-Net (Isensee et al. 2021).
+Prepared images are stored as float16, so every result must fit into that range. Formulas: nnU-Net (Isensee et al. 2021).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from autoseg.imaging.intensities import SAMPLE, clip_levels, fences, strided
 from autoseg.plan import NORMALIZATIONS, ChannelPlan
 
 FLOAT16_MAX = 65504.0
-MASKED = ("zscore_nonzero", "zscore_nonzero_robust")  # schemes that look at the voxels of the mask only
+MASKED = ("zscore_nonzero", "zscore_nonzero_robust")  # schemes that use the voxels of the mask only
 
 
 def normalize(data: np.ndarray, channel: ChannelPlan, mask: np.ndarray | None = None) -> np.ndarray:
-    """(Z, Y, X) intensities of one channel to float32 within ±65504. A constant image becomes 0.
+    """Normalise the (Z, Y, X) intensities of one channel to float32 within ±65504. A constant image becomes 0.
 
     ct                     clipped to the dataset's foreground percentiles 0.5 and 99.5, then its foreground mean and std
     zscore                 mean and std of this image
@@ -71,7 +71,11 @@ def normalize(data: np.ndarray, channel: ChannelPlan, mask: np.ndarray | None = 
 
 
 def _robust(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """`values` itself, changed in place. What has no spread between the percentiles of `sample` is not robust at all."""
+    """Normalise `values` in place by the clipped `sample`, and return them.
+
+    Without variation between the percentiles of `sample` they are standardised by their own mean and
+    deviation instead.
+    """
     low, high = clip_levels(sample)
     core = sample.clip(low, high)
     mean, scale = float(core.mean(dtype=np.float64)), float(core.std(dtype=np.float64))
@@ -84,7 +88,7 @@ def _robust(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
 
 
 def _standardized(values: np.ndarray) -> np.ndarray:
-    """`values` itself, changed in place to mean 0 and standard deviation 1."""
+    """Bring `values` in place to mean 0 and standard deviation 1, and return them."""
     values -= np.float32(values.mean(dtype=np.float64))
     scale = float(np.sqrt(np.square(values).mean(dtype=np.float64)))
     if scale > 0:

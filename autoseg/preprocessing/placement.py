@@ -1,4 +1,4 @@
-"""How a case lies on the plan's grid, and the way home."""
+"""The position of a case on the plan's grid, and the way back to its own."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from autoseg.imaging.geometry import AxisMap, Box, Grid
 
 @dataclass(frozen=True)
 class Placement:
-    """The three steps from a file's grid to the prepared one, each of which can be undone.
+    """The three steps from a file's grid to the prepared one; each can be undone.
 
     Args:
         source: grid of the file.
         axes: brings its array to the canonical orientation.
-        crop: the part that is kept, in the canonical array.
+        crop: the box that is kept of the canonical array.
         target: grid of the prepared case, over the extent of `crop`.
     """
 
@@ -26,23 +26,24 @@ class Placement:
     target: Grid
 
     def to_voxels(self, points_mm: np.ndarray) -> np.ndarray:
-        """(N, 3) world points (x, y, z) mm as fractional voxels (z, y, x) of the prepared grid, inside it or not."""
+        """Convert (N, 3) world points (x, y, z) mm to fractional voxels (z, y, x) of the prepared grid, inside it or not."""
         return self.target.world_to_index(points_mm)
 
     def to_world(self, voxels: np.ndarray) -> np.ndarray:
-        """The inverse of `to_voxels`."""
+        """Convert (N, 3) fractional voxels (z, y, x) of the prepared grid to world points (x, y, z) mm."""
         return self.target.index_to_world(voxels)
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What a network sees of a case.
+    """A case as a network sees it.
 
     Args:
         image: (C, Z, Y, X) float16.
         label: (Z, Y, X) class indices, or None.
-        points: (N, 3) of the landmarks, fractional voxels (z, y, x) of the prepared grid, also outside it; NaN unless present.
-        state: (N,) of `landmarks.State`.
+        points: (N, 3) landmarks in fractional voxels (z, y, x) of the prepared grid, also outside it;
+            NaN unless present.
+        state: (N,) values of `landmarks.State`.
     """
 
     image: np.ndarray

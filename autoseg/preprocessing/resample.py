@@ -1,4 +1,4 @@
-"""Another resolution over the same extent: one small matrix an axis, multiplied in float32.
+"""Resampling to another resolution over the same extent: one small matrix per axis, multiplied in float32.
 
 Interpolation on a regular grid is separable, so a volume is resampled by three matrix products, which is what BLAS is
 fast at. They are kept too small for BLAS's own threads, which stall for milliseconds a product on a busy machine; the
@@ -32,7 +32,7 @@ Bands = tuple[tuple[slice, slice, np.ndarray], ...]
 
 @lru_cache(maxsize=128)
 def axis_matrix(n_in: int, n_out: int, order: int) -> np.ndarray:
-    """The (n_out, n_in) float32 matrix that resamples one axis; read-only, each row sums to 1.
+    """Matrix (n_out, n_in), float32, that resamples one axis; read-only, each row sums to 1.
 
     Args:
         order: 0 nearest voxel, 1 linear, 3 interpolating cubic B-spline (Unser 1999), as scipy and scikit-image count.
@@ -65,18 +65,18 @@ def axis_orders(spacing: Sequence[float], target: Sequence[float], order: int) -
     The axis is sought in `spacing` first, then in `target` (both mm); a maximum shared by two axes is none. Source:
     nnU-Net's separate treatment of anisotropic data.
     """
-    for here in (spacing, target):
-        coarse = max(here)
-        if coarse > ANISOTROPY_THRESHOLD * min(here):
-            axes = [a for a in range(3) if np.isclose(here[a], coarse)]
+    for candidate in (spacing, target):
+        coarsest = max(candidate)
+        if coarsest > ANISOTROPY_THRESHOLD * min(candidate):
+            axes = [a for a in range(3) if np.isclose(candidate[a], coarsest)]
             return tuple(0 if axes == [a] else order for a in range(3))  # type: ignore[return-value]
     return (order, order, order)
 
 
 def resample_image(data: np.ndarray, shape: Triple, orders: Triple) -> np.ndarray:
-    """(C, Z, Y, X) intensities to (C, *shape) float32, channel by channel, clipped to the channel's own range.
+    """Resample (C, Z, Y, X) intensities to (C, *shape) float32, each channel clipped to its own range.
 
-    The clipping takes away the overshoot of cubic splines at edges, as scikit-image's `resize` does.
+    The clipping removes the overshoot of cubic splines at edges, as scikit-image's `resize` does.
 
     Args:
         orders: interpolation order along each axis, see `axis_matrix`.
@@ -90,7 +90,7 @@ def resample_image(data: np.ndarray, shape: Triple, orders: Triple) -> np.ndarra
 
 
 def resample_labels(indices: np.ndarray, shape: Triple, orders: Triple) -> np.ndarray:
-    """(Z, Y, X) class indices to `shape`, same type, no value that was not there before.
+    """Resample (Z, Y, X) class indices to `shape`, of the same type and without new values.
 
     With linear interpolation each label's mask is resampled on its own and the largest share of a voxel wins; among
     equal shares the label of the nearest voxel. Only the surroundings of a label are computed.
@@ -114,25 +114,25 @@ def resample_labels(indices: np.ndarray, shape: Triple, orders: Triple) -> np.nd
     best = np.zeros(shape, dtype=np.float32)
     winner = np.zeros(shape, dtype=indices.dtype)
     everywhere = tuple(slice(0, n) for n in source)  # for background, which find_objects leaves out
-    for label, where in enumerate([everywhere, *scipy.ndimage.find_objects(indices)]):
-        if where is None:
+    for label, box in enumerate([everywhere, *scipy.ndimage.find_objects(indices)]):
+        if box is None:
             continue
-        parts = [m[:, s] for m, s in zip(matrices, where)]
+        parts = [m[:, s] for m, s in zip(matrices, box)]
         reach = tuple(_span(p.any(axis=1)) for p in parts)
         if any(r.start == r.stop for r in reach):
             continue  # thinner than the new voxels are apart
         bands = tuple(_cut(p[r]) for p, r in zip(parts, reach))
         extent: Triple = tuple(r.stop - r.start for r in reach)
-        share = _apply((indices[where] == label).astype(np.float32), extent, bands)
+        share = _apply((indices[box] == label).astype(np.float32), extent, bands)
         _keep_larger(best[reach], winner[reach], share, label)
     return winner
 
 
 def resample_argmax(logits: np.ndarray, shape: Triple) -> np.ndarray:
-    """(K, z, y, x) logits to the (Z, Y, X) = `shape` index of the largest class, uint8, or uint16 from 255 classes on.
+    """Resample (K, z, y, x) logits to `shape` and take the index of the largest class at each voxel.
 
-    Linear. Works through slabs of the result class by class, so that no class is ever held at full size. Among equal
-    classes the lowest index wins, as with `argmax`.
+    uint8, or uint16 from 255 classes on. Linear. Works through slabs of the result class by class, so
+    that no class is ever held at full size. Among equal classes the lowest index wins, as with `argmax`.
     """
     source: Triple = logits.shape[1:]
     dtype = np.uint8 if len(logits) < 255 else np.uint16  # 255 and 65535 mean "ignore", see LabelSet.index_dtype
@@ -156,7 +156,7 @@ def resample_argmax(logits: np.ndarray, shape: Triple) -> np.ndarray:
 
 
 def _cardinal_spline(distance: np.ndarray) -> np.ndarray:
-    """The interpolating cubic spline of a unit impulse: the B-spline convolved with its inverse filter √3·z^|k|."""
+    """Interpolating cubic spline of a unit impulse: the B-spline convolved with its inverse filter √3·z^|k|."""
     pole = np.sqrt(3) - 2
     total = np.zeros_like(distance)
     for k in range(-_SPLINE_REACH - 2, _SPLINE_REACH + 3):
@@ -174,14 +174,14 @@ def _frozen(matrix: np.ndarray) -> np.ndarray:
 
 
 def _span(used: Any) -> slice:
-    """From the first to the last true entry; empty where there is none."""
-    where = np.flatnonzero(used)
-    return slice(int(where[0]), int(where[-1]) + 1) if where.size else slice(0, 0)
+    """Slice from the first to the last true entry; empty where there is none."""
+    indices = np.flatnonzero(used)
+    return slice(int(indices[0]), int(indices[-1]) + 1) if indices.size else slice(0, 0)
 
 
 @lru_cache(maxsize=128)
 def _bands(n_in: int, n_out: int, order: int) -> Bands:
-    """`axis_matrix` cut into (rows, columns, part) without its zero corners; empty where nothing changes."""
+    """Cut `axis_matrix` into (rows, columns, part) without its zero corners; empty where nothing changes."""
     if n_in == n_out:
         return ()
     return _cut(axis_matrix(n_in, n_out, order))
@@ -198,12 +198,12 @@ def _cut(matrix: np.ndarray) -> Bands:
 
 @lru_cache(maxsize=32)
 def _label_matrix(n_in: int, n_out: int, order: int) -> np.ndarray:
-    """`axis_matrix` with a trace of nearest neighbour, which decides voxels that lie exactly between two labels."""
+    """Mix `axis_matrix` with a trace of nearest neighbour, which decides voxels that lie exactly between two labels."""
     return _frozen((1 - _TIE_BREAK) * axis_matrix(n_in, n_out, order) + _TIE_BREAK * axis_matrix(n_in, n_out, 0))
 
 
 def _apply(volume: np.ndarray, shape: Triple, bands: tuple[Bands, ...]) -> np.ndarray:
-    """Resamples (Z, Y, X) float32 along the axes with bands, in the order that needs the fewest multiplications."""
+    """Resample (Z, Y, X) float32 along the axes with bands, in the order that needs the fewest multiplications."""
     changing = [a for a in range(3) if bands[a]]
     for axis in min(permutations(changing), key=lambda order: _cost(volume.shape, shape, bands, order)):
         volume = _along(volume, axis, shape[axis], bands[axis])
@@ -242,8 +242,10 @@ def _take_nearest(indices: np.ndarray, shape: Triple) -> np.ndarray:
 
 
 def _keep_larger(best: np.ndarray, winner: np.ndarray, value: np.ndarray, index: int) -> None:
-    """One step of a running argmax, in place. Indices must come in ascending order: arithmetic, unlike a masked
-    assignment, runs at memory speed."""
+    """Do one step of a running argmax, in place; indices must come in ascending order.
+
+    Arithmetic, unlike a masked assignment, runs at memory speed.
+    """
     larger = value > best
     np.maximum(best, value, out=best)
     np.maximum(winner, larger * winner.dtype.type(index), out=winner)

@@ -3,13 +3,14 @@
     case.image.b2nd        (C, Z, Y, X) float16
     case.label.b2nd        (Z, Y, X) class indices, if there is a label map
     case.foreground.npy    linear voxel indices of the structures, class after class
-    case.json              everything else; written last, so a case without it does not count
+    case.json              everything else; written last, so a case without it counts as absent
 
-While the parts are written, and while they are deleted, the JSON is called case.json.partial. It says which files are the
-case's: nothing else in the folder is ever deleted.
+While the parts are written, and while they are deleted, the JSON is called case.json.partial. It lists
+the files of the case: nothing else in the folder is ever deleted.
 
-Nothing here is flushed to the platter with fsync: a prepared case can be made again, and 0.4 ms a file is a tenth of the
-time of a small case. Against a power cut, which may keep the JSON and lose data, the JSON lists the size of every file.
+Nothing here is flushed to the disk with fsync: a prepared case can be made again, and 0.4 ms a file is
+a tenth of the time of a small case. Against a power cut, which may keep the JSON and lose data, the
+JSON lists the size of every file.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class _GridRecord:
 
 @dataclass(frozen=True)
 class _ClassRecord:
-    """`voxels` of a class in the case, `kept` of them in the foreground file."""
+    """Count of the voxels of a class in the case, and of those that the foreground file keeps."""
 
     index: int
     voxels: int
@@ -59,7 +60,7 @@ class _ClassRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class _Record:
-    """The JSON of a stored case. Landmarks have a place (fractional voxels of the prepared grid) where they are present."""
+    """The JSON of a stored case. Landmarks have a point (fractional voxels of the prepared grid) where they are present."""
 
     key: str
     n_channels: int
@@ -80,7 +81,9 @@ class _Record:
 class StoredCase:
     """A case of the store, to be read in parts. Holds no open file: cheap to copy, safe to use from many threads.
 
-    `before` is what an earlier stage says about it: a stored case with class indices in place of the image.
+    Args:
+        previous_stage: the prediction of the previous stage of a cascade, if there is one: a stored case
+            with class indices or landmark spots in place of the image.
     """
 
     folder: Path
@@ -89,10 +92,11 @@ class StoredCase:
     previous_stage: StoredCase | None = None
 
     @staticmethod
-    def open(folder: Path, name: str, before: Path | None = None) -> StoredCase:
-        """
+    def open(folder: Path, name: str, previous_stage: Path | None = None) -> StoredCase:
+        """Open a case of the store.
+
         Args:
-            before: the folder of what an earlier stage found, if there is one.
+            previous_stage: folder of the stored predictions of the previous stage, if there is one.
 
         Raises:
             DataError: the case is absent or incomplete.
@@ -100,7 +104,7 @@ class StoredCase:
         record = _complete(folder, name)
         if record is None:
             raise DataError("not prepared, or only in part", case=name, file=folder, fix="autoseg preprocess")
-        return StoredCase(folder, name, record, StoredCase.open(before, name) if before else None)
+        return StoredCase(folder, name, record, StoredCase.open(previous_stage, name) if previous_stage else None)
 
     @property
     def shape(self) -> Triple:
@@ -131,44 +135,46 @@ class StoredCase:
 
     @cached_property
     def points(self) -> np.ndarray:
-        """(N, 3) of the landmarks, fractional voxels (z, y, x), also outside the case; NaN unless present."""
+        """Landmarks (N, 3) in fractional voxels (z, y, x), also outside the case; NaN unless present."""
         return np.array([p or (np.nan,) * 3 for p in self.record.landmark_points], dtype=np.float64).reshape(-1, 3)
 
     @cached_property
     def state(self) -> np.ndarray:
-        """(N,) of `landmarks.State`."""
+        """States (N,) of the landmarks, values of `landmarks.State`."""
         return np.array(self.record.landmark_states, dtype=np.int64)
 
     @cached_property
     def inside(self) -> np.ndarray:
-        """(N,) whether a landmark is present, and in the case as it is stored."""
+        """Mask (N,) of the landmarks that are present and inside the stored case."""
         index = np.rint(self.points)  # to the voxel that it lies in
         return (np.isfinite(index) & (index >= 0) & (index < self.shape)).all(1)
 
     @property
     def landmarks_present(self) -> tuple[int, ...]:
-        """Numbers of the landmarks whose place is known."""
+        """Numbers of the landmarks that are present."""
         return tuple(np.flatnonzero(self.state == State.PRESENT).tolist())
 
     def read(self, box: Box | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Image (C, z, y, x) float16 and label (z, y, x) of a box, or of the whole case; 0 where the box reaches outside.
+        """Read image (C, z, y, x) float16 and label (z, y, x) of a box or of the whole case.
+
+        0 where the box reaches outside; no label in a case without label map.
 
         Raises:
-            DataError: a file is damaged, or not one that the store has written.
+            DataError: a file is damaged, or not written by the store.
         """
         box = box or Box((0, 0, 0), self.shape)
         image = read_box(self.folder / f"{self.name}{_IMAGE}", box, self.shape, (self.n_channels,))
         return image, read_box(self.folder / f"{self.name}{_LABEL}", box, self.shape, ()) if self.has_label else None
 
     def previous_prediction(self, box: Box | None = None) -> np.ndarray | None:
-        """Numbers (z, y, x) that say what an earlier stage found in a box, if there is one; 0 where the box reaches outside."""
+        """Read the previous stage's prediction (z, y, x) in a box, if there is one; 0 where the box reaches outside."""
         return None if self.previous_stage is None else self.previous_stage.read(box)[0][0]
 
     def foreground(self, class_index: int) -> np.ndarray:
-        """(N, 3) voxel indices (z, y, x) of a structure: all of them, or a fixed random choice where there are many.
+        """Read voxel indices (N, 3), (z, y, x), of a structure: all, or a fixed random choice of many.
 
         Raises:
-            DataError: the file is damaged, or not one that the store has written.
+            DataError: the file is damaged, or not written by the store.
         """
         start = 0
         for c in self.record.classes:
@@ -188,10 +194,10 @@ class StoredCase:
 
 
 def write_case(folder: Path, name: str, prepared: Prepared, key: str) -> None:
-    """Writes or replaces one case. Killed at any moment, it leaves a complete case or none.
+    """Write or replace one case. Killed at any moment, it leaves a complete case or none.
 
     Args:
-        key: what the case was made from; `stored_key` gives it back.
+        key: digest of the case's sources; `stored_key` gives it back.
 
     Raises:
         DataError: a name that no file can have.
@@ -217,40 +223,41 @@ def write_case(folder: Path, name: str, prepared: Prepared, key: str) -> None:
 
 
 def stored_key(folder: Path, name: str) -> str | None:
-    """The key that a case was written with, or None if it is absent or incomplete."""
+    """Key that a case was written with; None if the case is absent or incomplete."""
     record = _complete(folder, name)
     return None if record is None else record.key
 
 
 def stored_names(folder: Path) -> tuple[str, ...]:
-    """Names of all cases that the store knows of, complete or not, sorted; of other files nothing is said."""
+    """Names of all cases with a marker in the folder, complete or not, sorted; other files are ignored."""
     files = os.listdir(folder) if folder.is_dir() else []
-    found = [(f[: -len(e)], f) for f in files for e in (_MARKER, _PARTIAL) if f.endswith(e)]
-    return tuple(sorted({name for name, file in found if _claimed(folder / file)}))
+    markers = [(f[: -len(e)], f) for f in files for e in (_MARKER, _PARTIAL) if f.endswith(e)]
+    return tuple(sorted({name for name, file in markers if _listed_endings(folder / file)}))
 
 
 def remove_case(folder: Path, name: str) -> None:
-    """Deletes what there is of a case, as its marker tells: where there is none, nothing is deleted.
+    """Delete the files of a case that its marker lists; without a marker nothing is deleted.
 
     Killed at any moment, it leaves a complete case or one that counts as absent and can be deleted.
     """
     marker, partial = folder / f"{name}{_MARKER}", folder / f"{name}{_PARTIAL}"
-    if _claimed(marker):
-        os.replace(marker, partial)  # from now on the case does not count, and this still says what is left to delete
-    if endings := _claimed(partial):
+    if _listed_endings(marker):
+        os.replace(marker, partial)  # from now on the case counts as absent, and this still lists the files to delete
+    if endings := _listed_endings(partial):
         for ending in endings:
             (folder / f"{name}{ending}").unlink(missing_ok=True)
         partial.unlink()
 
 
 def _complete(folder: Path, name: str) -> _Record | None:
+    """Record of a case whose files all have the sizes that it lists; else None."""
     marker = folder / f"{name}{_MARKER}"
     try:
         record = from_json(_Record, marker.read_text(encoding="utf-8"), marker)
         if not {*record.file_sizes} <= {*_PARTS}:
             return None
         sizes = {ending: (folder / f"{name}{ending}").stat().st_size for ending in record.file_sizes}
-    except (FileNotFoundError, PlanError):  # no commit, or one that a power cut or an older autoseg left
+    except (FileNotFoundError, PlanError):  # no marker, or one from a power cut or an older autoseg
         return None
     return record if sizes == record.file_sizes else None
 
@@ -284,7 +291,7 @@ def _grid(record: _GridRecord) -> Grid:
 
 
 def _foreground(label: np.ndarray | None) -> tuple[tuple[_ClassRecord, ...], np.ndarray]:
-    """Per class the number of voxels and, class after class, the linear indices of those that are kept."""
+    """Counts of voxels per class and, class after class, the linear indices of those that are kept."""
     if label is None:
         return (), np.empty(0, dtype=np.uint32)
     linear = np.flatnonzero(label)
@@ -299,18 +306,18 @@ def _foreground(label: np.ndarray | None) -> tuple[tuple[_ClassRecord, ...], np.
             continue
         n = int(counts[index])
         voxels = linear[order[ends[index] - n : ends[index]]]
-        wanted = max(FOREGROUND_MINIMUM, math.ceil(FOREGROUND_SHARE * n))
-        if wanted < n:
+        n_kept = max(FOREGROUND_MINIMUM, math.ceil(FOREGROUND_SHARE * n))
+        if n_kept < n:
             generator = np.random.default_rng((FOREGROUND_SEED, int(index)))
-            voxels = np.sort(generator.choice(voxels, wanted, replace=False, shuffle=False))
+            voxels = np.sort(generator.choice(voxels, n_kept, replace=False, shuffle=False))
         records.append(_ClassRecord(int(index), n, len(voxels)))
         kept.append(voxels)
     narrow = np.uint32 if label.size <= 2**32 else np.uint64
     return tuple(records), np.concatenate(kept).astype(narrow) if kept else np.empty(0, dtype=narrow)
 
 
-def _claimed(marker: Path) -> tuple[str, ...]:
-    """Endings of the files that a case's marker, or one of an older autoseg, says are the case's; none where it is none."""
+def _listed_endings(marker: Path) -> tuple[str, ...]:
+    """Endings of the files that a marker, of this or an older autoseg, lists; none where the file is no marker."""
     try:
         sizes = json.loads(marker.read_text(encoding="utf-8"))["file_sizes"]
     except (OSError, ValueError, RecursionError, KeyError, TypeError, IndexError):  # absent, or somebody else's file

@@ -1,4 +1,4 @@
-"""What a run may spend: seconds or epochs, as asked for or as planned."""
+"""The budget of a run in seconds or epochs, as asked for or as planned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EPOCH_SECONDS = (20.0, 480.0)  # a timed run reports and saves at least every 8 
 
 @dataclass(frozen=True)
 class RunBudget:
-    """What a run may spend: either wall-clock seconds for everything including the final validation, or a number of epochs.
+    """Budget of a run: either wall-clock seconds for everything including the final validation, or a number of epochs.
 
     Raises:
         UsageError: both, neither, or nothing to spend.
@@ -49,7 +49,7 @@ class RunBudget:
 
 
 def planned_budget(training: TrainingPlan) -> RunBudget:
-    """What a run may spend where nobody says otherwise."""
+    """Budget that the plan sets, for runs without --time and --epochs."""
     return RunBudget(seconds=training.time_s) if training.time_s is not None else RunBudget(epochs=training.epochs)
 
 
@@ -75,7 +75,7 @@ def budget_from_options(
 
 
 def parse_duration(text: str) -> float:
-    """'90s', '10m', '2h', '1h30m' to seconds.
+    """Convert '90s', '10m', '2h' or '1h30m' to seconds.
 
     Raises:
         UsageError: anything else.
@@ -88,9 +88,10 @@ def parse_duration(text: str) -> float:
 
 
 def check_deterministic(budget: RunBudget) -> None:
-    """
+    """Check that a run with this budget can be repeated exactly.
+
     Raises:
-        UsageError: a clock decides how the run goes.
+        UsageError: the budget is time, so a clock decides how the run goes.
     """
     if budget.seconds is not None:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The curve of a run: one row an epoch, as a table for programs and a picture for people."""
+"""The curve of a run: one row per epoch, as a table for programs and a picture for people."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from autoseg.system.tables import csv_text
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of metrics.csv. `case_dice` is the mean over structures and a few whole validation cases, predicted by
-    sliding window without mirroring; `case_mre` the mean radial error of landmarks from where their maps peak in these cases, mm
-    (pixels of natural images). None where nothing could be measured. `data_wait` is the share of the epoch that was spent waiting
-    for batches, `peak_ram_gb` the largest RAM of the process so far, on a GPU too."""
+    """One row of metrics.csv.
+
+    Args:
+        case_dice: mean over structures and a few whole validation cases, predicted by sliding window
+            without mirroring; None where nothing could be measured.
+        step_seconds: mean time of a step.
+        data_wait: share of the epoch that was spent waiting for batches.
+        peak_ram_gb: largest RAM of the process so far, on a GPU too.
+        case_mre: mean radial error of landmarks, taken at the peaks of their maps in these cases, in mm
+            (pixels of natural images); None where nothing could be measured.
+    """
 
     epoch: int
     step: int
@@ -30,7 +37,7 @@ class Epoch:
 
     @property
     def score(self) -> float | None:
-        """What training goes by, more is better: case Dice where there are label maps, else the error below zero."""
+        """Score by which epochs are compared, more is better: case Dice where there are label maps, else minus the error."""
         if self.case_dice is not None or self.case_mre is None:
             return self.case_dice
         return -self.case_mre
@@ -43,7 +50,7 @@ def epochs_without_gain(rows: Sequence[Epoch]) -> int:
 
 
 def write_history(folder: Path, rows: Sequence[Epoch]) -> None:
-    """Writes metrics.csv and progress.png, each atomically."""
+    """Write metrics.csv and progress.png, each atomically."""
     cells = [[f"{v:.6g}" if isinstance(v, float) else v for v in asdict(row).values()] for row in rows]
     write_text(folder / "metrics.csv", csv_text([[f.name for f in fields(Epoch)], *cells]))
     if rows:

@@ -1,4 +1,4 @@
-"""What is trained on what: a plan's configuration, the cases of a fold, and the folders."""
+"""A training job: a plan's configuration, the cases of a fold, and the folders."""
 
 from __future__ import annotations
 

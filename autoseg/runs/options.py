@@ -1,4 +1,4 @@
-"""What a user asks of a training, beside what is trained on what (`TrainingJob`): how long, from which weights, and how."""
+"""Options of a training beside its `TrainingJob`: how long, from which weights, and how."""
 
 from __future__ import annotations
 

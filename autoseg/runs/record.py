@@ -1,4 +1,4 @@
-"""What a finished training leaves for others to read: run.json, and which folds make up a model."""
+"""The record of a finished training, run.json, and the folds that make up a model."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from autoseg.system.records import from_json
 
 @dataclass(frozen=True)
 class RunRecord:
-    """run.json of a trained fold: where it came from, how it went, what to do with its predictions.
+    """run.json of a trained fold: its origin, its course and the rules for its predictions.
 
-    `stopped` says why the training ended before its budget was spent, if it did; `pretrained` what it began with; `step_s` how
-    many seconds a step took, in the part that was trained last if it was interrupted or extended; 0 where nothing is known, or
-    where it was compiled.
-
-    Landmarks: mean errors in `unit`, over the cases in which a landmark is present and was found; `mre` is the mean over
-    landmarks. `missed` counts landmarks that are present and were not found, `extra` those that were found and are absent.
-    `thresholds` holds, of landmarks that some cases lack, the probability from which they count as present; None where the cases
-    that were validated on cannot tell.
+    Args:
+        stopped: reason why the training ended before its budget was spent, if it did.
+        pretrained: source of the first weights, if there was one.
+        step_s: seconds per step, in the part that was trained last if training was interrupted or
+            extended; 0 where this is unknown or the network was compiled.
+        mre: mean over landmarks of `landmark_mre`.
+        unit: of the landmarks' errors.
+        landmark_mre: mean errors over the cases in which a landmark is present and was predicted.
+        missed: count of landmarks that are present and were not predicted.
+        extra: count of landmarks that are absent and were predicted.
+        thresholds: for landmarks that are absent in some cases, the probability from which they count
+            as present; None where the validation cases cannot tell.
     """
 
     dataset: str
@@ -50,7 +54,8 @@ class RunRecord:
 
 
 def load_run(run: Path) -> RunRecord:
-    """
+    """Read the record of a run's folder.
+
     Raises:
         UsageError: the folder holds no trained fold.
     """
@@ -61,21 +66,24 @@ def load_run(run: Path) -> RunRecord:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether the folder holds a trained fold, be it that its training was stopped early."""
+    """Tell if the folder holds a trained fold, even if its training was stopped early."""
     return (run / "run.json").is_file() and load_run(run).finished
 
 
 def model_folds(model: Path) -> tuple[Path, ...]:
-    """The runs that `-m` means: one fold's folder, or all finished folds of a configuration's folder.
+    """Runs that make up a model: one fold's folder, or all finished folds of a configuration's folder.
+
+    Args:
+        model: a run's folder, the folder above it, or a dataset's if that has one configuration.
 
     Raises:
-        UsageError: neither.
+        UsageError: no finished run in it.
     """
     if (model / "run.json").is_file():
         return (model,)
     configurations = {p.parent for p in model.glob("*/fold_*")}
-    above = configurations.pop() if len(configurations) == 1 else model  # a dataset's runs, if it has but one configuration
-    folders = [p for p in sorted(above.glob("fold_*")) if p.suffix != ".previous"]  # those are runs that were started anew
+    parent = configurations.pop() if len(configurations) == 1 else model  # a dataset's runs, if it has but one configuration
+    folders = [p for p in sorted(parent.glob("fold_*")) if p.suffix != ".previous"]  # runs set aside by --restart
     runs = tuple(p for p in folders if is_finished(p))
     if not runs:
         raise UsageError("no finished model in this folder", file=model, allowed="a run's folder (fold_0) or the folder above it")
@@ -88,19 +96,22 @@ def common_rules(records: Sequence[RunRecord]) -> tuple[Rule, ...]:
 
 
 def common_thresholds(records: Sequence[RunRecord], landmarks: Sequence[str]) -> tuple[float, ...]:
-    """For each landmark the probability from which it counts as present: the mean over the folds that can tell, a half where none
-    can, and 0 for what no case lacks."""
+    """For each landmark the probability from which it counts as present.
+
+    The mean over the folds whose cases can tell, `DEFAULT_THRESHOLD` where none can, and 0 for a
+    landmark that is present in all cases.
+    """
 
     def common(name: str) -> float:
-        given = [r.thresholds[name] for r in records if name in r.thresholds]
-        told = [value for value in given if value is not None]
-        return fmean(told) if told else DEFAULT_THRESHOLD if given else 0.0
+        thresholds = [r.thresholds[name] for r in records if name in r.thresholds]
+        decided = [threshold for threshold in thresholds if threshold is not None]
+        return fmean(decided) if decided else DEFAULT_THRESHOLD if thresholds else 0.0
 
     return tuple(map(common, landmarks))
 
 
 def record_table(record: RunRecord) -> str:
-    """Scores of a fold as aligned text: a line a structure, a line a landmark, and the means."""
+    """Scores of a fold as aligned text: one line per structure and per landmark, and the means."""
     lines = [f"{name:24} Dice {_number(dice, '.3f')}" for name, dice in record.structure_dice.items()]
     if lines or not record.landmark_mre:
         lines.append(f"{'mean':24} Dice {_number(record.case_dice, '.4f')}  ({record.validated_on})")

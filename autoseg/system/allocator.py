@@ -1,4 +1,4 @@
-"""How glibc hands out memory, for programs that ask for the same large blocks over and over."""
+"""Settings of glibc's allocator, for programs that ask for the same large blocks over and over."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _NEVER = -1
 
 
 def keep_freed_memory() -> bool:
-    """Freed blocks of up to 1 GB stay with the process for its next step instead of going back to the system.
+    """Keep freed blocks of up to 1 GB in the process for its next step instead of returning them to the system.
 
-    By default glibc asks the system for every block above 32 MB and gives it back when it is freed; then each training step on a
-    CPU has its memory cleared and mapped again, page by page.
+    By default glibc asks the system for every block above 32 MB and returns it when it is freed; then
+    each training step on a CPU has its memory cleared and mapped again, page by page.
 
     Returns:
-        Whether that could be asked for: with glibc, and nowhere else.
+        True with glibc, which takes the setting; False elsewhere.
     """
     if not _is_glibc():
         return False
@@ -27,7 +27,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """What was kept so far goes back to the system after all, as far as nothing in use lies behind it."""
+    """Return the memory that was kept so far to the system, as far as nothing in use lies behind it."""
     if _is_glibc():
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -19,7 +19,7 @@ FilePath = str | os.PathLike[str]  # what a user may give for a path
 
 @contextlib.contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Turns what the operating system says about writing to `target` into a `DiskError`."""
+    """Turn the operating system's errors about writing to `target` into a `DiskError`."""
     try:
         yield
     except OSError as error:
@@ -30,7 +30,7 @@ def disk_errors(target: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary name beside `target` that takes its place when the block ends well, and vanishes when it does not.
+    """Give a temporary name beside `target` that replaces it when the block succeeds and vanishes when it fails.
 
     The temporary name keeps the target's endings, since writers choose the format by them.
 
@@ -51,24 +51,26 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Deletes the temporary files that killed processes have left anywhere in a folder which no other process writes to."""
+    """Delete the temporary files of killed processes anywhere below a folder that no other process writes to."""
     for path in folder.rglob(".*"):
         if re.match(r"\.\d+-", path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
-    """Writes UTF-8 text atomically."""
+    """Write UTF-8 text atomically."""
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_array(handle: BinaryIO, array: np.ndarray) -> None:
-    """Writes what `numpy.save` would, through Python, which tells of every byte that cannot be written: numpy leaves the last
-    ones to the C library, and does not look whether they arrive."""
-    whole = np.ascontiguousarray(array)
-    np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(whole))
-    handle.write(whole.data)
+    """Write an array as `numpy.save` does, but through Python, which reports every byte that cannot be written.
+
+    numpy leaves the last bytes to the C library and does not check that they arrive.
+    """
+    contiguous = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(contiguous))
+    handle.write(contiguous.data)
 
 
 def sha256(path: Path) -> str:
@@ -81,6 +83,6 @@ def sha256(path: Path) -> str:
 
 
 def file_stamp(path: Path) -> str:
-    """A cheap sign that a file has not been touched: size, modification and change time."""
+    """Stamp that changes when a file is touched: size, modification and change time. Cheaper than a digest."""
     status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"

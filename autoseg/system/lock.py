@@ -1,5 +1,8 @@
-"""One process at a time in a folder: several folds may be started together, and each prepares what is missing; but nothing good
-comes of training one fold twice at once."""
+"""One process at a time in a folder.
+
+Several folds may be started together, and each preprocesses the cases that are missing; and the same
+fold must not be trained by two processes.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,18 @@ from autoseg.system.progress import log
 
 @contextlib.contextmanager
 def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Waits until no other process is inside such a block for the same folder, and says so once.
+    """Hold the lock of a folder; wait until no other process holds it, and log that once.
 
-    The operating system lets go of the lock when a process ends, however it does. The lock's file lies beside the folder.
+    The operating system releases the lock when a process ends, however it ends. The lock's file lies
+    beside the folder.
+
+    Args:
+        wait: False raises an error where the lock is taken.
 
     Raises:
-        UsageError: another process is inside, and this one does not wait.
+        UsageError: another process holds the lock, and `wait` is False.
     """
-    from filelock import FileLock, Timeout  # 10 ms, and most commands prepare nothing
+    from filelock import FileLock, Timeout  # 10 ms, and most commands take no lock
 
     path = folder.parent / f".{folder.name}.lock"
     with disk_errors(path):

@@ -1,4 +1,4 @@
-"""What this machine has and what a process takes of it, found out without torch, which takes seconds to import."""
+"""Memory, cores and GPU of this machine, found without torch, which takes seconds to import."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Gpu:
 
 
 def find_gpu() -> Gpu | None:
-    """The NVIDIA GPU with the least memory; None without a driver that answers."""
+    """Find the NVIDIA GPU with the least memory; None without a driver that answers."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
@@ -28,20 +28,21 @@ def find_gpu() -> Gpu | None:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):  # a broken driver hangs
         return None
-    found = []
+    gpus = []
     for line in answer.stdout.splitlines() if answer.returncode == 0 else ():
         memory, _, name = line.partition(",")
         if memory.strip().replace(".", "").isdecimal():
-            found.append(Gpu(name.strip(), round(float(memory) / 1024, 1)))
-    return min(found, key=lambda gpu: gpu.memory_gb, default=None)
+            gpus.append(Gpu(name.strip(), round(float(memory) / 1024, 1)))
+    return min(gpus, key=lambda gpu: gpu.memory_gb, default=None)
 
 
 def free_ram_gb(root: Path = Path("/")) -> float | None:
-    """RAM that this process may still take: what is free, or what is left of the limit of a container or a cluster's job, if
-    that is less. None where the system does not tell (only Linux does).
+    """RAM (GB) that this process may still take; None where the system does not tell (only Linux does).
+
+    The free RAM, or the rest of the limit of a container or a cluster's job if that is less.
 
     Args:
-        root: below which `proc` and `sys` lie.
+        root: folder of `proc` and `sys`.
     """
     lines = _read_text(root / "proc/meminfo").splitlines()
     free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
@@ -49,10 +50,10 @@ def free_ram_gb(root: Path = Path("/")) -> float | None:
 
 
 def peak_ram_gb() -> float | None:
-    """Largest resident size of this process so far; None where the operating system does not tell (Windows)."""
+    """Largest resident size (GB) of this process so far; None where the system does not tell (Windows)."""
     if sys.platform == "win32":
         return None
-    if sys.platform == "linux":  # where the figure of `resource` begins with what the process was that started this one
+    if sys.platform == "linux":  # where the figure of `resource` begins with the size of the process that started this one
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
     import resource
@@ -62,8 +63,8 @@ def peak_ram_gb() -> float | None:
 
 
 def _remaining_in_cgroups(root: Path) -> list[int]:
-    """Bytes left of each memory limit that Linux's control groups, old or new, put on this process."""
-    left = []
+    """Remaining bytes of each memory limit that Linux's control groups, old or new, put on this process."""
+    remaining = []
     for line in _read_text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
@@ -71,22 +72,23 @@ def _remaining_in_cgroups(root: Path) -> list[int]:
         old = controllers == "memory"
         limit, used = ("memory.limit_in_bytes", "memory.usage_in_bytes") if old else ("memory.max", "memory.current")
         top = root / "sys/fs/cgroup" / controllers
-        own = top / path.lstrip("/")  # not there where a container sees its group as the topmost one
-        for group in (folder for folder in (own, *own.parents) if folder.is_relative_to(top)):
-            most, now = _read_text(group / limit).strip(), _read_text(group / used).strip()
-            if most.isdecimal() and now.isdecimal():
-                left.append(max(0, int(most) - int(now) + _file_cache(group, "total_inactive_file" if old else "inactive_file")))
-    return left
+        innermost = top / path.lstrip("/")  # absent where a container sees its group as the topmost one
+        for group in (folder for folder in (innermost, *innermost.parents) if folder.is_relative_to(top)):
+            limit_bytes, used_bytes = _read_text(group / limit).strip(), _read_text(group / used).strip()
+            if limit_bytes.isdecimal() and used_bytes.isdecimal():
+                cache = _file_cache(group, "total_inactive_file" if old else "inactive_file")
+                remaining.append(max(0, int(limit_bytes) - int(used_bytes) + cache))
+    return remaining
 
 
 def _file_cache(group: Path, name: str) -> int:
-    """Bytes of files that the group has read and that are given up when it needs memory."""
+    """Bytes of files that a group has read and that the kernel drops when the group needs memory."""
     values = dict(line.split() for line in _read_text(group / "memory.stat").splitlines())
     return int(values.get(name, 0))
 
 
 def _read_text(path: Path) -> str:
-    """Empty where there is no such file, or it may not be read."""
+    """Read a file of the kernel; empty if it is absent or may not be read."""
     try:
         return path.read_text(encoding="ascii")
     except OSError:
@@ -94,5 +96,5 @@ def _read_text(path: Path) -> str:
 
 
 def cpu_count() -> int:
-    """Cores this process may use."""
+    """Count of the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

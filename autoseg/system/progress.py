@@ -1,4 +1,4 @@
-"""Progress with an estimate of the time left: a line that moves on a terminal, plain lines elsewhere, nothing when quiet."""
+"""Progress with an estimate of the remaining time: one moving line on a terminal, plain lines elsewhere, nothing when quiet."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import time
 from types import TracebackType
 
 log = logging.getLogger("autoseg")
-CLEAR_LINE = "\r\x1b[K"  # on a terminal: back to the beginning of the line, and nothing on it
+CLEAR_LINE = "\r\x1b[K"  # on a terminal: to the beginning of the line, and erase it
 
 
 def duration(seconds: float) -> str:
-    """A short human duration: '8 s', '3 min 20 s', '2 h 05 min'."""
+    """Format seconds for people: '8 s', '3 min 20 s', '2 h 05 min'."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -23,39 +23,39 @@ def duration(seconds: float) -> str:
 
 
 def number_of(n: int, noun: str) -> str:
-    """'1 case', '3 cases'."""
+    """Format a count with its noun: '1 case', '3 cases'."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 class Ticker:
-    """A line on a terminal that is rewritten, once a second at most; nothing elsewhere, or when quiet."""
+    """Line on a terminal that is rewritten at most once a second; nothing elsewhere, or when quiet."""
 
     def __init__(self) -> None:
-        self._wanted = sys.stderr.isatty() and log.isEnabledFor(logging.INFO)
+        self._enabled = sys.stderr.isatty() and log.isEnabledFor(logging.INFO)
         self._printed = -math.inf
 
     @property
     def due(self) -> bool:
-        return self._wanted and time.monotonic() - self._printed >= 1.0
+        return self._enabled and time.monotonic() - self._printed >= 1.0
 
     def show(self, text: str) -> None:
         self._printed = time.monotonic()
         print(f"{CLEAR_LINE}{text}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        if self._wanted:
+        if self._enabled:
             self.show("")
 
 
 class Progress:
-    """Counts finished items of one stage on stderr. Use as a context manager; call `advance` after each item.
+    """Counter of finished items on stderr. Use as a context manager; call `advance` after each item.
 
     Args:
-        most: seconds after which the stage ends, whatever is left of it.
+        time_limit: seconds after which the work ends, however many items remain.
     """
 
-    def __init__(self, title: str, total: int, unit: str = "cases", most: float = math.inf) -> None:
-        self.title, self.total, self.unit, self.most = title, total, unit, most
+    def __init__(self, title: str, total: int, unit: str = "cases", time_limit: float = math.inf) -> None:
+        self.title, self.total, self.unit, self.time_limit = title, total, unit, time_limit
         self.done = 0
         self.started = self._printed = time.monotonic()
         self._terminal = sys.stderr.isatty()
@@ -70,15 +70,15 @@ class Progress:
             self._print(f"{self.done}/{self.total} {self.unit} in {duration(time.monotonic() - self.started)}", end)
 
     def advance(self, note: str = "") -> None:
-        """Marks one more item as finished; `note` is shown behind the count."""
+        """Count one more finished item; `note` is shown behind the count."""
         self.done += 1
         now = time.monotonic()
         if not self._shown or self.done == self.total or now - self._printed < (0.1 if self._terminal else 5.0):
             return
         self._printed = now
         spent = now - self.started
-        left = min(spent / self.done * (self.total - self.done), max(self.most - spent, 0.0))
-        self._print(f"{self.done}/{self.total} {self.unit}, {duration(left)} left{'  ' + note if note else ''}", "")
+        remaining = min(spent / self.done * (self.total - self.done), max(self.time_limit - spent, 0.0))
+        self._print(f"{self.done}/{self.total} {self.unit}, {duration(remaining)} left{'  ' + note if note else ''}", "")
 
     def _print(self, text: str, end: str) -> None:
         line = f"{self.title}: {text}"

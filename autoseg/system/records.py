@@ -1,4 +1,4 @@
-"""Strict dataclass <-> JSON: the plan, the fingerprint and every other document that autoseg writes goes through here.
+"""Strict conversion of dataclasses to JSON and back, for the plan, the fingerprint and every other document.
 
 Field for field, in declared order. An unknown or missing key is an error that names the key and the nearest valid one.
 """
@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 
 def to_json(record: Any) -> str:
-    """Two-space indent, declared key order, short lists of numbers on one line, final newline."""
+    """Write a record as JSON: two-space indent, declared key order, short lists on one line, final newline."""
     return _render(_plain(record), 0) + "\n"
 
 
 def from_json(kind: type[T], text: str, source: str | Path) -> T:
-    """Builds the dataclass `kind` from JSON text.
+    """Build the dataclass `kind` from JSON text.
 
     Args:
         source: the file's name, for messages.
@@ -35,7 +35,9 @@ def from_json(kind: type[T], text: str, source: str | Path) -> T:
     try:
         raw = json.loads(text)
     except json.JSONDecodeError as error:
-        raise PlanError("not valid JSON", file=source, found=str(error), fix="undo the last edit or make it anew") from error
+        raise PlanError(
+            "not valid JSON", file=source, found=str(error), fix="undo the last edit or create the file again"
+        ) from error
     return _build(kind, raw, "", source)
 
 
@@ -133,17 +135,17 @@ def _build(kind: Any, raw: Any, where: str, source: str | Path) -> Any:
 def _build_record(kind: Any, raw: Any, where: str, source: str | Path) -> Any:
     _expect(isinstance(raw, dict), "an object", raw, where, source)
     hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in fields(kind)}
+    declared = {f.name: f for f in fields(kind)}
     prefix = f"{where}." if where else ""
     for key in raw:
-        if key not in known:
-            raise PlanError(f"unknown key '{prefix}{key}'{nearest(key, known)}", file=source, allowed=", ".join(known))
-    for name, field in known.items():
+        if key not in declared:
+            raise PlanError(f"unknown key '{prefix}{key}'{nearest(key, declared)}", file=source, allowed=", ".join(declared))
+    for name, field in declared.items():
         if name not in raw and field.default is MISSING and field.default_factory is MISSING:
-            raise PlanError(f"missing key '{prefix}{name}'", file=source, fix="add it, or make the file anew")
-    return kind(**{name: _build(hints[name], raw[name], prefix + name, source) for name in known if name in raw})
+            raise PlanError(f"missing key '{prefix}{name}'", file=source, fix="add it, or create the file again")
+    return kind(**{name: _build(hints[name], raw[name], prefix + name, source) for name in declared if name in raw})
 
 
-def _expect(ok: bool, wanted: str, raw: Any, where: str, source: str | Path) -> None:
+def _expect(ok: bool, expected: str, raw: Any, where: str, source: str | Path) -> None:
     if not ok:
-        raise PlanError(f"'{where or 'document'}' has the wrong type", file=source, found=json.dumps(raw), allowed=wanted)
+        raise PlanError(f"'{where or 'document'}' has the wrong type", file=source, found=json.dumps(raw), allowed=expected)

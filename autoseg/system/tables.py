@@ -12,11 +12,11 @@ from autoseg.errors import DataError
 CASE_TABLE = "cases.csv"  # in the folder of a dataset: its cases, and their patients
 SEPARATORS = ",;\t"  # as spreadsheets save tables
 
-DIGITS = 6  # after the point, of scores in files: below what any of them can tell
+DIGITS = 6  # after the point, of scores in files: below the precision of any of them
 
 
 def read_csv(path: Path, title: str = "the table") -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Reads a table in UTF-8, with or without a byte order mark.
+    """Read a table in UTF-8, with or without a byte order mark.
 
     Args:
         title: of the table in messages.
@@ -35,7 +35,7 @@ def read_csv(path: Path, title: str = "the table") -> tuple[list[str], list[tupl
 
 
 def parse_csv(text: str, separator: str = "") -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Splits a table into cells. Its first line has the names of the columns.
+    """Split a table into cells. Its first line has the names of the columns.
 
     Args:
         separator: by default the one of comma, semicolon and tab that the first line has most of.
@@ -50,19 +50,19 @@ def parse_csv(text: str, separator: str = "") -> tuple[list[str], list[tuple[int
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """A line a row; None is an empty cell."""
+    """Write rows as CSV, one line per row; None is an empty cell."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
 def rounded(cells: Iterable[object]) -> list[object]:
-    """A row with its fractions rounded."""
+    """Round the fractions of a row to `DIGITS` digits."""
     return [round(cell, DIGITS) if isinstance(cell, float) else cell for cell in cells]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A line a row, the first one underlined; names in the first column to the left, everything else to the right."""
+    """Align rows as text, the first one underlined: first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip() for row in rows

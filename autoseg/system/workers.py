@@ -1,8 +1,8 @@
-"""The same work for many cases on a few threads. One bad case is listed, it never stops the rest.
+"""One function for many cases on a few threads. A case that fails is listed and never stops the rest.
 
-Threads, not processes: reading images, matrix products and interpolation release Python's lock (compressing holds it, for a
-small part of the time), nothing is copied between workers, a fault keeps its traceback, and it behaves alike on every operating
-system.
+Threads, not processes: reading images, matrix products and interpolation release Python's lock
+(compressing holds it, for a small part of the time), nothing is copied between workers, a fault keeps
+its traceback, and threads behave alike on every operating system.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from autoseg.system.tables import csv_text
 
 
 class Named(Protocol):
+    """Anything with a name, such as a case."""
+
     @property
     def name(self) -> str: ...
 
@@ -32,7 +34,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that could not be worked on, and why."""
+    """A case that failed, and the reason."""
 
     case: str
     stage: str
@@ -41,10 +43,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class CaseReport:
-    """What a command did to its cases; the base of all such reports.
+    """Base of the reports on what a command did to its cases.
 
     Args:
-        failures: the cases that could not be worked on; the others went on.
+        failures: the cases that failed; the others were still processed.
     """
 
     failures: tuple[Failure, ...] = field(default=(), kw_only=True)
@@ -61,7 +63,7 @@ class CaseReport:
 
 
 class CaseRun(Generic[C, R]):
-    """The same work for many cases: iterating gives (case, result) in the order in which they finish.
+    """Run of one function over many cases: iterating gives (case, result) in the order in which they finish.
 
     What raises `AutosegError` or runs out of memory is listed in `failures` instead. At most twice as many cases as workers are
     in flight, so memory does not grow with the dataset.
@@ -115,15 +117,14 @@ class CaseRun(Generic[C, R]):
 
 
 def write_failures(path: Path, failures: Sequence[Failure], stages: Sequence[str]) -> None:
-    """Brings failed.csv (case, stage, reason) up to date after `stages` were run: what other stages wrote stays.
+    """Update failed.csv (case, stage, reason) after `stages` were run; rows of other stages stay.
 
-    The file vanishes when nothing is left in it.
+    The file is deleted when no row remains.
 
     Args:
         stages: first words of `Failure.stage`: 'preprocess' stands for 'preprocess 3d_fullres' and every other configuration.
     """
-    old = read_failures(path)
-    kept = [f for f in old if f.stage.split()[0] not in stages]
+    kept = [f for f in read_failures(path) if f.stage.split()[0] not in stages]
     rows = sorted([*kept, *failures], key=lambda f: (f.case, f.stage))
     if not rows:
         path.unlink(missing_ok=True)
@@ -132,7 +133,7 @@ def write_failures(path: Path, failures: Sequence[Failure], stages: Sequence[str
 
 
 def read_failures(path: Path) -> list[Failure]:
-    """What `write_failures` wrote; nothing where there is no file."""
+    """Read the rows of `write_failures`; none where there is no file."""
     if not path.is_file():
         return []
     with open(path, newline="", encoding="utf-8") as handle:

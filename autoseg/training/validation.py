@@ -129,7 +129,7 @@ def validate(
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         nonlocal n_cases
-        with Progress("validate", len(cases), most=seconds) as progress:
+        with Progress("validate", len(cases), time_limit=seconds) as progress:
             for case in cases:
                 elapsed = time.monotonic() - began
                 if n_cases and elapsed + elapsed / n_cases > seconds:

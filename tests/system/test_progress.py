@@ -45,7 +45,7 @@ def test_one_is_singular() -> None:
 
 
 def test_a_stage_that_ends_with_its_time_has_no_more_than_that_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress("validate", 100, most=20) as bar:
+    with Progress("validate", 100, time_limit=20) as bar:
         clock.now += 6
         bar.advance()
         clock.now += 16
