@@ -1,4 +1,4 @@
-"""What is shipped: a source archive and the wheel built from it, without network, and what their metadata say."""
+"""Source archive, wheel and their metadata, built from a copy of the checkout without network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BUILT = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 
 def build(kind: str, source: Path, output: Path) -> Path:
-    """Builds as pip does once it has the build requirements: in a process of its own, in the source's folder."""
+    """Build as pip does once it has the build requirements, in a process of its own."""
     output.mkdir()
     code = f"import sys, setuptools.build_meta as backend; backend.build_{kind}(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, str(output)], cwd=source, capture_output=True, text=True, check=False)
@@ -40,7 +40,7 @@ def build(kind: str, source: Path, output: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source archive of a copy of this checkout, in which tests and benchmarks lie as they do here."""
+    """Source archive of a copy of this checkout, tests and benchmarks included."""
     copy = tmp_path_factory.mktemp("checkout")
     for path in ROOT.iterdir():
         if path.is_file():
