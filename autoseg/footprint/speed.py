@@ -1,7 +1,7 @@
-"""How fast this machine trains, told from what its processor is called: nothing is run, and torch is not needed.
+"""The speed at which this machine trains, by the name of its processor: nothing is run, and torch is not needed.
 
 All figures are 10⁹ multiply-accumulates a second of whole training steps, normalisation and loss included, on a machine that
-does nothing else. They say whether a plan takes minutes or days, no more: the figure for a CPU comes from one plan, and with
+does nothing else. They tell minutes from days, no more: the figure for a CPU comes from one plan, and with
 other programs running steps took up to seven times as long (benchmarks/results/footprint.md), longest with a hundred classes
 or 512×512 pixels.
 """
@@ -36,7 +36,7 @@ GPU_OTHER = 4e3  # half of the slowest above, so that unknown cards surprise by 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether convolutions compute in bfloat16 on this CPU, as `device.choose_device` decides with torch's help.
 
-    False where there is no such file: macOS and Windows do not tell.
+    False where there is no such file, as on macOS and Windows.
     """
     return bool({"avx512_bf16", "amx_bf16"} & _flags(cpuinfo))
 
@@ -47,8 +47,8 @@ def cpu_throughput(cores: int | None = None, cpuinfo: Path = Path("/proc/cpuinfo
     Args:
         cores: None means all that this process may use.
     """
-    each = CORE_BF16 if cpu_has_bf16(cpuinfo) else CORE_AVX512 if "avx512f" in _flags(cpuinfo) else CORE_OTHER
-    return each * (cpu_count() if cores is None else cores)
+    per_core = CORE_BF16 if cpu_has_bf16(cpuinfo) else CORE_AVX512 if "avx512f" in _flags(cpuinfo) else CORE_OTHER
+    return per_core * (cpu_count() if cores is None else cores)
 
 
 def gpu_throughput(name: str) -> float:

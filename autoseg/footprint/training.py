@@ -38,7 +38,7 @@ LANDMARK_COPIES = 2  # of the maps of all landmarks, in the compute type: logits
 CHUNKS = 2  # of MAP_ELEMENTS_AT_ONCE, in float32, that the landmark loss holds together
 BOX_EDGE, BOX_BYTES = 13, 40  # voxels around a landmark that have a target, and bytes of each: index, mass, logit, gradient
 FLOAT32_COPIES = 1  # of the maps of all landmarks more in float32 while they are differentiated: measured with 300 landmarks
-SCN_COPIES = 1  # maps of all landmarks that a spatial configuration branch adds: what it says, brought to their size
+SCN_COPIES = 1  # maps of all landmarks that a spatial configuration branch adds: its own, brought to their size
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def plan_io(plan: Plan, configuration: str) -> NetworkIO:
 
 
 def _landmark_loss(io: NetworkIO, voxels: int, batch_size: int, *, ndim: int, size: int) -> float:
-    """Bytes beside the logits, with what a spatial configuration branch needs at full resolution.
+    """Bytes of the landmarks' loss beside the logits, with the branch's maps at full resolution.
 
     Args:
         voxels: of the maps of one landmark in the whole batch.
@@ -156,7 +156,7 @@ def _landmark_loss(io: NetworkIO, voxels: int, batch_size: int, *, ndim: int, si
 def _kept(network: NetworkPlan, patch_size: Sequence[int], io: NetworkIO, half: bool, device: DeviceKind) -> float:
     """Bytes of a sample that autograd keeps.
 
-    Of each convolution the input of its norm, and the output of the leaky ReLU, which the next convolution keeps as well.
+    For each convolution these are the input of its norm, and the output of the leaky ReLU, which the next convolution keeps.
     """
     size = 2 if half else 4
     stages = stage_voxels(network, patch_size)
@@ -179,16 +179,16 @@ def _kept(network: NetworkPlan, patch_size: Sequence[int], io: NetworkIO, half: 
 
 
 def _differentiating(network: NetworkPlan, n_maps: int, half: bool, device: DeviceKind) -> float:
-    """Most channels of the finest stage that are held beside the kept maps while a convolution there is differentiated.
+    """The most channels of the finest stage that are held beside the kept maps while one of its convolutions is differentiated.
 
-    Those are the gradients of its input and output, and oneDNN's copies of both in its own order; with two bytes once more,
+    These are the gradients of its input and output, and oneDNN's copies of both in its own order; with two bytes once more,
     for the weights' gradient. What later layers kept is freed by then: two maps of each block.
     """
     width = network.features[0]
-    held = {"cpu": 3 if half else 2, "cuda": 2}[device]
-    largest, freed = float(held * (width + n_maps)), 2 * width
+    copies = {"cpu": 3 if half else 2, "cuda": 2}[device]
+    largest, freed = float(copies * (width + n_maps)), 2 * width
     for block in reversed(range(network.decoder_blocks[0])):
         inputs = width if block else 2 * width
-        largest = max(largest, held * (inputs + width) - freed)
+        largest = max(largest, copies * (inputs + width) - freed)
         freed += 2 * width
     return largest

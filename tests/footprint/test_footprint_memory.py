@@ -121,7 +121,7 @@ def test_within_a_fifth_of_what_training_takes(name: str, compute: Compute) -> N
     assert TRAININGS[name].gigabytes(compute, "cpu") == pytest.approx(measured, rel=0.2)
 
 
-def test_disk_of_noise_is_the_worst(tmp_path: Path) -> None:
+def test_disk_of_noise_is_the_estimate(tmp_path: Path) -> None:
     """Three cases of noise with two structures; real images take less (benchmarks/results/footprint.md)."""
     from autoseg.imaging.geometry import AxisMap, Box, Grid
     from autoseg.preprocessing.placement import Placement, Prepared
@@ -139,7 +139,7 @@ def test_disk_of_noise_is_the_worst(tmp_path: Path) -> None:
     assert prepared_bytes(3, shape, n_channels=2, n_structures=2) == pytest.approx(written, rel=0.25)
 
 
-def test_preparing_by_hand() -> None:
+def test_preparing_memory_by_hand() -> None:
     def case_bytes(source: float, target: float, n_channels: int, has_label: bool, workers: int = 1) -> float:
         base = preparing_memory(0, 0, n_channels=1, has_label=False, workers=1)
         return preparing_memory(source, target, n_channels=n_channels, has_label=has_label, workers=workers) - base

@@ -30,7 +30,7 @@ from autoseg.nets.device import choose_device
         ("fpu avx2", False, CORE_OTHER),
     ],
 )
-def test_instructions_decide(tmp_path: Path, flags: str, bf16: bool, core: float) -> None:
+def test_cpu_throughput_by_instructions(tmp_path: Path, flags: str, bf16: bool, core: float) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor : 0\nmodel name : avx512_bf16, said only here\nflags\t\t: {flags}\n")
     assert cpu_has_bf16(cpuinfo) == bf16

@@ -27,7 +27,7 @@ EDITS = (
 )
 
 
-def test_edits_are_found_and_told() -> None:
+def test_edits_are_found_and_described() -> None:
     assert find_edits(PLAN, PLAN) == ()
     assert find_edits(PLAN, EDITED) == EDITS
     assert str(EDITS[1]) == "configurations.3d_fullres.patch.batch_size: 3 instead of 2"
@@ -52,7 +52,7 @@ def test_edits_are_carried_to_a_new_plan() -> None:
     assert find_edits(new, merged) == tuple(replace(e, planned=4 if e.edited == 3 else e.planned) for e in EDITS)
 
 
-def test_configurations_that_came_and_went() -> None:
+def test_added_and_removed_configurations_are_edits() -> None:
     own = replace(PLAN, configurations={"3d_fullres": FINE, "mine": replace(FINE, postprocess=())})
     added, removed = find_edits(PLAN, own)
     assert (str(added), str(removed)) == ("configurations.mine added", "configurations.2d removed")
@@ -61,7 +61,7 @@ def test_configurations_that_came_and_went() -> None:
     assert apply_edits(own, (removed,), "plan.json") == (own, ())  # gone already
 
 
-def test_an_edit_without_a_place_is_named() -> None:
+def test_edits_that_the_new_plan_has_no_key_for_are_returned() -> None:
     flat = Edit(("configurations", "2d", "patch", "batch_size"), 12, 6)
     second_channel = Edit(("data", "channels", "1", "normalization"), "ct", "zscore")
     only_3d = replace(PLAN, configurations={"3d_fullres": FINE})

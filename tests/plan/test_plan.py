@@ -100,7 +100,7 @@ def test_window_and_dimensions() -> None:
     assert FINE.space.in_volume("abc", "-") == ("a", "b", "c")
 
 
-def test_a_plan_of_before_there_was_a_choice_of_losses() -> None:
+def test_plans_without_a_loss_get_the_default_one() -> None:
     document = json.loads(to_json(PLAN))
     for configuration in document["configurations"].values():
         del configuration["training"]["loss"], configuration["training"]["batch_dice"]
@@ -121,7 +121,7 @@ def test_choosing_a_configuration() -> None:
         PLAN.configuration("3d_fulres")
 
 
-def test_no_plan(tmp_path: Path) -> None:
+def test_missing_plan_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no plan; file: .*plan\.json; fix: autoseg plan_and_preprocess -d DATASET"):
         load_plan(tmp_path / "plan.json")
 
@@ -176,7 +176,7 @@ def test_plans_of_the_first_schema_are_upgraded() -> None:
         parse_plan('{"schema_version": 1}', "plan.json")
 
 
-def test_the_first_configuration_must_exist() -> None:
+def test_the_default_configuration_must_exist() -> None:
     with pytest.raises(
         PlanError, match=r"'default_configuration' names no configuration - did you mean '3d_fullres'.*found: 3d_fulres"
     ):
@@ -187,7 +187,7 @@ CASCADED = replace(PLAN, configurations={**PLAN.configurations, "3d_cascade": re
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../../..", "/tmp/a", "a\\b", "a\nb", "a\0b", "a" * 256])
-def test_a_configuration_is_called_as_a_folder_can_be(name: str) -> None:
+def test_configuration_names_must_be_folder_names(name: str) -> None:
     document = json.loads(to_json(PLAN))
     document["configurations"][name] = document["configurations"]["3d_fullres"]
     document["default_configuration"] = name
@@ -196,14 +196,14 @@ def test_a_configuration_is_called_as_a_folder_can_be(name: str) -> None:
         parse_plan(json.dumps(document), "plan.json")
 
 
-def test_a_cascade_sees_a_channel_a_structure_more_on_the_same_prepared_cases() -> None:
+def test_a_cascade_has_one_more_input_channel_a_structure() -> None:
     assert parse_plan(to_json(CASCADED), "plan.json") == CASCADED
     assert (CASCADED.input_channels("3d_fullres"), CASCADED.input_channels("3d_cascade")) == (1, 3)
     assert (CASCADED.prepared_as("3d_cascade"), CASCADED.prepared_as("2d")) == ("3d_fullres", "2d")
 
 
 @pytest.mark.parametrize(("name", "previous"), [("3d_cascade", "3d_lowres"), ("3d_cascade", "3d_cascade"), ("2d", "3d_cascade")])
-def test_a_stage_before_must_stand_alone(name: str, previous: str) -> None:
+def test_a_previous_stage_has_none_itself(name: str, previous: str) -> None:
     changed = replace(CASCADED.configurations[name], previous_stage=previous)
     odd = replace(CASCADED, configurations={**CASCADED.configurations, name: changed})
     with pytest.raises(
@@ -216,7 +216,7 @@ def test_a_stage_before_must_stand_alone(name: str, previous: str) -> None:
     ("text", "message"),
     [("{", "not valid JSON"), ("[]", "'document' has the wrong type"), ("{}", "missing key 'schema_version'")],
 )
-def test_no_plan_at_all(text: str, message: str) -> None:
+def test_text_that_is_no_plan(text: str, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         parse_plan(text, "plan.json")
 
@@ -260,7 +260,7 @@ def test_sampling() -> None:
         parse_plan(edited("patch.sampling", "case"), "plan.json")
 
 
-def test_labels_are_checked_too() -> None:
+def test_labels_are_checked() -> None:
     document = json.loads(to_json(PLAN))
     document["data"]["labels"]["values"] = [4, 1]
     with pytest.raises(LabelError, match="ascending"):
@@ -321,12 +321,12 @@ def test_labels_are_checked_too() -> None:
         ("postprocess", ["largest"], r"postprocess\[0\]' is unknown.*found: largest; allowed: largest_foreground"),
     ],
 )
-def test_hand_edits_that_cannot_work(path: str, value: Any, message: str) -> None:
+def test_invalid_values_are_refused(path: str, value: Any, message: str) -> None:
     with pytest.raises(PlanError, match=r"'configurations\.3d_fullres\." + message):
         parse_plan(edited(path, value), "plan.json")
 
 
-def test_slices_are_not_mirrored_along_what_they_lack() -> None:
+def test_slices_are_not_mirrored_along_the_slice_axis() -> None:
     mirrored = replace(FLAT, inference=replace(FLAT.inference, mirror_axes=(1, 0)))
     odd = replace(PLAN, configurations={**PLAN.configurations, "2d": mirrored})
     with pytest.raises(PlanError, match=r"'configurations\.2d\.inference\.mirror_axes' cannot be used.*allowed: not 0, along"):
@@ -377,7 +377,7 @@ def _landmark_edits() -> list[tuple[str, LandmarkPlan | None]]:
 
 
 @pytest.mark.parametrize(("key", "edited"), _landmark_edits())
-def test_landmark_plans_that_cannot_be(key: str, edited: LandmarkPlan | None) -> None:
+def test_invalid_landmark_values_are_refused(key: str, edited: LandmarkPlan | None) -> None:
     wrong = replace(
         POINTS, configurations={**POINTS.configurations, "2d": replace(POINTS.configurations["2d"], landmarks=edited)}
     )
@@ -401,7 +401,7 @@ def test_only_landmarks_may_have_maps_coarser_than_the_patch() -> None:
 
 
 @pytest.mark.parametrize(("loss", "combine"), [("spatial_ce", "gate"), ("mse", "product")])
-def test_a_branch_of_version_3_is_brought_up_to_date(loss: str, combine: str) -> None:
+def test_branches_of_schema_3_are_upgraded(loss: str, combine: str) -> None:
     """It said what it was fed, and how its maps were combined whatever they mean; one-sided landmarks were not known."""
     document = as_version_4(POINTS) | {"schema_version": 3}
     del document["data"]["landmarks"]["one_sided"]

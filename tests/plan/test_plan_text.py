@@ -11,7 +11,7 @@ from autoseg.plan.text import WIDTH, differences_text, plan_differences, plan_te
 ONE = replace(PLAN, configurations={"3d_fullres": FINE})
 
 
-def test_a_note_names_every_value_and_the_reason_below_it() -> None:
+def test_the_text_has_every_value_with_its_reason_below_it() -> None:
     note = plan_text(PLAN)
     lines = note.splitlines()
     assert lines[0] == "Plan of Task01_X: segmentation, for cpu with 8 GB, plain family of networks"
@@ -68,7 +68,7 @@ def test_a_configuration_of_one_plan_only() -> None:
     assert [entry.value for entry in gone[key]] == [12, "--"]
 
 
-def test_data_and_origin_are_compared_too() -> None:
+def test_data_and_origin_are_compared() -> None:
     channel = replace(PLAN.data.channels[0], normalization="zscore")
     labels = replace(PLAN.data.labels, ignore=9)
     other = replace(
@@ -78,7 +78,7 @@ def test_data_and_origin_are_compared_too() -> None:
     assert list(found) == ["data.channels[0].normalization", "origin.memory_gb", "data.labels.ignore"]
 
 
-def test_what_configurations_have_in_common_is_told_once() -> None:
+def test_common_values_are_written_once() -> None:
     both = replace(PLAN, configurations={"3d_fullres": FINE, "3d_cascade": replace(FINE, previous_stage="3d_fullres")})
     text = plan_text(both)
     assert text.count("patch_size") == text.count("16, 32, 32") == 1

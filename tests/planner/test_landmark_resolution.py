@@ -35,7 +35,7 @@ LIVER = LabelSet(("liver",), (1,))
 NOTHING = LabelSet((), ())
 
 
-def fingerprint(
+def make_fingerprint(
     shape: tuple[int, ...],
     n_landmarks: int = 12,
     n_cases: int = 30,
@@ -51,33 +51,52 @@ def fingerprint(
     row = np.linspace(-spread / 2, spread / 2, n_landmarks)[:, None] * extent
     cases = []
     for i in range(n_cases):
-        places = row + (rng.normal(0, 0.03, 3) + rng.normal(0, 0.003, row.shape)) * extent * (np.array(shape) > 1)
+        points = row + (rng.normal(0, 0.03, 3) + rng.normal(0, 0.003, row.shape)) * extent * (np.array(shape) > 1)
         cases.append(
             CaseFingerprint(
-                *(f"case_{i:03d}", "", spacing, shape, shape, (1,) * len(labels.names), (), (), (), ""),  # type: ignore[arg-type]
+                name=f"case_{i:03d}",
+                digest="",
+                spacing=spacing,  # type: ignore[arg-type]
+                shape=shape,  # type: ignore[arg-type]
+                shape_after_crop=shape,  # type: ignore[arg-type]
+                voxels=(1,) * len(labels.names),
+                lateral_positions=(),
+                intensities=(),
+                tails=(),
+                remark="",
                 states=(int(State.PRESENT),) * n_landmarks,
-                points=tuple(map(tuple, places.tolist())),
+                points=tuple(map(tuple, points.tolist())),
             )
         )
     names = tuple(f"l{i}" for i in range(n_landmarks))
     landmarks = LandmarkSet(names, (("l0", "l1"),) if pairs and n_landmarks > 1 else ())
-    facts = measure_landmarks(names, [c.landmarks for c in cases])
-    seen = (Intensity(50.0, 10.0, 49.0, 0.0, 100.0, 12.5, 90.0),) * channels
+    statistics = measure_landmarks(names, [c.landmarks for c in cases])
+    intensities = (Intensity(50.0, 10.0, 49.0, 0.0, 100.0, 12.5, 90.0),) * channels
     return Fingerprint(
-        *(SCHEMA_VERSION, "made up", ("MR",) * channels, labels, landmarks, seen, (), facts, 1.0, 0), cases=tuple(cases)
+        schema_version=SCHEMA_VERSION,
+        dataset="made up",
+        channels=("MR",) * channels,
+        labels=labels,
+        landmarks=landmarks,
+        intensities=intensities,
+        structures=(),
+        landmark_statistics=statistics,
+        median_relative_size=1.0,
+        n_empty_cases=0,
+        cases=tuple(cases),
     )
 
 
-def only(plan: Plan) -> Configuration:
+def single(plan: Plan) -> Configuration:
     (chosen,) = plan.configurations.values()
     return chosen
 
 
 def test_landmarks_alone_by_hand() -> None:
-    plan = make_plan(fingerprint((80, 96, 88)), CPU)
+    plan = make_plan(make_fingerprint((80, 96, 88)), CPU)
     assert (plan.task, plan.default_configuration, list(plan.configurations)) == ("landmarks", "3d_fullres", ["3d_fullres"])
     assert plan.data.landmarks.names[:2] == ("l0", "l1")
-    c = only(plan)
+    c = single(plan)
     assert (c.space.spacing_mm, c.patch.patch_size, c.patch.batch_size) == (ONE, (80, 96, 96), 2)
     assert c.network.strides == ((2, 2, 2),) * 4
     assert c.network.features == (16, 32, 64, 128)
@@ -97,17 +116,17 @@ def test_landmarks_alone_by_hand() -> None:
     assert parse_plan(to_json(plan), "plan.json") == plan
 
 
-def beside_a_liver(budget: Budget, shape: tuple[int, ...] = (200, 300, 300), n_landmarks: int = 12) -> Configuration:
+def fullres_beside_a_liver(budget: Budget, shape: tuple[int, ...] = (200, 300, 300), n_landmarks: int = 12) -> Configuration:
     """What a label map needs: full resolution, so that patches show some of the landmarks only."""
-    return make_plan(fingerprint(shape, n_landmarks, labels=LIVER), budget).configurations["3d_fullres"]
+    return make_plan(make_fingerprint(shape, n_landmarks, labels=LIVER), budget).configurations["3d_fullres"]
 
 
 def test_a_branch_where_label_maps_need_fine_voxels() -> None:
-    c = beside_a_liver(CPU)
+    c = fullres_beside_a_liver(CPU)
     assert c.landmarks is not None
     assert c.landmarks.scn == ScnPlan("convolutions", (4, 4, 4), 7, 3, 16, "gate")  # maps of 56 x 80 x 80
     assert "of the pairs; the others explain 9" in c.why["landmarks.scn"]
-    plan = make_plan(fingerprint((200, 300, 300), labels=LIVER), CPU)
+    plan = make_plan(make_fingerprint((200, 300, 300), labels=LIVER), CPU)
     lowres, cascade = plan.configurations["3d_lowres"], plan.configurations["3d_cascade"]
     assert cascade.landmarks is not None
     assert cascade.landmarks.scn is not None  # it is told of the liver, not of landmarks
@@ -117,33 +136,33 @@ def test_a_branch_where_label_maps_need_fine_voxels() -> None:
 
 
 def test_every_field_about_landmarks_has_a_reason() -> None:
-    c = beside_a_liver(CPU)
+    c = fullres_beside_a_liver(CPU)
     wanted = {f"landmarks.{f.name}" for f in fields(LandmarkPlan)} | {f"landmarks.scn.{f.name}" for f in fields(ScnPlan)}
     assert {key for key in c.why if key.startswith("landmarks.")} == wanted
-    few = beside_a_liver(CPU, n_landmarks=2)
+    few = fullres_beside_a_liver(CPU, n_landmarks=2)
     assert few.landmarks is not None
     assert few.landmarks.scn is None
     assert "2 landmarks are fewer than 3" in few.why["landmarks.scn"]
     assert "landmarks.scn.kernel" not in few.why
 
 
-def test_full_maps_where_a_network_has_two_stages_only() -> None:
-    c = only(make_plan(fingerprint((8, 8, 8), n_landmarks=3), CPU))
+def test_maps_are_at_full_resolution_with_two_stages_only() -> None:
+    c = single(make_plan(make_fingerprint((8, 8, 8), n_landmarks=3), CPU))
     assert c.network.strides == ((1, 1, 1), (2, 2, 2))
     assert "no stage is at full" not in c.why["network.strides"]
 
 
 def test_thick_slices_are_not_halved_first() -> None:
-    c = only(make_plan(fingerprint((24, 128, 128), spacing=(4.0, 1.0, 1.0)), GPU))
+    c = single(make_plan(make_fingerprint((24, 128, 128), spacing=(4.0, 1.0, 1.0)), GPU))
     assert c.network.strides[0] == (1, 2, 2)
     assert c.landmarks is not None
     assert c.landmarks.sigma_mm == (4.0, 2.0, 2.0)
 
 
-def test_pictures() -> None:
-    plan = make_plan(fingerprint((1, 1600, 1300), pairs=False), CPU)
+def test_2d_images() -> None:
+    plan = make_plan(make_fingerprint((1, 1600, 1300), pairs=False), CPU)
     assert (list(plan.configurations), plan.task) == (["2d"], "landmarks")
-    c = only(plan)
+    c = single(plan)
     assert c.space.slice_axis == 0
     assert c.landmarks is not None
     assert len(c.landmarks.sigma_mm) == 2
@@ -158,21 +177,21 @@ def test_pictures() -> None:
 
 def test_the_grid_is_as_coarse_as_it_must_be() -> None:
     """A GPU shows all of it at once; a CPU does so on a coarser grid, then all landmarks, then what it can."""
-    whole = only(make_plan(fingerprint((256, 200, 200)), replace(GPU, memory_gb=24)))
+    whole = single(make_plan(make_fingerprint((256, 200, 200)), replace(GPU, memory_gb=24)))
     assert whole.space.spacing_mm == ONE
-    near = only(make_plan(fingerprint((190, 190, 190), spread=0.5), CPU))
+    near = single(make_plan(make_fingerprint((190, 190, 190), spread=0.5), CPU))
     assert 1 < near.space.spacing_mm[0] <= 2
     assert "the patch shows the whole case from" in near.why["space.spacing_mm"]
-    compact = only(make_plan(fingerprint((520, 520, 520), spread=0.3), CPU))
+    compact = single(make_plan(make_fingerprint((520, 520, 520), spread=0.3), CPU))
     assert 1 < compact.space.spacing_mm[0] < 2
     assert "the patch shows all landmarks from" in compact.why["space.spacing_mm"]
     assert compact.why["patch.patch_size"].endswith("one stage is enough")
     finest = replace(CPU, gmacs_per_s=CPU.speed * 1.02)  # a little faster, and the grid is no coarser
-    assert only(make_plan(fingerprint((520, 520, 520), spread=0.3), finest)).space.spacing_mm <= compact.space.spacing_mm
+    assert single(make_plan(make_fingerprint((520, 520, 520), spread=0.3), finest)).space.spacing_mm <= compact.space.spacing_mm
 
 
 def test_a_second_stage_refines_a_grid_that_is_too_coarse() -> None:
-    plan = make_plan(fingerprint((900, 900, 900)), CPU)
+    plan = make_plan(make_fingerprint((900, 900, 900)), CPU)
     assert (list(plan.configurations), plan.default_configuration) == (["3d_lowres", "3d_cascade"], "3d_lowres")
     assert "3d_cascade refines" in plan.why["default_configuration"]
     coarse, fine = plan.configurations.values()
@@ -185,39 +204,41 @@ def test_a_second_stage_refines_a_grid_that_is_too_coarse() -> None:
     assert fine.why["landmarks.scn"].startswith(NO_SCN)
     assert "one more channel a landmark" in fine.why["previous_stage"]
     assert parse_plan(to_json(plan), "plan.json") == plan
-    alone = make_plan(fingerprint((900, 900, 900), n_cases=1), CPU)
+    alone = make_plan(make_fingerprint((900, 900, 900), n_cases=1), CPU)
     assert alone.why["default_configuration"].endswith(
         "which tells them apart; a single case leaves nothing to validate on: -f all"
     )
-    pictures = make_plan(fingerprint((1, 6000, 5000), pairs=False), CPU)
+    pictures = make_plan(make_fingerprint((1, 6000, 5000), pairs=False), CPU)
     assert (list(pictures.configurations), pictures.default_configuration) == (["2d_lowres", "2d_cascade"], "2d_lowres")
     assert pictures.configurations["2d_cascade"].space.slice_axis == 0
 
 
-def test_large_cases_have_their_landmarks_shown_too() -> None:
-    seen = fingerprint((64, 64, 64), spread=0.9)
-    large = [replace(c, shape=(96, 64, 64), shape_after_crop=(96, 64, 64)) for c in seen.cases[:12]]
+def test_patches_show_the_landmarks_of_large_cases() -> None:
+    fingerprint = make_fingerprint((64, 64, 64), spread=0.9)
+    large = [replace(c, shape=(96, 64, 64), shape_after_crop=(96, 64, 64)) for c in fingerprint.cases[:12]]
     long = [replace(c, points=tuple((1.5 * p[0], *p[1:]) for p in c.points if p)) for c in large]
-    c = only(make_plan(replace(seen, cases=(*long, *seen.cases[12:])), CPU))
+    c = single(make_plan(replace(fingerprint, cases=(*long, *fingerprint.cases[12:])), CPU))
     assert c.patch.patch_size == (96, 64, 64)
-    odd = only(make_plan(replace(seen, cases=(*long[:3], *seen.cases[3:])), CPU))  # one in ten does not count
+    odd = single(make_plan(replace(fingerprint, cases=(*long[:3], *fingerprint.cases[3:])), CPU))  # one in ten does not count
     assert odd.patch.patch_size == (64, 64, 64)
 
 
 def test_cases_are_not_cropped_where_landmarks_lie_beyond() -> None:
-    seen = fingerprint((64, 64, 64))
-    cropped = replace(seen, median_relative_size=0.4, cases=tuple(replace(c, shape_after_crop=(32, 64, 48)) for c in seen.cases))
-    c = only(make_plan(cropped, CPU))
+    fingerprint = make_fingerprint((64, 64, 64))
+    cropped = replace(
+        fingerprint, median_relative_size=0.4, cases=tuple(replace(c, shape_after_crop=(32, 64, 48)) for c in fingerprint.cases)
+    )
+    c = single(make_plan(cropped, CPU))
     assert (c.space.crop, c.why["space.crop"]) == ("nonzero", "leaves 40 % of the voxels (median)")
     beyond = replace(cropped, cases=(replace(cropped.cases[0], n_outside_crop=2), *cropped.cases[1:]))
-    c = only(make_plan(beyond, CPU))
+    c = single(make_plan(beyond, CPU))
     assert (c.space.crop, c.patch.patch_size) == ("none", (64, 64, 64))
     assert c.why["space.crop"].endswith("landmarks of 1 cases")
 
 
 def test_label_maps_and_landmarks() -> None:
     """Label maps decide about the grid as without landmarks; a second head costs its maps."""
-    both, bare = (fingerprint((80, 96, 88), labels=LIVER, n_landmarks=n) for n in (12, 1))
+    both, bare = (make_fingerprint((80, 96, 88), labels=LIVER, n_landmarks=n) for n in (12, 1))
     bare = replace(bare, landmarks=LandmarkSet(()), landmark_statistics=None)
     plan, alone = make_plan(both, GPU), make_plan(bare, GPU)
     assert (plan.task, alone.task) == ("segmentation and landmarks", "segmentation")
@@ -236,13 +257,13 @@ def test_label_maps_and_landmarks() -> None:
 
 
 def test_label_maps_and_landmarks_of_large_cases() -> None:
-    plan = make_plan(fingerprint((400, 400, 400), labels=LIVER), GPU)
+    plan = make_plan(make_fingerprint((400, 400, 400), labels=LIVER), GPU)
     assert list(plan.configurations) == ["3d_fullres", "3d_lowres", "3d_cascade"]
     assert plan.default_configuration == "3d_fullres"
     assert all(c.landmarks for c in plan.configurations.values())
     assert parse_plan(to_json(plan), "plan.json") == plan
-    pictures = make_plan(fingerprint((1, 256, 256), labels=LIVER), GPU)
-    assert only(pictures).network.strides[0] == (1, 1)
+    pictures = make_plan(make_fingerprint((1, 256, 256), labels=LIVER), GPU)
+    assert single(pictures).network.strides[0] == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +279,7 @@ def test_label_maps_and_landmarks_of_large_cases() -> None:
         (LIVER, True, 3, "cpu", None, (), "3D cases are not mirrored on a CPU"),
     ],
 )
-def test_mirroring(
+def test_mirrored_axes_with_landmarks(
     labels: LabelSet, pairs: bool, ndim: int, device: str, slice_axis: int | None, axes: tuple[int, ...], reason: str
 ) -> None:
     landmarks = LandmarkSet(("a", "b", "c"), (("a", "b"),) if pairs else ())
@@ -267,14 +288,14 @@ def test_mirroring(
     assert reason in why
 
 
-def test_several_pairs_are_counted() -> None:
+def test_the_mirroring_reason_counts_pairs() -> None:
     landmarks = LandmarkSet(("a", "b", "c", "d"), (("a", "b"), ("c", "d")))
     assert "2 pairs such as 'a' and 'b' swap names" in mirror_axes(NOTHING, (), ndim=3, device="cpu", landmarks=landmarks)[1]
 
 
-def test_no_branch_where_there_is_no_memory_for_it() -> None:
+def test_no_branch_without_memory_for_it() -> None:
     for memory_gb in np.arange(1.5, 4, 0.05):  # somewhere a patch fits without the branch only
-        c = beside_a_liver(Budget("cuda", float(memory_gb)), n_landmarks=40)
+        c = fullres_beside_a_liver(Budget("cuda", float(memory_gb)), n_landmarks=40)
         assert c.landmarks is not None
         if c.landmarks.scn is None:
             assert re.search(r"no spatial configuration branch: with one a training would take \d", c.why["landmarks.scn"])
@@ -282,9 +303,9 @@ def test_no_branch_where_there_is_no_memory_for_it() -> None:
     raise AssertionError("always room for a branch")
 
 
-def test_no_branch_that_takes_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_branch_that_takes_too_much_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landmark_head, "MOST_WORK", 1e-9)
-    c = beside_a_liver(CPU)
+    c = fullres_beside_a_liver(CPU)
     assert c.landmarks is not None
     assert c.landmarks.scn is None
     assert c.why["landmarks.scn"].endswith("% of the network's work")
@@ -318,17 +339,17 @@ budgets = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(datasets(), budgets)
-def test_plans_are_valid_and_within_budget(about: dict[str, Any], budget: Budget) -> None:
-    seen = fingerprint(**about)
+def test_plans_are_valid_and_within_budget(arguments: dict[str, Any], budget: Budget) -> None:
+    fingerprint = make_fingerprint(**arguments)
     try:
-        plan = make_plan(seen, budget)
+        plan = make_plan(fingerprint, budget)
     except ResourceError as error:  # then the memory that it names is enough
         found = re.search(r"at least ([\d.]+) GB", str(error))
         assert found
         budget = replace(budget, memory_gb=float(found[1]))
-        plan = make_plan(seen, budget)
+        plan = make_plan(fingerprint, budget)
     assert parse_plan(to_json(plan), "plan.json") == plan
-    alone = not seen.labels.names
+    alone = not fingerprint.labels.names
     assert not alone or list(plan.configurations) in (
         *(["3d_fullres"], ["2d"], ["3d_lowres", "3d_cascade"], ["2d_lowres", "2d_cascade"]),
     )
@@ -354,7 +375,7 @@ def test_plans_are_valid_and_within_budget(about: dict[str, Any], budget: Budget
 @settings(max_examples=20, deadline=None)
 @given(st.permutations((0, 1, 2)), st.sampled_from((CPU, GPU)), st.sampled_from(((40, 90, 150), (120, 240, 300))))
 def test_plans_follow_an_axis_permutation(order: list[int], budget: Budget, shape: tuple[int, ...]) -> None:
-    seen = fingerprint(shape, spacing=(2.1, 1.0, 0.9))
+    fingerprint = make_fingerprint(shape, spacing=(2.1, 1.0, 0.9))
 
     def moved(values: tuple) -> tuple:  # type: ignore[type-arg]
         return tuple(values[a] for a in order)
@@ -367,17 +388,20 @@ def test_plans_follow_an_axis_permutation(order: list[int], budget: Budget, shap
             shape_after_crop=moved(c.shape),
             points=tuple(moved(p) for p in c.points if p),
         )
-        for c in seen.cases
+        for c in fingerprint.cases
     )
-    facts = measure_landmarks(seen.landmarks.names, [c.landmarks for c in turned])
-    before, after = only(make_plan(seen, budget)), only(make_plan(replace(seen, cases=turned, landmark_statistics=facts), budget))
+    statistics = measure_landmarks(fingerprint.landmarks.names, [c.landmarks for c in turned])
+    before, after = (
+        single(make_plan(fingerprint, budget)),
+        single(make_plan(replace(fingerprint, cases=turned, landmark_statistics=statistics), budget)),
+    )
     assert after.patch.patch_size == moved(before.patch.patch_size)
     assert after.space.spacing_mm == pytest.approx(moved(before.space.spacing_mm))
     assert after.network.strides == tuple(map(moved, before.network.strides))
 
 
 def test_memory_of_many_maps_shrinks_the_patch() -> None:
-    few, many = (only(make_plan(fingerprint((200, 200, 200), n_landmarks=n), Budget("cuda", 4))) for n in (2, 200))
+    few, many = (single(make_plan(make_fingerprint((200, 200, 200), n_landmarks=n), Budget("cuda", 4))) for n in (2, 200))
     shown = [prod(c.patch.patch_size) * prod(c.space.spacing_mm) for c in (few, many)]
     assert many.space.spacing_mm > few.space.spacing_mm or shown[1] < shown[0]
     io = NetworkIO(n_channels=1, n_classes=0, n_landmarks=200)

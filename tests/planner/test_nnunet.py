@@ -17,14 +17,14 @@ CT_AND_PET = Description(("CT", "PET"), LabelSet(("liver", "tumour"), (1, 2)))
 
 
 def test_each_value_in_its_place() -> None:
-    seen = from_nnunet("Task03_Liver", CT_AND_PET, FOUND, "dataset_fingerprint.json")
-    assert (seen.dataset, seen.channels, seen.labels) == ("Task03_Liver", ("CT", "PET"), CT_AND_PET.labels)
-    assert seen.median_relative_size == 0.9
-    assert [(c.name, c.spacing, c.shape_after_crop) for c in seen.cases] == [
+    fingerprint = from_nnunet("Task03_Liver", CT_AND_PET, FOUND, "dataset_fingerprint.json")
+    assert (fingerprint.dataset, fingerprint.channels, fingerprint.labels) == ("Task03_Liver", ("CT", "PET"), CT_AND_PET.labels)
+    assert fingerprint.median_relative_size == 0.9
+    assert [(c.name, c.spacing, c.shape_after_crop) for c in fingerprint.cases] == [
         ("case_0000", (5.0, 0.7, 0.7), (75, 512, 512)),
         ("case_0001", (1.0, 0.8, 0.8), (123, 500, 512)),
     ]
-    ct, pet = seen.intensities
+    ct, pet = fingerprint.intensities
     assert (ct.mean, ct.std, ct.median, ct.min, ct.max) == (99.5, 37.0, 101.0, -983.0, 5420.0)
     assert (ct.percentile_00_5, ct.percentile_99_5, pet.mean) == (-15.0, 197.0, 2.0)
 
@@ -52,20 +52,20 @@ def test_each_value_in_its_place() -> None:
         (("foreground_intensity_properties_per_channel", "1", "std"), "a", "the intensities must be numbers.*found: std: a"),
     ],
 )
-def test_what_nnunet_does_not_write(path: tuple[str, ...], value: Any, message: str) -> None:
-    found = copy.deepcopy(FOUND)
-    place = found
+def test_malformed_values_are_refused(path: tuple[str, ...], value: Any, message: str) -> None:
+    document = copy.deepcopy(FOUND)
+    parent = document
     for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
+        parent = parent[key]
+    parent[path[-1]] = value
     with pytest.raises(DataError, match=message):
-        from_nnunet("Task03_Liver", CT_AND_PET, found, "f.json")
+        from_nnunet("Task03_Liver", CT_AND_PET, document, "f.json")
 
 
 @pytest.mark.parametrize("key", list(FOUND))
-def test_missing_keys(key: str) -> None:
-    found = {k: v for k, v in FOUND.items() if k != key}
+def test_missing_keys_are_named(key: str) -> None:
+    document = {k: v for k, v in FOUND.items() if k != key}
     with pytest.raises(DataError, match=f"the fingerprint has no '{key}'; file: f.json; fix: copy the file"):
-        from_nnunet("Task03_Liver", CT_AND_PET, found, "f.json")
+        from_nnunet("Task03_Liver", CT_AND_PET, document, "f.json")
     with pytest.raises(DataError, match="the fingerprint has no 'spacings'"):
         from_nnunet("Task03_Liver", CT_AND_PET, [], "f.json")  # type: ignore[arg-type]

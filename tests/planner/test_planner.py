@@ -52,7 +52,7 @@ TASKS = [
 ]
 
 
-def fingerprint(
+def make_fingerprint(
     cases: list[tuple[tuple[float, ...], tuple[int, ...]]],
     labels: LabelSet = LabelSet(("liver",), (1,)),  # noqa: B008
     channels: tuple[str, ...] = ("MR",),
@@ -60,21 +60,44 @@ def fingerprint(
     intensities: tuple[Intensity, ...] | None = None,
 ) -> Fingerprint:
     """A fingerprint of cases given as (spacing, shape)."""
-    facts = tuple(
-        CaseFingerprint(f"case_{i:03d}", "", spacing, shape, shape, (1,), (), (), (), "")  # type: ignore[arg-type]
+    case_fingerprints = tuple(
+        CaseFingerprint(
+            name=f"case_{i:03d}",
+            digest="",
+            spacing=spacing,  # type: ignore[arg-type]
+            shape=shape,  # type: ignore[arg-type]
+            shape_after_crop=shape,  # type: ignore[arg-type]
+            voxels=(1,),
+            lateral_positions=(),
+            intensities=(),
+            tails=(),
+            remark="",
+        )
         for i, (spacing, shape) in enumerate(cases)
     )
-    seen = intensities or (Intensity(50.0, 10.0, 49.0, 0.0, 100.0, 12.5, 90.0),) * len(channels)
-    return Fingerprint(SCHEMA_VERSION, "made up", channels, labels, NO_LANDMARKS, seen, (), None, share, 0, facts)
+    intensities = intensities or (Intensity(50.0, 10.0, 49.0, 0.0, 100.0, 12.5, 90.0),) * len(channels)
+    return Fingerprint(
+        schema_version=SCHEMA_VERSION,
+        dataset="made up",
+        channels=channels,
+        labels=labels,
+        landmarks=NO_LANDMARKS,
+        intensities=intensities,
+        structures=(),
+        landmark_statistics=None,
+        median_relative_size=share,
+        n_empty_cases=0,
+        cases=case_fingerprints,
+    )
 
 
-def load(folder: Path) -> Fingerprint:
+def load_nnunet(folder: Path) -> Fingerprint:
     """nnU-Net's fingerprint of a dataset as ours."""
     path = folder / FILE
     return from_nnunet(folder.name, read_description(folder), json.loads(path.read_text()), path)
 
 
-def first(plan: Plan) -> Configuration:
+def default_of(plan: Plan) -> Configuration:
     return plan.configuration(None)[1]
 
 
@@ -89,9 +112,9 @@ def msd(real_data: Callable[[str], Path], task: str) -> Path:
 @pytest.mark.parametrize("task", TASKS)
 def test_decathlon_plans_equal_those_of_nnunet(real_data: Callable[[str], Path], task: str) -> None:
     folder = msd(real_data, task)
-    seen = load(folder)
+    fingerprint = load_nnunet(folder)
     started = time.perf_counter()
-    plan = make_plan(seen, GPU)
+    plan = make_plan(fingerprint, GPU)
     assert time.perf_counter() - started < 0.5
     published = json.loads((folder / "nnunet_plans.json").read_text())["configurations"]
     coarse = {"3d_cascade": {**published["3d_fullres"], "previous": "3d_lowres"}} if "3d_lowres" in published else {}
@@ -117,7 +140,7 @@ def test_decathlon_plans_equal_those_of_nnunet(real_data: Callable[[str], Path],
     scheme = {(False, "Z"): "zscore", (True, "Z"): "zscore_nonzero", (False, "C"): "ct"}
     schemes = zip(theirs["use_mask_for_norm"], theirs["normalization_schemes"])
     assert [c.normalization for c in plan.data.channels] == [scheme[masked, name[0]] for masked, name in schemes]
-    assert median_shape(seen.cases, first(plan).space.spacing_mm) == tuple(theirs["median_image_size_in_voxels"])
+    assert median_shape(fingerprint.cases, default_of(plan).space.spacing_mm) == tuple(theirs["median_image_size_in_voxels"])
 
 
 # patch, halvings along each axis, and the coarse spacing if there is one, of nnU-Net's presets for 8, 24 and 40 GB
@@ -138,9 +161,9 @@ RESENC = {
 def test_residual_plans_have_the_patches_of_nnunet(
     real_data: Callable[[str], Path], task: str, preset: int, memory: float
 ) -> None:
-    plan = make_plan(load(msd(real_data, task)), Budget("cuda", memory, "residual"))
+    plan = make_plan(load_nnunet(msd(real_data, task)), Budget("cuda", memory, "residual"))
     patch, coarse = RESENC[task][preset]
-    chosen = first(plan)
+    chosen = default_of(plan)
     assert chosen.patch.patch_size == patch
     assert chosen.network.strides == find_topology(chosen.space.spacing_mm, patch).strides
     n = len(chosen.network.strides)
@@ -157,18 +180,20 @@ def test_residual_plans_have_the_patches_of_nnunet(
 @pytest.mark.parametrize("task", ["Task02_Heart", "Task05_Prostate", "Task07_Pancreas"])
 @pytest.mark.parametrize("place", [1, 2])
 def test_plans_follow_the_coarse_axis(real_data: Callable[[str], Path], task: str, place: int) -> None:
-    seen = load(msd(real_data, task))
+    fingerprint = load_nnunet(msd(real_data, task))
     order = {1: (1, 0, 2), 2: (1, 2, 0)}[place]  # z becomes axis `place`, y stays before x
-    _expect_reordered(seen, GPU, order)
+    _expect_reordered(fingerprint, GPU, order)
 
 
-def _expect_reordered(seen: Fingerprint, budget: Budget, order: tuple[int, ...]) -> None:
+def _expect_reordered(fingerprint: Fingerprint, budget: Budget, order: tuple[int, ...]) -> None:
     def moved(values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(values[a] for a in order)
 
-    cases = [(moved(c.spacing), moved(c.shape)) for c in seen.cases]
-    turned = fingerprint(cases, seen.labels, seen.channels, seen.median_relative_size, seen.intensities)
-    straight, other = make_plan(seen, budget), make_plan(turned, budget)
+    cases = [(moved(c.spacing), moved(c.shape)) for c in fingerprint.cases]
+    turned = make_fingerprint(
+        cases, fingerprint.labels, fingerprint.channels, fingerprint.median_relative_size, fingerprint.intensities
+    )
+    straight, other = make_plan(fingerprint, budget), make_plan(turned, budget)
     assert list(straight.configurations) == list(other.configurations)
     fine = straight.configurations["3d_fullres"].space.spacing_mm
     for name, before in straight.configurations.items():
@@ -186,15 +211,15 @@ def _expect_reordered(seen: Fingerprint, budget: Budget, order: tuple[int, ...])
 
 def test_spacing_is_the_median_unless_slices_are_thick_and_few() -> None:
     cases = [((s, 1.0, 1.0), (20, 100, 100)) for s in (1.5, 4.0, 5.0, 6.0, 7.0)]
-    spacing, why = target_spacing(fingerprint(cases).cases)
+    spacing, why = target_spacing(make_fingerprint(cases).cases)
     assert spacing == pytest.approx((1.5 + 0.4 * 2.5, 1, 1))  # tenth percentile: 0.4 of the way from the first to the second
     assert "10th percentile 2.5 mm" in why
 
     many_slices = [(s, (40, 100, 100)) for s, _ in cases]
-    assert target_spacing(fingerprint(many_slices).cases) == ((5.0, 1.0, 1.0), "median spacing of 5 cases is (5, 1, 1) mm")
+    assert target_spacing(make_fingerprint(many_slices).cases) == ((5.0, 1.0, 1.0), "median spacing of 5 cases is (5, 1, 1) mm")
 
     some_thin = [((s, 1.0, 1.2), (20, 100, 100)) for s in (0.5, 0.6, 5.0, 6.0, 7.0)]
-    spacing, why = target_spacing(fingerprint(some_thin).cases)
+    spacing, why = target_spacing(make_fingerprint(some_thin).cases)
     assert spacing == pytest.approx((1.20001, 1, 1.2))
     assert "coarser in-plane spacing 1.2 mm" in why
 
@@ -213,12 +238,12 @@ def test_spacing_is_the_median_unless_slices_are_thick_and_few() -> None:
         ((1.0, 1.0, 1.0), (9, 0, 9), "holds a shape that is not positive and finite"),
     ],
 )
-def test_fingerprints_that_cannot_be(spacing: tuple[float, ...], shape: tuple[int, ...], message: str) -> None:
+def test_invalid_fingerprints_are_refused(spacing: tuple[float, ...], shape: tuple[int, ...], message: str) -> None:
     good = ((1.0, 1.0, 1.0), (9, 9, 9))
     with pytest.raises(DataError, match=message):
-        make_plan(fingerprint([good, (spacing, shape)]), GPU)
+        make_plan(make_fingerprint([good, (spacing, shape)]), GPU)
     with pytest.raises(DataError, match="nothing can be planned without a case"):
-        make_plan(fingerprint([]), GPU)
+        make_plan(make_fingerprint([]), GPU)
 
 
 def test_coarsest_axis_comes_first() -> None:
@@ -262,8 +287,8 @@ def test_batch_by_hand() -> None:
 
 
 def test_nnunets_recipe_by_name() -> None:
-    plan = make_plan(fingerprint([((1.0,) * 3, (64, 64, 64))] * 5), replace(GPU, recipe="sgd_poly"))
-    t = first(plan).training
+    plan = make_plan(make_fingerprint([((1.0,) * 3, (64, 64, 64))] * 5), replace(GPU, recipe="sgd_poly"))
+    t = default_of(plan).training
     assert (t.optimizer, t.learning_rate, t.weight_decay, t.schedule) == ("sgd", 1e-2, 3e-5, "poly")
     assert (t.epochs, t.steps_per_epoch, t.warmup_fraction, t.ema_decay) == (1000, 250, 0, 0)
     assert (t.loss, t.batch_dice) == ("dice_ce", False)
@@ -276,43 +301,43 @@ def test_nnunets_recipe_by_name() -> None:
 
 def test_dice_of_the_batch_where_patches_lack_structures() -> None:
     """nnU-Net's rule, by its published plans: 2D, and where there is a coarse configuration."""
-    plan = make_plan(fingerprint([((1.0,) * 3, (400, 400, 400))] * 9), GPU)
+    plan = make_plan(make_fingerprint([((1.0,) * 3, (400, 400, 400))] * 9), GPU)
     assert {n: c.training.batch_dice for n, c in plan.configurations.items()} == {
         "3d_fullres": True,
         "3d_lowres": False,
         "3d_cascade": True,
         "2d": True,
     }
-    small = make_plan(fingerprint([((1.0,) * 3, (64, 64, 64))] * 9), GPU)
+    small = make_plan(make_fingerprint([((1.0,) * 3, (64, 64, 64))] * 9), GPU)
     assert not small.configurations["3d_fullres"].training.batch_dice
     assert "a patch shows 100 % of a case" in small.configurations["3d_fullres"].why["training.batch_dice"]
 
 
 def test_2d_where_every_case_is_one_slice() -> None:
     cases = [((1.0, 0.5, 0.5), (1, 256, 300))] * 20
-    plan = make_plan(fingerprint(cases), GPU)
+    plan = make_plan(make_fingerprint(cases), GPU)
     assert list(plan.configurations) == ["2d"]
-    chosen = first(plan)
+    chosen = default_of(plan)
     assert chosen.space.spacing_mm == (0.5, 0.5)
     assert chosen.patch.patch_size == (256, 320)
     assert chosen.network.features == (32, 64, 128, 256, 512, 512, 512)
     assert chosen.training.mirror_axes == (1, 2)
     assert chosen.training.batch_dice
     one_volume = [*cases, ((1.0, 0.5, 0.5), (40, 256, 300))]
-    assert list(make_plan(fingerprint(one_volume), GPU).configurations) == ["2d"]  # nnU-Net's rule: the median case decides
-    sagittal = make_plan(fingerprint([((0.4, 0.5, 1.0), (256, 300, 1))] * 20), GPU)
+    assert list(make_plan(make_fingerprint(one_volume), GPU).configurations) == ["2d"]  # nnU-Net's rule: the median case decides
+    sagittal = make_plan(make_fingerprint([((0.4, 0.5, 1.0), (256, 300, 1))] * 20), GPU)
     assert list(sagittal.configurations) == ["2d"]
-    chosen = first(sagittal)
+    chosen = default_of(sagittal)
     assert (chosen.space.slice_axis, chosen.space.spacing_mm, chosen.window) == (2, (0.4, 0.5), (256, 320, 1))
     assert chosen.why["space.slice_axis"] == "the median case is a single slice along x"
     assert chosen.training.mirror_axes == chosen.inference.mirror_axes == ()
     assert chosen.why["training.mirror_axes"].startswith(
         "x is not mirrored: it runs through the slices; y and z are not mirrored"
     )
-    coronal = first(make_plan(fingerprint([((0.4, 1.0, 0.5), (256, 1, 300))] * 20), GPU))
+    coronal = default_of(make_plan(make_fingerprint([((0.4, 1.0, 0.5), (256, 1, 300))] * 20), GPU))
     assert (coronal.space.slice_axis, coronal.training.mirror_axes) == (1, (2,))
     assert "; z is not mirrored: in canonical orientation" in coronal.why["training.mirror_axes"]
-    thick = make_plan(fingerprint([((0.5, 0.5, 4.0), (200, 200, 40))] * 20), GPU).configurations["2d"]
+    thick = make_plan(make_fingerprint([((0.5, 0.5, 4.0), (200, 200, 40))] * 20), GPU).configurations["2d"]
     assert (thick.space.slice_axis, thick.training.mirror_axes) == (2, ())
 
 
@@ -328,7 +353,7 @@ def test_2d_where_every_case_is_one_slice() -> None:
 def test_tiny_cases_get_a_network_of_two_stages(
     spacing: tuple[float, ...], shape: tuple[int, ...], patch: tuple[int, ...], stride: tuple[int, ...]
 ) -> None:
-    chosen = next(iter(make_plan(fingerprint([(spacing, shape)] * 10), GPU).configurations.values()))
+    chosen = next(iter(make_plan(make_fingerprint([(spacing, shape)] * 10), GPU).configurations.values()))
     assert chosen.patch.patch_size == patch
     assert chosen.network.strides == ((1,) * len(patch), stride)
 
@@ -347,7 +372,7 @@ def test_tiny_cases_get_a_network_of_two_stages(
     ],
 )
 def test_normalization_follows_the_channel_name(channel: str, share: float, normalization: str, reason: str) -> None:
-    plan = make_plan(fingerprint([((1.0,) * 3, (32,) * 3)] * 3, channels=(channel,), share=share), GPU)
+    plan = make_plan(make_fingerprint([((1.0,) * 3, (32,) * 3)] * 3, channels=(channel,), share=share), GPU)
     (chosen,) = plan.data.channels
     assert (chosen.name, chosen.normalization) == (channel, normalization)
     assert (chosen.mean, chosen.std, chosen.percentile_00_5, chosen.percentile_99_5) == (50, 10, 12.5, 90)
@@ -382,7 +407,7 @@ def test_mirrored_axes(names: tuple[str, ...], ndim: int, axes: tuple[int, ...],
 
 
 def test_cpu_is_narrower_and_says_so() -> None:
-    chosen = first(make_plan(fingerprint([((1.0,) * 3, (36, 50, 35))] * 208), CPU))
+    chosen = default_of(make_plan(make_fingerprint([((1.0,) * 3, (36, 50, 35))] * 208), CPU))
     assert chosen.patch.patch_size == (36, 52, 36)  # 40x56x40 holds 1.42 times the voxels of the median case
     assert chosen.network.features == (16, 32, 64)
     assert chosen.network.decoder_blocks == (1, 1)
@@ -394,22 +419,22 @@ def test_cpu_is_narrower_and_says_so() -> None:
 
 
 def test_cpu_loses_batch_before_patch() -> None:
-    small = first(make_plan(fingerprint([((1.0,) * 3, (48, 64, 48))] * 500), CPU))
+    small = default_of(make_plan(make_fingerprint([((1.0,) * 3, (48, 64, 48))] * 500), CPU))
     assert small.patch.patch_size == (48, 64, 48)
     assert 2 <= small.patch.batch_size < 25
     assert "CPU" not in small.why["patch.patch_size"]
-    large = first(make_plan(fingerprint([((1.0,) * 3, (300, 300, 300))] * 500), CPU))
+    large = default_of(make_plan(make_fingerprint([((1.0,) * 3, (300, 300, 300))] * 500), CPU))
     assert large.patch.batch_size == 2
     assert max(large.patch.patch_size) < 128
     assert "shrunk on a CPU towards 0.83 s a step of 2 samples" in large.why["patch.patch_size"]
     assert CPU_STEP_GMACS < _step_gmacs(large) <= CPU_PATCH_GMACS
-    tiny = first(make_plan(fingerprint([((1.0,) * 3, (16, 16, 16))] * 3), CPU))
+    tiny = default_of(make_plan(make_fingerprint([((1.0,) * 3, (16, 16, 16))] * 3), CPU))
     assert tiny.why["patch.batch_size"].endswith("multiply-accumulates a step on a CPU")
 
 
 def test_cpu_limit_that_no_patch_meets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoseg.planner.budget.CPU_PATCH_S", 1e-8)
-    chosen = first(make_plan(fingerprint([((1.0,) * 3, (64, 64, 64))] * 9), CPU))
+    chosen = default_of(make_plan(make_fingerprint([((1.0,) * 3, (64, 64, 64))] * 9), CPU))
     assert (chosen.patch.batch_size, len(chosen.network.strides)) == (2, 2)
 
 
@@ -418,35 +443,35 @@ def _step_gmacs(chosen: Configuration, n_classes: int = 2) -> float:
 
 
 def test_a_time_budget_lowers_what_a_step_takes() -> None:
-    seen = fingerprint([((1.0,) * 3, (300, 300, 300))] * 50)
-    free = make_plan(seen, GPU).configurations["3d_fullres"]
+    fingerprint = make_fingerprint([((1.0,) * 3, (300, 300, 300))] * 50)
+    free = make_plan(fingerprint, GPU).configurations["3d_fullres"]
     assert (free.patch.patch_size, free.network.features[0], free.training.time_s) == ((128, 128, 128), 32, None)
-    hour = make_plan(seen, replace(GPU, time_s=3600)).configurations["3d_fullres"]
+    hour = make_plan(fingerprint, replace(GPU, time_s=3600)).configurations["3d_fullres"]
     assert replace(hour, why={}, training=free.training) == replace(free, why={})
     assert hour.training.time_s == 3600
     assert "about 10686 steps of 0.29 s" in hour.why["training.time_s"]
-    minutes = make_plan(seen, replace(GPU, time_s=150)).configurations["3d_fullres"]
+    minutes = make_plan(fingerprint, replace(GPU, time_s=150)).configurations["3d_fullres"]
     assert minutes.network.features[0] == 16
     assert "a quarter of the work in the time there is" in minutes.why["network.features"]
-    slow = make_plan(seen, replace(GPU, time_s=150, gmacs_per_s=500)).configurations["3d_fullres"]
+    slow = make_plan(fingerprint, replace(GPU, time_s=150, gmacs_per_s=500)).configurations["3d_fullres"]
     assert prod(slow.patch.patch_size) < prod(minutes.patch.patch_size)
     assert "shrunk in the time there is towards 0.18 s a step of 2 samples" in slow.why["patch.patch_size"]
     assert 3e-9 * 2 * multiply_accumulates(slow.network, slow.patch.patch_size, NetworkIO(1, 2)) / 500 <= 0.85 * 150 / 700
 
 
 def test_a_cpu_with_much_time_learns_a_wide_network() -> None:
-    seen = fingerprint([((1.0,) * 3, (36, 50, 35))] * 208)
+    fingerprint = make_fingerprint([((1.0,) * 3, (36, 50, 35))] * 208)
     widths = {}
     for time_s in (60.0, 600.0, 4 * 3600.0):
-        chosen = first(make_plan(seen, replace(CPU, time_s=time_s)))
+        chosen = default_of(make_plan(fingerprint, replace(CPU, time_s=time_s)))
         widths[time_s] = (chosen.network.features[0], chosen.patch.batch_size)
     assert widths == {60.0: (16, 2), 600.0: (16, 2), 4 * 3600.0: (32, 2)}
-    assert first(make_plan(seen, replace(CPU, time_s=60.0))).patch.patch_size < (36, 52, 36)
+    assert default_of(make_plan(fingerprint, replace(CPU, time_s=60.0))).patch.patch_size < (36, 52, 36)
 
 
-def test_speed_sets_what_a_cpu_step_may_do() -> None:
-    seen = fingerprint([((1.0,) * 3, (300, 300, 300))] * 50)
-    slow, fast = (first(make_plan(seen, replace(CPU, gmacs_per_s=s))).patch for s in (30, 480))
+def test_faster_cpus_get_larger_patches() -> None:
+    fingerprint = make_fingerprint([((1.0,) * 3, (300, 300, 300))] * 50)
+    slow, fast = (default_of(make_plan(fingerprint, replace(CPU, gmacs_per_s=s))).patch for s in (30, 480))
     assert prod(slow.patch_size) < prod(fast.patch_size)
 
 
@@ -472,7 +497,7 @@ def test_speed_sets_what_a_cpu_step_may_do() -> None:
 def test_which_configuration_to_train_first(
     spacing: tuple[float, ...], shape: tuple[int, ...], budget: Budget, name: str, reason: str
 ) -> None:
-    plan = make_plan(fingerprint([(spacing, shape)] * 30), budget)
+    plan = make_plan(make_fingerprint([(spacing, shape)] * 30), budget)
     assert plan.default_configuration == name
     assert reason in plan.why["default_configuration"]
 
@@ -486,8 +511,8 @@ def test_which_configuration_to_train_first(
         (20, ""),
     ],
 )
-def test_small_datasets_are_told_to_train_all_folds(n_cases: int, words: str) -> None:
-    reason = make_plan(fingerprint([((1.0,) * 3, (64, 64, 64))] * n_cases), GPU).why["default_configuration"]
+def test_small_datasets_are_advised_to_train_all_folds(n_cases: int, words: str) -> None:
+    reason = make_plan(make_fingerprint([((1.0,) * 3, (64, 64, 64))] * n_cases), GPU).why["default_configuration"]
     assert re.search(words, reason)
     assert (";" in reason) == (n_cases < 20)
 
@@ -509,28 +534,28 @@ def test_budget() -> None:
     assert str(Budget("cpu", 8, time_s=5400)) == "cpu with 8 GB, plain family, 90 min"
 
 
-def test_impossible_budgets_name_the_nearest_that_is_enough() -> None:
-    seen = fingerprint([((1.0,) * 3, (64, 64, 64))] * 5)
+def test_impossible_budgets_name_a_memory_that_is_enough() -> None:
+    fingerprint = make_fingerprint([((1.0,) * 3, (64, 64, 64))] * 5)
     for device in ("cuda", "cpu"):
         with pytest.raises(ResourceError, match=r"even a patch of .* does not fit the memory; found: 0\.1 GB; allowed") as caught:
-            make_plan(seen, Budget(device, 0.1))
+            make_plan(fingerprint, Budget(device, 0.1))
         assert 0.5 < _allowed(caught.value) < 0.8  # what the libraries take, and next to nothing
-        assert first(make_plan(seen, Budget(device, _allowed(caught.value)))).patch.batch_size >= 2
+        assert default_of(make_plan(fingerprint, Budget(device, _allowed(caught.value)))).patch.batch_size >= 2
 
-    spectral = fingerprint([((1.0,) * 3, (64, 64, 64))] * 5, channels=("MR",) * 40_000)
+    spectral = make_fingerprint([((1.0,) * 3, (64, 64, 64))] * 5, channels=("MR",) * 40_000)
     with pytest.raises(ResourceError, match=r"even a patch of .* does not fit the memory; found: 0\.6 GB; allowed") as caught:
         make_plan(spectral, Budget("cuda", 0.6))
     assert 0.6 < _allowed(caught.value) < 3
     make_plan(spectral, Budget("cuda", _allowed(caught.value)))
 
 
-def test_the_memory_that_is_named_is_enough_for_every_configuration() -> None:
+def test_the_named_memory_is_enough_for_every_configuration() -> None:
     """Slices of these cases need more than volumes do."""
-    seen = fingerprint([((1.0, 1.0, 1.0), (1, 1, 1)), ((3.0, 2.0, 3.0), (1, 9, 96))] * 9)
+    fingerprint = make_fingerprint([((1.0, 1.0, 1.0), (1, 1, 1)), ((3.0, 2.0, 3.0), (1, 9, 96))] * 9)
     for device, family in product(("cpu", "cuda"), FAMILIES):
         with pytest.raises(ResourceError, match=r"found: 0\.[35] GB; allowed: at least 0\.\d+ GB") as caught:
-            make_plan(seen, Budget(device, 0.5, family) if device == "cpu" else Budget(device, 0.3, family))
-        make_plan(seen, Budget(device, _allowed(caught.value), family))
+            make_plan(fingerprint, Budget(device, 0.5, family) if device == "cpu" else Budget(device, 0.3, family))
+        make_plan(fingerprint, Budget(device, _allowed(caught.value), family))
 
 
 def _allowed(error: ResourceError) -> float:
@@ -540,7 +565,7 @@ def _allowed(error: ResourceError) -> float:
 def test_many_classes_leave_less_for_the_patch() -> None:
     def planned(n: int, memory: float = 8) -> Configuration:
         labels = LabelSet(tuple(f"structure {i}" for i in range(n)), tuple(range(1, n + 1)))
-        return make_plan(fingerprint([((1.0,) * 3, (300, 300, 300))] * 50, labels), Budget("cuda", memory)).configurations[
+        return make_plan(make_fingerprint([((1.0,) * 3, (300, 300, 300))] * 50, labels), Budget("cuda", memory)).configurations[
             "3d_fullres"
         ]
 
@@ -552,10 +577,10 @@ def test_many_classes_leave_less_for_the_patch() -> None:
     assert sizes[2] > 6
 
 
-def test_a_cascade_fits_with_the_channels_that_its_network_spreads() -> None:
+def test_a_cascade_fits_the_memory_with_its_previous_classes() -> None:
     for n in (1, 60, 150):
         labels = LabelSet(tuple(f"structure {i}" for i in range(n)), tuple(range(1, n + 1)))
-        plan = make_plan(fingerprint([((1.0,) * 3, (400, 400, 400))] * 50, labels), GPU)
+        plan = make_plan(make_fingerprint([((1.0,) * 3, (400, 400, 400))] * 50, labels), GPU)
         fine, cascade = (plan.configurations[name].footprint for name in ("3d_fullres", "3d_cascade"))
         assert fine is not None
         assert cascade is not None
@@ -564,15 +589,17 @@ def test_a_cascade_fits_with_the_channels_that_its_network_spreads() -> None:
         assert cascade.prediction_ram_gb - fine.prediction_ram_gb < 1.5
 
 
-def test_the_recipe_tells_how_much_is_seen() -> None:
-    seen = fingerprint([((1.0,) * 3, (400, 400, 400))] * 3600)
-    assert make_plan(seen, GPU).default_configuration == "3d_lowres"
-    assert make_plan(seen, replace(GPU, recipe="sgd_poly")).default_configuration == "3d_fullres"  # five times as many steps
+def test_the_recipes_steps_decide_the_default_configuration() -> None:
+    fingerprint = make_fingerprint([((1.0,) * 3, (400, 400, 400))] * 3600)
+    assert make_plan(fingerprint, GPU).default_configuration == "3d_lowres"
+    assert (
+        make_plan(fingerprint, replace(GPU, recipe="sgd_poly")).default_configuration == "3d_fullres"
+    )  # five times as many steps
 
 
 def test_the_footprint_of_a_plan_by_hand() -> None:
-    chosen = first(
-        make_plan(fingerprint([((1.0,) * 3, (36, 50, 35))] * 208, channels=("T1", "T2")), replace(CPU, gmacs_per_s=60))
+    chosen = default_of(
+        make_plan(make_fingerprint([((1.0,) * 3, (36, 50, 35))] * 208, channels=("T1", "T2")), replace(CPU, gmacs_per_s=60))
     )
     footprint = chosen.footprint
     assert footprint is not None
@@ -590,7 +617,7 @@ def test_the_footprint_of_a_plan_by_hand() -> None:
     assert footprint.prepared_gb == pytest.approx(208 * (36 * 50 * 35 * (2 * 1.4 + 0.05) + 4 * 10_000) / 1e9, rel=0.02)
     assert 0.4 < footprint.prediction_ram_gb < 0.7
     assert "of RAM in float32" in chosen.why["footprint.training_gb"]
-    large = make_plan(fingerprint([((1.0,) * 3, (300, 300, 300))] * 50), Budget("cuda", 8, "residual")).configurations[
+    large = make_plan(make_fingerprint([((1.0,) * 3, (300, 300, 300))] * 50), Budget("cuda", 8, "residual")).configurations[
         "3d_fullres"
     ]
     assert large.footprint is not None
@@ -611,12 +638,12 @@ def test_presets_of_the_residual_family() -> None:
         needed = family.memory_for(ndim, elements)
         assert family.reference(ndim, needed * (1 + 1e-9)).largest_sample >= elements
         assert family.reference(ndim, needed * 0.99).largest_sample < elements
-    scaled = first(make_plan(fingerprint([((1.0,) * 3, (400, 400, 400))] * 9), Budget("cuda", 30, "residual")))
+    scaled = default_of(make_plan(make_fingerprint([((1.0,) * 3, (400, 400, 400))] * 9), Budget("cuda", 30, "residual")))
     assert "ResEnc L, scaled from 24 to 30 GB" in scaled.why["network.kind"]
 
 
 def test_residual_on_a_cpu_is_narrower() -> None:
-    chosen = first(make_plan(fingerprint([((1.0,) * 3, (64, 64, 64))] * 50), Budget("cpu", 8, "residual")))
+    chosen = default_of(make_plan(make_fingerprint([((1.0,) * 3, (64, 64, 64))] * 50), Budget("cpu", 8, "residual")))
     assert chosen.network.kind == "residual_unet"
     assert chosen.network.features[0] == 16
     assert set(chosen.network.decoder_blocks) == {1}
@@ -634,14 +661,14 @@ def test_a_steady_batch_by_hand() -> None:
 
 
 def test_a_plan_for_less_memory_is_kept_where_it_shows_more() -> None:
-    seen = fingerprint([((1.0,) * 3, (80, 100, 100))] * 99)
-    fits = [first(make_plan(seen, Budget("cuda", memory))) for memory in (8, 8.1)]
+    fingerprint = make_fingerprint([((1.0,) * 3, (80, 100, 100))] * 99)
+    fits = [default_of(make_plan(fingerprint, Budget("cuda", memory))) for memory in (8, 8.1)]
     assert prod(fits[1].patch.patch_size) * fits[1].patch.batch_size >= prod(fits[0].patch.patch_size) * fits[0].patch.batch_size
 
 
 def test_a_coarse_configuration_where_a_patch_sees_little() -> None:
-    seen = fingerprint([((1.0,) * 3, (400, 400, 400))] * 9)
-    plan = make_plan(seen, GPU)
+    fingerprint = make_fingerprint([((1.0,) * 3, (400, 400, 400))] * 9)
+    plan = make_plan(fingerprint, GPU)
     assert list(plan.configurations) == ["3d_fullres", "3d_lowres", "3d_cascade", "2d"]
     fine, coarse = plan.configurations["3d_fullres"], plan.configurations["3d_lowres"]
     steps = coarse.space.spacing_mm[0]
@@ -652,13 +679,13 @@ def test_a_coarse_configuration_where_a_patch_sees_little() -> None:
     assert f"covers {100 * prod(fine.patch.patch_size) / voxels:.2g} % of the median case" in why
     assert "good for large structures" in why
     # covers a quarter at once, or after so few steps that more than half of the voxels are left
-    assert list(make_plan(fingerprint([((1.0,) * 3, (180, 180, 180))] * 9), GPU).configurations) == ["3d_fullres", "2d"]
-    assert list(make_plan(fingerprint([((1.0,) * 3, (230, 230, 230))] * 9), GPU).configurations) == ["3d_fullres", "2d"]
+    assert list(make_plan(make_fingerprint([((1.0,) * 3, (180, 180, 180))] * 9), GPU).configurations) == ["3d_fullres", "2d"]
+    assert list(make_plan(make_fingerprint([((1.0,) * 3, (230, 230, 230))] * 9), GPU).configurations) == ["3d_fullres", "2d"]
 
 
 def test_coarse_steps_start_with_the_fine_axes() -> None:
-    seen = fingerprint([((5.0, 0.7, 0.8), (120, 700, 700))] * 9)
-    coarse = make_plan(seen, GPU).configurations["3d_lowres"]
+    fingerprint = make_fingerprint([((5.0, 0.7, 0.8), (120, 700, 700))] * 9)
+    coarse = make_plan(fingerprint, GPU).configurations["3d_lowres"]
     z, y, x = coarse.space.spacing_mm
     assert (z, x / y) == (5.0, pytest.approx(0.8 / 0.7, rel=0.2))
     assert y > 0.7
@@ -668,7 +695,7 @@ def test_no_patch_is_larger_than_the_finest_stage_allows() -> None:
     for family in FAMILIES:
         cost = NetworkCost(NetworkIO(2, 4), WIDE, FAMILIES[family], "cuda", "bfloat16")
         for spacing in ((1.0, 1.0, 1.0), (3.0, 1.0, 1.0)):
-            chosen = first(make_plan(fingerprint([(spacing, (500, 500, 500))] * 9), Budget("cuda", 8, family)))
+            chosen = default_of(make_plan(make_fingerprint([(spacing, (500, 500, 500))] * 9), Budget("cuda", 8, family)))
             most = most_voxels(cost, Budget("cuda", 8, family), spacing)
             assert 0.4 * most < prod(chosen.patch.patch_size) < most
 
@@ -677,8 +704,8 @@ def test_no_patch_is_larger_than_the_finest_stage_allows() -> None:
 @pytest.mark.parametrize("shape", [(64, 64, 64), (700, 700, 700), (1, 64, 64)])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_value_has_its_reason(budget: Budget, shape: tuple[int, ...], recipe: str) -> None:
-    seen = fingerprint([((1.0,) * 3, shape)] * 5, channels=("T1", "T2"))
-    plan = make_plan(seen, replace(budget, recipe=recipe))
+    fingerprint = make_fingerprint([((1.0,) * 3, shape)] * 5, channels=("T1", "T2"))
+    plan = make_plan(fingerprint, replace(budget, recipe=recipe))
     assert len(plan.configurations) == {1: 1, 64: 2, 700: 4}[shape[0]]
     for name, chosen in plan.configurations.items():
         keys = {
@@ -690,7 +717,7 @@ def test_every_value_has_its_reason(budget: Budget, shape: tuple[int, ...], reci
         assert set(chosen.why) == (keys - absent) | {"postprocess"} | ({"previous_stage"} if name == "3d_cascade" else set())
         assert all(chosen.why.values())
     assert set(plan.why) == {"default_configuration", "data.channels[0].normalization", "data.channels[1].normalization"}
-    assert plan.origin.fingerprint == seen.hash
+    assert plan.origin.fingerprint == fingerprint.hash
     assert (plan.origin.device, plan.origin.memory_gb, plan.origin.family) == (budget.device, budget.memory_gb, budget.family)
 
 
@@ -713,19 +740,19 @@ def fingerprints(draw: st.DrawFn) -> Fingerprint:
     n_cases = draw(st.integers(1, 2000))
     n = draw(st.integers(1, 200))
     labels = LabelSet(tuple(f"structure {i}" for i in range(n)), tuple(range(1, n + 1)))
-    return fingerprint((kinds * n_cases)[:n_cases], labels, ("MR",) * draw(st.integers(1, 8)))
+    return make_fingerprint((kinds * n_cases)[:n_cases], labels, ("MR",) * draw(st.integers(1, 8)))
 
 
 @settings(max_examples=40, deadline=None)
 @given(fingerprints(), budgets)
-def test_plans_are_valid_and_within_budget(seen: Fingerprint, budget: Budget) -> None:
+def test_plans_are_valid_and_within_budget(fingerprint: Fingerprint, budget: Budget) -> None:
     try:
-        plan = make_plan(seen, budget)
+        plan = make_plan(fingerprint, budget)
     except ResourceError as error:  # then the memory that it names is enough
         budget = replace(budget, memory_gb=_allowed(error))
-        plan = make_plan(seen, budget)
+        plan = make_plan(fingerprint, budget)
     assert parse_plan(to_json(plan), "plan.json") == plan
-    memory, io = budget.memory_gb, NetworkIO(len(seen.channels), seen.labels.n_classes)
+    memory, io = budget.memory_gb, NetworkIO(len(fingerprint.channels), fingerprint.labels.n_classes)
     for chosen in plan.configurations.values():
         reference = FAMILIES[budget.family].reference(chosen.ndim, memory)
         elements = conv_elements(chosen.network, chosen.patch.patch_size, io)
@@ -749,12 +776,12 @@ def test_plans_are_valid_and_within_budget(seen: Fingerprint, budget: Budget) ->
 
 @settings(max_examples=40, deadline=None)
 @given(fingerprints(), st.floats(0.5, 80), st.floats(1, 4), st.sampled_from(tuple(FAMILIES)))
-def test_more_memory_never_shows_less(seen: Fingerprint, memory: float, factor: float, family: str) -> None:
+def test_more_memory_never_shows_less(fingerprint: Fingerprint, memory: float, factor: float, family: str) -> None:
     try:
-        before = make_plan(seen, Budget("cuda", memory, family))
+        before = make_plan(fingerprint, Budget("cuda", memory, family))
     except ResourceError:
         return
-    after = make_plan(seen, Budget("cuda", memory * factor, family))
+    after = make_plan(fingerprint, Budget("cuda", memory * factor, family))
     for name in {"2d", "3d_fullres"} & before.configurations.keys():
         less, more = before.configurations[name].patch, after.configurations[name].patch
         assert more.batch_size * prod(more.patch_size) >= less.batch_size * prod(less.patch_size)
@@ -768,16 +795,16 @@ def test_more_memory_never_shows_less(seen: Fingerprint, memory: float, factor: 
     st.sampled_from((GPU, CPU, replace(GPU, memory_gb=3.0), Budget("cuda", 24, "residual"))),
 )
 def test_plans_follow_an_axis_permutation(order: list[int], shape: list[int], coarse: float, budget: Budget) -> None:
-    seen = fingerprint([((coarse, 1.0, 0.9), tuple(shape[:3]))] * 10)
-    _expect_reordered(seen, budget, tuple(order))
+    fingerprint = make_fingerprint([((coarse, 1.0, 0.9), tuple(shape[:3]))] * 10)
+    _expect_reordered(fingerprint, budget, tuple(order))
 
 
 @pytest.mark.parametrize("budget", [GPU, CPU, Budget("cuda", 24, "residual"), Budget("cpu", 2, "residual")])
 @pytest.mark.parametrize("shape", [(400, 400, 400), (90, 900, 1100), (30, 700, 700)])
-def test_spacings_that_no_patch_can_do_with_are_skipped_for_speed_only(
+def test_skipping_hopeless_spacings_changes_no_plan(
     budget: Budget, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = fingerprint([((3.0, 1.0, 0.9), shape)] * 9)
-    plan = make_plan(seen, budget)
+    fingerprint = make_fingerprint([((3.0, 1.0, 0.9), shape)] * 9)
+    plan = make_plan(fingerprint, budget)
     monkeypatch.setattr("autoseg.planner.lowres.most_voxels", lambda *_: float("inf"))
-    assert make_plan(seen, budget) == plan
+    assert make_plan(fingerprint, budget) == plan

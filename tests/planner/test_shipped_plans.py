@@ -29,7 +29,7 @@ def make() -> ModuleType:
     return module
 
 
-def test_what_is_shipped() -> None:
+def test_every_plan_has_a_fingerprint_and_a_description() -> None:
     assert len(NAMES) >= 11
     for ending in (".plan.json", ".md"):
         assert sorted(path.name.removesuffix(ending) for path in FOLDER.glob(f"*{ending}")) == NAMES

@@ -1,4 +1,4 @@
-"""What the planner makes of tails, places and prevalence; and that it makes nothing of what a fingerprint does not hold."""
+"""Rules that follow tails, lateral positions and prevalence, and plans where a fingerprint holds none of these."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KIDNEYS = LabelSet(("left kidney", "right kidney"), (1, 2))
 SIZE: Triple = (64, 64, 64)
 
 
-def seen(
+def make_fingerprint(
     n_cases: int = 20,
     tails: Tails | None = None,
     labels: LabelSet = LabelSet(("liver",), (1,)),  # noqa: B008
@@ -64,26 +64,26 @@ def normalization(plan: Plan) -> tuple[str, str]:
     ],
 )
 def test_robust_where_a_few_voxels_dominate(tails: Tails, share: float, scheme: str, reason: str) -> None:
-    chosen, why = normalization(make_plan(seen(tails=tails, share=share), Budget("cuda", 8)))
+    chosen, why = normalization(make_plan(make_fingerprint(tails=tails, share=share), Budget("cuda", 8)))
     assert chosen == scheme
     assert reason in why
 
 
 def test_the_median_case_decides() -> None:
-    few = seen(21, Tails(0.99, 0.99, 0.0))
+    few = make_fingerprint(21, Tails(0.99, 0.99, 0.0))
     spikes = [replace(c, tails=(Tails(0.1, 0.1, 0.0),)) for c in few.cases]
     assert normalization(make_plan(replace(few, cases=(*spikes[:10], *few.cases[10:])), Budget("cuda", 8)))[0] == "zscore"
     assert normalization(make_plan(replace(few, cases=(*spikes[:11], *few.cases[11:])), Budget("cuda", 8)))[0] == "zscore_robust"
 
 
-def test_other_schemes_do_not_ask_for_tails() -> None:
+def test_ct_and_no_normalization_ignore_tails() -> None:
     spiky = Tails(0.1, 0.1, 0.0)
-    assert normalization(make_plan(seen(tails=spiky, channel="CT"), Budget("cuda", 8)))[0] == "ct"
-    assert normalization(make_plan(seen(tails=spiky, channel="noNorm"), Budget("cuda", 8)))[0] == "none"
+    assert normalization(make_plan(make_fingerprint(tails=spiky, channel="CT"), Budget("cuda", 8)))[0] == "ct"
+    assert normalization(make_plan(make_fingerprint(tails=spiky, channel="noNorm"), Budget("cuda", 8)))[0] == "none"
 
 
 def placed(*leftwards: bool) -> tuple[CaseFingerprint, ...]:
-    base = seen(1).cases[0]
+    base = make_fingerprint(1).cases[0]
     return tuple(
         replace(base, name=f"c{i}", lateral_positions=(0.7, 0.3) if left else (0.3, 0.7)) for i, left in enumerate(leftwards)
     )
@@ -106,7 +106,7 @@ def test_not_mirrored_where_sides_are_mixed() -> None:
 
 def test_not_mirrored_where_a_side_is_never_seen() -> None:
     """A name of one side that stands for both."""
-    base = seen(1).cases[0]
+    base = make_fingerprint(1).cases[0]
     for voxels, here, there in (((9, 0), "left", "right"), ((0, 9), "right", "left")):
         case = replace(base, voxels=voxels, lateral_positions=tuple(0.5 if n else None for n in voxels))
         axes, why = mirror_axes(KIDNEYS, (case,) * 3, ndim=3, device="cuda")
@@ -115,7 +115,7 @@ def test_not_mirrored_where_a_side_is_never_seen() -> None:
     assert mirror_axes(KIDNEYS, (replace(base, voxels=(0, 0), lateral_positions=(None, None)),), ndim=3, device="cuda")[0] == (2,)
 
 
-def test_the_reason_counts_pairs() -> None:
+def test_the_mirroring_reason_counts_pairs() -> None:
     labels = LabelSet(("left ear", "right ear", "left eye", "right eye"), (1, 2, 3, 4))
     assert (
         "x is mirrored, 2 pairs such as 'left ear' and 'right ear' swap names:"
@@ -126,7 +126,7 @@ def test_the_reason_counts_pairs() -> None:
 
 
 def sampled(structures: dict[str, tuple[int, float]], patch: int = 32, n_cases: int = 20) -> Sampling:
-    return plan_sampling(seen(n_cases, structures=structures), (patch,) * 3, (1.0,) * 3, SIZE)
+    return plan_sampling(make_fingerprint(n_cases, structures=structures), (patch,) * 3, (1.0,) * 3, SIZE)
 
 
 def test_rare_structures_are_drawn_first() -> None:
@@ -141,7 +141,7 @@ def test_rare_structures_are_drawn_first() -> None:
     )
 
 
-def test_the_share_on_structures_by_hand() -> None:
+def test_the_foreground_fraction_by_hand() -> None:
     # a cube of 8 voxels: (32 + 8 - 1) / 64 along each axis
     found = sampled({"node": (20, 512.0)})
     assert found.fraction == FOREGROUND_FRACTION
@@ -163,7 +163,7 @@ def test_the_share_on_structures_by_hand() -> None:
 
 def test_patches_that_show_all_need_no_more() -> None:
     assert sampled({f"s{i}": (20, 1.0) for i in range(100)}, patch=64).fraction == FOREGROUND_FRACTION
-    flat = plan_sampling(seen(structures={"a": (20, 4.0)}), (64, 64), (1.0, 1.0), (64, 64))
+    flat = plan_sampling(make_fingerprint(structures={"a": (20, 4.0)}), (64, 64), (1.0, 1.0), (64, 64))
     assert flat.fraction == FOREGROUND_FRACTION
 
 
@@ -173,18 +173,18 @@ def test_patches_that_show_all_need_no_more() -> None:
     st.integers(1, 100),
     st.tuples(*[st.floats(0.3, 5)] * 3),
 )
-def test_the_share_stays_between_nnunets_and_the_most(
+def test_the_foreground_fraction_stays_within_its_bounds(
     structures: list[tuple[int, float]], patch: int, spacing: tuple[float, float, float]
 ) -> None:
     named = {f"s{i}": s for i, s in enumerate(structures)}
-    found = plan_sampling(seen(structures=named), (patch,) * 3, spacing, SIZE)
+    found = plan_sampling(make_fingerprint(structures=named), (patch,) * 3, spacing, SIZE)
     assert FOREGROUND_FRACTION <= found.fraction <= MOST_FOREGROUND
     assert (found.sampling == "structures") == (min(n for n, _ in structures) < 10)
     assert LEAST_SHOWN < FOREGROUND_FRACTION
 
 
 def test_a_fingerprint_of_nnunet_is_planned_as_nnunet_does() -> None:
-    plan = make_plan(seen(labels=KIDNEYS), Budget("cuda", 8))
+    plan = make_plan(make_fingerprint(labels=KIDNEYS), Budget("cuda", 8))
     chosen, why = normalization(plan)
     configuration = plan.configurations["3d_fullres"]
     assert (chosen, configuration.patch.sampling, configuration.patch.foreground_fraction) == ("zscore", "cases", 0.33)
