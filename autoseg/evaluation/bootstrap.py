@@ -1,4 +1,4 @@
-"""How far a mean over cases would vary with other cases: percentile bootstrap, all resamples in one matrix product."""
+"""Percentile bootstrap over cases: the variation of a mean with other cases, all resamples in one matrix product."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ CONFIDENCE = 0.95
 
 @lru_cache(maxsize=8)
 def resample_weights(n: int) -> np.ndarray:
-    """(RESAMPLES, n) share of each case in each bootstrap resample: times (n, …) values it gives all the resampled means.
+    """Share (RESAMPLES, n) of each case in each resample; times (n, …) values it gives all the resampled means.
 
-    Always the same draw for the same number of cases, so that a report can be reproduced.
+    The draw is the same for the same number of cases, so that a report can be reproduced.
     """
-    drawn = np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
+    cases = np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
     rows = np.arange(RESAMPLES)[:, None] * n
-    weights: np.ndarray = np.bincount((drawn + rows).ravel(), minlength=RESAMPLES * n).reshape(RESAMPLES, n) / n
+    weights: np.ndarray = np.bincount((cases + rows).ravel(), minlength=RESAMPLES * n).reshape(RESAMPLES, n) / n
     return weights
 
 
 def interval(resampled: np.ndarray) -> tuple[float, float]:
-    """The bounds between which 95 % of the resampled values lie."""
+    """Bounds between which 95 % of the resampled values lie."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, (tail, 1 - tail))
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""A folder of predictions against references: label maps, landmarks or both, as far as the dataset and the folder have them."""
+"""A folder of predictions against references: label maps, landmarks or both, whichever dataset and folder have."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Evaluation:
 
     @property
     def n_cases(self) -> int:
-        """How many cases were compared."""
+        """Number of the cases that were compared."""
         return max(report.n_cases for report in (self.label_maps, self.landmarks) if report is not None)
 
     def raise_if_failed(self) -> None:
@@ -79,12 +79,13 @@ def evaluate_folder(
     workers: int | None = None,
     radii: Sequence[float] | None = None,
 ) -> Evaluation:
-    """Scores what was predicted, see `evaluate` and `evaluate_landmarks` for what that means and what is written to `out`.
+    """Score a folder of predictions; `evaluate_label_maps` and `evaluate_landmarks` describe the files in `out`.
 
     Args:
-        references: folder of reference label maps or landmarks, or both; None for those of the dataset, where cases that were not
-            predicted are no failures. Label maps there show structures where such were predicted; else they may show landmarks as
-            spots, if the dataset says of what values.
+        references: folder of reference label maps or landmarks, or both; None for those of the dataset,
+            where cases that were not predicted are no failures. Label maps in the folder show
+            structures where structures were predicted; else they may show landmarks as spots, if
+            the dataset names their values.
         images: folder of the images that landmarks belong to; None for those of the dataset, its imagesTs included.
         radii: within which landmarks count as found, see `landmark_summary.summarize_points`.
 
@@ -98,19 +99,19 @@ def evaluate_folder(
     for folder in (predictions, references):
         if folder is not None and not folder.is_dir():
             raise UsageError("no such folder", file=folder)
-    report, points = None, None
+    label_report, landmark_report = None, None
     cases = _image_cases(dataset, images) if dataset.landmarks.names else {}
-    found = case_landmarks(predictions, cases) if cases else {}
-    structures = bool(dataset.labels.names) and (
-        not found or all(_has_maps(folder) for folder in (predictions, references) if folder)
+    predicted = case_landmarks(predictions, cases) if cases else {}
+    has_structures = bool(dataset.labels.names) and (
+        not predicted or all(_has_maps(folder) for folder in (predictions, references) if folder)
     )
-    given = {c.name: c.landmarks for c in dataset.cases if c.landmarks}
-    if found and references:
-        given = case_landmarks(references, cases, LandmarkRules() if structures else dataset.landmark_rules)
-    if found and structures and not given:
+    reference_files = {c.name: c.landmarks for c in dataset.cases if c.landmarks}
+    if predicted and references:
+        reference_files = case_landmarks(references, cases, LandmarkRules() if has_structures else dataset.landmark_rules)
+    if predicted and has_structures and not reference_files:
         spots = "; its label maps are taken to show structures" if dataset.landmark_rules.values else ""
         log.warning("note: landmarks are not scored: no file of them in %s%s", references or dataset.root, spots)
-    elif found and not given:
+    elif predicted and not reference_files:
         raise UsageError(
             "no reference landmarks of a known case",
             file=references or dataset.root,
@@ -118,23 +119,30 @@ def evaluate_folder(
             allowed=f"files such as {next(iter(cases))}.mrk.json, landmarks.csv, or label maps with spots of known values",
             fix='name files like their images; for spots -d names a dataset whose dataset.json has "landmarks": {"nose": 1}',
         )
-    elif found:
-        points = _evaluate_points(dataset, cases, given, found, out=out, only_predicted=references is None, radii=radii)
-    if structures:
-        known = references or {c.name: c.label for c in dataset.cases if c.label is not None}
-        only = references is None
-        report = evaluate_label_maps(
-            known, predictions, dataset.labels, out=out, tolerance_mm=tolerance_mm, workers=workers, only_predicted=only
+    elif predicted:
+        landmark_report = _evaluate_points(
+            dataset, cases, reference_files, predicted, out=out, only_predicted=references is None, radii=radii
         )
-    if report is None and points is None:
+    if has_structures:
+        label_files = references or {c.name: c.label for c in dataset.cases if c.label is not None}
+        label_report = evaluate_label_maps(
+            label_files,
+            predictions,
+            dataset.labels,
+            out=out,
+            tolerance_mm=tolerance_mm,
+            workers=workers,
+            only_predicted=references is None,
+        )
+    if label_report is None and landmark_report is None:
         raise UsageError(
             "no landmarks of a known case in the folder",
             file=predictions,
             found=first_few(sorted(path.name for path in predictions.iterdir())),
             allowed=f"files such as {next(iter(cases), 'case')}.mrk.json, or landmarks.csv",
-            fix="name files like their images; -i says where these are, if not in the dataset",
+            fix="name files like their images; -i names the images' folder if they are not in the dataset",
         )
-    return Evaluation(report, points)
+    return Evaluation(label_report, landmark_report)
 
 
 def _has_maps(folder: Path) -> bool:
@@ -144,38 +152,39 @@ def _has_maps(folder: Path) -> bool:
 def _evaluate_points(
     dataset: Dataset,
     cases: Mapping[str, Case],
-    given: Mapping[str, Path],
-    found: Mapping[str, Path],
+    reference_files: Mapping[str, Path],
+    predicted: Mapping[str, Path],
     *,
     out: Path,
     only_predicted: bool,
     radii: Sequence[float] | None,
 ) -> LandmarkReport:
-    """
+    """Score the landmarks of the cases that have a reference and a prediction.
+
     Args:
         cases: with the images.
-        given, found: files of references and of predictions, by case.
+        reference_files, predicted: files of references and of predictions, by case.
 
     Raises:
         UsageError: no case is in both, or errors would be in mm in some cases and in pixels in others.
     """
-    names = [name for name in given if name in found]
+    names = [name for name in reference_files if name in predicted]
     if not names:
         raise UsageError(
             "no file of predicted landmarks has the name of a reference",
-            found=first_few(list(found)),
-            allowed=first_few(list(given)),
+            found=first_few(list(predicted)),
+            allowed=first_few(list(reference_files)),
             fix="name each prediction like its reference, apart from the file ending",
         )
-    missing = () if only_predicted else sorted(set(given) - set(found))
+    missing = () if only_predicted else sorted(set(reference_files) - set(predicted))
     failures = [Failure(name, STAGE, f"case {name}: no predicted landmarks; fix: predict this case") for name in missing]
 
-    def pairs() -> Iterator[ComparedLandmarks]:
+    def compared() -> Iterator[ComparedLandmarks]:
         for name in sorted(names):
             try:
                 grid = read_grid(cases[name].images[0])
-                reference = load_landmarks(replace(cases[name], landmarks=given[name]), dataset, grid)
-                prediction = load_predicted(cases[name], found[name], dataset.landmarks, grid)
+                reference = load_landmarks(replace(cases[name], landmarks=reference_files[name]), dataset, grid)
+                prediction = load_predicted(cases[name], predicted[name], dataset.landmarks, grid)
             except AutosegError as error:
                 error.case = error.case or name
                 failures.append(Failure(name, STAGE, str(error)))
@@ -189,7 +198,7 @@ def _evaluate_points(
             found=f"{cases[pictures[False]].images[0].name} and {cases[pictures[True]].images[0].name}",
             fix="put predictions of volumes and of pictures into folders of their own, and evaluate each",
         )
-    report = evaluate_landmarks(pairs(), out, radii=radii, unit="px" if True in pictures else "mm")
+    report = evaluate_landmarks(compared(), out, radii=radii, unit="px" if True in pictures else "mm")
     return replace(report, failures=(*failures, *report.failures))
 
 
@@ -197,8 +206,8 @@ def _image_cases(dataset: Dataset, images: Path | None) -> dict[str, Case]:
     """Cases by name, for their images."""
     if images is not None:
         return {c.name: c for c in images_in(images, len(dataset.channels))}
-    known = {c.name: c for c in dataset.cases}
-    tests = dataset.root / TEST_IMAGES
-    if tests.is_dir():
-        known = {c.name: c for c in images_in(tests, len(dataset.channels))} | known
-    return known
+    cases = {c.name: c for c in dataset.cases}
+    test_images = dataset.root / TEST_IMAGES
+    if test_images.is_dir():
+        cases = {c.name: c for c in images_in(test_images, len(dataset.channels))} | cases
+    return cases

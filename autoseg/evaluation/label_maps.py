@@ -28,7 +28,8 @@ _COLUMNS = ("structure", "state", "dice", "iou", "hd95_mm", "assd_mm", "nsd", "v
 class Distribution:
     """A metric over the `n` cases in which it is defined; `low` and `high` bound the 95 % bootstrap interval of the mean.
 
-    `std` is that of a sample (n - 1). None where there are too few cases: no mean of none, no spread of one.
+    `std` is that of a sample (n - 1). None where there are too few cases: no mean of none, no
+    deviation of one.
     """
 
     n: int
@@ -41,7 +42,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class StructureSummary:
-    """One structure over all cases: in how many it was in both label maps, missed, extra or absent, and every metric."""
+    """One structure over all cases: counts of cases by state (see `metrics`), and every metric."""
 
     structure: str
     n_both: int
@@ -58,7 +59,7 @@ class StructureSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What summary.json holds. `mean_dice` is the mean over structures of their mean Dice, None if no structure occurs."""
+    """Content of summary.json. `mean_dice` is the mean over structures of their mean Dice, None if no structure occurs."""
 
     n_cases: int
     tolerance_mm: float
@@ -83,6 +84,7 @@ class Report(CaseReport):
 
     @property
     def n_cases(self) -> int:
+        """Number of the cases that were compared."""
         return len(self.cases)
 
 
@@ -103,11 +105,11 @@ def evaluate_label_maps(
     workers: int | None = None,
     only_predicted: bool = False,
 ) -> Report:
-    """Scores every reference label map against the prediction of the same case name.
+    """Score every reference label map against the prediction of the same case name.
 
-    Writes `per_case.csv` (one row a case and structure, empty where undefined) and `summary.json` to the folder `out`. A
-    missed or extra structure counts as Dice 0, an absent one does not count (see `metrics`). Predictions without
-    a reference are left alone.
+    Writes `per_case.csv` (one row per case and structure, empty where undefined) and `summary.json` to
+    the folder `out`. A missed or extra structure counts as Dice 0, an absent one does not count (see
+    `metrics`). Predictions without a reference are ignored.
 
     Args:
         references, predictions: folders of label maps; formats may differ. References also by case name.
@@ -116,7 +118,8 @@ def evaluate_label_maps(
         only_predicted: references without a prediction are no failures, as when one fold of a dataset was predicted.
 
     Returns:
-        The scores; `failures` lists references without a prediction, unreadable files and pairs on different grids.
+        The scores; `failures` lists references without a prediction, unreadable files and label maps
+        on different grids.
 
     Raises:
         UsageError: a folder is missing, holds no label map, or no case name is in both; a tolerance below 0.
@@ -126,8 +129,8 @@ def evaluate_label_maps(
         raise UsageError("the tolerance of NSD must not be negative", found=tolerance_mm, allowed="0 mm or more")
     expected = _label_files(references) if isinstance(references, Path) else dict(references)
     predicted = _label_files(predictions)
-    pairs = [_ComparedFiles(name, path, predicted[name]) for name, path in expected.items() if name in predicted]
-    if not pairs:
+    compared = [_ComparedFiles(name, path, predicted[name]) for name, path in expected.items() if name in predicted]
+    if not compared:
         raise UsageError(
             "no prediction has the name of a reference",
             file=predictions,
@@ -139,10 +142,10 @@ def evaluate_label_maps(
     reason = f"no prediction; file: {predictions}; fix: predict this case, or leave out -r"
     unpredicted = tuple(Failure(name, STAGE, f"case {name}: {reason}") for name in missing)
 
-    def work(pair: _ComparedFiles) -> CaseScore:
-        return CaseScore(pair.name, _score_pair(pair, labels, tolerance_mm))
+    def work(files: _ComparedFiles) -> CaseScore:
+        return CaseScore(files.name, _score_files(files, labels, tolerance_mm))
 
-    run = CaseRun(work, pairs, STAGE, workers=workers)
+    run = CaseRun(work, compared, STAGE, workers=workers)
     scored = sorted(run.finish(), key=lambda c: c.case)
     report = replace(summarize(scored, labels, tolerance_mm), failures=(*unpredicted, *run.failures))
     write_text(out / "per_case.csv", _csv(report.cases))
@@ -151,7 +154,7 @@ def evaluate_label_maps(
 
 
 def summarize(cases: Sequence[CaseScore], labels: LabelSet, tolerance_mm: float) -> Report:
-    """The report of cases that are already scored with `metrics.score_case`."""
+    """Summarise cases that are already scored with `metrics.score_case` in a report."""
     structures = tuple(_summarize(name, [c.structures[i] for c in cases]) for i, name in enumerate(labels.names))
     means = [s.dice.mean for s in structures if s.dice.mean is not None]
     mean_dice = float(np.mean(means)) if means else None
@@ -159,7 +162,7 @@ def summarize(cases: Sequence[CaseScore], labels: LabelSet, tolerance_mm: float)
 
 
 def report_table(report: Report) -> str:
-    """The summary as aligned plain text: a row a structure, means, '--' where a metric is not defined in any case."""
+    """Summary as aligned plain text: one row of means per structure, '--' where a metric is not defined in any case."""
     summary = report.summary
     head = ("structure", *STATES, "Dice", "95 % CI", "IoU", "HD95 mm", "ASSD mm", "NSD", "volume error")
     rows: list[tuple[str, ...]] = [head]
@@ -176,25 +179,25 @@ def _label_files(folder: Path) -> dict[str, Path]:
     """Label maps of a folder by case name, ordered."""
     if not folder.is_dir():
         raise UsageError("no such folder", file=folder)
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(p for p in folder.iterdir() if image_ending(p)):
         name = case_name(path)
-        if name in found:
-            raise DataError("two label maps of one case", case=name, file=path, found=found[name].name, fix="remove one")
-        found[name] = path
-    if not found:
+        if name in files:
+            raise DataError("two label maps of one case", case=name, file=path, found=files[name].name, fix="remove one")
+        files[name] = path
+    if not files:
         raise UsageError("no label map in the folder", file=folder, allowed=", ".join(IMAGE_ENDINGS))
-    return found
+    return files
 
 
-def _score_pair(pair: _ComparedFiles, labels: LabelSet, tolerance_mm: float) -> tuple[StructureScore, ...]:
-    reference, prediction = read_label_map(pair.reference, labels), read_label_map(pair.prediction, labels)
+def _score_files(files: _ComparedFiles, labels: LabelSet, tolerance_mm: float) -> tuple[StructureScore, ...]:
+    reference, prediction = read_label_map(files.reference, labels), read_label_map(files.prediction, labels)
     grid = reference.grid
-    # more than a voxel apart voxels are no longer compared with their own counterparts; other shapes are score_case's to refuse
+    # more than a voxel apart, voxels are not compared with their counterparts; score_case refuses other shapes
     if prediction.grid.shape == grid.shape and (gap := prediction.grid.corner_distance(grid)) > min(grid.spacing):
         raise GeometryError(
             "prediction and reference lie on different grids",
-            file=pair.prediction,
+            file=files.prediction,
             found=f"corners {gap:.3g} mm apart",
             allowed=f"at most one voxel, {min(grid.spacing):.3g} mm",
             fix="correct origin, spacing or direction in the header of one of them, or resample it onto the other",
@@ -204,11 +207,11 @@ def _score_pair(pair: _ComparedFiles, labels: LabelSet, tolerance_mm: float) -> 
 
 def _summarize(name: str, scores: Sequence[StructureScore]) -> StructureSummary:
     both, missed, extra, absent = (sum(s.state == state for s in scores) for state in STATES)
-    spreads = {m: _spread([v for s in scores if (v := getattr(s, m)) is not None]) for m in METRICS}
-    return StructureSummary(name, both, missed, extra, absent, **spreads)
+    distributions = {m: _distribution([v for s in scores if (v := getattr(s, m)) is not None]) for m in METRICS}
+    return StructureSummary(name, both, missed, extra, absent, **distributions)
 
 
-def _spread(defined: Sequence[float]) -> Distribution:
+def _distribution(defined: Sequence[float]) -> Distribution:
     values, n = np.array(defined, dtype=np.float64), len(defined)
     if n == 0:
         return Distribution(0, None, None, None, None, None)

@@ -1,6 +1,6 @@
-"""How far predicted landmarks are from their references, and whether they are the right ones. Pure functions.
+"""Scores of predicted landmarks against their references: distances and mix-ups. Pure functions.
 
-What counts for a landmark of a case:
+Scores of a landmark of a case:
 
 | state      | reference  | prediction | error    | found within r | presence       |
 | ---------- | ---------- | ---------- | -------- | -------------- | -------------- |
@@ -10,8 +10,8 @@ What counts for a landmark of a case:
 | absent     | absent     | no         | None     | does not count | true negative  |
 | unlabelled | not known  | either     | None     | does not count | does not count |
 
-A missed landmark has no error, which would be made up, but it lowers every rate: a network does not gain by saying nothing.
-Errors are in mm, or in pixels where the image has no spacing.
+A missed landmark has no error, which would be invented, but it lowers every rate: a network does not
+gain by predicting nothing. Errors are in mm, or in pixels where the image has no spacing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from autoseg.imaging.geometry import Grid
 from autoseg.imaging.landmarks import Landmarks, State
 
 STATES = ("both", "missed", "extra", "absent", "unlabelled")
-ROUNDING = 1 + 1e-9  # which must not decide what is nearer, or within a radius
+ROUNDING = 1 + 1e-9  # tolerance, so that rounding decides no comparison
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class PointScore:
 
     Args:
         error: distance from reference to prediction, in the report's unit; None unless there are both.
-        error_voxels: the same in voxels of the image.
+        error_voxels: that distance in voxels of the image.
         nearest: the landmark whose reference is nearest to the prediction, in a tie the landmark itself; None unless both.
-        neighbour: distance from the reference to the nearest other one of the case; None without.
+        neighbour: distance from the reference to the nearest other reference of the case; None without.
     """
 
     landmark: str
@@ -56,10 +56,10 @@ class CasePointScores:
 
 
 def score_points(reference: Landmarks, prediction: Landmarks, grid: Grid) -> tuple[PointScore, ...]:
-    """Scores every landmark of a case, in order.
+    """Score every landmark of a case, in order.
 
     Args:
-        prediction: what is not present in it was not predicted.
+        prediction: landmarks that are not present in it were not predicted.
         grid: of the image.
 
     Raises:
@@ -67,29 +67,29 @@ def score_points(reference: Landmarks, prediction: Landmarks, grid: Grid) -> tup
     """
     if reference.names != prediction.names:
         raise LabelError(
-            "prediction and reference have other landmarks",
+            "prediction and reference have different landmarks",
             found=", ".join(prediction.names),
             allowed=", ".join(reference.names),
             fix="predict with a model of this dataset, or put the landmarks in its order",
         )
-    known = np.flatnonzero(reference.present)
-    there, said = reference.points_mm, prediction.points_mm
-    errors = np.linalg.norm(said - there, axis=1)
-    voxels = np.linalg.norm(grid.world_to_index(said) - grid.world_to_index(there), axis=1)
-    to_references = np.linalg.norm(said[:, None] - there[None, known], axis=-1)
-    apart = np.linalg.norm(there[:, None] - there[None, known], axis=-1)
-    apart[known, np.arange(len(known))] = np.inf
+    present = np.flatnonzero(reference.present)
+    true, predicted = reference.points_mm, prediction.points_mm
+    errors = np.linalg.norm(predicted - true, axis=1)
+    errors_voxels = np.linalg.norm(grid.world_to_index(predicted) - grid.world_to_index(true), axis=1)
+    to_references = np.linalg.norm(predicted[:, None] - true[None, present], axis=-1)
+    between_references = np.linalg.norm(true[:, None] - true[None, present], axis=-1)
+    between_references[present, np.arange(len(present))] = np.inf
     scores = []
     for i, name in enumerate(reference.names):
         state = _state(State(int(reference.state[i])), bool(prediction.present[i]))
-        neighbour = float(apart[i].min()) if state in ("both", "missed") and len(known) > 1 else None
+        neighbour = float(between_references[i].min()) if state in ("both", "missed") and len(present) > 1 else None
         if state != "both":
             scores.append(PointScore(name, state, None, None, None, neighbour))
             continue
         closest = int(to_references[i].argmin())
-        own = errors[i] <= to_references[i, closest] * ROUNDING
-        nearest = name if own else reference.names[known[closest]]
-        scores.append(PointScore(name, state, float(errors[i]), float(voxels[i]), nearest, neighbour))
+        is_nearest = errors[i] <= to_references[i, closest] * ROUNDING
+        nearest = name if is_nearest else reference.names[present[closest]]
+        scores.append(PointScore(name, state, float(errors[i]), float(errors_voxels[i]), nearest, neighbour))
     return tuple(scores)
 
 

@@ -1,6 +1,6 @@
-"""Scores of landmarks over all cases: errors, rates and what goes missing, with intervals of a bootstrap over cases.
+"""Scores of landmarks over all cases: errors, rates and counts, with intervals of a bootstrap over cases.
 
-What counts when a landmark is missed, extra or unlabelled stands in `landmark_metrics`.
+The table in `landmark_metrics` says what counts when a landmark is missed, extra or unlabelled.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from autoseg.imaging.landmarks import Unit
 from autoseg.system.workers import CaseReport
 
 RADII: dict[Unit, tuple[float, ...]] = {"mm": (1.0, 2.0, 2.5, 3.0, 4.0), "px": (10.0, 20.0, 25.0, 30.0, 40.0)}
-"""2, 2.5, 3 and 4 mm: Wang et al., IEEE TMI 2015. Their skull X-rays have pixels of 0.1 mm, so that those are 20 to 40 pixels."""
+"""2, 2.5, 3 and 4 mm: Wang et al., IEEE TMI 2015. Their skull X-rays have pixels of 0.1 mm, so these radii
+are 20 to 40 pixels."""
 IDENTIFIED_MM = 20.0  # Glocker et al., MICCAI 2012, for vertebrae
 
 
 @dataclass(frozen=True)
 class ErrorStatistics:
-    """Errors of `n` pairs. `sd` is that of a sample (n - 1); None where there are too few pairs."""
+    """Distribution of the errors of `n` predictions that have a reference.
+
+    `sd` is that of a sample (n - 1); None where there are too few.
+    """
 
     n: int
     mean: float | None
@@ -38,7 +42,7 @@ class ErrorStatistics:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean or a rate, and the 95 % interval of a bootstrap over cases. None where undefined; no interval of one case."""
+    """A mean or a rate with the 95 % interval of a bootstrap over cases; None where undefined, no interval of one case."""
 
     value: float | None
     low: float | None
@@ -47,7 +51,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PresenceScores:
-    """Whether landmarks are said to be there that are; None where there is nothing to divide by."""
+    """Precision, recall and F1 of predicting that a landmark is present; None where the denominator is 0."""
 
     precision: float | None
     recall: float | None
@@ -63,8 +67,10 @@ class PointSummary:
         mean: of the errors, with its interval.
         detected: share of the references found within each radius of the report.
         identified: share of the references whose prediction is nearest to them and within 20 mm; None in pixels.
-        identified_near: the same within half the median distance to the nearest other landmark, `near`; None without others.
-        swapped: share of the predictions with a reference that are nearer to another one; `swap_partner` is the most frequent.
+        identified_near: the same share within `near`, half the median distance to the nearest other
+            landmark; None without others.
+        swapped: share of the predictions with a reference that are nearer to another reference;
+            `swap_partner` is the most frequent one.
     """
 
     landmark: str
@@ -90,10 +96,10 @@ class LandmarkSummary:
 
     Args:
         unit: of errors and radii.
-        mean_micro: over all pairs of reference and prediction.
+        mean_micro: over all predictions with a reference.
         mean_macro: over the landmarks, of the mean of each.
         mean_cases: over the cases, of the mean of each.
-        errors, errors_voxels: over all pairs.
+        errors, errors_voxels: over all predictions with a reference.
     """
 
     n_cases: int
@@ -129,10 +135,10 @@ class LandmarkReport(CaseReport):
 
 
 def parse_radii(text: str) -> tuple[float, ...]:
-    """The radii that a user lists: '2,2.5,4'.
+    """Parse the radii that a user lists: '2,2.5,4'.
 
     Raises:
-        UsageError: something else than numbers above 0.
+        UsageError: anything but numbers above 0.
     """
     try:
         radii = tuple(float(word) for word in text.split(","))
@@ -146,12 +152,12 @@ def parse_radii(text: str) -> tuple[float, ...]:
 def summarize_points(
     cases: Sequence[CasePointScores], names: Sequence[str], radii: Sequence[float] | None = None, unit: Unit = "mm"
 ) -> LandmarkReport:
-    """The report of scored cases.
+    """Summarise the scores of cases in a report.
 
     Args:
         names: of the landmarks that every case was scored for.
-        radii: within which a landmark counts as found, in the unit; None for its usual ones.
-        unit: of the errors; in pixels nothing is told about 20 mm.
+        radii: within which a landmark counts as found, in the unit; None for `RADII`.
+        unit: of the errors; in pixels nothing is identified within 20 mm.
 
     Raises:
         UsageError: no radius, or one that is not above 0.
@@ -161,11 +167,11 @@ def summarize_points(
         raise UsageError("landmarks are found within radii", found=tuple(radii), allowed=f"one or more above 0 {unit}")
     radii = tuple(sorted({float(r) for r in radii}))
     table = _Table(cases, names)
-    near = [_half(table.neighbour[:, i]) for i in range(len(names))]
+    near = [_half_median(table.neighbour[:, i]) for i in range(len(names))]
     within = np.array([np.nan if n is None else n for n in near])
     detected = [table.found_within(r) for r in radii]
-    identified = table.found_within(IDENTIFIED_MM) & table.own
-    identified_near = table.found_within(within) & table.own
+    identified = table.found_within(IDENTIFIED_MM) & table.nearest_to_own
+    identified_near = table.found_within(within) & table.nearest_to_own
     counted_near = table.reference & np.isfinite(within)
     landmarks = []
     for i, name in enumerate(names):
@@ -184,7 +190,7 @@ def summarize_points(
                 identified=_share(identified[:, i], table.reference[:, i]) if unit == "mm" else None,
                 identified_near=_share(identified_near[:, i], counted_near[:, i]),
                 near=near[i],
-                swapped=_share((table.both & ~table.own)[:, i], table.both[:, i]),
+                swapped=_share((table.both & ~table.nearest_to_own)[:, i], table.both[:, i]),
                 swap_partner=_partner(name, [c.points[i].nearest for c in cases]),
                 presence=_presence(table.both[:, i], table.missed[:, i], table.extra[:, i]),
             )
@@ -205,7 +211,7 @@ def summarize_points(
         detected=tuple(_ratio(d, table.reference) for d in detected),
         identified=_ratio(identified, table.reference) if unit == "mm" else Estimate(None, None, None),
         identified_near=_ratio(identified_near, counted_near),
-        swapped=_ratio(table.both & ~table.own, table.both),
+        swapped=_ratio(table.both & ~table.nearest_to_own, table.both),
         presence=_presence(table.both, table.missed, table.extra),
         landmarks=tuple(landmarks),
     )
@@ -213,7 +219,7 @@ def summarize_points(
 
 
 class _Table:
-    """Scores as (C, N) arrays: errors and distances with NaN where undefined, and what is there as booleans."""
+    """Scores as (C, N) arrays: errors and distances with NaN where undefined, states as booleans."""
 
     def __init__(self, cases: Sequence[CasePointScores], names: Sequence[str]) -> None:
         shape = (len(cases), len(names))
@@ -224,12 +230,12 @@ class _Table:
         self.error = _numbers([p.error for p in points]).reshape(shape)
         self.voxels = _numbers([p.error_voxels for p in points]).reshape(shape)
         self.neighbour = _numbers([p.neighbour for p in points]).reshape(shape)
-        self.own = np.array([p.nearest == p.landmark for p in points], dtype=bool).reshape(shape)
+        self.nearest_to_own = np.array([p.nearest == p.landmark for p in points], dtype=bool).reshape(shape)
 
     def found_within(self, radius: float | np.ndarray) -> np.ndarray:
-        """(C, N); an error or radius that is NaN is within nothing."""
-        found: np.ndarray = self.error <= radius * ROUNDING
-        return found
+        """Mask (C, N) of the errors within a radius; NaN as error or radius is within nothing."""
+        mask: np.ndarray = self.error <= radius * ROUNDING
+        return mask
 
     @staticmethod
     def count(flags: np.ndarray) -> int:
@@ -240,23 +246,23 @@ def _numbers(values: Sequence[float | None]) -> np.ndarray:
     return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
 
 
-def _half(distances: np.ndarray) -> float | None:
-    known = distances[np.isfinite(distances)]
-    return float(np.median(known)) / 2 if known.size else None
+def _half_median(distances: np.ndarray) -> float | None:
+    defined = distances[np.isfinite(distances)]
+    return float(np.median(defined)) / 2 if defined.size else None
 
 
 def _errors(values: np.ndarray) -> ErrorStatistics:
-    known = values[np.isfinite(values)]
-    if not known.size:
+    defined = values[np.isfinite(values)]
+    if not defined.size:
         return ErrorStatistics(0, None, None, None, None, None, None)
-    median, p90, p95 = (float(q) for q in np.percentile(known, (50, 90, 95)))
-    sd = float(known.std(ddof=1)) if known.size > 1 else None
-    return ErrorStatistics(known.size, float(known.mean()), sd, median, p90, p95, float(known.max()))
+    median, p90, p95 = (float(q) for q in np.percentile(defined, (50, 90, 95)))
+    sd = float(defined.std(ddof=1)) if defined.size > 1 else None
+    return ErrorStatistics(defined.size, float(defined.mean()), sd, median, p90, p95, float(defined.max()))
 
 
-def _share(found: np.ndarray, counted: np.ndarray) -> float | None:
+def _share(hits: np.ndarray, counted: np.ndarray) -> float | None:
     n = np.count_nonzero(counted)
-    return float(np.count_nonzero(found & counted) / n) if n else None
+    return float(np.count_nonzero(hits & counted) / n) if n else None
 
 
 def _partner(name: str, nearest: Sequence[str | None]) -> str | None:
@@ -274,26 +280,26 @@ def _presence(both: np.ndarray, missed: np.ndarray, extra: np.ndarray) -> Presen
 
 
 def _ratio(values: np.ndarray, counted: np.ndarray) -> Estimate:
-    """Mean of the counted values of (C, …)."""
+    """Estimate the mean of the counted values of (C, …)."""
     rest = tuple(range(1, counted.ndim))
     return _estimate(np.where(counted, values, 0.0).sum(rest)[:, None], counted.sum(rest)[:, None])
 
 
 def _macro(values: np.ndarray, counted: np.ndarray) -> Estimate:
-    """Mean over the landmarks of the mean of each over cases; what a resample lacks does not count in it."""
+    """Estimate the mean over landmarks of each one's mean over cases; landmarks that a resample lacks do not count in it."""
     return _estimate(np.where(counted, values, 0.0), counted)
 
 
 def _over_cases(values: np.ndarray, counted: np.ndarray) -> Estimate:
-    """Mean over the cases of the mean of each over landmarks."""
+    """Estimate the mean over cases of each one's mean over landmarks."""
     numbers = counted.sum(1)
-    seen = numbers > 0
-    means = np.where(counted, values, 0.0).sum(1)[seen] / numbers[seen]
+    scored = numbers > 0
+    means = np.where(counted, values, 0.0).sum(1)[scored] / numbers[scored]
     return _ratio(means, np.ones(len(means), dtype=bool))
 
 
 def _estimate(sums: np.ndarray, numbers: np.ndarray) -> Estimate:
-    """From (C, M) sums and numbers of each case in M groups: the mean over groups of sum / number, with resampled cases."""
+    """Estimate the mean over M groups of sum / number from (C, M) sums and numbers of each case, with resampled cases."""
     numbers = numbers.astype(np.float64)
     value = float(_mean_of_means(sums.sum(0), numbers.sum(0)))
     if not isfinite(value):
@@ -306,9 +312,9 @@ def _estimate(sums: np.ndarray, numbers: np.ndarray) -> Estimate:
 
 
 def _mean_of_means(sums: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Over the last axis; NaN where every number is 0."""
-    there = numbers > 0
-    means = np.divide(sums, numbers, out=np.zeros_like(sums), where=there)
-    groups = there.sum(-1)
+    """Mean of sums / numbers over the last axis; NaN where every number is 0."""
+    defined = numbers > 0
+    means = np.divide(sums, numbers, out=np.zeros_like(sums), where=defined)
+    groups = defined.sum(-1)
     mean: np.ndarray = np.divide(means.sum(-1), groups, out=np.full(groups.shape, np.nan), where=groups > 0)
     return mean

@@ -1,4 +1,4 @@
-"""Predicted landmarks against reference landmarks: a table of every case and of every landmark, a summary with intervals."""
+"""Predicted landmarks against reference landmarks: tables by case and by landmark, a summary with intervals."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from autoseg.system.tables import aligned, csv_text, rounded
 from autoseg.system.workers import Failure
 
 STAGE = "evaluate"
-SHOWN_RADII = {"mm": (2.0, 4.0), "px": (20.0, 40.0)}  # of the usual ones, in tables that are read; others are shown all
+SHOWN_RADII = {"mm": (2.0, 4.0), "px": (20.0, 40.0)}  # of `RADII`, in tables for people; other radii are all shown
 PER_CASE, PER_LANDMARK, SUMMARY = "landmarks_per_case.csv", "landmarks_summary.csv", "landmarks_summary.json"
 _CASE_COLUMNS = ("landmark", "state", "error", "error_voxels", "nearest")
 
 
 @dataclass(frozen=True)
 class ComparedLandmarks:
-    """A case: its reference, its prediction, and the grid of the image that both belong to."""
+    """Reference and prediction of a case, and the grid of the image that both belong to."""
 
     name: str
     reference: Landmarks
@@ -33,43 +33,43 @@ class ComparedLandmarks:
 
 
 def evaluate_landmarks(
-    pairs: Iterable[ComparedLandmarks], out: Path, *, radii: Sequence[float] | None = None, unit: Unit = "mm"
+    cases: Iterable[ComparedLandmarks], out: Path, *, radii: Sequence[float] | None = None, unit: Unit = "mm"
 ) -> LandmarkReport:
-    """Scores every pair, taking one at a time.
+    """Score every case, taking one at a time.
 
-    Writes to the folder `out`: `landmarks_per_case.csv` (one row a case and landmark, empty where undefined),
-    `landmarks_summary.csv` (one row a landmark) and `landmarks_summary.json`. What counts when a landmark is missing stands in
-    `landmark_metrics`.
+    Writes to the folder `out`: `landmarks_per_case.csv` (one row per case and landmark, empty where
+    undefined), `landmarks_summary.csv` (one row per landmark) and `landmarks_summary.json`. The table in
+    `landmark_metrics` says what counts when a landmark is missing.
 
     Args:
         radii, unit: see `landmark_summary.summarize_points`.
 
     Returns:
-        The scores; `failures` lists pairs whose landmarks are not those of the first one that was scored.
+        The scores; `failures` lists cases whose landmarks are not those of the first one that was scored.
 
     Raises:
-        UsageError: no pair, or none that can be scored; radii as in `summarize_points`.
-        DataError: two pairs of the same case.
+        UsageError: no case, or none that can be scored; radii as in `summarize_points`.
+        DataError: the same case twice.
     """
     names: tuple[str, ...] | None = None
     failures: list[Failure] = []
     scored: dict[str, CasePointScores] = {}
-    for pair in pairs:
-        if pair.name in scored:
-            raise DataError("two predictions of one case", case=pair.name, fix="remove one")
+    for case in cases:
+        if case.name in scored:
+            raise DataError("two predictions of one case", case=case.name, fix="remove one")
         try:
-            if names is not None and pair.reference.names != names:
+            if names is not None and case.reference.names != names:
                 raise DataError(
-                    "the reference has other landmarks than those before",
-                    found=", ".join(pair.reference.names),
+                    "the reference has other landmarks than those of the cases before it",
+                    found=", ".join(case.reference.names),
                     allowed=", ".join(names),
                 )
-            scored[pair.name] = CasePointScores(pair.name, score_points(pair.reference, pair.prediction, pair.grid))
+            scored[case.name] = CasePointScores(case.name, score_points(case.reference, case.prediction, case.grid))
         except AutosegError as error:
-            error.case = error.case or pair.name
-            failures.append(Failure(pair.name, STAGE, str(error)))
+            error.case = error.case or case.name
+            failures.append(Failure(case.name, STAGE, str(error)))
             continue
-        names = pair.reference.names
+        names = case.reference.names
     if names is None:
         raise UsageError("no case with landmarks can be scored", found=failures[0].reason if failures else "no pair of files")
     report = summarize_points([scored[name] for name in sorted(scored)], names, radii, unit)
@@ -81,12 +81,12 @@ def evaluate_landmarks(
 
 
 def landmark_table(report: LandmarkReport) -> str:
-    """The summary as aligned plain text: a row a landmark, '--' where a metric is not defined in any case."""
+    """Summary as aligned plain text: one row per landmark, '--' where a metric is not defined in any case."""
     summary = report.summary
     unit = summary.unit
-    usual = summary.radii == RADII[unit]
-    shown = [i for i, r in enumerate(summary.radii) if not usual or r in SHOWN_RADII[unit]]
-    found = [f"<={summary.radii[i]:g} {unit}" for i in shown]
+    is_default = summary.radii == RADII[unit]
+    shown = [i for i, r in enumerate(summary.radii) if not is_default or r in SHOWN_RADII[unit]]
+    within = [f"<={summary.radii[i]:g} {unit}" for i in shown]
     head = (
         "landmark",
         "n",
@@ -99,7 +99,7 @@ def landmark_table(report: LandmarkReport) -> str:
         "median",
         "P95",
         "max",
-        *found,
+        *within,
         "swapped",
     )
     rows: list[tuple[str, ...]] = [head]
@@ -113,7 +113,7 @@ def landmark_table(report: LandmarkReport) -> str:
 
 
 def _overall(summary: LandmarkSummary) -> list[str]:
-    """What is said of all landmarks together."""
+    """Lines of the table on all landmarks together."""
     unit, errors = summary.unit, summary.errors
     means = ", ".join(
         f"{_with_interval(e, '{:.3f}')} {what}"
@@ -174,7 +174,7 @@ def _per_landmark(summary: LandmarkSummary) -> str:
 
 
 def _swapped(point: PointSummary) -> str:
-    """'4.0% l12': how many predictions are nearer to another landmark, and to which."""
+    """Share of the predictions that are nearer to another landmark, and which one: '4.0% l12'."""
     return " ".join(word for word in (_number(point.swapped, "{:.1%}"), point.swap_partner) if word)
 
 

@@ -1,6 +1,6 @@
-"""How well a predicted structure fits its reference: overlap, surface distance, volume. Pure functions.
+"""Scores of a predicted structure against its reference: overlap, surface distance, volume. Pure functions.
 
-What counts when a structure is not in both label maps:
+Scores of a structure that is not in both label maps:
 
 | state  | reference | prediction | Dice, IoU, NSD | HD95, ASSD | volume error     |
 | ------ | --------- | ---------- | -------------- | ---------- | ---------------- |
@@ -25,7 +25,7 @@ from autoseg.imaging.geometry import Box
 from autoseg.imaging.labels import LabelSet
 
 NSD_TOLERANCE_MM = 1.0
-"""A voxel of the usual isotropic scan, and the strict end of the 1 to 2.5 mm by which human observers differ in
+"""A voxel of the usual isotropic image, and the strict end of the 1 to 2.5 mm by which human observers differ in
 Nikolov et al., J Med Internet Res 2021. NSD is only comparable at equal tolerance: state it with the score."""
 
 STATES = ("both", "missed", "extra", "absent")
@@ -33,7 +33,7 @@ STATES = ("both", "missed", "extra", "absent")
 
 @dataclass(frozen=True)
 class StructureScore:
-    """One structure of one case. `state` is one of `STATES`; see the module's table for what is None when."""
+    """One structure of one case. `state` is one of `STATES`; the module's table lists the scores that are None in each."""
 
     structure: str
     state: str
@@ -55,7 +55,7 @@ class StructureScore:
 
 @dataclass(frozen=True, eq=False)
 class SurfaceDistances:
-    """For every surface voxel of one mask the distance (mm) to the nearest surface voxel of the other, both ways.
+    """Distances (mm) from every surface voxel of one mask to the nearest one of the other, both ways.
 
     A surface voxel belongs to the mask and shares a face with a voxel that does not, or with the border of the array.
     Distances run between voxel centres. An axis of one voxel has no faces: of a 2D mask this leaves the outline.
@@ -65,7 +65,7 @@ class SurfaceDistances:
     prediction_to_reference: np.ndarray
 
     def hausdorff(self, percentile: float = 95.0) -> float:
-        """The larger of the two directed percentiles (linear interpolation), mm; 100 is the Hausdorff distance itself."""
+        """Larger of the two directed percentiles (linear interpolation), mm; 100 is the Hausdorff distance itself."""
         both = (self.reference_to_prediction, self.prediction_to_reference)
         return float(max(np.percentile(distances, percentile) for distances in both))
 
@@ -74,21 +74,23 @@ class SurfaceDistances:
         return float(np.concatenate((self.reference_to_prediction, self.prediction_to_reference)).mean())
 
     def nsd(self, tolerance_mm: float) -> float:
-        """Normalised surface Dice: the share of both surfaces within `tolerance_mm` of the other (Nikolov et al. 2021),
-        counted in surface voxels."""
+        """Normalised surface Dice: share of both surfaces within `tolerance_mm` of the other (Nikolov et al. 2021).
+
+        Counted in surface voxels.
+        """
         # the distance of neighbours at 0.3 mm is 0.30000000000000004: rounding must not decide
         limit = tolerance_mm * (1 + 1e-9)
         return float((np.concatenate((self.reference_to_prediction, self.prediction_to_reference)) <= limit).mean())
 
 
 def surface_distances(reference: np.ndarray, prediction: np.ndarray, spacing: tuple[float, float, float]) -> SurfaceDistances:
-    """Distances between the surfaces of two (Z, Y, X) boolean masks, neither of them empty; `spacing` (z, y, x) mm.
+    """Measure the distances between the surfaces of two (Z, Y, X) boolean masks, neither of them empty.
 
-    Works within the joint bounding box, with one distance transform a mask.
+    `spacing` is (z, y, x) in mm. Works within the joint bounding box, with one distance transform a mask.
     """
     box = Box.around(reference | prediction)
     assert box is not None
-    # outside the joint box there is only background, and so there is outside the array
+    # outside the joint box, and outside the array, there is only background
     margin = [(0, 0) if n == 1 else (1, 1) for n in reference.shape]
     reference_surface = _surface(np.pad(reference[box.slices], margin))
     prediction_surface = _surface(np.pad(prediction[box.slices], margin))
@@ -104,7 +106,7 @@ def score_structure(
     spacing: tuple[float, float, float],
     tolerance_mm: float = NSD_TOLERANCE_MM,
 ) -> StructureScore:
-    """Scores one structure from two (Z, Y, X) boolean masks of equal shape; `spacing` (z, y, x) mm."""
+    """Score one structure from two (Z, Y, X) boolean masks of equal shape; `spacing` (z, y, x) mm."""
     n_reference, n_prediction = int(np.count_nonzero(reference)), int(np.count_nonzero(prediction))
     voxel = float(np.prod(spacing))
     volumes = n_reference * voxel, n_prediction * voxel
@@ -133,7 +135,7 @@ def score_case(
     spacing: tuple[float, float, float],
     tolerance_mm: float = NSD_TOLERANCE_MM,
 ) -> tuple[StructureScore, ...]:
-    """Scores every structure of `labels`, in order, from two (Z, Y, X) maps of class indices; `spacing` (z, y, x) mm.
+    """Score every structure of `labels`, in order, from two (Z, Y, X) maps of class indices; `spacing` (z, y, x) mm.
 
     Raises:
         GeometryError: the two shapes differ.
@@ -141,9 +143,9 @@ def score_case(
     _check_shapes(reference, prediction)
     prediction = np.where(reference == labels.ignore_index, 0, prediction)
     last = labels.n_classes - 1
-    found = zip(ndimage.find_objects(reference, last), ndimage.find_objects(prediction, last))
+    both_boxes = zip(ndimage.find_objects(reference, last), ndimage.find_objects(prediction, last))
     scores = []
-    for index, (name, boxes) in enumerate(zip(labels.names, found), start=1):
+    for index, (name, boxes) in enumerate(zip(labels.names, both_boxes), start=1):
         box = _joint_box([b for b in boxes if b is not None], reference.shape)
         scores.append(score_structure(name, reference[box] == index, prediction[box] == index, spacing, tolerance_mm))
     return tuple(scores)
@@ -152,7 +154,9 @@ def score_case(
 def dice_per_structure(
     reference: np.ndarray, prediction: np.ndarray, n_classes: int, ignore_index: int
 ) -> tuple[float | None, ...]:
-    """Dice alone, of structures 1…n_classes-1, from two maps of class indices of equal shape; same policy, one pass.
+    """Dice alone, of structures 1…n_classes-1, from two maps of class indices of equal shape.
+
+    Missing structures count as in `score_case`; one pass over the voxels.
 
     Raises:
         GeometryError: the two shapes differ.
@@ -160,8 +164,8 @@ def dice_per_structure(
     """
     _check_shapes(reference, prediction)
     prediction = np.where(prediction == ignore_index, 0, prediction)
-    seen = (reference != ignore_index) & ((reference != 0) | (prediction != 0))
-    a, b = reference[seen].astype(np.int64), prediction[seen].astype(np.int64)
+    counted = (reference != ignore_index) & ((reference != 0) | (prediction != 0))
+    a, b = reference[counted].astype(np.int64), prediction[counted].astype(np.int64)
     highest = max(a.max(initial=0), b.max(initial=0))
     if highest >= n_classes:
         raise LabelError("class index out of range", found=highest, allowed=f"0…{n_classes - 1}, {ignore_index} (ignore)")
@@ -171,7 +175,7 @@ def dice_per_structure(
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:
-    """Voxels of `mask` with background across a face. Along every axis but flat ones `mask` ends in background."""
+    """Mask of the voxels with background across a face. Along every axis but flat ones `mask` ends in background."""
     inner = mask.copy()
     for axis in (a for a in range(3) if mask.shape[a] > 1):
         for step in (-1, 1):
@@ -179,19 +183,19 @@ def _surface(mask: np.ndarray) -> np.ndarray:
     return mask & ~inner
 
 
-def _distances(here: np.ndarray, there: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Distance (mm) from every true voxel of `here` to the nearest one of `there`.
+def _distances(start: np.ndarray, target: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Distance (mm) from every true voxel of `start` to the nearest one of `target`.
 
     The transform is asked for the nearest voxel, not for the distance: a sixth of the memory, since only surface voxels
     need theirs computed.
     """
-    nearest = ndimage.distance_transform_edt(~there, sampling=spacing, return_distances=False, return_indices=True)
-    steps = nearest[:, here] - np.stack(np.nonzero(here))
+    nearest = ndimage.distance_transform_edt(~target, sampling=spacing, return_distances=False, return_indices=True)
+    steps = nearest[:, start] - np.stack(np.nonzero(start))
     return np.linalg.norm(steps * np.array(spacing)[:, None], axis=0)
 
 
 def _joint_box(boxes: list[tuple[slice, ...]], shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """The box around all `boxes`, one voxel larger where the array goes on; of none, an empty one.
+    """Box around all `boxes`, one voxel larger where the array goes on; an empty one around none.
 
     With the extra voxel only an axis that is flat in the whole array is flat in the box.
     """

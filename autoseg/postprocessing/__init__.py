@@ -1,1 +1,1 @@
-"""What validation decides about predictions: component rules and presence thresholds."""
+"""Rules for predictions that validation chooses: component rules and presence thresholds."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autoseg.errors import DataError, UsageError
-from autoseg.evaluation.label_maps import Summary, _spread, evaluate_label_maps, report_table
+from autoseg.evaluation.label_maps import Summary, _distribution, evaluate_label_maps, report_table
 from autoseg.imaging.labels import LabelSet
 from autoseg.system.records import from_json
 
@@ -159,7 +159,7 @@ def test_errors(folders):
 
 def test_interval_agrees_with_scipy():
     values = np.random.default_rng(3).beta(8, 2, size=60)
-    spread = _spread(list(values))
+    spread = _distribution(list(values))
     oracle = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", random_state=1).confidence_interval
     assert (spread.low, spread.high) == pytest.approx((oracle.low, oracle.high), abs=0.1 * (oracle.high - oracle.low))
     assert (spread.mean, spread.median, spread.std) == pytest.approx((values.mean(), np.median(values), stats.tstd(values)))
@@ -168,16 +168,16 @@ def test_interval_agrees_with_scipy():
 def test_interval_is_that_of_resampled_means():
     values = np.array([0.2, 0.5, 0.9])
     drawn = np.random.default_rng(0).integers(0, 3, (2000, 3))
-    spread = _spread(list(values))
+    spread = _distribution(list(values))
     assert (spread.low, spread.high) == pytest.approx(tuple(np.percentile(values[drawn].mean(axis=1), (2.5, 97.5))))
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
 def test_interval_lies_within_the_values_and_is_reproducible(values):
-    spread = _spread(values)
+    spread = _distribution(values)
     assert min(values) - 1e-12 <= spread.low <= spread.high <= max(values) + 1e-12
-    assert _spread(values) == spread
+    assert _distribution(values) == spread
 
 
 # real label maps

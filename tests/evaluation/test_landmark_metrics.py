@@ -48,5 +48,5 @@ def test_nothing_is_known_of_an_image_without_references() -> None:
 
 def test_landmarks_must_be_the_same() -> None:
     other = Landmarks(("b", "a"), np.zeros((2, 3)), np.full(2, State.PRESENT))
-    with pytest.raises(LabelError, match="other landmarks; found: b, a; allowed: a, b"):
+    with pytest.raises(LabelError, match="different landmarks; found: b, a; allowed: a, b"):
         score_points(marks((0, 0, 0), (0, 0, 0)), other, GRID)
