@@ -114,7 +114,9 @@ def test_one_bad_case_is_listed_and_the_rest_is_scored(tmp_path: Path) -> None:
     assert [c.case for c in report.cases] == ["b"]
     assert [(f.case, f.stage) for f in report.failures] == [("x", "evaluate"), ("y", "evaluate")]
     assert report.failures[0].reason.startswith("case x: prediction and reference have different landmarks; found: chin, nose")
-    assert report.failures[1].reason.startswith("case y: the reference has other landmarks than those before; found: chin, nose")
+    assert report.failures[1].reason.startswith(
+        "case y: the reference has other landmarks than those of the cases before it; found: chin, nose"
+    )
 
 
 def test_errors(tmp_path: Path) -> None:
