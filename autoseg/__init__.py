@@ -50,6 +50,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test keeps it equal to the
     from autoseg.plan import Plan as Plan
     from autoseg.plan import load_plan as load_plan
     from autoseg.plan import save_plan as save_plan
+    from autoseg.plan.plugins import load_plugin as load_plugin
+    from autoseg.plan.plugins import register as register
 
 _HOME = {  # public name: the module that holds it
     "AutosegError": "errors",
@@ -79,12 +81,14 @@ _HOME = {  # public name: the module that holds it
     "load_landmarks": "dataset",
     "load_model": "api",
     "load_plan": "plan",
+    "load_plugin": "plan.plugins",
     "make_phantoms": "dataset.phantoms",
     "open_dataset": "api",
     "plan_dataset": "api",
     "predict": "api",
     "read_image": "io",
     "read_label_map": "io",
+    "register": "plan.plugins",
     "save_plan": "plan",
     "train": "api",
     "write_image": "io",

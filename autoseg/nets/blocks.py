@@ -106,6 +106,8 @@ class AveragePool(nn.Module):
 class ResidualBlock(nn.Module):
     """Two convolutions and a shortcut (He et al. 2016, basic block); the shortcut averages where the block strides."""
 
+    needs_stem = True  # so that the first shortcut, too, adds maps of the same width
+
     def __init__(self, ndim: int, n_in: int, n_out: int, kernel: Sequence[int], stride: Sequence[int]) -> None:
         super().__init__()
         self.first = ConvBlock(ndim, n_in, n_out, kernel, stride)
@@ -118,6 +120,10 @@ class ResidualBlock(nn.Module):
             shortcut += [convolution(ndim, n_in, n_out, (1,) * ndim, (1,) * ndim, bias=False), InstanceNorm(n_out)]
         self.shortcut = nn.Sequential(*shortcut)
         self.act = nn.LeakyReLU(SLOPE, inplace=True)
+
+    def initialise(self) -> None:
+        """The last norm starts at zero, and so the block as its shortcut (as nnU-Net's ResEnc)."""
+        nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.norm(self.second(self.first(x))) + self.shortcut(x))
@@ -133,6 +139,13 @@ class Upsample(nn.Module):
         super().__init__()
         self.stride, self.n_out = tuple(stride), n_out
         self.expand = convolution(ndim, n_in, prod(stride) * n_out, (1,) * ndim, (1,) * ndim, bias=True)
+
+    def initialise(self) -> None:
+        """Weights as small as nnU-Net's transposed convolutions have, since no activation follows.
+
+        The channels of a whole block of voxels count as their fan: half of what would be usual with twice the channels below.
+        """
+        nn.init.kaiming_normal_(self.expand.weight, a=SLOPE, mode="fan_out")  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, *size = x.shape

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from autoseg.nets.blocks import SLOPE, ConvBlock, ResidualBlock, Upsample, channels_last, convolution
+from autoseg.nets.blocks import SLOPE, ConvBlock, Upsample, channels_last, convolution
 from autoseg.nets.point_head import PointHead
 from autoseg.plan import NetworkPlan
+from autoseg.plan.registries import BLOCKS
 
 
 class Output(NamedTuple):
@@ -53,14 +54,11 @@ class UNet(nn.Module):
         n_channels += spread
         ndim = len(plan.strides[0])
         ones = (1,) * ndim
-        block = ConvBlock if plan.kind == "plain_unet" else ResidualBlock
+        block = BLOCKS[plan.kind]
+        needs_stem = getattr(block, "needs_stem", False)
         self.deep_supervision = plan.deep_supervision
-        self.stem = (
-            nn.Identity()
-            if plan.kind == "plain_unet"
-            else ConvBlock(ndim, n_channels, plan.features[0], plan.kernel_sizes[0], ones)
-        )
-        width = n_channels if plan.kind == "plain_unet" else plan.features[0]
+        width = plan.features[0] if needs_stem else n_channels
+        self.stem = ConvBlock(ndim, n_channels, width, plan.kernel_sizes[0], ones) if needs_stem else nn.Identity()
         self.encoder = nn.ModuleList()
         for features, stride, kernel, blocks in zip(plan.features, plan.strides, plan.kernel_sizes, plan.encoder_blocks):
             rows = [
@@ -116,16 +114,10 @@ def build_network(
 
 
 def _initialise(module: nn.Module) -> None:
-    """He initialisation for leaky ReLU, no bias; the last norm of a residual block starts at zero (as nnU-Net's ResEnc).
-
-    Upsampling, which no activation follows, starts with weights as small as nnU-Net's transposed convolutions have, since the
-    channels of a whole block of voxels count as their fan: half of what would be usual with twice the channels below.
-    """
+    """He initialisation for leaky ReLU, no bias; then what a module says of itself."""
     if isinstance(module, (nn.Conv2d, nn.Conv3d)):
         nn.init.kaiming_normal_(module.weight, a=SLOPE)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    if isinstance(module, Upsample):
-        nn.init.kaiming_normal_(module.expand.weight, a=SLOPE, mode="fan_out")  # type: ignore[arg-type]
-    if isinstance(module, ResidualBlock):
-        nn.init.zeros_(module.norm.weight)
+    if callable(own := getattr(module, "initialise", None)):
+        own()

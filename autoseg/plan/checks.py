@@ -8,6 +8,7 @@ from pathlib import Path
 from autoseg.errors import PlanError, nearest
 from autoseg.plan.model import LEAST_TIME_S, Configuration
 from autoseg.plan.plan import Plan
+from autoseg.plan.plugin_names import check_names
 from autoseg.system.names import check_name
 
 
@@ -22,6 +23,7 @@ def check_plan(plan: Plan, source: str | Path) -> None:
     """
     for name, configuration in plan.configurations.items():
         check_name(name, "a configuration", PlanError, source, "under 'configurations'")
+        check_names(configuration, f"configurations.{name}", source)
         _check_configuration(configuration, f"configurations.{name}", source)
         _check_landmarks(configuration, plan, f"configurations.{name}", source)
         first_stages = [other for other, c in plan.configurations.items() if c.previous_stage is None and other != name]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import PlanError
-from autoseg.plan import Plan, parse_plan
+from autoseg.plan import Configuration, Plan, parse_plan
 from autoseg.system.records import to_json
 
 NOT_DECISIONS = ("schema_version", "name", "task", "origin", "why", "footprint")  # at whatever depth they stand
@@ -43,10 +43,12 @@ def find_edits(planned: Plan, edited: Plan) -> tuple[Edit, ...]:
     removed = [name for name in old[CONFIGURATIONS] if name not in new[CONFIGURATIONS]]
     edits = [Edit((CONFIGURATIONS, name), None, new[CONFIGURATIONS].pop(name)) for name in added]
     edits += [Edit((CONFIGURATIONS, name), old[CONFIGURATIONS].pop(name), None) for name in removed]
-    old_values, new_values = dict(_leaves(old)), dict(_leaves(new))
-    keys = [*old_values, *(key for key in new_values if key not in old_values)]
-    changed = [key for key in keys if old_values.get(key) != new_values.get(key)]
-    return (*edits, *(Edit(key, old_values.get(key), new_values.get(key)) for key in changed))
+    return (*edits, *_changes(old, new))
+
+
+def configuration_edits(planned: Configuration, edited: Configuration) -> tuple[Edit, ...]:
+    """Finds the decisions of one configuration that differ from another's; keys begin inside the configuration."""
+    return _changes(_document(planned), _document(edited))
 
 
 def apply_edits(plan: Plan, edits: Sequence[Edit], source: str | Path) -> tuple[Plan, tuple[Edit, ...]]:
@@ -76,9 +78,17 @@ def apply_edits(plan: Plan, edits: Sequence[Edit], source: str | Path) -> tuple[
     return merged, dropped
 
 
-def _document(plan: Plan) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(to_json(plan))
+def _document(record: Plan | Configuration) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(to_json(record))
     return document
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> tuple[Edit, ...]:
+    """The values that differ between two documents."""
+    old_values, new_values = dict(_leaves(old)), dict(_leaves(new))
+    keys = [*old_values, *(key for key in new_values if key not in old_values)]
+    changed = [key for key in keys if old_values.get(key) != new_values.get(key)]
+    return tuple(Edit(key, old_values.get(key), new_values.get(key)) for key in changed)
 
 
 def _leaves(value: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
@@ -116,7 +126,7 @@ def _set(document: dict[str, Any], edit: Edit) -> bool:
         document[CONFIGURATIONS][edit.key[1]]["footprint"] = None
         for estimated in [k for k in why if k.startswith("footprint.")]:
             del why[estimated]
-    key = _dotted(edit.key[2:] if inside else edit.key)
+    key = dotted(edit.key[2:] if inside else edit.key)
     planned = f"; planned before: {json.dumps(edit.planned)}"
     why[key] = f"set by hand{planned}" + (f"; planned now: {why[key]}" if key in why else "")
     return True
@@ -129,6 +139,6 @@ def _part(parent: Any, name: str) -> Any:
     return parent.get(name) if isinstance(parent, dict) else None
 
 
-def _dotted(key: Key) -> str:
+def dotted(key: Key) -> str:
     """'data.channels[0].normalization', as the planner writes it."""
     return "".join(f"[{part}]" if part.isdecimal() else f".{part}" for part in key).removeprefix(".")

@@ -8,7 +8,7 @@ from typing import Any
 
 from autoseg.errors import PlanError, UsageError
 from autoseg.plan.checks import check_plan
-from autoseg.plan.model import SCHEMA_VERSION
+from autoseg.plan.model import SCHEMA_VERSION, Configuration
 from autoseg.plan.plan import Plan
 from autoseg.system.files import FilePath, write_text
 from autoseg.system.records import from_json, to_json
@@ -32,6 +32,18 @@ def parse_plan(text: str, source: str | Path) -> Plan:
     plan = from_json(Plan, _upgraded(text, source), source)
     check_plan(plan, source)
     return plan
+
+
+def as_read(configuration: Configuration, source: FilePath) -> Configuration:
+    """The configuration as a plan's file would give it back.
+
+    Args:
+        source: what made it, for messages.
+
+    Raises:
+        PlanError: a value of another type.
+    """
+    return from_json(Configuration, to_json(configuration), Path(source))
 
 
 def save_plan(plan: Plan, path: FilePath) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet
+from autoseg.plan.registries import AUGMENTATIONS, BLOCKS, LOSSES
 
 SCHEMA_VERSION = 5
 LEAST_TIME_S = 20.0  # the shortest time limit of a training
@@ -17,11 +18,11 @@ Normalization = Literal[
     "ct", "zscore", "zscore_robust", "zscore_nonzero", "zscore_nonzero_robust", "rescale_0_1", "rgb_0_1", "none"
 ]
 SamplingKind = Literal["cases", "structures"]
-NetworkKind = Literal["plain_unet", "residual_unet"]
+NetworkKind = Annotated[str, BLOCKS]
 Schedule = Literal["cosine", "poly", "one_cycle", "step", "multistep", "exponential", "warm_restarts", "constant"]
 Optimizer = Literal["adamw", "adam", "sgd", "rmsprop"]
-LossName = Literal["dice_ce", "dice_focal", "dice", "ce", "balanced_ce", "topk_ce", "focal"]
-Augmentation = Literal["default", "none"]
+LossName = Annotated[str, LOSSES]
+Augmentation = Annotated[str, AUGMENTATIONS]
 PostprocessRule = Literal["largest_foreground", "largest_per_structure"]
 DeviceKind = Literal["cpu", "cuda"]
 Compute = Literal["float32", "bfloat16", "float16"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol
 
 from autoseg.plan.model import Configuration, DataPlan, Origin
+from autoseg.plan.plugin_names import ORIGIN
 
 WIDTH = 110  # columns
 ABSENT = "--"
@@ -123,7 +124,7 @@ def _configuration_entries(configuration: Configuration) -> dict[str, Entry]:
         parts = _parts(group.name, value) if is_dataclass(value) else {group.name: value}
         shown = {key: part for key, part in parts.items() if part is not None or key in configuration.why}
         entries.update({key: Entry(part, configuration.why.get(key, "")) for key, part in shown.items()})
-    return entries
+    return entries | {key: Entry(text) for key, text in configuration.why.items() if key.startswith(ORIGIN)}
 
 
 def _parts(name: str, record: Any) -> dict[str, Any]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from autoseg.plan import Configuration, InferencePlan, LandmarkPlan, PatchPlan, SpacePlan, TrainingPlan
+from autoseg.plan.edits import COSTLY
 from autoseg.planner.architecture import Architecture, architecture_reasons
 from autoseg.planner.estimate import estimate
 from autoseg.planner.inputs import PlanInputs, TargetGrid
 from autoseg.planner.landmark_head import plan_landmarks
 from autoseg.planner.mirroring import mirror_axes
+from autoseg.planner.rules import apply_rules
 from autoseg.planner.sampling import Sampling, plan_sampling
-from autoseg.planner.training import UNUSED, n_steps, plan_inference, plan_postprocess, plan_training
+from autoseg.planner.training import UNUSED, n_steps, plan_inference, plan_training
 
 LABEL_ORDER = "linear interpolation of each structure, the largest wins: smooth borders (nnU-Net)"
 
@@ -56,8 +58,6 @@ def plan_configuration(
         )
     patch_size = architecture.topology.patch_size
     training, inference, learning_reasons = _plan_learning(inputs, architecture, grid)
-    postprocess, postprocess_reasons = plan_postprocess(inputs.has_labels)
-    footprint, footprint_reasons = estimate(fingerprint, architecture, budget, _whole_spacing(inputs, space))
     sampling = _plan_sampling(inputs, patch_size, grid, space)
     configuration = Configuration(
         previous_stage=previous_stage,
@@ -67,8 +67,8 @@ def plan_configuration(
         landmarks=landmarks,
         training=training,
         inference=inference,
-        postprocess=postprocess,
-        footprint=footprint,
+        postprocess=(),
+        footprint=None,
         why={
             **why,
             **_space_reasons(inputs),
@@ -77,11 +77,13 @@ def plan_configuration(
             "patch.foreground_fraction": sampling.fraction_reason,
             "patch.sampling": sampling.sampling_reason,
             **learning_reasons,
-            **postprocess_reasons,
-            **footprint_reasons,
         },
     )
-    return PlannedConfiguration(configuration, grid.shape, steps)
+    ruled = apply_rules(configuration, fingerprint, budget)
+    if all(getattr(ruled, group) == getattr(configuration, group) for group in COSTLY):  # else a plugin's rule has changed them
+        footprint, reasons = estimate(fingerprint, architecture, budget, _whole_spacing(inputs, space))
+        ruled = replace(ruled, footprint=footprint, why={**ruled.why, **reasons})
+    return PlannedConfiguration(ruled, grid.shape, steps)
 
 
 def _plan_learning(

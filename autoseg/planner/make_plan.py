@@ -11,6 +11,7 @@ from typing import cast
 
 from autoseg.fingerprint.dataset import Fingerprint
 from autoseg.plan import SCHEMA_VERSION, DataPlan, DeviceKind, FamilyName, Origin, Plan, Recipe, Target
+from autoseg.plan.checks import check_plan
 from autoseg.planner.architecture import plan_architecture
 from autoseg.planner.budget import Budget
 from autoseg.planner.configuration import PlannedConfiguration, plan_configuration
@@ -20,6 +21,7 @@ from autoseg.planner.landmark_resolution import find_landmark_grid
 from autoseg.planner.lowres import plan_lowres
 from autoseg.planner.memory import TooLittleMemory
 from autoseg.planner.normalization import plan_channel
+from autoseg.planner.rules import rule_plugins
 from autoseg.planner.slices import slice_reason
 from autoseg.planner.spacing import coarsest_first
 from autoseg.version import __version__
@@ -39,11 +41,15 @@ def make_plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
 
     Raises:
         ResourceError: the smallest patch needs more memory than the budget has.
+        PlanError, UsageError: the rule of a plugin fails, or makes a plan that contradicts itself.
     """
     try:
-        return _plan(fingerprint, budget)
+        plan = _plan(fingerprint, budget)
     except TooLittleMemory as error:
         raise _enough_for_all(fingerprint, budget, error) from None
+    if files := [plugin.path.name for plugin in rule_plugins()]:
+        check_plan(plan, f"the plan as changed by {', '.join(files)}")
+    return plan
 
 
 def _enough_for_all(fingerprint: Fingerprint, budget: Budget, error: TooLittleMemory) -> TooLittleMemory:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autoseg.plan import POSTPROCESS_RULES, InferencePlan, PostprocessRule, TrainingPlan
+from autoseg.plan import InferencePlan, TrainingPlan
 from autoseg.planner.budget import Budget
 from autoseg.planner.lowres import COVER
 from autoseg.planner.wording import billions, percent, seconds
@@ -147,10 +147,3 @@ def plan_inference(mirror_axes: tuple[int, ...], one_sided: Sequence[str] = ()) 
         "inference.overlap": "half a window, so that every voxel is near the middle of one (nnU-Net)",
         "inference.mirror_axes": reason,
     }
-
-
-def plan_postprocess(labelled: bool = True) -> tuple[tuple[PostprocessRule, ...], dict[str, str]]:
-    """The component rules that are tried, with their reason."""
-    if not labelled:
-        return (), {"postprocess": "there are no label maps to clean up"}
-    return POSTPROCESS_RULES, {"postprocess": "tried on the validation cases, kept where the Dice rises (nnU-Net)"}

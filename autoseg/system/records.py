@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autoseg.errors import PlanError, nearest
+from autoseg.system.registry import Registry
 
 T = TypeVar("T")
 
@@ -57,10 +58,12 @@ def _schema(kind: Any, records: dict[str, Any]) -> dict[str, Any]:
         return {"anyOf": [_schema(a, records) for a in args]}
     if origin is typing.Literal:
         return {"enum": list(args)}
+    if origin is typing.Annotated:
+        return {"enum": list(args[1].built_in)} if isinstance(args[1], Registry) else _schema(args[0], records)
     if is_dataclass(kind):
         name = kind.__name__  # type: ignore[union-attr]
         if name not in records:
-            hints = typing.get_type_hints(kind)
+            hints = typing.get_type_hints(kind, include_extras=True)
             records[name] = {}  # holds the place while its own fields are described
             records[name] = {
                 "type": "object",

@@ -1,9 +1,9 @@
 """Losses, by name and as functions."""
 
+from autoseg.plan.registries import LOSSES
 from autoseg.training.losses.dice_ce import SMOOTH, dice_ce
 from autoseg.training.losses.landmarks import LANDMARK_LOSSES, LandmarkLoss, cone_bce, dsnt, mse, spatial_ce
 from autoseg.training.losses.segmentation import (
-    LOSSES,
     Loss,
     balanced_ce,
     ce,

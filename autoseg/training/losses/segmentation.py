@@ -1,4 +1,4 @@
-"""Losses by name, with deep supervision, without one-hot copies of the label map.
+"""Losses of label maps, with deep supervision, without one-hot copies of the label map.
 
 Shapes throughout: logits (B, K, *size) of any float type, target (B, *size) int64 class indices. Voxels of `ignore_index` count
 for nothing, and a batch of nothing else gives 0. Sums are float32 (float64 for float64 logits). Where Dice is part of a loss,
@@ -98,17 +98,6 @@ def dice_focal(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bo
     """Focal loss minus soft Dice (Zhu et al., AnatomyNet, Medical Physics 2019)."""
     voxels = _Voxels.of(logits, target, ignore_index)
     return _focal(voxels) - _soft_dice(voxels, batch_dice)
-
-
-LOSSES: dict[str, Loss] = {
-    "dice_ce": dice_ce,
-    "dice_focal": dice_focal,
-    "dice": dice,
-    "ce": ce,
-    "balanced_ce": balanced_ce,
-    "topk_ce": topk_ce,
-    "focal": focal,
-}
 
 
 def deep_supervision(

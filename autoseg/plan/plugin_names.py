@@ -1,0 +1,102 @@
+"""What configurations name of plugins, and what they remember of them.
+
+A configuration that uses a plugin says so in its `why`: "plugins.my_loss.py": "loss my_loss; sha256 …". So the name can be read
+where the plugin is not needed, and a plan tells which file is missing where it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from autoseg.errors import PlanError, nearest
+from autoseg.plan.model import Configuration
+from autoseg.plan.plugins import Plugin, PluginRecord, plugin_of
+from autoseg.plan.registries import AUGMENTATIONS, BLOCKS, LOSSES
+from autoseg.system.registry import Registry
+
+ORIGIN = "plugins."  # begins the keys of `why` that tell which plugins a configuration uses
+_REMEMBERED = re.compile(r"(?P<registered>[\w ,]+); sha256 (?P<sha256>[0-9a-f]{64})")
+
+
+def plugin_names(configuration: Configuration) -> Iterator[tuple[str, Registry, str]]:
+    """What a configuration names that is not built in: its key, the registry it belongs to, and the name."""
+    c = configuration
+    for key, registry, name in (
+        ("network.kind", BLOCKS, c.network.kind),
+        ("training.augmentation", AUGMENTATIONS, c.training.augmentation),
+        ("training.loss", LOSSES, c.training.loss),
+    ):
+        if name not in registry.built_in:
+            yield key, registry, name
+
+
+def used_plugins(configuration: Configuration) -> tuple[Plugin, ...]:
+    """The plugins of this process that a configuration names something of."""
+    plugins = (plugin_of(f"{registry.kind} {name}") for _, registry, name in plugin_names(configuration))
+    return tuple({p.record.file: p for p in plugins if p is not None}.values())
+
+
+def remember_plugins(configuration: Configuration, records: Collection[PluginRecord] = ()) -> Configuration:
+    """The configuration with what it names of plugins in its `why`.
+
+    Args:
+        records: further plugins, which have changed it.
+    """
+    used = [plugin.record for plugin in used_plugins(configuration)]
+    entries = {f"{ORIGIN}{r.file}": f"{', '.join(r.registered)}; sha256 {r.sha256}" for r in (*records, *used)}
+    return replace(configuration, why={**configuration.why, **entries})
+
+
+def remembered_plugins(why: Mapping[str, str]) -> tuple[PluginRecord, ...]:
+    """The plugins that the reasons of a configuration tell of."""
+    entries = {key.removeprefix(ORIGIN): _REMEMBERED.fullmatch(text) for key, text in why.items() if key.startswith(ORIGIN)}
+    return tuple(PluginRecord(file, m["sha256"], tuple(m["registered"].split(", "))) for file, m in entries.items() if m)
+
+
+def remembered_plugin(configuration: Configuration, word: str) -> PluginRecord | None:
+    """The plugin that has registered 'loss my_loss', as far as the configuration remembers."""
+    return next((r for r in remembered_plugins(configuration.why) if word in r.registered), None)
+
+
+def check_names(configuration: Configuration, where: str, source: str | Path) -> None:
+    """
+    Args:
+        where: the key of the configuration, for messages.
+
+    Raises:
+        PlanError: a name that is neither built in nor registered, and not remembered as that of a plugin.
+    """
+    for key, registry, name in plugin_names(configuration):
+        if name not in registry and remembered_plugin(configuration, f"{registry.kind} {name}") is None:
+            raise PlanError(
+                f"'{where}.{key}' is unknown{nearest(name, registry)}",
+                file=source,
+                found=name,
+                allowed=", ".join(registry),
+                fix="--plugin FILE, if a plugin of yours registers it",
+            )
+
+
+def require_plugins(
+    configuration: Configuration, source: str | Path, kinds: Collection[str] = ("loss", "block", "augmentation")
+) -> None:
+    """
+    Args:
+        source: the plan's file, for messages.
+        kinds: what is going to be used.
+
+    Raises:
+        PlanError: the configuration names something of a plugin that this process has not run; says which file that is.
+    """
+    for key, registry, name in plugin_names(configuration):
+        if registry.kind in kinds and name not in registry:
+            record = remembered_plugin(configuration, f"{registry.kind} {name}")
+            raise PlanError(
+                f"'{key}' names a {registry.kind} of a plugin that is not loaded",
+                file=source,
+                found=f"{name}, of {record}" if record else name,
+                fix=f"--plugin {record.file if record else 'FILE'}, or autoseg.load_plugin in Python",
+            )
