@@ -240,7 +240,7 @@ def measure_predicting(dataset: Path, root: Path, compute: Compute) -> dict[str,
     from autoseg.inference.model import Model
     from autoseg.inference.predict import predict
     from autoseg.io import read_image
-    from autoseg.nets.build import fresh_network
+    from autoseg.nets.build import build_network
     from autoseg.nets.device import Device
     from autoseg.pipeline.workspace import Workspace
     from autoseg.plan import load_plan
@@ -251,7 +251,7 @@ def measure_predicting(dataset: Path, root: Path, compute: Compute) -> dict[str,
     c = plan.configuration(None)[1]
     c = replace(c, inference=replace(c.inference, overlap=0.0))
     device = Device(torch.device("cpu"), getattr(torch, compute))
-    model = Model((fresh_network(plan, c, device).eval(),), plan, c, device)
+    model = Model((build_network(plan, c, device).eval(),), plan, c, device)
     with tempfile.TemporaryDirectory() as folder:
         predict(model, (), about.cases[:2], Path(folder), mirror=False)
     peak = peak_ram_gb()

@@ -60,7 +60,7 @@ def step_seconds(undone: str, kind: str) -> float:
     """Median of the steps after those to warm up, in this process."""
     import torch
 
-    from autoseg.nets import build_network, unet
+    from autoseg.nets import UNet, unet
     from autoseg.nets.device import choose_device
     from autoseg.system.allocator import keep_freed_memory
     from autoseg.training.compilation import compiled
@@ -72,7 +72,7 @@ def step_seconds(undone: str, kind: str) -> float:
         unet.channels_last = lambda x: x
     torch.backends.cudnn.benchmark = undone != NOT_TRIED  # as `determinism` does
     what, device = SAMPLES[kind], choose_device(kind)
-    network = build_network(what.network, what.channels, what.classes)
+    network = UNet(what.network, what.channels, what.classes)
     _exchange(network, _replacement(undone))
     network = network.to(device.torch_device)
     image = torch.randn(what.batch, what.channels, *what.patch).to(device.torch_device)

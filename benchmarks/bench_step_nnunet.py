@@ -32,7 +32,7 @@ import torch
 from learning import machine, plan_and_prepare
 from torch import Tensor
 
-from autoseg.nets import build_network
+from autoseg.nets import UNet
 from autoseg.nets.device import Device, choose_device
 from autoseg.pipeline.plan import PlanOptions
 from autoseg.plan import Configuration, Plan
@@ -63,7 +63,7 @@ Step = Callable[[Sample, float], float]  # with a learning rate, to a loss
 def ours(plan: Plan, c: Configuration, device: Device, seed: int, fused: bool) -> Step:
     keep_freed_memory()
     torch.manual_seed(seed)
-    network = build_network(c.network, len(plan.data.channels), plan.data.labels.n_classes).to(device.torch_device)
+    network = UNet(c.network, len(plan.data.channels), plan.data.labels.n_classes).to(device.torch_device)
     optimizer = make_optimizer(network, c.training)
     image = torch.zeros(c.patch.batch_size, len(plan.data.channels), *c.patch.patch_size, device=device.torch_device)
     forward = compiled(network, image, device) if fused else network

@@ -19,7 +19,7 @@ from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.inference.shape_prior import SURE_CONFIDENCE, ShapePrior, millimetres
 from autoseg.inference.sliding_window import Mirroring, count_windows, fitted_window, mirrored_mean
 from autoseg.nets import SpatialConfiguration
-from autoseg.nets.heatmaps import PeakCandidates, Peaks, at_size
+from autoseg.nets.heatmaps import PeakCandidates, Peaks, rescale_points
 from autoseg.nets.landmark_maps import read_candidates, read_maps
 from autoseg.plan import Configuration, LandmarkPlan
 from autoseg.preprocessing.placement import Placement
@@ -206,7 +206,8 @@ class LandmarkReader:
 
     def _in_case(self, points: np.ndarray, size: Sequence[int]) -> np.ndarray:
         """(N, 3) voxels of the prepared case from those of maps of `size`."""
-        return at_size(torch.from_numpy(points), size, [n * s for n, s in zip(size, self.configuration.output_strides)]).numpy()
+        case_size = [n * s for n, s in zip(size, self.configuration.output_strides)]
+        return rescale_points(torch.from_numpy(points), size, case_size).numpy()
 
     @property
     def _plan(self) -> LandmarkPlan:

@@ -19,7 +19,7 @@ from autoseg.inference.landmarks import Group, GroupedMaps, LandmarkReader, land
 from autoseg.inference.shape_prior import ShapePrior, load_shape_prior
 from autoseg.inference.sliding_window import Mirroring, count_windows, fitted_window, predict_volume
 from autoseg.nets import UNet
-from autoseg.nets.build import fresh_network
+from autoseg.nets.build import build_network
 from autoseg.nets.device import Device, out_of_memory
 from autoseg.nets.heatmaps import Peaks
 from autoseg.nets.weights import load_weights
@@ -280,7 +280,7 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
             raise PlanError(f"{configuration.previous_stage} was trained on other data", file=runs[0], fix="train it again")
     networks = []
     for run in runs:
-        network = fresh_network(plan, configuration, device)
+        network = build_network(plan, configuration, device)
         load_weights(run / "last.safetensors", network)
         networks.append(network.eval())
     model = Model(

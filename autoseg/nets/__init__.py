@@ -2,6 +2,6 @@
 
 from autoseg.nets.point_head import PointHead
 from autoseg.nets.scn import SpatialConfiguration
-from autoseg.nets.unet import Output, UNet, build_network
+from autoseg.nets.unet import Output, UNet
 
-__all__ = ["Output", "PointHead", "SpatialConfiguration", "UNet", "build_network"]
+__all__ = ["Output", "PointHead", "SpatialConfiguration", "UNet"]

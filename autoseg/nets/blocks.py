@@ -1,4 +1,4 @@
-"""The pieces of a U-Net, in two or three dimensions."""
+"""Blocks of a U-Net, in two or three dimensions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 SLOPE = 0.01  # of the leaky ReLU, as in nnU-Net
 
 
-def convolution(ndim: int, n_in: int, n_out: int, kernel: Sequence[int], stride: Sequence[int], bias: bool) -> nn.Module:
+def convolution(ndim: int, n_in: int, n_out: int, kernel: Sequence[int], stride: Sequence[int], *, bias: bool) -> nn.Module:
     """A padded convolution: stride 1 keeps the size, stride 2 halves it (rounded up)."""
-    kind = nn.Conv2d if ndim == 2 else nn.Conv3d
-    return kind(n_in, n_out, tuple(kernel), tuple(stride), tuple(k // 2 for k in kernel), bias=bias)  # type: ignore[arg-type]
+    cls = nn.Conv2d if ndim == 2 else nn.Conv3d
+    return cls(n_in, n_out, tuple(kernel), tuple(stride), tuple(k // 2 for k in kernel), bias=bias)  # type: ignore[arg-type]
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """`x` (B, C, *size) with its channels next to each other in memory, as oneDNN's convolutions on a CPU like it best."""
+    """`x` (B, C, *size) with its channels next to each other in memory, the order of oneDNN's fastest convolutions."""
     return x.to(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
 
 
@@ -43,7 +43,7 @@ class InstanceNorm(nn.Module):
 
 
 class _NormEach(torch.autograd.Function):
-    """Batch normalisation of each sample by itself.
+    """Instance normalisation as batch normalisation of each sample by itself.
 
     It is torch's only norm on a CPU whose backward pass is made for channels-last maps; with that of group normalisation a whole
     step takes 1.16 times as long in float32, 2.2 times in bfloat16 (benchmarks/results/step.md, step_bf16.md).
@@ -67,16 +67,16 @@ class _NormEach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        (above,) = gradients
+        (gradient,) = gradients
         x, weight, *statistics = ctx.saved_tensors
-        of_x, of_weight, of_bias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(weight)
+        grad_x, grad_weight, grad_bias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(weight)
         for i in range(len(x)):
             parts = torch.ops.aten.native_batch_norm_backward(
-                *(above[i : i + 1], x[i : i + 1], weight, None, None),
+                *(gradient[i : i + 1], x[i : i + 1], weight, None, None),
                 *(statistics[2 * i], statistics[2 * i + 1], True, ctx.eps, [True, True, True]),
             )
-            of_x[i : i + 1], of_weight, of_bias = parts[0], of_weight + parts[1], of_bias + parts[2]
-        return of_x, of_weight, of_bias, None
+            grad_x[i : i + 1], grad_weight, grad_bias = parts[0], grad_weight + parts[1], grad_bias + parts[2]
+        return grad_x, grad_weight, grad_bias, None
 
 
 class ConvBlock(nn.Sequential):

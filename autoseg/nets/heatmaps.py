@@ -1,4 +1,4 @@
-"""Points to maps for training, maps to points for prediction. Voxel coordinates throughout, sub-voxel, 2D or 3D.
+"""Landmark maps from points for training, and points from maps for prediction. Sub-voxel coordinates throughout, 2D or 3D.
 
 A map is a distribution over the voxels of a patch and one more class, "not here", whose logit is fixed at 0: with l the logits of
 a landmark, voxel v has probability exp(l_v) / Z and "not here" 1 / Z, where Z = 1 + sum of exp(l). So logits have an absolute
@@ -19,12 +19,12 @@ from torch import Tensor
 
 from autoseg.plan.limits import MAP_ELEMENTS_AT_ONCE
 
-REACH = 4.0  # sigmas; what is beyond (6e-5 along an axis) counts as outside
+REACH = 4.0  # sigmas; what lies beyond (6e-5 along an axis) counts as outside
 
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Gaussians where they are not 0: a box of K voxels a landmark.
+    """Gaussians without the voxels where they are 0: a box of K voxels for each landmark.
 
     Args:
         index: (B, N, K) int64, of the voxels in the flattened patch, each once.
@@ -58,20 +58,20 @@ def gaussian_boxes(points: Tensor, sigma: Sequence[float], shape: Sequence[int])
 
 
 def gaussian_maps(points: Tensor, sigma: Sequence[float], shape: Sequence[int]) -> Tensor:
-    """(B, N, *shape) the same as whole maps."""
+    """(B, N, *shape) maps of the Gaussian around each point; arguments as in `gaussian_boxes`."""
     boxes = gaussian_boxes(points, sigma, shape)
     flat = points.new_zeros((*points.shape[:2], math.prod(shape)))
     return flat.scatter_(2, boxes.index, boxes.mass).unflatten(2, tuple(shape))
 
 
-def a_few(maps: Tensor | np.ndarray) -> list[slice]:
+def slices_at_once(maps: Tensor | np.ndarray) -> list[slice]:
     """Slices over (N, *shape) maps that are small enough to be computed with at a time."""
     n = max(1, MAP_ELEMENTS_AT_ONCE // math.prod(maps.shape[1:]))
     return [slice(i, i + n) for i in range(0, len(maps), n)]
 
 
-def at_size(points: Tensor, shape: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Coordinates in a patch of `shape` as those in the same patch sampled with `size` voxels (edges coincide)."""
+def rescale_points(points: Tensor, shape: Sequence[int], size: Sequence[int]) -> Tensor:
+    """Coordinates in a patch of `shape`, converted to the same patch sampled with `size` voxels (edges coincide)."""
     factor = torch.tensor([b / a for a, b in zip(shape, size)], dtype=points.dtype, device=points.device)
     return (points + 0.5) * factor - 0.5
 
@@ -88,12 +88,12 @@ def expected_points(logits: Tensor) -> tuple[Tensor, Tensor]:
     Source: Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018.
     """
     shape = logits.shape[2:]
-    kind = torch.promote_types(logits.dtype, torch.float32)
-    p = logits.flatten(2).softmax(2, dtype=kind).unflatten(2, shape)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    p = logits.flatten(2).softmax(2, dtype=dtype).unflatten(2, shape)
     means, variances = [], []
     for axis, n in enumerate(shape):
         along = p.sum([2 + other for other in range(len(shape)) if other != axis])
-        voxels = torch.arange(n, dtype=kind, device=p.device)
+        voxels = torch.arange(n, dtype=dtype, device=p.device)
         mean = along @ voxels
         means.append(mean)
         variances.append((along * (voxels - mean.unsqueeze(-1)) ** 2).sum(-1))
@@ -102,12 +102,12 @@ def expected_points(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Peaks:
-    """Where N maps peak.
+    """The highest peak of each of N maps.
 
     Args:
         points: (N, d) float64 voxel coordinates.
         presence: (N,) float64 probability that the landmark is in the map at all.
-        confidence: (N,) float64 probability that it is in the neighbourhood of the peak.
+        confidence: (N,) float64 probability that the landmark is in the neighbourhood of the peak.
     """
 
     points: np.ndarray
@@ -117,7 +117,7 @@ class Peaks:
 
 @dataclass(frozen=True, eq=False)
 class PeakCandidates:
-    """Where one map has peaks, the highest first.
+    """The peaks of one map, the highest first.
 
     Args:
         points: (K, d) float64 coordinates.
@@ -128,8 +128,9 @@ class PeakCandidates:
     mass: np.ndarray
 
 
-RADIUS = 2  # voxels around the highest one that a Gaussian is fitted to
-MOST_RIVALS, APART = 6, 4  # peaks of a map, and voxels around each in which there is no higher one
+RADIUS = 2  # voxels: neighbourhood of a peak that a Gaussian is fitted to
+MOST_CANDIDATES = 6  # peaks of a map
+PEAK_DISTANCE = 4  # voxels around a peak among which none is higher
 
 
 @torch.no_grad()
@@ -144,13 +145,13 @@ def find_peaks(logits: Tensor | np.ndarray, radius: int = RADIUS) -> Peaks:
         logits: (N, *shape); a memory map is read a few maps at a time.
     """
     shape = tuple(logits.shape[1:])
-    parts = [_peaks(torch.as_tensor(logits[some]), shape, radius) for some in a_few(logits)]
+    parts = [_read_peaks(torch.as_tensor(logits[part]), shape, radius) for part in slices_at_once(logits)]
     points, presence, confidence = (torch.cat(column).cpu().numpy() for column in zip(*parts))
     return Peaks(points, presence, confidence)
 
 
 @torch.no_grad()
-def find_rivals(logits: Tensor) -> PeakCandidates:
+def find_candidates(logits: Tensor) -> PeakCandidates:
     """The highest peaks of a map, read as in `find_peaks`.
 
     Args:
@@ -159,26 +160,36 @@ def find_rivals(logits: Tensor) -> PeakCandidates:
     shape = tuple(logits.shape)
     values = logits.to(torch.promote_types(logits.dtype, torch.float32))[None, None]
     highest = values
-    for axis in range(len(shape)):  # one after another: the maximum of a box, in a fraction of the time
-        row = values.movedim(axis + 2, -1).shape
-        along = highest.movedim(axis + 2, -1).reshape(1, -1, row[-1])
-        highest = F.max_pool1d(along, 2 * APART + 1, 1, APART).reshape(row).movedim(-1, axis + 2)
+    for axis in range(len(shape)):  # one axis after another: the maximum of a box in a fraction of the time
+        moved = values.movedim(axis + 2, -1).shape
+        rows = highest.movedim(axis + 2, -1).reshape(1, -1, moved[-1])
+        highest = F.max_pool1d(rows, 2 * PEAK_DISTANCE + 1, 1, PEAK_DISTANCE).reshape(moved).movedim(-1, axis + 2)
     tops = (highest == values).flatten().nonzero().squeeze(1)
     flat = values.flatten()
-    tops = tops[flat[tops].argsort(descending=True, stable=True)[:MOST_RIVALS]]
-    points, mass = _around(flat.expand(len(tops), -1), _unravel(tops, shape), flat.logsumexp(0).double(), shape, RADIUS)
+    tops = tops[flat[tops].argsort(descending=True, stable=True)[:MOST_CANDIDATES]]
+    points, mass = _read_neighbourhoods(
+        flat.expand(len(tops), -1), _unravel(tops, shape), flat.logsumexp(0).double(), shape, RADIUS
+    )
     return PeakCandidates(points.cpu().numpy(), mass.cpu().numpy())
 
 
-def _peaks(logits: Tensor, shape: tuple[int, ...], radius: int) -> tuple[Tensor, Tensor, Tensor]:
+def _read_peaks(logits: Tensor, shape: tuple[int, ...], radius: int) -> tuple[Tensor, Tensor, Tensor]:
     flat = logits.flatten(1).to(torch.promote_types(logits.dtype, torch.float32))
     log_sum = flat.logsumexp(1).double()
-    points, confidence = _around(flat, _unravel(flat.argmax(1), shape), log_sum.unsqueeze(1), shape, radius)
+    points, confidence = _read_neighbourhoods(flat, _unravel(flat.argmax(1), shape), log_sum.unsqueeze(1), shape, radius)
     return points, log_sum.sigmoid(), confidence
 
 
-def _around(flat: Tensor, highest: Tensor, log_sum: Tensor, shape: tuple[int, ...], radius: int) -> tuple[Tensor, Tensor]:
-    """(N, d) vertices and (N,) probabilities of the neighbourhoods of (N, d) voxels in (N, V) maps; `log_sum` broadcasts."""
+def _read_neighbourhoods(
+    flat: Tensor, highest: Tensor, log_sum: Tensor, shape: tuple[int, ...], radius: int
+) -> tuple[Tensor, Tensor]:
+    """Vertices (N, d) of the Gaussians fitted around one voxel of each map, and probabilities (N,) of their neighbourhoods.
+
+    Args:
+        flat: (N, V) logits.
+        highest: (N, d) the voxels.
+        log_sum: logarithm of the sum of exp(logits) of each map, in a shape that broadcasts over (N, V).
+    """
     index = torch.zeros((len(flat), 1), dtype=torch.int64, device=flat.device)
     for axis, n in enumerate(shape):
         width = min(n, 2 * radius + 1)
@@ -191,7 +202,7 @@ def _around(flat: Tensor, highest: Tensor, log_sum: Tensor, shape: tuple[int, ..
 
 
 def _vertex(offsets: Tensor, values: Tensor, radius: int) -> Tensor:
-    """(N, d) where the polynomial through (N, K) log probabilities at (N, K, d) offsets is highest; 0 if nowhere near."""
+    """(N, d) maximum of the polynomial through (N, K) log probabilities at (N, K, d) offsets; 0 if there is none nearby."""
     ndim = offsets.shape[-1]
     first, second = torch.triu_indices(ndim, ndim)
     terms = torch.cat([torch.ones_like(offsets[..., :1]), offsets, offsets[..., first] * offsets[..., second]], dim=-1)

@@ -9,24 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.nets.blocks import convolution
-from autoseg.nets.scn import NARROW, SpatialConfiguration
+from autoseg.nets.scn import NARROW_SD, SpatialConfiguration
 from autoseg.plan import LandmarkLossName, ScnPlan
 
 
 class PointHead(nn.Module):
     """A 1×1 convolution, (B, C, *size) to (B, N, *size), and a spatial configuration branch if there is one.
 
-    In eval mode it computes in float32: peaks are read to a fraction of a voxel from differences between neighbours. The branch
-    then is for the caller to ask, when the maps of all windows of an image have been put together.
+    In eval mode it computes in float32, since peaks are read to a fraction of a voxel from differences between neighbours, and
+    leaves the branch to the caller, who applies it when the maps of all windows of an image have been put together.
 
     Args:
-        loss: that the maps will be trained with; they start as it likes best.
+        loss: decides how the head is initialised.
         voxels: of a map in training.
-        scn: null for no branch.
+        scn: the branch; None for none.
     """
 
     def __init__(
-        self, ndim: int, n_features: int, n_landmarks: int, loss: LandmarkLossName, voxels: int, scn: ScnPlan | None = None
+        self,
+        ndim: int,
+        n_features: int,
+        n_landmarks: int,
+        *,
+        loss: LandmarkLossName,
+        voxels: int,
+        scn: ScnPlan | None = None,
     ) -> None:
         super().__init__()
         self.scn = None if scn is None else SpatialConfiguration(scn, n_landmarks, loss)
@@ -36,14 +43,15 @@ class PointHead(nn.Module):
         assert isinstance(bias, Tensor)
         nn.init.zeros_(bias)
         if loss == "mse":  # most of the values are 0 (Payer et al. 2019)
-            nn.init.trunc_normal_(weight, std=NARROW)
+            nn.init.trunc_normal_(weight, std=NARROW_SD)
         else:
             nn.init.kaiming_normal_(weight, nonlinearity="linear")
         if loss == "spatial_ce":
-            start_undecided(self.local, voxels)
+            initialise_undecided(self.local, voxels)
 
     def forward(self, features: Tensor, landmarks: Sequence[int] | None = None) -> Tensor:
-        """
+        """Maps of landmarks from (B, C, *size) features.
+
         Args:
             landmarks: numbers of those whose maps are wanted; None means all.
         """
@@ -60,17 +68,17 @@ class PointHead(nn.Module):
         if landmarks is None:
             maps: Tensor = self.local(features)
             return maps
-        chosen = list(landmarks)
-        some = {"weight": self.local.weight[chosen], "bias": self.local.bias[chosen]}  # type: ignore[index]
-        return torch.func.functional_call(self.local, some, (features,))
+        rows = list(landmarks)
+        weights = {"weight": self.local.weight[rows], "bias": self.local.bias[rows]}  # type: ignore[index]
+        return torch.func.functional_call(self.local, weights, (features,))
 
 
-def start_undecided(head: nn.Module, voxels: int) -> None:
-    """Sets the bias of the layer that makes the logits so that, before training, "not here" is as likely as the whole patch.
+def initialise_undecided(head: nn.Module, voxels: int) -> None:
+    """Sets the bias of a landmark head so that an untrained network gives "not here" the probability of the whole patch.
 
     Args:
-        head: a convolution with a bias.
-        voxels: of the patch.
+        head: the convolution that makes the logits.
+        voxels: of a map.
     """
     assert isinstance(head.bias, Tensor)
     nn.init.constant_(head.bias, -math.log(voxels))

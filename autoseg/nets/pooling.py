@@ -1,4 +1,4 @@
-"""Coarse views of landmark maps."""
+"""Coarse views of landmark maps, and interpolation back."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoseg.nets.heatmaps import a_few
+from autoseg.nets.heatmaps import slices_at_once
 
 
-def pooled(maps: Tensor, factor: Sequence[int], summed: bool = False) -> Tensor:
-    """Mean, or sum, over cells of `factor` voxels; the last cell along an axis may hold fewer.
+def pool_cells(maps: Tensor, factor: Sequence[int], summed: bool = False) -> Tensor:
+    """Mean, or sum, over cells of `factor` voxels; the last cell along an axis may be smaller.
 
     Args:
         maps: (B, N, *size).
@@ -25,8 +25,8 @@ def pooled(maps: Tensor, factor: Sequence[int], summed: bool = False) -> Tensor:
     return pool(maps, cell, ceil_mode=True, divisor_override=1 if summed else None)
 
 
-def shares(logits: Tensor, factor: Sequence[int]) -> Tensor:
-    """The probability that a landmark is in each cell of `factor` voxels, with "not here" as in `autoseg.heatmaps`.
+def cell_probabilities(logits: Tensor, factor: Sequence[int]) -> Tensor:
+    """The probability that a landmark is in each cell of `factor` voxels, with "not here" as in `nets.heatmaps`.
 
     No gradient flows back.
 
@@ -37,18 +37,18 @@ def shares(logits: Tensor, factor: Sequence[int]) -> Tensor:
         (B, N, *coarse) float32 or wider, sizes divided by the factors and rounded up.
     """
     rows = logits.detach().flatten(0, 1)
-    kind = torch.promote_types(logits.dtype, torch.float32)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
     cells = []
-    for some in a_few(rows):
-        values = rows[some].to(kind)
+    for part in slices_at_once(rows):
+        values = rows[part].to(dtype)
         highest = values.flatten(1).amax(1).clamp(min=0)  # the logit of "not here" is 0
-        p = (values - _over(highest, values)).exp_()
+        p = (values - _broadcastable(highest, values)).exp_()
         total = p.flatten(1).sum(1) + (-highest).exp()
-        cells.append(pooled(p.unsqueeze(0), factor, summed=True)[0] / _over(total, values))
+        cells.append(pool_cells(p.unsqueeze(0), factor, summed=True)[0] / _broadcastable(total, values))
     return torch.cat(cells).unflatten(0, logits.shape[:2])
 
 
-def refined(coarse: Tensor, factor: Sequence[int], size: Sequence[int]) -> Tensor:
+def interpolate_cells(coarse: Tensor, factor: Sequence[int], size: Sequence[int]) -> Tensor:
     """Linear interpolation between the centres of cells of `factor` voxels, constant beyond the outermost.
 
     An axis at a time, each as a product of matrices: several times as fast as `torch.nn.functional.interpolate` on a CPU.
@@ -70,11 +70,11 @@ def refined(coarse: Tensor, factor: Sequence[int], size: Sequence[int]) -> Tenso
 
 
 def _interpolation(cells: int, factor: int, size: int, like: Tensor) -> Tensor:
-    """(size, cells): what each cell counts for in each voxel."""
-    place = ((torch.arange(size, device=like.device) + 0.5) / factor - 0.5).clamp(0, cells - 1)
-    return (1 - (place.unsqueeze(1) - torch.arange(cells, device=like.device)).abs()).clamp(min=0).to(like.dtype)
+    """(size, cells) weight of each cell in each voxel."""
+    position = ((torch.arange(size, device=like.device) + 0.5) / factor - 0.5).clamp(0, cells - 1)
+    return (1 - (position.unsqueeze(1) - torch.arange(cells, device=like.device)).abs()).clamp(min=0).to(like.dtype)
 
 
-def _over(values: Tensor, like: Tensor) -> Tensor:
-    """(N,) so that they broadcast over (N, *size)."""
+def _broadcastable(values: Tensor, like: Tensor) -> Tensor:
+    """(N,) values in a shape that broadcasts over `like`, (N, *size)."""
     return values.view(-1, *(1,) * (like.ndim - 1))

@@ -15,7 +15,7 @@ from autoseg.plan.registries import BLOCKS
 
 
 class Output(NamedTuple):
-    """What a network says about a batch.
+    """The output of a network for a batch.
 
     Args:
         logits: of the classes, (B, K, *size) each, full resolution first; one entry only in eval mode or without deep
@@ -30,14 +30,14 @@ class Output(NamedTuple):
 class UNet(nn.Module):
     """Encoder, decoder, one 1×1 head per decoder level for structures, and one at the finest for landmarks.
 
-    Input (B, C, *patch), and (B, C + 1, *patch) with a stage before: the last channel then holds the numbers of the structures
-    or landmarks that it found, of which the encoder sees one channel each. Every axis of the input must be a multiple of the
-    product of its strides.
+    Input (B, C, *patch), or (B, C + 1, *patch) after a previous stage: the last channel then holds what that predicted, as
+    numbers of structures or landmarks, of which the encoder sees one channel each. Every axis of the input must be a multiple of
+    the product of its strides.
 
     Args:
         n_classes: structures and background; 0 without label maps.
-        spread: how many numbers the last channel may hold beside 0; 0 without a stage before.
-        point_head: makes the landmarks' maps of the finest decoder features, whatever their size; None without landmarks.
+        n_previous_classes: how many numbers the last channel may hold beside 0; 0 without a previous stage.
+        point_head: makes the landmarks' maps from the finest decoder features, whatever their size; None without landmarks.
     """
 
     def __init__(
@@ -45,13 +45,14 @@ class UNet(nn.Module):
         plan: NetworkPlan,
         n_channels: int,
         n_classes: int,
-        spread: int = 0,
+        *,
+        n_previous_classes: int = 0,
         point_head: PointHead | None = None,
     ) -> None:
         super().__init__()
         self.segments = n_classes > 0
-        self.n_previous_classes = spread
-        n_channels += spread
+        self.n_previous_classes = n_previous_classes
+        n_channels += n_previous_classes
         ndim = len(plan.strides[0])
         ones = (1,) * ndim
         block = BLOCKS[plan.kind]
@@ -61,31 +62,32 @@ class UNet(nn.Module):
         self.stem = ConvBlock(ndim, n_channels, width, plan.kernel_sizes[0], ones) if needs_stem else nn.Identity()
         self.encoder = nn.ModuleList()
         for features, stride, kernel, blocks in zip(plan.features, plan.strides, plan.kernel_sizes, plan.encoder_blocks):
-            rows = [
+            convolutions = [
                 block(ndim, width if i == 0 else features, features, kernel, stride if i == 0 else ones) for i in range(blocks)
             ]
-            self.encoder.append(nn.Sequential(*rows))
+            self.encoder.append(nn.Sequential(*convolutions))
             width = features
         self.up, self.decoder, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(plan.features) - 1)):
             features, kernel = plan.features[level], plan.kernel_sizes[level]
             self.up.append(Upsample(ndim, plan.features[level + 1], features, plan.strides[level + 1]))
-            rows = [
+            convolutions = [
                 ConvBlock(ndim, 2 * features if i == 0 else features, features, kernel, ones)
                 for i in range(plan.decoder_blocks[level])
             ]
-            self.decoder.append(nn.Sequential(*rows))
+            self.decoder.append(nn.Sequential(*convolutions))
             supervised = self.segments and (level == 0 or plan.deep_supervision)
             self.heads.append(convolution(ndim, features, n_classes, ones, ones, bias=True) if supervised else nn.Identity())
         self.apply(_initialise)
         self.point_head = point_head
 
     def forward(self, x: Tensor, landmarks: Sequence[int] | None = None) -> Output:
-        """
+        """Class logits and landmark maps of a batch.
+
         Args:
             landmarks: numbers of those whose maps are wanted, in the order that they are wanted in; None means all.
         """
-        x = self._with_findings(x) if self.n_previous_classes else x
+        x = self._with_one_hot_previous(x) if self.n_previous_classes else x
         x = self.stem(x if x.is_cuda else channels_last(x))
         skips = []
         for stage in self.encoder:
@@ -100,17 +102,10 @@ class UNet(nn.Module):
         none_wanted = landmarks is not None and not len(landmarks)
         return Output(outputs[::-1], None if self.point_head is None or none_wanted else self.point_head(x, landmarks))
 
-    def _with_findings(self, x: Tensor) -> Tensor:
-        """The last channel, which holds numbers, as one channel of zeros and ones a number."""
+    def _with_one_hot_previous(self, x: Tensor) -> Tensor:
+        """`x` with its last channel, the numbers that the previous stage predicted, as one channel of zeros and ones each."""
         indices = torch.arange(1, self.n_previous_classes + 1, device=x.device, dtype=x.dtype).view(-1, *(1,) * (x.ndim - 2))
         return torch.cat([x[:, :-1], (x[:, -1:] == indices).to(x.dtype)], dim=1)
-
-
-def build_network(
-    plan: NetworkPlan, n_channels: int, n_classes: int, spread: int = 0, point_head: PointHead | None = None
-) -> UNet:
-    """The network of a plan with freshly initialised weights (from torch's global generator)."""
-    return UNet(plan, n_channels, n_classes, spread, point_head)
 
 
 def _initialise(module: nn.Module) -> None:

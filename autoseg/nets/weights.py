@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors in, a filled network out."""
+"""Weights on disk: reads safetensors into a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AVERAGED = "ema/"  # the weights that predict
 
 
 def load_weights(path: Path, network: nn.Module, prefix: str = AVERAGED) -> None:
-    """Fills a network with the averaged (or trained) weights.
+    """Loads averaged weights, or those of another prefix, into a network.
 
     Raises:
         DataError: damaged file.
@@ -36,14 +36,15 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
 
 
 def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    own = {k: tuple(v.shape) for k, v in network.state_dict().items()}
-    given = {k: tuple(v.shape) for k, v in tensors.items()}
-    if own != given:
-        odd = sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k))
+    expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    available = {k: tuple(v.shape) for k, v in tensors.items()}
+    if expected != available:
+        names = expected.keys() | available.keys()
+        differing = sorted(k for k in names if expected.get(k) != available.get(k))
         raise PlanError(
             "the weights belong to another network",
             file=path,
-            found=", ".join(f"{k} {given.get(k)} instead of {own.get(k)}" for k in odd[:3]),
+            found=", ".join(f"{k} {available.get(k)} instead of {expected.get(k)}" for k in differing[:3]),
             fix="use the plan that the model was trained with, or train again with --restart",
         )
     network.load_state_dict(tensors)

@@ -12,7 +12,7 @@ import torch
 
 from autoseg.errors import PlanError, UsageError
 from autoseg.inference.model import Model
-from autoseg.nets.build import fresh_network
+from autoseg.nets.build import build_network
 from autoseg.nets.device import Device
 from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
 from autoseg.plan.text import plan_differences
@@ -121,7 +121,7 @@ def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device) 
     _, configuration = job.plan.configuration(job.configuration)
     log_shares(configuration.patch.batch_size)
     torch.manual_seed(options.seed)
-    network = fresh_network(job.plan, configuration, device)
+    network = build_network(job.plan, configuration, device)
     planned = planned_budget(configuration.training)
     state = State(planned.seconds, planned.epochs, options.seed, 0, 0.0, 0.0, 0, None, 2.0**16, ())
     last = job.run / "last.safetensors"

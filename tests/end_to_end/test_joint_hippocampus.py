@@ -21,7 +21,7 @@ from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS, State
 from autoseg.inference.model import Model
 from autoseg.io import read_grid
-from autoseg.nets.build import fresh_network
+from autoseg.nets.build import build_network
 from autoseg.nets.device import Device
 from autoseg.pipeline.preprocess import preprocess_dataset
 from autoseg.pipeline.training import training_job
@@ -136,7 +136,7 @@ def test_both_heads_have_learnt(joint: Joint, float32_cpu: Device) -> None:
     assert record.mre is not None
     assert min(d for d in record.structure_dice.values() if d is not None) > FLOOR
     assert record.mre < joint.mean_place_mre
-    network = fresh_network(joint.plan, joint.plan.configuration(None)[1], float32_cpu).eval()
+    network = build_network(joint.plan, joint.plan.configuration(None)[1], float32_cpu).eval()
     untrained = case_scores(Model((network,), joint.plan, joint.plan.configuration(None)[1], float32_cpu), joint.judged)
     assert untrained.dice is not None
     assert untrained.mre is not None

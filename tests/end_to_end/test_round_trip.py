@@ -28,7 +28,7 @@ from autoseg.inference.predict import predict
 from autoseg.io import write_image, write_landmarks
 from autoseg.nets import Output
 from autoseg.nets.device import Device
-from autoseg.nets.heatmaps import at_size, gaussian_maps
+from autoseg.nets.heatmaps import gaussian_maps, rescale_points
 from autoseg.plan import ChannelPlan, Configuration, LandmarkPlan, Plan
 from autoseg.preprocessing.store import StoredCase
 from autoseg.training.losses.landmarks import landmark_loss, map_sigma
@@ -52,7 +52,7 @@ class Reader(nn.Module):
     def forward(self, x: Tensor, landmarks: Sequence[int]) -> Any:
         size = [n // s for n, s in zip(x.shape[2:], self.strides)]
         points = torch.stack([torch.from_numpy(_where(sample.double().numpy(), self.points_mm)) for sample in x])
-        mass = gaussian_maps(at_size(points, x.shape[2:], size), self.sigma, size)
+        mass = gaussian_maps(rescale_points(points, x.shape[2:], size), self.sigma, size)
         nowhere = (1 - mass.flatten(2).sum(2)).clamp(min=1e-6).reshape(*mass.shape[:2], *(1 for _ in size))
         maps = mass.clamp(min=1e-9).log() - nowhere.log()  # so that the softmax over voxels and "not here" is the Gaussian
         return Output([], maps.float()[:, list(landmarks)])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autoseg.footprint import NetworkIO, conv_elements, multiply_accumulates, n_parameters
-from autoseg.nets import build_network
+from autoseg.nets import UNet
 from autoseg.plan import NetworkPlan
 
 ISO = (2, 2, 2)
@@ -72,7 +72,7 @@ def test_published_figures_of_nnunet(
 @pytest.mark.parametrize("pools", [(ISO, (1, 2, 2), ISO), ((2, 2), (2, 2))])
 def test_the_network_itself_agrees(kind: str, supervised: bool, pools: tuple[tuple[int, ...], ...]) -> None:
     plan = NetworkPlan(**{**vars(unet(kind, pools, widest=8, base=4)), "deep_supervision": supervised})
-    network = build_network(plan, 2, 4)
+    network = UNet(plan, 2, 4)
     assert n_parameters(plan, NetworkIO(2, 4)) == sum(p.numel() for p in network.parameters())
 
     patch = (8, 16, 16)[-len(pools[0]) :]

@@ -16,7 +16,7 @@ import torch
 
 from autoseg.footprint import NetworkIO, predicting_memory, prepared_bytes, preparing_memory, training_memory
 from autoseg.footprint.speed import cpu_has_bf16
-from autoseg.nets import build_network
+from autoseg.nets import UNet
 from autoseg.plan import Compute, DeviceKind, NetworkPlan
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bench_footprint.py"
@@ -36,7 +36,7 @@ def unet(kind: str = "plain_unet", ndim: int = 3, decoder_blocks: int = 1) -> Ne
 
 def kept(network: NetworkPlan, patch: tuple[int, ...], channels: int, classes: int, compute: Compute) -> int:
     """Bytes that autograd keeps of two samples, each storage once, weights left out, up to the logits."""
-    module = build_network(network, channels, classes)
+    module = UNet(network, channels, classes)
     weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
     image = torch.zeros(2, channels, *patch)
     storages: dict[int, tuple[int, torch.Tensor]] = {}
@@ -67,7 +67,7 @@ def test_maps_are_those_that_autograd_keeps(kind: str, ndim: int, compute: Compu
 
 def test_weights_images_and_total_by_hand() -> None:
     network = replace(unet(), deep_supervision=False)
-    module = build_network(network, 2, 3)
+    module = UNet(network, 2, 3)
     weights, voxels = sum(p.numel() for p in module.parameters()), 4 * 16 * 24 * 32
     single = training_memory(network, (16, 24, 32), NetworkIO(2, 3), batch_size=4, compute="float32", device="cpu")
     assert single.weights == 20 * weights

@@ -14,7 +14,7 @@ from helpers.tiny import Tiny, TinyRuns
 from autoseg.errors import PlanError, UsageError
 from autoseg.inference.model import Model, load_model
 from autoseg.inference.sliding_window import predict_volume
-from autoseg.nets.build import fresh_network
+from autoseg.nets.build import build_network
 from autoseg.nets.device import Device
 from autoseg.plan import Configuration, Plan, save_plan
 from autoseg.preprocessing.store import StoredCase
@@ -60,7 +60,7 @@ def test_logits_are_those_of_the_sliding_window(tiny: Tiny, tiny_runs: TinyRuns,
 
 def test_structures_that_no_case_contains_are_never_predicted(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     image = prepared_image(tiny, tmp_path)
-    network = fresh_network(tiny.plan, tiny.configuration, float32_cpu).eval()
+    network = build_network(tiny.plan, tiny.configuration, float32_cpu).eval()
     with torch.no_grad():
         network.heads[-1].bias[:] = torch.tensor([0.0, 50.0, 0.0, 60.0, 0.0])  # left kidney, and left stone even more
     usual = Model((network,), tiny.plan, tiny.configuration, float32_cpu)
@@ -101,7 +101,7 @@ def two_dimensional(configuration: Configuration, axis: int) -> Configuration:
 def test_a_2d_network_sees_slices(tiny: Tiny, float32_cpu: Device, axis: int) -> None:
     configuration = two_dimensional(tiny.configuration, axis)
     torch.manual_seed(0)
-    network = fresh_network(tiny.plan, configuration, float32_cpu).eval()
+    network = build_network(tiny.plan, configuration, float32_cpu).eval()
     image = np.moveaxis(np.random.default_rng(0).standard_normal((1, 3, 24, 20)).astype(np.float32), 1, 1 + axis)
     logits = Model((network,), tiny.plan, configuration, float32_cpu).logits(image, mirror=False)
     assert logits.shape == (5, *image.shape[1:])
@@ -113,7 +113,7 @@ def test_a_2d_network_sees_slices(tiny: Tiny, float32_cpu: Device, axis: int) ->
 def test_a_3d_network_may_have_a_patch_of_one_slice(tiny: Tiny, float32_cpu: Device) -> None:
     configuration = replace(tiny.configuration, patch=replace(tiny.configuration.patch, patch_size=(1, 16, 16)))
     configuration = replace(configuration, network=replace(configuration.network, strides=((1, 1, 1), (1, 2, 2), (1, 2, 2))))
-    network = fresh_network(tiny.plan, configuration, float32_cpu).eval()
+    network = build_network(tiny.plan, configuration, float32_cpu).eval()
     image = np.zeros((1, 2, 20, 20), dtype=np.float32)
     assert Model((network,), tiny.plan, configuration, float32_cpu).logits(image, mirror=True).shape == (5, 2, 20, 20)
 

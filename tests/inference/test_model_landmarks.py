@@ -20,7 +20,7 @@ from autoseg.imaging.landmarks import LandmarkSet, State
 from autoseg.inference import landmarks as landmarks_module
 from autoseg.inference.model import Model
 from autoseg.nets import Output
-from autoseg.nets.build import fresh_network
+from autoseg.nets.build import build_network
 from autoseg.nets.device import Device
 from autoseg.nets.heatmaps import Peaks, find_peaks
 from autoseg.plan import Plan, ScnPlan
@@ -37,7 +37,7 @@ def plan_of(landmarks: LandmarkSet, labels: LabelSet = NOTHING, **how: Any) -> P
 def model_of(plan: Plan, device: Device, n: int = 1, **changes: Any) -> Model:
     torch.manual_seed(0)
     configuration = plan.configuration(None)[1]
-    networks = tuple(fresh_network(plan, configuration, device).eval() for _ in range(n))
+    networks = tuple(build_network(plan, configuration, device).eval() for _ in range(n))
     return Model(networks, plan, configuration, device, **changes)
 
 
@@ -253,7 +253,7 @@ def with_branch(model: Model, factor: tuple[int, ...] = SCN.factor) -> Model:
     configuration = replace(model.configuration, landmarks=replace(plan, scn=scn))
     networks = []
     for old in model.networks:
-        network = fresh_network(model.plan, configuration, model.device).eval()
+        network = build_network(model.plan, configuration, model.device).eval()
         network.load_state_dict(old.state_dict(), strict=False)
         assert network.point_head is not None
         assert network.point_head.scn is not None

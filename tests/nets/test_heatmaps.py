@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from torch import nn
 
-from autoseg.nets.heatmaps import at_size, expected_points, find_peaks, find_rivals, gaussian_boxes, gaussian_maps
-from autoseg.nets.point_head import start_undecided
+from autoseg.nets.heatmaps import expected_points, find_candidates, find_peaks, gaussian_boxes, gaussian_maps, rescale_points
+from autoseg.nets.point_head import initialise_undecided
 
 SHAPES = {2: (13, 10), 3: (13, 10, 11)}
 
@@ -128,13 +128,13 @@ def test_chunks_memory_maps_and_tensors_give_the_same(kind: type, tmp_path: Path
 def test_at_size_keeps_edges() -> None:
     """Eight voxels as four: index -0.5 stays, 7.5 becomes 3.5."""
     points = torch.tensor([[[-0.5, 7.5], [0.5, 2.5]]])
-    assert at_size(points, (8, 8), (4, 16)).tolist() == [[[-0.5, 15.5], [0.0, 5.5]]]
+    assert rescale_points(points, (8, 8), (4, 16)).tolist() == [[[-0.5, 15.5], [0.0, 5.5]]]
 
 
 def test_undecided_before_training() -> None:
     head = nn.Conv3d(2, 3, 1)
     nn.init.zeros_(head.weight)
-    start_undecided(head, 5 * 6 * 7)
+    initialise_undecided(head, 5 * 6 * 7)
     logits = head(torch.randn(1, 2, 5, 6, 7))[0]
     assert find_peaks(logits).presence == pytest.approx([0.5] * 3, abs=1e-6)
 
@@ -156,7 +156,7 @@ def test_rivals_by_hand(ndim: int) -> None:
     masses = np.array([0.6, 0.25, 0.05])
     maps = gaussian_maps(torch.from_numpy(points)[None], sigma, shape)[0]
     whole = (maps * torch.from_numpy(masses).reshape(-1, *(1,) * ndim)).sum(0)
-    found = find_rivals((whole.clamp(min=1e-20) / 0.1).log())
+    found = find_candidates((whole.clamp(min=1e-20) / 0.1).log())
     np.testing.assert_allclose(found.points[:3], points, atol=0.05)
     np.testing.assert_allclose(found.mass[:3], masses * math.erf(2.5 / 2**0.5) ** ndim, rtol=0.03)
     assert found.mass[3:].max(initial=0) < 1e-3
@@ -164,5 +164,5 @@ def test_rivals_by_hand(ndim: int) -> None:
 
 
 def test_a_line_of_one_voxel_has_a_rival() -> None:
-    found = find_rivals(torch.tensor([[0.0, 3.0, 0.0]]))
+    found = find_candidates(torch.tensor([[0.0, 3.0, 0.0]]))
     assert found.points.tolist() == [[0, 1]]

@@ -42,7 +42,7 @@ def test_a_new_head_begins_at_a_loss_of_about_one(loss: LandmarkLossName, coarse
     c = configuration(None, coarse, loss)
     shape = (6, 12, 14) if coarse else (12, 24, 28)
     features = torch.nn.functional.leaky_relu(torch.randn(2, 8, *shape), 0.01)
-    maps = PointHead(3, 8, 3, loss, int(np.prod(shape)))(features)
+    maps = PointHead(3, 8, 3, loss=loss, voxels=int(np.prod(shape)))(features)
     points = torch.rand(2, 3, 3) * torch.tensor([11.0, 23, 27])
     assert 0.5 < landmark_loss(maps, points, torch.full((2, 3), int(State.PRESENT)), c).item() < 2
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from autoseg.footprint import NetworkIO, n_parameters
-from autoseg.nets import PointHead, UNet, build_network
+from autoseg.nets import PointHead, UNet
 from autoseg.nets.blocks import SLOPE, ConvBlock, InstanceNorm, ResidualBlock, Upsample, channels_last, convolution
 from autoseg.plan import NetworkPlan
 
@@ -53,7 +53,7 @@ PLANS = {
 
 def network_of(plan: NetworkPlan, channels: int = 2, classes: int = 3, seed: int = 0) -> UNet:
     torch.manual_seed(seed)
-    return build_network(plan, channels, classes)
+    return UNet(plan, channels, classes)
 
 
 def size_of(plan: NetworkPlan, bottleneck: int) -> list[int]:
@@ -233,10 +233,10 @@ def test_the_norm_keeps_the_type_of_autocast_on_a_gpu() -> None:
 def test_a_cascaded_network_sees_one_channel_a_structure() -> None:
     plan = replace(PLAIN_2D, deep_supervision=False)
     torch.manual_seed(0)
-    network = build_network(plan, 2, 4, n_previous_classes=3).eval()
+    network = UNet(plan, 2, 4, n_previous_classes=3).eval()
     assert network.encoder[0][0][0].in_channels == 5
     image, indices = torch.randn(1, 2, 32, 32), torch.randint(0, 4, (1, 1, 32, 32))
-    alone = build_network(plan, 5, 4).eval()
+    alone = UNet(plan, 5, 4).eval()
     alone.load_state_dict(network.state_dict())
     spread = torch.cat([image, *((indices == k).float() for k in (1, 2, 3))], dim=1)
     with torch.no_grad():
@@ -249,8 +249,8 @@ def test_heads_for_both_or_either(name: str) -> None:
     size, n = size_of(plan, 2), 5
     for classes, landmarks in ((3, n), (0, n), (3, 0)):
         torch.manual_seed(0)
-        head = PointHead(len(size), plan.features[0], n, "spatial_ce", prod(size)) if landmarks else None
-        network = build_network(plan, 2, classes, point_head=head)
+        head = PointHead(len(size), plan.features[0], n, loss="spatial_ce", voxels=prod(size)) if landmarks else None
+        network = UNet(plan, 2, classes, point_head=head)
         output = network(torch.randn(1, 2, *size))
         finest = tuple(a // s for a, s in zip(size, plan.strides[0]))
         assert bool(output.logits) == (classes > 0)
@@ -266,13 +266,13 @@ def test_a_segmentation_network_is_what_it_was_without_landmarks() -> None:
     names = set(network_of(PLAIN_3D).state_dict())
     assert not any(name.startswith("point_head") for name in names)
     torch.manual_seed(3)
-    other = build_network(PLAIN_3D, 2, 3, point_head=None).state_dict()
+    other = UNet(PLAIN_3D, 2, 3, point_head=None).state_dict()
     torch.manual_seed(3)
-    assert all(torch.equal(value, other[name]) for name, value in build_network(PLAIN_3D, 2, 3).state_dict().items())
+    assert all(torch.equal(value, other[name]) for name, value in UNet(PLAIN_3D, 2, 3).state_dict().items())
 
 
 def test_landmarks_are_chosen_in_the_order_asked_for() -> None:
-    network = build_network(PLAIN_2D, 2, 3, point_head=PointHead(2, PLAIN_2D.features[0], 5, "spatial_ce", 64)).eval()
+    network = UNet(PLAIN_2D, 2, 3, point_head=PointHead(2, PLAIN_2D.features[0], 5, loss="spatial_ce", voxels=64)).eval()
     image = torch.randn(1, 2, *size_of(PLAIN_2D, 2))
     with torch.no_grad():
         every = network(image).maps
@@ -285,7 +285,7 @@ def test_landmarks_are_chosen_in_the_order_asked_for() -> None:
 
 def test_a_new_point_head_is_undecided() -> None:
     """Before training "not here" is about as likely as the whole patch, for each landmark."""
-    head = PointHead(3, 32, 4, "spatial_ce", 20**3)
+    head = PointHead(3, 32, 4, loss="spatial_ce", voxels=20**3)
     features = torch.nn.functional.leaky_relu(torch.randn(1, 32, 20, 20, 20), SLOPE)
     here = head(features).flatten(2).logsumexp(2).sigmoid()
     assert float(here.detach().min()) > 0.3

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoseg.nets import heatmaps
-from autoseg.nets.pooling import pooled, refined, shares
+from autoseg.nets.pooling import cell_probabilities, interpolate_cells, pool_cells
 
 
 def plain_shares(logits: Tensor, factor: Sequence[int]) -> Tensor:
@@ -35,7 +35,7 @@ def test_shares_are_sums_of_a_softmax(
     monkeypatch.setattr(heatmaps, "MAP_ELEMENTS_AT_ONCE", at_once)
     torch.manual_seed(0)
     logits = 3 * torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
-    found = shares(logits, factor)
+    found = cell_probabilities(logits, factor)
     torch.testing.assert_close(found, plain_shares(logits.detach(), factor))
     assert not found.requires_grad
 
@@ -43,7 +43,7 @@ def test_shares_are_sums_of_a_softmax(
 def test_shares_of_far_logits_are_finite_and_float32_of_halves() -> None:
     logits = torch.full((1, 2, 4, 4), -1e4).bfloat16()
     logits[0, 1, 1, 2] = 1e4
-    found = shares(logits, (2, 2))
+    found = cell_probabilities(logits, (2, 2))
     assert found.dtype == torch.float32
     assert found[0, 0].tolist() == [[0, 0], [0, 0]]
     assert found[0, 1].tolist() == [[0, 1], [0, 0]]
@@ -51,8 +51,8 @@ def test_shares_of_far_logits_are_finite_and_float32_of_halves() -> None:
 
 def test_the_last_cell_may_be_smaller() -> None:
     maps = torch.arange(5.0).view(1, 1, 1, 5)
-    assert pooled(maps, (1, 2)).flatten().tolist() == [0.5, 2.5, 4]
-    assert pooled(maps, (1, 2), summed=True).flatten().tolist() == [1, 5, 4]
+    assert pool_cells(maps, (1, 2)).flatten().tolist() == [0.5, 2.5, 4]
+    assert pool_cells(maps, (1, 2), summed=True).flatten().tolist() == [1, 5, 4]
 
 
 @pytest.mark.parametrize(("size", "factor"), SIZES)
@@ -60,8 +60,8 @@ def test_between_cells_it_is_linear(size: tuple[int, ...], factor: tuple[int, ..
     """As torch's interpolation, of which the part that fits is taken."""
     torch.manual_seed(0)
     coarse = torch.randn(2, 3, *(-(-n // f) for n, f in zip(size, factor)), dtype=torch.float64, requires_grad=True)
-    found = refined(coarse, factor, size)
+    found = interpolate_cells(coarse, factor, size)
     whole = [n * f for n, f in zip(coarse.shape[2:], factor)]
     expected = F.interpolate(coarse, whole, mode="bilinear" if len(size) == 2 else "trilinear")[(..., *map(slice, size))]
     torch.testing.assert_close(found, expected)
-    assert torch.autograd.gradcheck(lambda x: refined(x, factor, size), coarse)
+    assert torch.autograd.gradcheck(lambda x: interpolate_cells(x, factor, size), coarse)

@@ -117,7 +117,7 @@ def test_cells_lie_where_their_voxels_are() -> None:
 
 def test_a_head_with_a_branch_asks_it_in_training_only() -> None:
     torch.manual_seed(0)
-    head = PointHead(3, 4, 5, "spatial_ce", 1000, GATE)
+    head = PointHead(3, 4, 5, loss="spatial_ce", voxels=1000, scn=GATE)
     assert head.scn is not None
     for p in head.scn.parameters():
         torch.nn.init.normal_(p)

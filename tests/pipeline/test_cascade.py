@@ -21,7 +21,7 @@ from autoseg.imaging.labels import LabelSet
 from autoseg.inference.model import Model, load_model
 from autoseg.inference.predict import PredictReport, predict
 from autoseg.io import read_image, read_label_map, write_label_map
-from autoseg.nets.build import fresh_network
+from autoseg.nets.build import build_network
 from autoseg.nets.device import Device
 from autoseg.pipeline.cascade import Cascade, cascade_of
 from autoseg.pipeline.preprocess import preprocess_dataset, preprocess_previous_stage
@@ -207,7 +207,7 @@ def test_the_sampler_shows_what_the_stage_before_said(tiny: Tiny, workspace: Wor
 def test_a_mirror_swaps_the_sides_of_the_stage_before(tiny: Tiny, float32_cpu: Device) -> None:
     plan = cascaded(tiny.plan)
     configuration = plan.configurations["3d_cascade"]
-    network = fresh_network(plan, configuration, float32_cpu).eval()
+    network = build_network(plan, configuration, float32_cpu).eval()
     model = Model((network,), plan, configuration, float32_cpu)
     labels = tiny.dataset.labels
     assert labels.mirrored != tuple(range(5))  # the phantoms have a left and a right

@@ -15,7 +15,7 @@ from autoseg.imaging.image import Image
 from autoseg.inference.model import Model, load_model
 from autoseg.inference.predict import PredictReport, predict
 from autoseg.io import read_grid, read_image, write_landmarks
-from autoseg.nets.build import fresh_network
+from autoseg.nets.build import build_network
 from autoseg.nets.device import Device
 from autoseg.pipeline.cascade import cascade_of
 from autoseg.pipeline.fingerprint import fingerprint_dataset
@@ -152,7 +152,7 @@ def test_a_mirror_swaps_the_sides_of_what_was_found(float32_cpu: Device, tmp_pat
     plan = two_stages(dataset, False)
     configuration = plan.configurations["3d_cascade"]
     torch.manual_seed(0)
-    model = Model((fresh_network(plan, configuration, float32_cpu).eval(),), plan, configuration, float32_cpu)
+    model = Model((build_network(plan, configuration, float32_cpu).eval(),), plan, configuration, float32_cpu)
     swapped = np.array(mirrored_previous_classes(dataset.labels, dataset.landmarks))
     assert swapped.tolist() == [0, 3, 2, 1]
     rng = np.random.default_rng(0)

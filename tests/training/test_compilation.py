@@ -16,7 +16,7 @@ from helpers.runs import EPOCHS, interrupt_at, same_outcome
 from helpers.tiny import Tiny, TinyRuns
 from safetensors.torch import load_file
 
-from autoseg.nets.build import fresh_network
+from autoseg.nets.build import build_network
 from autoseg.nets.device import Device
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.options import TrainingOptions
@@ -198,7 +198,7 @@ def test_a_compiled_step_is_the_step(tiny: Tiny, float32_cpu: Device, caplog: py
         encoder_blocks=(1, 1),
         decoder_blocks=(1,),
     )
-    network = fresh_network(tiny.plan, replace(tiny.configuration, network=small), float32_cpu)
+    network = build_network(tiny.plan, replace(tiny.configuration, network=small), float32_cpu)
     image, before = torch.randn(2, 1, 2, 8, 8), [p.detach().clone() for p in network.parameters()]
     forward = compiled(network, torch.zeros_like(image), float32_cpu)
     assert forward is not network, caplog.text

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from autoseg.errors import UsageError
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet
-from autoseg.nets.build import fresh_network
+from autoseg.nets.build import build_network
 from autoseg.nets.device import Device
 from autoseg.nets.weights import AVERAGED, read_tensors
 from autoseg.plan import LandmarkLossName, LandmarkPlan, Plan, ScnPlan
@@ -48,7 +48,7 @@ def test_what_fits_is_taken(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device
         (wider(tiny.plan, 1, two), {k for k in given if k.startswith("heads.")}),
         (wider(tiny.plan, 1, four), {k for k in given if k.startswith("heads.")}),
     ):
-        network = fresh_network(plan, tiny.configuration, float32_cpu)
+        network = build_network(plan, tiny.configuration, float32_cpu)
         before = {k: v.clone() for k, v in network.state_dict().items()}
         transfer = take_weights(network, Pretrained(tiny_runs.runs[0], False), plan.data, None)
         assert set(before) - set(transfer.taken) == missing
@@ -75,7 +75,7 @@ def test_a_head_for_landmarks_is_taken_from_a_model_of_the_same_landmarks(
         return replace(tiny.plan, data=data, configurations={"3d_fullres": c})
 
     def taken(run: Path, plan: Plan) -> set[str]:
-        network = fresh_network(plan, plan.configuration(None)[1], float32_cpu)
+        network = build_network(plan, plan.configuration(None)[1], float32_cpu)
         return set(network.state_dict()) - set(
             take_weights(network, Pretrained(run, False), plan.data, plan.configuration(None)[1].landmarks).taken
         )
@@ -98,7 +98,7 @@ def test_a_head_for_landmarks_is_taken_from_a_model_of_the_same_landmarks(
 
 
 def test_what_is_taken_learns_at_a_lower_rate(tiny: Tiny, float32_cpu: Device) -> None:
-    network = fresh_network(tiny.plan, tiny.configuration, float32_cpu)
+    network = build_network(tiny.plan, tiny.configuration, float32_cpu)
     names = [name for name, _ in network.named_parameters()]
     taken = [name for name in names if not name.startswith("heads.")]
     groups = make_optimizer(network, tiny.configuration.training, taken).param_groups
@@ -168,7 +168,7 @@ def test_what_the_options_ask_for(tiny_runs: TinyRuns, tmp_path: Path) -> None:
 
 
 def test_weights_that_cannot_be_used(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
-    network = fresh_network(tiny.plan, tiny.configuration, float32_cpu)
+    network = build_network(tiny.plan, tiny.configuration, float32_cpu)
     with pytest.raises(UsageError, match=r"--freeze leaves nothing to learn; .*; fix: leave out --freeze"):
         take_weights(network, Pretrained(tiny_runs.runs[0], True), tiny.plan.data, None)
     with pytest.raises(UsageError, match=r"nothing of this model fits the network; .*; found: weight, bias"):

@@ -25,7 +25,7 @@ from autoseg.errors import DataError, DiskError, UsageError
 from autoseg.evaluation.metrics import dice_per_structure
 from autoseg.inference.model import load_model
 from autoseg.io import read_label_map
-from autoseg.nets.build import fresh_network
+from autoseg.nets.build import build_network
 from autoseg.nets.device import Device
 from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
@@ -372,7 +372,7 @@ def test_the_plan_chooses_the_loss(tiny: Tiny, float32_cpu: Device, tmp_path: Pa
         [StoredCase.open(job.prepared, c.name) for c in job.training], plan.configuration(None)[1], plan.data.labels, 0
     ).batch(0)
     torch.manual_seed(0)
-    outputs = fresh_network(plan, plan.configuration(None)[1], float32_cpu)(batch.image).logits
+    outputs = build_network(plan, plan.configuration(None)[1], float32_cpu)(batch.image).logits
     expected = deep_supervision(outputs, batch.label, plan.data.labels.ignore_index, LOSSES[loss], batch_dice)
     assert float(history(tmp_path)[0]["train_loss"]) == pytest.approx(expected.item(), rel=1e-4)
 

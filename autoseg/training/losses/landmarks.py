@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoseg.imaging.landmarks import State
-from autoseg.nets.heatmaps import Boxes, a_few, at_size, expected_points, gaussian_boxes, gaussian_maps
+from autoseg.nets.heatmaps import Boxes, expected_points, gaussian_boxes, gaussian_maps, rescale_points, slices_at_once
 from autoseg.plan import Configuration, LandmarkLossName, LandmarkPlan
 from autoseg.training.distributed import all_reduce_sum
 
@@ -44,7 +44,7 @@ class _SpatialCe(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, index: Tensor, mass: Tensor, weight: Tensor) -> Tensor:
         rows = logits.detach().flatten(2).flatten(0, 1)
         index, mass, weight = index.flatten(0, 1), mass.flatten(0, 1), weight.flatten()
-        log_z = torch.cat([F.softplus(rows[some].to(mass.dtype).logsumexp(1)) for some in a_few(rows)])
+        log_z = torch.cat([F.softplus(rows[some].to(mass.dtype).logsumexp(1)) for some in slices_at_once(rows)])
         loss = log_z - (rows.gather(1, index) * mass).sum(1)
         ctx.save_for_backward(logits, index, mass, log_z, weight)
         return (weight * loss).sum()
@@ -57,7 +57,7 @@ class _SpatialCe(torch.autograd.Function):
         scale = (above * weight).unsqueeze(1)
         log_z = log_z.unsqueeze(1)
         gradient = torch.empty_like(rows)
-        for some in a_few(rows):
+        for some in slices_at_once(rows):
             gradient[some] = (rows[some].to(mass.dtype) - log_z[some]).exp_().mul_(scale[some])
         # whole, since sums of the parts would round in half precision
         target = ((rows.gather(1, index) - log_z).exp() - mass) * scale
@@ -172,7 +172,7 @@ def landmark_loss(maps: Tensor, points: Tensor, state: Tensor, configuration: Co
     plan = configuration.landmarks
     assert plan is not None
     sigma, shape = map_sigma(configuration, plan), maps.shape[2:]
-    there = at_size(points, configuration.patch.patch_size, shape)
+    there = rescale_points(points, configuration.patch.patch_size, shape)
     return LANDMARK_LOSSES[plan.loss](maps, there, state, sigma) / _at_first(plan.loss, sigma, shape)
 
 
