@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from autoseg.dataset import Case, Dataset, load_landmarks, outside_remark
 from autoseg.errors import DataError, GeometryError
-from autoseg.imaging.image import Image, LabelMap, check_pair
+from autoseg.imaging.alignment import check_alignment
+from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.io import read_image, read_label_map
 
@@ -65,7 +66,7 @@ class CaseReader:
         label_map = read_label_map(case.label, self.dataset.labels) if case.label else None
         remarks = []
         try:
-            remarks.append(check_pair(image, label_map) if label_map else None)
+            remarks.append(check_alignment(image, label_map) if label_map else None)
         except GeometryError as error:
             error.file = str(case.label)
             raise

@@ -60,7 +60,7 @@ def check_symmetry(landmarks: LandmarkSet, cases: Sequence[CasePoints]) -> tuple
     if len(landmarks.pairs) < MIN_PAIRS:
         return landmarks, ()
     points = np.array([case.points_mm for case in cases]).reshape(len(cases), len(landmarks), 3)
-    partner, itself = np.array(landmarks.mirrored, dtype=np.int64), np.arange(len(landmarks))
+    partner, itself = np.array(landmarks.mirror_partners, dtype=np.int64), np.arange(len(landmarks))
     images = np.array([_mirror_image(case, landmarks) for case in points]).reshape(points.shape)
     off, off_itself = (_medians(np.linalg.norm(images - points[:, target], axis=-1)) for target in (partner, itself))
     measured = off[np.isfinite(off)]

@@ -13,10 +13,10 @@ CONNECTIVITY: Final = 26  # voxels that share a face, an edge or a corner are co
 
 
 def keep_largest(mask: np.ndarray) -> np.ndarray:
-    """The largest connected component of a (Z, Y, X) boolean mask, as a new mask; of none, an empty mask.
+    """Keep the largest connected component of a (Z, Y, X) boolean mask, as a new mask; an empty mask stays empty.
 
-    Of several components of the same size the one with the first voxel in array order stays, so that a mask always
-    gives the same answer, whatever order the components are found in.
+    Of several components of the same size the one with the first voxel in array order is kept, so that the result does
+    not depend on the order in which components are found.
     """
     kept = np.zeros(mask.shape, dtype=bool)
     box = Box.around(mask)

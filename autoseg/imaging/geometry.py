@@ -1,4 +1,4 @@
-"""Where voxels are: grids, boxes and the way between array index and world. Pure numpy.
+"""Grids, boxes and the transforms between array index and world. Pure numpy.
 
 Array axes are (z, y, x); world points are (x, y, z) in LPS millimetres, as DICOM, ITK and 3D Slicer have it.
 """
@@ -33,7 +33,7 @@ class Box:
 
     @staticmethod
     def around(mask: np.ndarray) -> Box | None:
-        """The tight box around the true voxels of a (Z, Y, X) mask; None where it has none."""
+        """Tight box around the true voxels of a (Z, Y, X) mask; None where it has none."""
         spans = []
         for axis in range(3):
             line = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -51,7 +51,7 @@ class AxisMap:
     flip: tuple[bool, bool, bool]
 
     def apply(self, array: np.ndarray) -> np.ndarray:
-        """Reorders the last three axes of `array`; a view, no copy."""
+        """Reorder the last three axes of `array`; a view, no copy."""
         lead = array.ndim - 3
         moved = array.transpose(*range(lead), *(lead + a for a in self.order))
         z, y, x = (slice(None, None, -1 if f else 1) for f in self.flip)
@@ -96,7 +96,7 @@ class Grid:
 
     @staticmethod
     def from_spacing(shape: Sequence[int], spacing: Sequence[float], origin: Sequence[float] = (0, 0, 0)) -> Grid:
-        """A canonical grid: axes along world z, y, x. `spacing` is (z, y, x) mm, `origin` the world (x, y, z) of voxel 0."""
+        """Make a canonical grid: axes along world z, y, x. `spacing` is (z, y, x) mm, `origin` the world (x, y, z) of voxel 0."""
         affine = np.eye(4)
         affine[:3, :3] = np.diag(spacing)[::-1]
         affine[:3, 3] = origin
@@ -120,25 +120,25 @@ class Grid:
 
     @property
     def voxel_volume(self) -> float:
-        """mm³ of one voxel."""
+        """Volume of one voxel, mm³."""
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
     def index_to_world(self, index: np.ndarray) -> np.ndarray:
-        """(N, 3) indices (z, y, x), fractions allowed, to (N, 3) world points (x, y, z) mm."""
+        """Convert (N, 3) indices (z, y, x), fractions allowed, to (N, 3) world points (x, y, z) mm."""
         return np.asarray(index, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
 
     def world_to_index(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) world points (x, y, z) mm to (N, 3) fractional indices (z, y, x)."""
+        """Convert (N, 3) world points (x, y, z) mm to (N, 3) fractional indices (z, y, x)."""
         return np.linalg.solve(self.affine[:3, :3], (np.asarray(points, dtype=np.float64) - self.affine[:3, 3]).T).T
 
     def crop(self, box: Box) -> Grid:
-        """The grid of `array[box.slices]`; a box that reaches outside pads."""
+        """Grid of `array[box.slices]`; a box that reaches outside pads."""
         affine = self.affine.copy()
         affine[:3, 3] = self.index_to_world(np.array([box.start]))[0]
         return Grid(box.shape, affine)
 
     def with_shape(self, shape: Sequence[int]) -> Grid:
-        """A grid of another resolution over the same extent: voxel edges, not centres, stay aligned."""
+        """Grid of another resolution over the same extent: voxel edges, not centres, stay aligned."""
         factor = np.array(self.shape, dtype=np.float64) / np.array(shape, dtype=np.float64)
         affine = self.affine.copy()
         affine[:3, :3] = self.affine[:3, :3] * factor
@@ -146,7 +146,7 @@ class Grid:
         return Grid(tuple(shape), affine)  # type: ignore[arg-type]
 
     def canonical_axes(self) -> AxisMap:
-        """The flips and swaps that bring the axes closest to world (z, y, x), each pointing up (S, P, L)."""
+        """Flips and swaps that bring the axes closest to world (z, y, x), each pointing up (S, P, L)."""
         cosines = self.affine[:3, :3] / np.array(self.spacing)
         order: list[int] = []
         for row in (2, 1, 0):  # world z first: array axis 0
@@ -156,7 +156,7 @@ class Grid:
         return AxisMap(tuple(order), flip)  # type: ignore[arg-type]
 
     def reoriented(self, axes: AxisMap) -> Grid:
-        """The grid of `axes.apply(array)`."""
+        """Grid of `axes.apply(array)`."""
         shape = tuple(self.shape[a] for a in axes.order)
         sign = np.array([-1.0 if f else 1.0 for f in axes.flip])
         first = np.zeros(3)
@@ -175,5 +175,5 @@ class Grid:
 
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> Triple:
-    """Voxels along (z, y, x) after resampling from `spacing` to `target` (mm), at least one an axis."""
+    """Shape (voxels along z, y, x) after resampling from `spacing` to `target` (mm), at least one an axis."""
     return tuple(max(1, round(n * s / t)) for n, s, t in zip(shape, spacing, target))  # type: ignore[return-value]

@@ -6,13 +6,12 @@ from math import prod
 
 import numpy as np
 
-TAIL = 0.5  # percent of the voxels at either end that the robust schemes do not believe
-
+TAIL = 0.5  # percent of the voxels at either end that robust normalization takes for outliers
 SAMPLE = 2**20  # voxels at most that percentiles are taken of: 5000 of them lie beyond each
 
 
 def strided(volume: np.ndarray, limit: int = SAMPLE) -> np.ndarray:
-    """Every n-th voxel along each of the last three axes, at most `limit` a volume: a view of evenly spread voxels.
+    """Subsample a volume: a view of every n-th voxel along each of the last three axes, at most `limit` voxels a volume.
 
     The longest axis is thinned out first, so that few slices stay, and the choice depends on the shape alone.
     """
@@ -26,7 +25,7 @@ def strided(volume: np.ndarray, limit: int = SAMPLE) -> np.ndarray:
 
 
 def clip_levels(values: np.ndarray) -> tuple[np.float32, np.float32]:
-    """The percentiles 0.5 and 99.5 of some voxels: one of the values each (no interpolation), the nearest by rank."""
+    """Percentiles 0.5 and 99.5 of some voxels: each is one of the values, the nearest by rank, without interpolation."""
     last = values.size - 1
     ranks = round(last * TAIL / 100), round(last * (100 - TAIL) / 100)
     parted = np.partition(values, ranks, axis=None)
@@ -34,9 +33,9 @@ def clip_levels(values: np.ndarray) -> tuple[np.float32, np.float32]:
 
 
 def fences(low: np.float32, high: np.float32) -> tuple[np.float32, np.float32]:
-    """Where outliers begin: as far beyond the percentiles 0.5 and 99.5 as these lie apart.
+    """Levels beyond which a value is an outlier: as far beyond the percentiles 0.5 and 99.5 as these lie apart.
 
-    A small bright structure is often brighter than 99.5 % of the image. It stays what it is, as it is hardly brighter than the
+    A small bright structure is often brighter than 99.5 % of the image. It stays as it is, since it is hardly brighter than the
     rest by the whole range of the image; a spike that would dominate mean and standard deviation is.
     """
     return low - (high - low), high + (high - low)

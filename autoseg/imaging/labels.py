@@ -1,4 +1,4 @@
-"""Names and values of structures: what the numbers in a label map mean.
+"""Label sets: names and values of the structures in label maps.
 
 Files may hold any non-negative integers, with gaps. Inside autoseg a label map holds class indices: 0 background,
 1…n the structures in the order of their values, and 255 or 65535 (`LabelSet.ignore_index`) where nothing is known.
@@ -23,7 +23,7 @@ _DIRECTIONS = {
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The structures of a dataset, ordered by file value; none for a dataset of landmarks only.
+    """Structures of a dataset, ordered by file value; none for a dataset of landmarks only.
 
     Args:
         names: one per structure, background left out.
@@ -42,16 +42,16 @@ class LabelSet:
         if len(self.names) != len(self.values):
             raise LabelError("each structure needs a name and a value", found=f"{self.names} and {self.values}")
         used = list(self.values) + ([] if self.ignore is None else [self.ignore])
-        for what, items in (("name", list(self.names)), ("value", [str(v) for v in used])):
-            twice = sorted({i for i in items if items.count(i) > 1})
-            if twice:
-                raise LabelError(f"label {what} used twice", found=", ".join(twice), fix="correct 'labels' in dataset.json")
+        for kind, items in (("name", list(self.names)), ("value", [str(v) for v in used])):
+            duplicates = sorted({i for i in items if items.count(i) > 1})
+            if duplicates:
+                raise LabelError(f"label {kind} used twice", found=", ".join(duplicates), fix="correct 'labels' in dataset.json")
         if any(not 1 <= v <= 65534 for v in used) or list(self.values) != sorted(self.values):
             raise LabelError("label values must be ascending integers", found=self.values, allowed="1…65534")
 
     @property
     def n_classes(self) -> int:
-        """Structures and background."""
+        """Number of classes: structures and background."""
         return len(self.names) + 1
 
     @property
@@ -70,7 +70,7 @@ class LabelSet:
         return int(np.iinfo(self.index_dtype).max)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """File values to class indices.
+        """Convert file values to class indices.
 
         Raises:
             LabelError: a value that is neither 0, a structure's nor the ignore value.
@@ -85,57 +85,62 @@ class LabelSet:
         if indices.min() < 0:
             raise LabelError(
                 "the label map holds values that no structure has",
-                found=", ".join(str(v) for v in np.unique(whole[indices < 0])[:10]) + self._pattern(whole),
+                found=", ".join(str(v) for v in np.unique(whole[indices < 0])[:10]) + self._likely_cause(whole),
                 allowed=", ".join(map(str, (0, *self.values))) + (f", {self.ignore} (ignore)" if self.ignore else ""),
                 fix="correct the label map, or name these values under 'labels' in dataset.json",
             )
         return indices.astype(self.index_dtype)
 
     def decode(self, indices: np.ndarray) -> np.ndarray:
-        """Class indices to file values, in the smallest unsigned type."""
+        """Convert class indices to file values, in the smallest unsigned type."""
         table = np.array((0, *self.values), dtype=self.value_dtype)
         if self.ignore is None:
             return table[indices]
-        unknown = indices == self.ignore_index
-        values = table[np.where(unknown, 0, indices)]
-        values[unknown] = self.ignore
+        ignored = indices == self.ignore_index
+        values = table[np.where(ignored, 0, indices)]
+        values[ignored] = self.ignore
         return values
 
-    def _pattern(self, whole: np.ndarray) -> str:
-        found = set(np.unique(whole).tolist())
-        if found == {0, 255}:
+    def _likely_cause(self, values: np.ndarray) -> str:
+        """Hint on a common cause of unknown values; empty without one."""
+        distinct = set(np.unique(values).tolist())
+        if distinct == {0, 255}:
             return " (a mask stored as 0/255)"
-        return " (this looks like an image, not a label map)" if len(found) > 10 * self.n_classes + 50 else ""
+        return " (this looks like an image, not a label map)" if len(distinct) > 10 * self.n_classes + 50 else ""
 
     @cached_property
     def _sides(self) -> tuple[NameSide | None, ...]:
         return name_sides(self.names)
 
     @cached_property
-    def mirrored(self) -> tuple[int, ...]:
-        """For every class index the one that takes its place when left and right swap; itself where it has no partner."""
+    def mirror_partners(self) -> tuple[int, ...]:
+        """Class index that takes the place of each one when left and right swap; itself where it has no partner."""
         by_name = {name.lower(): i for i, name in enumerate(self.names, start=1)}
         partner = [0] + [by_name.get(s.partner, i) if s else i for i, s in enumerate(self._sides, start=1)]
         return tuple(j if partner[j] == i else i for i, j in enumerate(partner))  # both must name each other
 
     @property
     def side_pairs(self) -> tuple[tuple[int, int], ...]:
-        """Class indices of the structures that swap, the left one first."""
-        return tuple((i, self.mirrored[i]) for i, s in enumerate(self._sides, start=1) if s and s.left and self.mirrored[i] != i)
+        """Pairs of class indices that swap when left and right do, the left one first."""
+        return tuple(
+            (i, self.mirror_partners[i])
+            for i, s in enumerate(self._sides, start=1)
+            if s and s.left and self.mirror_partners[i] != i
+        )
 
     @property
     def unpaired_sides(self) -> tuple[str, ...]:
-        """Structures whose name has a side but whose partner is not in the set: a mirror would turn them into nonsense."""
-        return tuple(n for i, (n, s) in enumerate(zip(self.names, self._sides), start=1) if s and self.mirrored[i] == i)
+        """Structures whose name has a side but whose partner is not in the set: a mirrored one would have a wrong name."""
+        return tuple(n for i, (n, s) in enumerate(zip(self.names, self._sides), start=1) if s and self.mirror_partners[i] == i)
 
     def names_direction(self, axis: int) -> str | None:
-        """The first structure named after a place along array axis 0 (z) or 1 (y), such as 'Anterior'; else None."""
+        """First structure named after a direction along array axis 0 (z) or 1 (y), such as 'Anterior'; else None."""
         words = _DIRECTIONS.get(axis, set())
         return next((n for n in self.names if words & set(re.findall(r"[a-z]+", n.lower()))), None)
 
 
 def whole_numbers(values: np.ndarray) -> np.ndarray:
-    """`values` as an unsigned array fit to index a table.
+    """Convert file values to unsigned integers that can index a table.
 
     Raises:
         LabelError: fractions, NaN, or numbers outside 0…65535.
@@ -149,10 +154,10 @@ def whole_numbers(values: np.ndarray) -> np.ndarray:
         raise LabelError("label value out of range", found=f"{low}…{high}", allowed="0…65535")
     whole = values.astype(np.uint16)
     if values.dtype.kind == "f" and not np.array_equal(whole, values):
-        odd = values[whole != values]
+        fractions = values[whole != values]
         raise LabelError(
             "the label map holds fractions",
-            found=", ".join(f"{v:g}" for v in np.unique(odd)[:5]),
+            found=", ".join(f"{v:g}" for v in np.unique(fractions)[:5]),
             allowed="whole numbers",
             fix="label maps must be resampled with nearest neighbour, never smoothed",
         )

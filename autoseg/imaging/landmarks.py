@@ -1,4 +1,4 @@
-"""Anatomical points: what they are called, which of them swap when left and right do, and where they are in a case."""
+"""Anatomical landmarks: their names, left and right partners, and positions in a case."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from autoseg.errors import LabelError
 
 Unit = Literal["mm", "px"]
-"""Of lengths: pixels in pictures, which do not say how large these are."""
+"""Unit of lengths: pixels in pictures, whose files do not say how large a pixel is."""
 
 
 class State(IntEnum):
-    """What is known about a landmark of a case: where it is, that the anatomy lacks it, or nothing."""
+    """Annotation of a landmark in a case: it has a position, the anatomy lacks it, or nothing is known."""
 
     UNLABELLED = 0
     ABSENT = 1
@@ -25,12 +25,12 @@ class State(IntEnum):
 
 @dataclass(frozen=True)
 class LandmarkSet:
-    """The landmarks of a dataset, in a fixed order; none for a dataset of label maps only.
+    """Landmarks of a dataset, in a fixed order; none for a dataset of label maps only.
 
     Args:
         names: one per landmark.
         pairs: names that take each other's place when left and right swap.
-        one_sided: names that have no partner and do not lie in the middle: in a mirrored image their place is not known.
+        one_sided: names that have no partner and do not lie in the middle: their position in a mirrored image is unknown.
 
     Raises:
         LabelError: an empty name or one that appears twice; a pair of unknown, equal or already paired names; a one-sided name
@@ -42,32 +42,34 @@ class LandmarkSet:
     one_sided: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        twice = sorted({n for n in self.names if self.names.count(n) > 1})
-        if twice or "" in self.names:
-            raise LabelError("each landmark needs a name of its own", found=", ".join(twice) or "an empty name")
+        duplicates = sorted({n for n in self.names if self.names.count(n) > 1})
+        if duplicates or "" in self.names:
+            raise LabelError("each landmark needs a name of its own", found=", ".join(duplicates) or "an empty name")
         paired = [name for pair in self.pairs for name in pair]
         unknown = sorted(set(paired) - set(self.names))
         if unknown:
-            raise LabelError("a pair names a landmark that there is not", found=", ".join(unknown), allowed=", ".join(self.names))
+            raise LabelError("a pair names an unknown landmark", found=", ".join(unknown), allowed=", ".join(self.names))
         if len(set(paired)) < len(paired):
-            again = sorted({n for n in paired if paired.count(n) > 1})
-            raise LabelError("a landmark can have one partner, not itself", found=", ".join(again), fix="correct the pairs")
-        wrong = sorted(set(self.one_sided) - (set(self.names) - set(paired)))
-        if wrong:
-            raise LabelError("a one-sided landmark is unknown, or has a partner", found=", ".join(wrong))
+            repeated = sorted({n for n in paired if paired.count(n) > 1})
+            raise LabelError(
+                "a landmark can have one partner, and not itself", found=", ".join(repeated), fix="correct the pairs"
+            )
+        not_one_sided = sorted(set(self.one_sided) - (set(self.names) - set(paired)))
+        if not_one_sided:
+            raise LabelError("a one-sided landmark is unknown, or has a partner", found=", ".join(not_one_sided))
 
     def __len__(self) -> int:
         return len(self.names)
 
     @cached_property
-    def mirrored(self) -> tuple[int, ...]:
-        """For each landmark the number of the one that takes its place when left and right swap; its own without a partner."""
+    def mirror_partners(self) -> tuple[int, ...]:
+        """Index of the landmark that takes the place of each one when left and right swap; its own without a partner."""
         partner = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
         return tuple(self.names.index(partner.get(name, name)) for name in self.names)
 
     @cached_property
-    def known_mirrored(self) -> np.ndarray:
-        """(N,) false for those whose place in a mirrored image is not known."""
+    def mirrorable(self) -> np.ndarray:
+        """Mask (N,) of the landmarks whose position in a mirrored image is known."""
         return ~np.isin(self.names, self.one_sided)
 
 
@@ -76,14 +78,14 @@ NO_LANDMARKS = LandmarkSet(())
 
 @dataclass(frozen=True, eq=False)
 class Landmarks:
-    """Where the landmarks of a case are.
+    """Positions of the landmarks of a case.
 
     Args:
         names: of the N landmarks.
         points_mm: (N, 3) world points (x, y, z), LPS mm; NaN unless present.
         state: (N,) of `State`.
-        confidence: (N,) probability that a predicted landmark is within two voxels (of the maps) of its place; None for
-            annotations.
+        confidence: (N,) probability that a predicted landmark is within two voxels (of the maps) of its true position; None
+            for annotations.
 
     Raises:
         LabelError: the parts differ in length, or a landmark that is present has no finite position.
@@ -101,19 +103,24 @@ class Landmarks:
             raise LabelError(
                 "a point and a state for each landmark", found=f"{self.points_mm.shape}, {self.state.shape}", allowed=n
             )
-        lost = [name for name, ok in zip(self.names, np.isfinite(self.points_mm).all(1) | ~self.present) if not ok]
-        if lost:
-            raise LabelError("a landmark that is present needs a finite position", found=", ".join(lost[:10]))
+        unplaced = [name for name, ok in zip(self.names, np.isfinite(self.points_mm).all(1) | ~self.present) if not ok]
+        if unplaced:
+            raise LabelError("a landmark that is present needs a finite position", found=", ".join(unplaced[:10]))
 
     @property
     def present(self) -> np.ndarray:
-        """(N,) true where the position is known."""
-        found: np.ndarray = self.state == State.PRESENT
-        return found
+        """Mask (N,) of the landmarks whose position is known."""
+        present: np.ndarray = self.state == State.PRESENT
+        return present
 
 
 def mean_shape(points: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """(N, D) mm: places that, moved as a whole for each case, are closest to all known points (least squares)."""
+    """Mean shape (N, D) mm: the points that, moved as a whole for each case, are closest to its known points (least squares).
+
+    Args:
+        points: (C, N, D) mm.
+        present: (C, N) mask of the points that are known; elsewhere `points` may be anything.
+    """
     known = np.where(present[..., None], points, 0.0)
     share = present / np.maximum(present.sum(1, keepdims=True), 1)
     apart = np.where(present[..., None], known - (share[..., None] * known).sum(1, keepdims=True), 0.0)

@@ -165,13 +165,13 @@ class Model:
         """
         data, c = self.plan.data, self.configuration
         n_classes = data.n_classes if classes else 0
-        partners = [n_classes + list(landmarks).index(data.landmarks.mirrored[i]) for i in landmarks]
+        partners = [n_classes + list(landmarks).index(data.landmarks.mirror_partners[i]) for i in landmarks]
         assert (previous is not None) == (c.previous_stage is not None)
         if previous is not None:
             image = np.concatenate([image, previous[None]], dtype=np.float32, casting="unsafe")
         mirroring = Mirroring(
             axes=c.inference.mirror_axes if mirror else (),
-            partners=[*data.labels.mirrored[:n_classes], *partners],
+            partners=[*data.labels.mirror_partners[:n_classes], *partners],
             swap_input=None if previous is None else self._swap_previous_sides,
         )
         return predict_volume(
@@ -196,7 +196,7 @@ class Model:
         """Reads landmarks from the maps that `predict_outputs` gives."""
         heads = [network.point_head for network in self.networks]
         branches = tuple(head.scn for head in heads if head is not None and head.scn is not None)
-        partners, device = self.plan.data.landmarks.mirrored, self.device.torch_device
+        partners, device = self.plan.data.landmarks.mirror_partners, self.device.torch_device
         return LandmarkReader(self.configuration, partners, branches, device, self.shape_prior)
 
     def _logits_and_maps(

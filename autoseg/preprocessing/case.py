@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from autoseg.errors import DataError, GeometryError, LabelError
+from autoseg.imaging.alignment import shape_mismatch
 from autoseg.imaging.geometry import AxisMap, Box, Grid, Triple, resampled_shape
-from autoseg.imaging.image import Image, LabelMap, shape_mismatch
+from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.plan import DataPlan, SpacePlan
 from autoseg.preprocessing.normalize import MASKED, normalize
@@ -25,7 +26,7 @@ def preprocess_case(
     For 2D the slices stay as they are, each is resampled in its plane.
 
     Args:
-        label: on the same voxels as the image, see `imaging.image.check_pair`.
+        label: on the same voxels as the image, see `imaging.alignment.check_alignment`.
         landmarks: of the case, those of `data` in the same order; None if none is annotated. The crop
             may exclude landmarks, which keep their coordinates.
 

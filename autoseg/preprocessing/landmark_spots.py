@@ -76,6 +76,6 @@ def mirrored_previous_classes(labels: LabelSet, landmarks: LandmarkSet) -> tuple
     side but without a partner map to 0 (no spot).
     """
     if labels.names:
-        return labels.mirrored
-    has_mirror = landmarks.known_mirrored
-    return (0, *(1 + partner if has_mirror[i] else 0 for i, partner in enumerate(landmarks.mirrored)))
+        return labels.mirror_partners
+    mirrorable = landmarks.mirrorable
+    return (0, *(1 + partner if mirrorable[i] else 0 for i, partner in enumerate(landmarks.mirror_partners)))

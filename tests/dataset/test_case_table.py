@@ -43,7 +43,7 @@ def test_quoted_names_and_several_channels(tmp_path: Path) -> None:
     assert case == Case("a, left", (root / "ct.nii", root / "p,et.nii"), root / "l.nii")
 
 
-def test_the_table_comes_before_what_dataset_json_lists(tmp_path: Path) -> None:
+def test_the_table_takes_precedence_over_dataset_json(tmp_path: Path) -> None:
     about = ABOUT[:-1] + ', "training": [{"image": "z.nii", "label": "l.nii"}]}'
     root = lay_out(tmp_path / "x", "case,image,label\na,a.nii,l.nii\n", about)
     assert [c.name for c in open_dataset(root).cases] == ["a"]
@@ -90,7 +90,7 @@ def test_without_dataset_json(tmp_path: Path) -> None:
         ("case,image,label\n", r"no training case; file: .*cases\.csv"),
     ],
 )
-def test_tables_that_cannot_be_used(tmp_path: Path, table: str, message: str) -> None:
+def test_unusable_tables_of_cases(tmp_path: Path, table: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         open_dataset(lay_out(tmp_path / "x", table))
 

@@ -37,7 +37,7 @@ def test_nnunet_layout(tmp_path: Path) -> None:
     assert [c.name for c in dataset.cases] == ["a", "b"]
 
 
-def test_the_folder_here_has_a_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(lay_out(tmp_path / "Task01_X", NNUNET, ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz")))
     assert open_dataset(Path()).name == "Task01_X"
 
@@ -62,7 +62,7 @@ def test_decathlon_layout(tmp_path: Path) -> None:
     ]
 
 
-def test_two_channels_past_nine_keep_their_order(tmp_path: Path) -> None:
+def test_more_than_ten_channels_keep_their_order(tmp_path: Path) -> None:
     about = {**NNUNET, "channel_names": {str(i): f"c{i}" for i in range(11)}}
     root = lay_out(tmp_path / "x", about, tuple(f"imagesTr/a_{i:04d}.nii.gz" for i in range(11)))
     dataset = open_dataset(root)
@@ -70,7 +70,7 @@ def test_two_channels_past_nine_keep_their_order(tmp_path: Path) -> None:
     assert [p.name for p in dataset.cases[0].images] == [f"a_{i:04d}.nii.gz" for i in range(11)]
 
 
-def test_junk_is_no_case(tmp_path: Path) -> None:
+def test_other_files_are_ignored(tmp_path: Path) -> None:
     junk = ("imagesTr/._a_0000.nii.gz", "imagesTr/_draft_0000.nii.gz", "imagesTr/.DS_Store", "imagesTr/notes.txt")
     labels = ("labelsTr/a.nii.gz", "labelsTr/._a.nii.gz")
     root = lay_out(tmp_path / "x", NNUNET, ("imagesTr/a_0000.nii.gz", *junk, *labels))
@@ -78,7 +78,7 @@ def test_junk_is_no_case(tmp_path: Path) -> None:
     assert (case.name, case.label) == ("a", root / "labelsTr/a.nii.gz")
 
 
-def test_a_number_that_is_no_channel_belongs_to_the_name(tmp_path: Path) -> None:
+def test_unknown_channel_numbers_belong_to_the_name(tmp_path: Path) -> None:
     """One channel is named, so _0001 cannot be a second one: these are four scans."""
     files = tuple(f"imagesTr/scan_{i:04d}.nii.gz" for i in range(4))
     root = lay_out(tmp_path / "x", NNUNET, (*files, *(f.replace("images", "labels") for f in files)))
@@ -87,7 +87,7 @@ def test_a_number_that_is_no_channel_belongs_to_the_name(tmp_path: Path) -> None
     assert all(c.label is not None and c.label.is_file() for c in cases)
 
 
-def test_a_stray_picture_leaves_the_channel_files_together(tmp_path: Path) -> None:
+def test_a_stray_image_among_channel_files(tmp_path: Path) -> None:
     """It is a case of its own, as are files with numbers past the channels; each fails by itself."""
     about = {**NNUNET, "channel_names": {"0": "CT", "1": "PET"}}
     names = ("a_0000.nii.gz", "a_0001.nii.gz", "b_0001.nii.gz", "c_0000.nii.gz", "c_0001.nii.gz", "c_0002.nii.gz", "preview.jpg")
@@ -114,21 +114,21 @@ def test_a_stray_picture_leaves_the_channel_files_together(tmp_path: Path) -> No
         (("a_0000.nii.gz", "b_0000.nii.gz", "c.nii.gz"), 1),
     ],
 )
-def test_without_a_complete_group_numbers_belong_to_the_names(tmp_path: Path, names: tuple[str, ...], n_channels: int) -> None:
+def test_incomplete_channel_files_are_cases(tmp_path: Path, names: tuple[str, ...], n_channels: int) -> None:
     lay_out(tmp_path, None, tuple(f"new/{name}" for name in names))
     assert [(c.name, c.images) for c in images_in(tmp_path / "new", n_channels)] == [
         (name.removesuffix(".nii.gz"), (tmp_path / "new" / name,)) for name in names
     ]
 
 
-def test_the_label_may_have_another_format_or_the_name_of_the_image(tmp_path: Path) -> None:
+def test_label_maps_in_other_formats_and_with_image_names(tmp_path: Path) -> None:
     root = lay_out(tmp_path / "x", NNUNET, ("imagesTr/a_0000.nii.gz", "labelsTr/a.nrrd"))
     assert open_dataset(root).cases[0].label == root / "labelsTr/a.nrrd"
     root = lay_out(tmp_path / "y", NNUNET, ("imagesTr/a_0000.nii.gz", "labelsTr/a_0000.nii.gz"))
     assert open_dataset(root).cases[0].label == root / "labelsTr/a_0000.nii.gz"
 
 
-def test_a_missing_label_is_left_for_the_reader_to_name(tmp_path: Path) -> None:
+def test_missing_label_maps_are_expected_by_name(tmp_path: Path) -> None:
     root = lay_out(tmp_path / "x", NNUNET, ("imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nii.gz", "labelsTr/a.nii.gz"))
     dataset = open_dataset(root)
     missing = dataset.cases[1].label
@@ -195,7 +195,7 @@ def test_malformed_datasets(tmp_path: Path, about: Any, message: str) -> None:
         ({"background": 0, "a": -1}, "must be ascending integers"),
     ],
 )
-def test_labels_that_make_no_sense(tmp_path: Path, labels: dict, message: str) -> None:
+def test_malformed_labels(tmp_path: Path, labels: dict, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         open_dataset(lay_out(tmp_path / "x", {**NNUNET, "labels": labels}))
 
@@ -206,13 +206,13 @@ def test_no_dataset_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe{}"])
-def test_dataset_json_that_is_no_json(tmp_path: Path, content: bytes) -> None:
+def test_invalid_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "dataset.json").write_bytes(content)
     with pytest.raises(DataError, match=r"dataset\.json is not valid JSON; file: .*found:"):
         open_dataset(tmp_path)
 
 
-def test_no_case_at_all(tmp_path: Path) -> None:
+def test_no_case(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no training case; file: .*imagesTr; allowed: images ending in \.nii\.gz"):
         open_dataset(lay_out(tmp_path / "x", NNUNET, ("imagesTr/notes.txt",)))
 
@@ -253,11 +253,11 @@ def shelf(tmp_path: Path) -> Path:
         ("mouse", "mouse"),
     ],
 )
-def test_what_d_may_mean(shelf: Path, wanted: str, name: str) -> None:
+def test_find_dataset(shelf: Path, wanted: str, name: str) -> None:
     assert find_dataset(wanted, [shelf.parent / "nowhere", shelf, shelf]) == shelf.resolve() / name
 
 
-def test_a_path_needs_no_place(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_dataset_by_path(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_dataset(str(shelf / "mouse"), []) == shelf.resolve() / "mouse"
     monkeypatch.chdir(shelf)
     assert find_dataset("./mouse", []) == shelf.resolve() / "mouse"
@@ -278,7 +278,7 @@ def test_no_such_dataset(shelf: Path, tmp_path: Path) -> None:
         find_dataset("Task.*", [shelf])
 
 
-def test_a_folder_that_is_no_dataset(shelf: Path) -> None:
+def test_a_folder_that_is_not_a_dataset(shelf: Path) -> None:
     with pytest.raises(
         UsageError, match=r"the folder holds no dataset\.json, no cases.*; file: .*NotADataset; found: nothing; fix: point -d at"
     ):

@@ -83,7 +83,7 @@ def test_structures_and_landmarks(tmp_path: Path) -> None:
     assert (dataset.landmarks, dataset.cases[0].landmarks) == (LandmarkSet(()), None)
 
 
-def test_structures_only_stay_as_they_were(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_datasets_without_landmarks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "autoseg"):
         dataset = open_dataset(lay_out(tmp_path / "x", LIVER))
     assert (dataset.landmarks, dataset.landmark_rules, caplog.messages) == (LandmarkSet(()), LandmarkRules(), [])
@@ -132,7 +132,7 @@ def test_two_folders_without_dataset_json(tmp_path: Path, caplog: pytest.LogCapt
         open_dataset(root)  # someone meant to have structures, too
 
 
-def test_what_is_no_dataset_yet(tmp_path: Path) -> None:
+def test_folders_without_annotation(tmp_path: Path) -> None:
     (tmp_path / "x" / "images").mkdir(parents=True)
     (tmp_path / "x" / "landmarks").mkdir()
     with pytest.raises(UsageError, match=r"label maps or landmarks; .*found: images, landmarks; fix: point -d at .*or landmarks"):
@@ -171,7 +171,7 @@ def test_names_in_descriptions(tmp_path: Path) -> None:
     assert open_dataset(root).landmarks.names == ("1", "2", "AC", "PC")
 
 
-def test_what_files_do_not_say_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_notes_on_assumptions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = lay_out(
         *(
             tmp_path / "x",
@@ -193,7 +193,7 @@ def test_what_files_do_not_say_is_told(tmp_path: Path, caplog: pytest.LogCapture
     ]
 
 
-def test_an_old_point_list_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_note_on_an_old_point_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = lay_out(tmp_path / "x", {**CHANNEL, "landmarks": ["nose", "chin"]}, ("landmarks/{}.fcsv",))
     for file in (root / "landmarks").iterdir():
         file.write_text(file.read_text().replace("# CoordinateSystem = LPS\n", ""))
@@ -202,7 +202,7 @@ def test_an_old_point_list_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert caplog.messages == ["note: point lists that do not state their coordinate system are taken as RAS: a.fcsv, b.fcsv"]
 
 
-def test_one_faulty_file_does_not_stop_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_faulty_file_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = lay_out(tmp_path / "x", {**CHANNEL, "landmarks": ["nose", "chin"]}, ("landmarks/{}.csv",))
     (root / "landmarks" / "b.csv").write_text("")
     with caplog.at_level(logging.WARNING, "autoseg"):
@@ -297,7 +297,7 @@ def test_a_name_that_may_be_misspelt(tmp_path: Path, caplog: pytest.LogCaptureFi
     )
 
 
-def test_names_that_few_cases_have_or_spell_in_another_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rare_and_misspelt_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = lay_out(tmp_path / "x", CHANNEL)
     for i in range(20):
         words = [
@@ -346,7 +346,7 @@ def test_a_table_of_all_cases_names_them(tmp_path: Path) -> None:
         (
             {"landmarks": ["nose"], "pairs": [["nose", "x"]]},
             LabelError,
-            r"a pair names a landmark that there is not; file: .*json; found: x",
+            r"a pair names an unknown landmark; file: .*json; found: x",
         ),
         (
             {"landmarks": ["nose"], "unlisted_landmarks": "absnt"},
@@ -362,7 +362,7 @@ def test_a_table_of_all_cases_names_them(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_descriptions_that_make_no_sense(tmp_path: Path, more: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_malformed_descriptions(tmp_path: Path, more: dict[str, Any], error: type[Exception], message: str) -> None:
     root = lay_out(tmp_path / "x", {**CHANNEL, **more})
     with pytest.raises(error, match=message):
         open_dataset(root)
@@ -377,7 +377,7 @@ def test_landmarks_of_other_cases(tmp_path: Path) -> None:
         open_dataset(root)
 
 
-def test_landmarks_that_are_there_twice(tmp_path: Path) -> None:
+def test_several_sets_of_landmarks(tmp_path: Path) -> None:
     root = lay_out(tmp_path / "x", CHANNEL, ("landmarks/{}.csv", "landmarks/{}.json"))
     with pytest.raises(DataError, match=r"two files of landmarks have the same name; .*found: a\.csv, a\.json; fix: keep one"):
         open_dataset(root)
@@ -389,7 +389,7 @@ def test_landmarks_that_are_there_twice(tmp_path: Path) -> None:
         open_dataset(root)
 
 
-def test_nothing_is_present(tmp_path: Path) -> None:
+def test_no_landmark_is_present(tmp_path: Path) -> None:
     nothing = points("nose", "chin", state=State.ABSENT)
     root = lay_out(tmp_path / "x", CHANNEL, ("landmarks/{}.csv",), a=nothing, b=nothing)
     with pytest.raises(DataError, match=r"no landmark is present in any case; file: .*x; found: 2 names in 2 cases"):

@@ -61,7 +61,7 @@ def test_a_case_without_file_is_unlabelled() -> None:
     assert np.isnan(found.points_mm).all()
 
 
-def test_the_order_is_the_datasets_and_what_is_not_listed_is_absent(tmp_path: Path) -> None:
+def test_unlisted_landmarks_are_absent(tmp_path: Path) -> None:
     path = table(tmp_path, "c,12,-19,31,LPS,0.5\na,11,-20,31,LPS,", "landmark,x,y,z,space,confidence")
     found = load(path, ("a", "b", "c"), OBLIQUE)
     assert (found.names, found.state.tolist()) == (("a", "b", "c"), [PRESENT, ABSENT, PRESENT])
@@ -116,7 +116,7 @@ def test_two_coordinates_where_three_are_needed(tmp_path: Path) -> None:
 
 @settings(max_examples=30)
 @given(st.sampled_from([".mrk.json", ".fcsv", ".json", ".csv"]), st.data())
-def test_written_landmarks_come_back_on_any_grid(
+def test_written_landmarks_are_read_back_on_any_grid(
     tmp_path_factory: pytest.TempPathFactory, ending: str, data: st.DataObject
 ) -> None:
     states = data.draw(st.lists(st.sampled_from(State), min_size=1, max_size=6).filter(lambda s: PRESENT in s))
@@ -132,7 +132,7 @@ def test_written_landmarks_come_back_on_any_grid(
 
 
 @pytest.mark.parametrize("n", [1, 2, 200])
-def test_few_and_many(tmp_path: Path, n: int) -> None:
+def test_number_of_landmarks(tmp_path: Path, n: int) -> None:
     names = tuple(f"p{i}" for i in range(n))
     many = Landmarks(names, OBLIQUE.index_to_world(np.linspace(0, 4, n)[:, None] * np.ones(3)), np.full(n, PRESENT))
     write_landmarks(tmp_path / "a.mrk.json", many)
@@ -160,7 +160,7 @@ def test_names_in_descriptions(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_names_that_do_not_fit(tmp_path: Path, rows: str, message: str) -> None:
+def test_unknown_and_duplicate_names(tmp_path: Path, rows: str, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         load(table(tmp_path, rows), ("nose", "chin"), OBLIQUE)
 
@@ -171,7 +171,7 @@ def test_landmarks_of_another_case(tmp_path: Path) -> None:
         load(path, ("nose",), FLAT)
 
 
-def test_points_outside_are_kept_and_told(tmp_path: Path) -> None:
+def test_remark_on_points_outside(tmp_path: Path) -> None:
     grid = Grid.from_spacing((10, 10, 10), (2.0, 1.0, 0.5), (100, 100, 100))
     path = table(tmp_path, "edge,104.7,100,100,\nin,102,104,110,\nout,108.25,105,110,\ncorner,96.75,95.5,110,")
     names = ("edge", "in", "out", "corner")
@@ -191,7 +191,7 @@ def test_points_outside_are_kept_and_told(tmp_path: Path) -> None:
         ("a,2,3,4,\nb,500,600,700,", ""),
     ],
 )
-def test_a_wrong_coordinate_system_is_guessed(tmp_path: Path, rows: str, hint: str) -> None:
+def test_remark_guesses_the_coordinate_system(tmp_path: Path, rows: str, hint: str) -> None:
     grid = Grid.from_spacing((10, 10, 10), (1, 1, 1), (100, 100, 100))
     assert remark(table(tmp_path, rows), ("a", "b"), grid).endswith(f"mm){hint}")
 
@@ -201,7 +201,7 @@ def test_pixels_outside(tmp_path: Path) -> None:
     assert remark(path, ("a", "b"), FLAT, "a.png") == "landmarks outside the image: a (2.0 px)"
 
 
-def test_a_digest_is_of_the_cases_own_landmarks(tmp_path: Path) -> None:
+def test_digest_of_the_landmarks_of_one_case(tmp_path: Path) -> None:
     def digest(rows: str, **rules: object) -> str:
         path = table(tmp_path, rows, "case,landmark,x,y,z")
         return landmark_digest(*about(path, ("p",), rules=LandmarkRules(**rules)))  # type: ignore[arg-type]
@@ -277,7 +277,7 @@ def test_mouse_skulls(real_data: Callable[[str], Path], caplog: pytest.LogCaptur
     assert len(on_bone) == 41
     assert np.mean(on_bone) > 1.8 * np.mean(flipped)
     left, right = (found.names.index(name) for name in dataset.landmarks.pairs[0])
-    assert dataset.landmarks.mirrored[left] == right
+    assert dataset.landmarks.mirror_partners[left] == right
 
 
 @pytest.mark.real

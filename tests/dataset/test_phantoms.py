@@ -46,7 +46,7 @@ def test_the_dataset_can_be_opened_and_read(tmp_path: Path) -> None:
     assert (root / "labelsTs" / "phantom_002.nii.gz").is_file()
 
 
-def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_files(tmp_path: Path) -> None:
     def digests(name: str, seed: int) -> list[str]:
         root = make_phantoms(tmp_path / name, 1, 1, seed, SMALL)
         return [sha256(p) for p in sorted(root.rglob("*.nii.gz"))]

@@ -34,7 +34,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_kept_pairs_are_handed_out_once_without_reading(dataset: Dataset, opened: list[str]) -> None:
+def test_kept_cases_are_returned_once_without_reading(dataset: Dataset, opened: list[str]) -> None:
     reader, case = CaseReader(dataset), dataset.cases[0]
     first = reader.read(case, keep=True)
     assert reader.read(case) is first
@@ -57,7 +57,7 @@ def test_no_more_is_kept_than_allowed(dataset: Dataset, opened: list[str], monke
     assert len(opened) == 4  # the third did not fit and was read twice
 
 
-def test_faults(dataset: Dataset, tmp_path: Path) -> None:
+def test_unusable_cases(dataset: Dataset, tmp_path: Path) -> None:
     reader, case = CaseReader(dataset), dataset.cases[0]
     with pytest.raises(DataError, match=f"case {case.name}: the case has no label file; fix: add one"):
         reader.read(replace(case, label=None))

@@ -60,7 +60,7 @@ def test_two_folders_are_a_dataset(tmp_path: Path, folders: tuple[str, str], end
         assert probabilities_path(tmp_path, case).name == f"{case.name}_probabilities{'.npy' if natural else ending}"
 
 
-def test_dataset_json_names_what_two_folders_hold(tmp_path: Path) -> None:
+def test_dataset_json_beside_two_folders(tmp_path: Path) -> None:
     root = flat(tmp_path / "x")
     (root / "dataset.json").write_text('{"channel_names": {"0": "X-ray"}, "labels": {"background": 0, "rib": 1, "spine": 4}}')
     dataset = open_dataset(root)
@@ -108,7 +108,7 @@ def test_channel_files(tmp_path: Path) -> None:
     assert [c.images for c in dataset.cases] == [(images / f"{n}_0000.png", images / f"{n}_0001.png") for n in "ab"]
 
 
-def test_numbers_that_label_maps_have_too_are_names(tmp_path: Path) -> None:
+def test_numbers_shared_with_label_maps_belong_to_names(tmp_path: Path) -> None:
     root = tmp_path / "x"
     for name in ("scan_0000", "scan_0001", "scan_0002"):
         put(root / "images" / f"{name}.png", GREY)
@@ -116,7 +116,7 @@ def test_numbers_that_label_maps_have_too_are_names(tmp_path: Path) -> None:
     assert [c.name for c in open_dataset(root).cases] == ["scan_0000", "scan_0001", "scan_0002"]
 
 
-def test_nnunet_names_one_file_that_holds_red_green_and_blue(tmp_path: Path) -> None:
+def test_colour_images_named_by_nnunet(tmp_path: Path) -> None:
     root = tmp_path / "Dataset120_Roads"
     for name, image in zip("ab", (COLOUR, GREY)):
         put(root / "imagesTr" / f"{name}_0000.png", image)
@@ -158,7 +158,7 @@ def smooth_mask(levels: int = 256) -> np.ndarray:
     ],
 )
 @pytest.mark.parametrize("ending", [".png", ".npy"])
-def test_smooth_borders_are_no_structures(tmp_path: Path, label: np.ndarray, found: str, ending: str) -> None:
+def test_smooth_borders_are_not_structures(tmp_path: Path, label: np.ndarray, found: str, ending: str) -> None:
     root = flat(tmp_path / "x", np.ones_like(label), label, ending)
     message = r"no label map can be used; file: .*x; found: 2 faulty, the first: this looks like an image or a mask with smoothed"
     with pytest.raises(DataError, match=rf"{message}.*labels.a\.(png|npy); found: {found}; allowed: one value.*without anti-al"):
@@ -174,7 +174,7 @@ def test_many_structures_in_a_volume(tmp_path: Path) -> None:
         open_dataset(flat(tmp_path / "y", atlas + 1, noise, ".nii.gz"))
 
 
-def test_single_objects_are_no_structures(tmp_path: Path) -> None:
+def test_numbered_objects_are_not_structures(tmp_path: Path) -> None:
     """Cells numbered one by one: few numbers in each label map, too many in all of them."""
     root = flat(tmp_path / "x", np.full((8, 48), 7, np.uint8), names="abcdefg")
     for i, name in enumerate("abcdefg"):
@@ -187,7 +187,7 @@ def test_single_objects_are_no_structures(tmp_path: Path) -> None:
         open_dataset(root)
 
 
-def test_one_faulty_label_map_does_not_stop_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_faulty_label_map_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = flat(tmp_path / "x", names="abcdef")
     put(root / "labels" / "c.png", smooth_mask())
     (root / "labels" / "d.png").write_text("broken")
@@ -299,7 +299,7 @@ def test_empty_folders(tmp_path: Path) -> None:
         open_dataset(tmp_path / "x")
 
 
-def test_what_d_may_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_dataset_without_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = flat(tmp_path / "cells")
     assert find_dataset(str(root), []) == find_dataset("cells", [tmp_path]) == root.resolve()
     (root / "labels").rename(root / "annotation")

@@ -67,7 +67,7 @@ def test_box_around_is_tight() -> None:
 
 @few
 @given(st.lists(st.tuples(*[st.integers(0, 5)] * 3), min_size=1, max_size=4))
-def test_box_around_holds_every_voxel_and_touches_every_side(points: list[tuple[int, int, int]]) -> None:
+def test_box_around_is_the_smallest_box(points: list[tuple[int, int, int]]) -> None:
     mask = np.zeros((6, 6, 6), bool)
     mask[tuple(np.array(points).T)] = True
     box = Box.around(mask)
@@ -165,7 +165,7 @@ def test_index_world_index(grid: Grid, index: list[tuple[float, float, float]]) 
 
 @few
 @given(axis_maps(), st.tuples(*[st.integers(1, 4)] * 3))
-def test_axis_map_there_and_back(axes: AxisMap, shape: tuple[int, int, int]) -> None:
+def test_axis_map_inverse(axes: AxisMap, shape: tuple[int, int, int]) -> None:
     array = np.arange(2 * np.prod(shape)).reshape(2, *shape)
     np.testing.assert_array_equal(axes.inverse.apply(axes.apply(array)), array)
     np.testing.assert_array_equal(axes.apply(axes.inverse.apply(array)), array)

@@ -44,7 +44,7 @@ def test_voxels_without_annotation() -> None:
     np.testing.assert_array_equal(wide.decode(wide.encode(np.array([1000, 0, 1]))), [1000, 0, 1])
 
 
-def test_an_index_without_structure_cannot_be_decoded() -> None:
+def test_unknown_class_indices_cannot_be_decoded() -> None:
     with pytest.raises(IndexError):
         GAPS.decode(np.array([4]))
 
@@ -76,15 +76,15 @@ def test_decode_after_encode_is_the_identity(values: set[int], with_ignore: bool
         (("a",), (1,), 70000, "must be ascending integers"),
     ],
 )
-def test_label_sets_that_make_no_sense(names: tuple, values: tuple, ignore: int | None, message: str) -> None:
+def test_contradictory_label_sets(names: tuple, values: tuple, ignore: int | None, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         LabelSet(names, values, ignore)
 
 
-def test_no_structure_at_all() -> None:
+def test_label_set_without_structures() -> None:
     """What a dataset of landmarks has."""
     none = LabelSet((), ())
-    assert (none.n_classes, none.index_dtype, none.value_dtype, none.mirrored, none.side_pairs) == (
+    assert (none.n_classes, none.index_dtype, none.value_dtype, none.mirror_partners, none.side_pairs) == (
         1,
         np.uint8,
         np.uint8,
@@ -104,7 +104,7 @@ def test_unknown_values_are_named() -> None:
         LabelSet(("a",), (1,), 9).encode(np.array([4]))
 
 
-def test_usual_mistakes_are_recognised() -> None:
+def test_hints_on_common_mistakes() -> None:
     with pytest.raises(LabelError, match=r"found: 255 \(a mask stored as 0/255\)"):
         LabelSet(("a",), (1,)).encode(np.array([0, 255, 0], np.uint8))
     with pytest.raises(LabelError, match=r"this looks like an image, not a label map"):
@@ -130,11 +130,11 @@ def test_fractions() -> None:
         GAPS.encode(np.array([0, 0.5, 1.25, 2.0]))
 
 
-def test_mirrored_swaps_pairs_only() -> None:
+def test_mirror_partners_of_pairs() -> None:
     labels = LabelSet(("Left Kidney", "liver", "right kidney", "ear_L", "ear_R", "left lobe"), (1, 2, 3, 4, 5, 6))
-    assert labels.mirrored == (0, 3, 2, 1, 5, 4, 6)
+    assert labels.mirror_partners == (0, 3, 2, 1, 5, 4, 6)
     assert labels.unpaired_sides == ("left lobe",)
-    assert GAPS.mirrored == (0, 1, 2, 3)
+    assert GAPS.mirror_partners == (0, 1, 2, 3)
     assert GAPS.unpaired_sides == ()
 
 
@@ -142,33 +142,33 @@ def test_pairs_have_the_left_one_first() -> None:
     labels = LabelSet(("right kidney", "liver", "Left Kidney", "ear_L"), (1, 2, 3, 4))
     assert labels.side_pairs == ((3, 1),)
     camel = LabelSet(("kidneyRight", "LeftLung", "RightLung", "kidneyLeft"), (1, 2, 3, 4))
-    assert (camel.mirrored, camel.side_pairs) == ((0, 4, 3, 2, 1), ((2, 3), (4, 1)))
+    assert (camel.mirror_partners, camel.side_pairs) == ((0, 4, 3, 2, 1), ((2, 3), (4, 1)))
 
 
 def test_teeth_swap_across_the_midline() -> None:
     labels = LabelSet(("jaw", "tooth 11", "tooth 21", "tooth 38", "tooth 48"), (1, 2, 3, 4, 5))
-    assert labels.mirrored == (0, 1, 3, 2, 5, 4)
+    assert labels.mirror_partners == (0, 1, 3, 2, 5, 4)
     assert labels.side_pairs == ((3, 2), (4, 5))
     assert labels.unpaired_sides == ()
     assert LabelSet(("11", "21", "18"), (1, 2, 3)).unpaired_sides == ("18",)
     regions = LabelSet(tuple(f"region {i}" for i in range(1, 41)), tuple(range(1, 41)))
-    assert regions.mirrored == tuple(range(41))
+    assert regions.mirror_partners == tuple(range(41))
     assert regions.unpaired_sides == ()
 
 
 def test_partners_must_name_each_other() -> None:
     labels = LabelSet(("LeftKidney", "rightkidney"), (1, 2))  # the second name has no side of its own
-    assert labels.mirrored == (0, 1, 2)
+    assert labels.mirror_partners == (0, 1, 2)
     assert labels.unpaired_sides == ("LeftKidney",)
     twice = LabelSet(("Left ear", "left ear", "right ear"), (1, 2, 3))
-    assert twice.mirrored == (0, 1, 3, 2)
+    assert twice.mirror_partners == (0, 1, 3, 2)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.sets(st.sampled_from([f"{s} {w}" for w in ("ear", "eye", "lung") for s in ("left", "right", "upper")]), min_size=1))
 def test_mirroring_twice_is_the_identity(names: set[str]) -> None:
     labels = LabelSet(tuple(sorted(names)), tuple(range(1, len(names) + 1)))
-    swap = np.array(labels.mirrored)
+    swap = np.array(labels.mirror_partners)
     np.testing.assert_array_equal(swap[swap], np.arange(labels.n_classes))
 
 

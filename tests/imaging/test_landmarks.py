@@ -10,8 +10,8 @@ from autoseg.imaging.landmarks import Landmarks, LandmarkSet, State
 
 
 def test_pairs_swap_and_the_rest_stays() -> None:
-    assert LandmarkSet(("nose", "eye_L", "eye_R"), (("eye_L", "eye_R"),)).mirrored == (0, 2, 1)
-    assert LandmarkSet(()).mirrored == ()
+    assert LandmarkSet(("nose", "eye_L", "eye_R"), (("eye_L", "eye_R"),)).mirror_partners == (0, 2, 1)
+    assert LandmarkSet(()).mirror_partners == ()
 
 
 @pytest.mark.parametrize(
@@ -19,12 +19,12 @@ def test_pairs_swap_and_the_rest_stays() -> None:
     [
         (("a", "a"), (), "a name of its own"),
         (("a", ""), (), "an empty name"),
-        (("a", "b"), (("a", "c"),), "a landmark that there is not"),
+        (("a", "b"), (("a", "c"),), "an unknown landmark"),
         (("a", "b", "c"), (("a", "b"), ("b", "c")), "can have one partner"),
         (("a",), (("a", "a"),), "can have one partner"),
     ],
 )
-def test_sets_that_contradict_themselves(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...], message: str) -> None:
+def test_contradictory_landmark_sets(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...], message: str) -> None:
     with pytest.raises(LabelError, match=message):
         LandmarkSet(names, pairs)
 

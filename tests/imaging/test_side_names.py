@@ -40,7 +40,7 @@ def test_partner(name: str, partner: str | None) -> None:
     assert (found and found.partner) == partner
 
 
-def test_which_side() -> None:
+def test_sides_by_hand() -> None:
     told = {name: found.left for name in ("ear_L", "rh-a", "kidneyLeft", "Ren dexter") if (found := name_side(name))}
     assert told == {"ear_L": True, "rh-a": False, "kidneyLeft": True, "Ren dexter": False}
 
@@ -74,7 +74,7 @@ def test_numbers_behind_a_stem(stem: str) -> None:
         ("tooth 111", "tooth 211"),
     ],
 )
-def test_numbers_that_are_no_teeth(names: tuple[str, ...]) -> None:
+def test_numbers_that_are_not_teeth(names: tuple[str, ...]) -> None:
     assert set(name_sides(names)) == {None}
 
 

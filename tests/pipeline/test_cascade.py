@@ -210,14 +210,14 @@ def test_a_mirror_swaps_the_sides_of_the_stage_before(tiny: Tiny, float32_cpu: D
     network = build_network(plan, configuration, float32_cpu).eval()
     model = Model((network,), plan, configuration, float32_cpu)
     labels = tiny.dataset.labels
-    assert labels.mirrored != tuple(range(5))  # the phantoms have a left and a right
+    assert labels.mirror_partners != tuple(range(5))  # the phantoms have a left and a right
     rng = np.random.default_rng(0)
     image = rng.standard_normal((1, 8, 16, 16)).astype(np.float32)
     previous = rng.integers(0, 5, (8, 16, 16)).astype(np.uint8)
     straight = model.logits(image, True, previous)
-    swapped = np.array(labels.mirrored, dtype=np.uint8)[previous[..., ::-1]]
+    swapped = np.array(labels.mirror_partners, dtype=np.uint8)[previous[..., ::-1]]
     turned = model.logits(image[..., ::-1], True, swapped)
-    np.testing.assert_allclose(turned[..., ::-1][list(labels.mirrored)], straight, atol=1e-5)
+    np.testing.assert_allclose(turned[..., ::-1][list(labels.mirror_partners)], straight, atol=1e-5)
 
 
 def test_training_and_prediction(tiny: Tiny, workspace: Workspace, float32_cpu: Device, tmp_path: Path) -> None:

@@ -161,6 +161,6 @@ def test_a_mirror_swaps_the_sides_of_what_was_found(float32_cpu: Device, tmp_pat
     turned = model.predict_logits(image[..., ::-1], True, swapped[previous][..., ::-1]).peaks
     assert straight is not None
     assert turned is not None
-    points = turned.points[list(dataset.landmarks.mirrored)]
+    points = turned.points[list(dataset.landmarks.mirror_partners)]
     points[:, 2] = 15 - points[:, 2]
     np.testing.assert_allclose(points, straight.points, atol=1e-4)

@@ -75,4 +75,4 @@ def test_numbers_that_change_places_with_the_sides() -> None:
     assert mirrored_previous_classes(LabelSet((), ()), pairs) == (0, 1, 3, 2)
     assert mirrored_previous_classes(LabelSet((), ()), replace(pairs, one_sided=("a",))) == (0, 0, 3, 2)
     liver = LabelSet(("liver",), (1,))
-    assert mirrored_previous_classes(liver, pairs) == liver.mirrored == (0, 1)
+    assert mirrored_previous_classes(liver, pairs) == liver.mirror_partners == (0, 1)

@@ -16,8 +16,9 @@ from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
 from autoseg.errors import DataError, GeometryError, LabelError
+from autoseg.imaging.alignment import check_alignment
 from autoseg.imaging.geometry import Grid
-from autoseg.imaging.image import Image, LabelMap, check_pair
+from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS, Landmarks, LandmarkSet, State
 from autoseg.io import read_image, read_label_map
@@ -206,48 +207,13 @@ def test_a_ball_comes_home_from_another_resolution(turn: tuple, z: float, y: flo
     assert 2 * (home & ball).sum() / (home.sum() + ball.sum()) > 0.93
 
 
-def _pair(affine: np.ndarray, shape: tuple[int, int, int] = (4, 4, 4)) -> tuple[Image, LabelMap]:
-    return _image(np.ones((1, 4, 4, 4))), _label(np.zeros(shape), Grid(shape, affine))
-
-
-def test_check_pair() -> None:
-    same = Grid.from_spacing((4, 4, 4), (1, 1, 1)).affine
-    assert check_pair(*_pair(same)) is None
-    rounded = same.copy()
-    rounded[:3, :3] *= 1.0005
-    rounded[:3, 3] += 0.01
-    assert check_pair(*_pair(rounded)) is None
-    shifted = same.copy()
-    shifted[0, 3] = 2.5
-    assert check_pair(*_pair(shifted)) == "label header is off by 2.5 mm; voxels are paired by index"
-
-
-def test_check_pair_refuses() -> None:
-    same = Grid.from_spacing((4, 4, 4), (1, 1, 1)).affine
-    with pytest.raises(GeometryError, match="differ in shape"):
-        check_pair(*_pair(same, (4, 4, 5)))
-    coarser = same.copy()
-    coarser[:3, :3] *= 1.002
-    with pytest.raises(GeometryError, match=r"differ in spacing; found: label 1.002×1.002×1.002 mm"):
-        check_pair(*_pair(coarser))
-    mirrored = same.copy()
-    mirrored[:, 2] *= -1
-    with pytest.raises(GeometryError, match=r"differ in orientation; found: 180.0 degrees"):
-        check_pair(*_pair(mirrored))
-    tilted = same.copy()
-    c, s = np.cos(np.radians(2)), np.sin(np.radians(2))
-    tilted[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ same[:3, :3]
-    with pytest.raises(GeometryError, match=r"2.0 degrees"):
-        check_pair(*_pair(tilted))
-
-
 @pytest.mark.real
 def test_real_label_map_comes_home_bit_exactly(real_data: Callable[[str], Path]) -> None:
     folder = real_data("Task04_Hippocampus")
     for path in sorted((folder / "imagesTr").glob("hippocampus*.nii.gz"))[:3]:
         image = read_image([path], ["MRI"])
         label = read_label_map(folder / "labelsTr" / path.name, LABELS)
-        assert check_pair(image, label) is None
+        assert check_alignment(image, label) is None
         data = DataPlan((ChannelPlan("MRI", "zscore", 0, 1, 0, 1),), LABELS, NO_LANDMARKS)
         prepared = preprocess_case(image, label, data, _space(1, 1, 1))
         assert prepared.label is not None

@@ -33,7 +33,7 @@ def test_one_case_has_only_fold_all() -> None:
         folds.training_cases("0")
 
 
-def test_a_fold_that_does_not_exist() -> None:
+def test_unknown_fold() -> None:
     folds = make_folds(map(str, range(10)), "hash")
     for ask in (folds.training_cases, folds.validation_cases):
         with pytest.raises(UsageError, match=r"no fold '5'.*10 cases in 5 folds.*allowed: 0, 1, 2, 3, 4, all"):
@@ -53,13 +53,13 @@ def test_names_of_folds() -> None:
 
 
 @pytest.mark.parametrize("name", ["..", "../0", "/0", "0\\1", "0\n1", "0\0", "a" * 256])
-def test_a_fold_is_called_as_a_file_can_be(name: str) -> None:
+def test_names_of_folds_must_be_file_names(name: str) -> None:
     with pytest.raises(UsageError, match=r"a fold needs a name that can be a file's; found: .*; allowed: 1 to 220 bytes"):
         parse_folds(f"0,{name}")
 
 
 @pytest.mark.parametrize("text", ['"validation": [["../a"]]', '"validation": [["a"]], "vanished": {"../a": "0"}'])
-def test_splits_name_no_case_that_leads_elsewhere(tmp_path: Path, text: str) -> None:
+def test_names_of_cases_must_be_file_names(tmp_path: Path, text: str) -> None:
     path = tmp_path / "splits.json"
     path.write_text(f'{{"dataset": "hash", {text}}}')
     with pytest.raises(PlanError, match=r"a case needs a name that can be a file's; file: .*splits\.json; found: '\.\./a'"):
@@ -87,7 +87,7 @@ def test_a_small_dataset_that_grows_opens_new_folds() -> None:
     assert larger.validation == (("b",), ("a",), ("c",))
 
 
-def test_an_emptied_fold_keeps_the_numbers_of_the_others() -> None:
+def test_empty_folds_keep_their_number() -> None:
     smaller = extend_folds(make_folds("abc", "old"), "ac", "new")
     assert smaller.validation == (("a",), (), ("c",))
     assert smaller.names == ("0", "2", "all")
@@ -110,7 +110,7 @@ def test_a_case_that_returns_goes_back_to_its_fold(tmp_path: Path) -> None:
     assert (again.validation[fold], again.vanished) == (folds.validation[fold], {})
 
 
-def test_a_patient_is_known_by_cases_that_left_long_ago() -> None:
+def test_patients_are_remembered_after_their_cases_left() -> None:
     folds = Folds("old", (("a",), ("b1", "b2", "c"), ("d",), ("e",), ("f",)), (), {"b1": "b", "b2": "b"})
     without = extend_folds(folds, "acdef", "new")
     assert (without.vanished, without.patients) == ({"b1": "1", "b2": "1"}, {"b1": "b", "b2": "b"})
@@ -120,13 +120,13 @@ def test_a_patient_is_known_by_cases_that_left_long_ago() -> None:
     assert (later.vanished, later.patients) == ({"b1": "1"}, {"b1": "b", "b2": "b", "b3": "b"})
 
 
-def test_a_vanished_case_is_placed_anew_where_its_fold_was_removed_by_hand() -> None:
+def test_a_case_returns_after_its_fold_was_deleted() -> None:
     folds = Folds("old", (("a",), ("b", "c")), ("x",), vanished={"d": "4", "c": "0", "y": "training only"})
     later = extend_folds(folds, "abcdxy", "new")
     assert later == Folds("new", (("a",), ("b", "c")), ("d", "x", "y"))
 
 
-def test_file(tmp_path: Path) -> None:
+def test_splits_json(tmp_path: Path) -> None:
     path = tmp_path / "splits.json"
     with pytest.raises(UsageError, match="no folds yet"):
         load_folds(path)
@@ -144,7 +144,7 @@ def test_file(tmp_path: Path) -> None:
         load_folds(path)
 
 
-def test_file_with_patients_and_one_from_before_they_were_known(tmp_path: Path) -> None:
+def test_splits_json_with_and_without_patients(tmp_path: Path) -> None:
     path = tmp_path / "splits.json"
     folds = make_folds(["a1", "a2", "b"], "hash", {"a1": "a", "a2": "a", "b": "b", "gone": "x"})
     save_folds(folds, path)
@@ -177,13 +177,13 @@ def test_fewer_than_five_patients_are_left_out_one_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("n", [5, 23])
-def test_patients_of_one_case_each_leave_the_folds_as_they_are(n: int) -> None:
+def test_patients_with_one_case_each_change_nothing(n: int) -> None:
     cases = [f"case_{i:03d}" for i in range(n)]
     patients = {case: f"patient {n - i}" for i, case in enumerate(cases)}
     assert make_folds(cases, "hash", patients).validation == make_folds(cases, "hash").validation
 
 
-def test_a_new_case_joins_its_patient_and_new_patients_the_smallest_fold() -> None:
+def test_new_cases_join_their_patient_or_the_smallest_fold() -> None:
     folds = Folds("old", (("a1", "b"), ("c", "d", "e"), ("f",), ("g",), ("h", "i")), (), {"a1": "a"})
     patients = {"a1": "a", "a2": "a", "a3": "a", "x1": "x", "x2": "x"}
     larger = extend_folds(folds, [*folds.cases, "a2", "a3", "x1", "x2", "w"], "new", patients)
@@ -191,12 +191,12 @@ def test_a_new_case_joins_its_patient_and_new_patients_the_smallest_fold() -> No
     assert larger.patients == patients
 
 
-def test_a_patient_is_known_by_a_case_that_leaves_as_the_next_one_comes() -> None:
+def test_a_case_replaced_by_another_of_its_patient() -> None:
     folds = Folds("old", (("a",), ("b1", "c"), ("d",), ("e",), ("f",)), (), {"b1": "b"})
     assert extend_folds(folds, ["a", "b2", "c", "d", "e", "f"], "new", {"b2": "b"}).validation[1] == ("b2", "c")
 
 
-def test_few_patients_open_folds_but_few_folds_made_by_hand_stay_few() -> None:
+def test_new_patients_open_folds_unless_folds_were_made_by_hand() -> None:
     few = make_folds(["a1", "a2", "b"], "old", {"a1": "a", "a2": "a"})
     larger = extend_folds(few, ["a1", "a2", "b", "c"], "new", {"a1": "a", "a2": "a"})
     assert larger.validation == (("a1", "a2"), ("b",), ("c",))
@@ -211,7 +211,7 @@ def test_new_cases_do_not_change_a_fixed_validation_set() -> None:
     assert larger.training_cases("0") == ("c", "x")
 
 
-def test_patients_known_too_late_are_told_and_not_moved() -> None:
+def test_late_patients_are_noted_and_not_moved() -> None:
     before = Folds("old", (("a1",), ("a2", "b"), ("a3", "c")), ("b2",))
     assert leak_notes(before) == []
     patients = {"a1": "a", "a2": "a", "a3": "a", "b2": "b", "a4": "a", "a5": "a"}
@@ -234,7 +234,7 @@ def test_patients_known_too_late_are_told_and_not_moved() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(names, names)
-def test_every_case_once_and_none_moves(before: set[str], after: set[str]) -> None:
+def test_every_case_is_in_one_fold_and_none_moves(before: set[str], after: set[str]) -> None:
     folds = make_folds(before, "old")
     changed = extend_folds(folds, after, "new")
     assert changed.cases == tuple(sorted(after))
@@ -251,7 +251,7 @@ def test_every_case_once_and_none_moves(before: set[str], after: set[str]) -> No
 
 @settings(max_examples=25, deadline=None)
 @given(names)
-def test_folds_are_even_and_unchanged_data_leave_them_alone(cases: set[str]) -> None:
+def test_folds_are_even_and_stable(cases: set[str]) -> None:
     folds = make_folds(cases, "hash")
     sizes = [len(fold) for fold in folds.validation]
     assert max(sizes) - min(sizes) <= 1
@@ -291,7 +291,7 @@ def test_no_patient_is_in_two_folds_and_folds_are_even(patients: dict[str, str])
 
 @settings(max_examples=50, deadline=None)
 @given(owners, owners)
-def test_extension_moves_no_case_and_parts_no_patient(before: dict[str, str], new: dict[str, str]) -> None:
+def test_extension_moves_no_case_and_splits_no_patient(before: dict[str, str], new: dict[str, str]) -> None:
     """As long as what is known of a case stays the same."""
     patients = {**new, **before}
     folds = make_folds(before, "old", before)
@@ -308,7 +308,7 @@ def test_extension_moves_no_case_and_parts_no_patient(before: dict[str, str], ne
 
 @settings(max_examples=50, deadline=None)
 @given(owners, owners)
-def test_extension_moves_no_case_whatever_is_learnt_of_patients(before: dict[str, str], after: dict[str, str]) -> None:
+def test_extension_moves_no_case_when_patients_change(before: dict[str, str], after: dict[str, str]) -> None:
     folds = make_folds(before, "old", before)
     changed = extend_folds(folds, {**before, **after}, "new", after)
     was, now = places(folds), places(changed)

@@ -24,7 +24,7 @@ def test_every_case_is_validated_on_once(tmp_path: Path) -> None:
     assert read_nnunet_splits(path, "abc", "hash") == Folds("hash", (("b", "c"), ("a",)))
 
 
-def test_a_fixed_set_to_validate_on(tmp_path: Path) -> None:
+def test_a_fixed_validation_set(tmp_path: Path) -> None:
     folds = read_nnunet_splits(written(tmp_path, [{"train": ["d", "c"], "val": ["b", "a"]}]), "abcd", "hash")
     assert folds == Folds("hash", (("a", "b"),), ("c", "d"))
     assert folds.names == ("0", "all")
@@ -58,7 +58,7 @@ def test_a_fixed_set_to_validate_on(tmp_path: Path) -> None:
         ([{"train": [1], "val": [2]}], "another form"),
     ],
 )
-def test_splits_that_cannot_be_followed(tmp_path: Path, content: Any, message: str) -> None:
+def test_unusable_splits(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_nnunet_splits(written(tmp_path, content), "abc", "hash")
 

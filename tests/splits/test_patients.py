@@ -29,7 +29,7 @@ from autoseg.splits.patients import Patients, find_patients, patients_from_names
         (("liver_12", "P1_tp0", "P1_tp1"), ("liver_12", "P1", "P1")),
     ],
 )
-def test_names_that_tell(names: tuple[str, ...], patients: tuple[str, ...]) -> None:
+def test_patients_in_names(names: tuple[str, ...], patients: tuple[str, ...]) -> None:
     of = patients_from_names(names)
     assert tuple(of.get(name, name) for name in names) == patients
 
@@ -52,7 +52,7 @@ def test_names_that_tell(names: tuple[str, ...], patients: tuple[str, ...]) -> N
         (),
     ],
 )
-def test_names_that_tell_nothing(names: tuple[str, ...]) -> None:
+def test_names_without_patients(names: tuple[str, ...]) -> None:
     assert patients_from_names(names) == {}
 
 
@@ -61,7 +61,7 @@ def table(folder: Path, text: str, name: str = "patients.csv") -> Path:
     return folder
 
 
-def test_a_column_comes_before_names(tmp_path: Path) -> None:
+def test_a_column_takes_precedence_over_names(tmp_path: Path) -> None:
     names = ["P1_t1", "P1_t2", "P2_t1"]
     by_names = find_patients(tmp_path, names, {})
     assert by_names == Patients({"P1_t1": "P1", "P1_t2": "P1", "P2_t1": "P2"}, "case names: P1_t1 …")
@@ -80,17 +80,17 @@ def test_a_column_comes_before_names(tmp_path: Path) -> None:
         'case,group\na,1\n\n"b",1\nc,2',
     ],
 )
-def test_tables_as_programs_save_them(tmp_path: Path, text: str) -> None:
+def test_tables_of_several_programs(tmp_path: Path, text: str) -> None:
     assert find_patients(table(tmp_path, text), "abc", {}).of == {"a": "1", "b": "1", "c": "2"}
 
 
-def test_a_manifest_without_the_column_leaves_it_to_the_names(tmp_path: Path) -> None:
+def test_a_table_of_cases_without_patients(tmp_path: Path) -> None:
     names, of = ["P1_t1", "P1_t2", "P2"], {"P1_t1": "P1", "P1_t2": "P1"}
     for text in ("", "case,image\nP1_t1,x\n", "image,patient\nx,y\n", "case,patient\nP1_t1,\nP1_t2,\nP2,\n"):
         assert find_patients(table(tmp_path, text, "cases.csv"), names, {}).of == of
 
 
-def test_cases_that_a_table_lacks_or_has_too_many_of(tmp_path: Path) -> None:
+def test_unknown_and_missing_cases_in_a_table(tmp_path: Path) -> None:
     patients = find_patients(table(tmp_path, "case,patient\nliver_1,x\nliver_2,x\nliver_03,y\nliver_4,\nliver_1,x\n"), NAMES, {})
     assert patients.of == {"liver_1": "x", "liver_2": "x"}
     assert list(patients.notices) == [
@@ -102,7 +102,7 @@ def test_cases_that_a_table_lacks_or_has_too_many_of(tmp_path: Path) -> None:
 NAMES = ["liver_1", "liver_2", "liver_3", "liver_4"]
 
 
-def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
+def test_unusable_tables(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"case liver_1: a case has two patients; file: .*patients.csv; found: x, y; fix: keep one line"
     ):
@@ -124,7 +124,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
         find_patients(table(tmp_path, "case,patient\na,x\n", "cases.csv"), NAMES, {})
 
 
-def test_equal_files_are_one_patients(tmp_path: Path) -> None:
+def test_equal_files_belong_to_one_patient(tmp_path: Path) -> None:
     found = find_patients(tmp_path, "dabc", {"a": "1", "b": "2", "c": "1", "d": "3"})
     notice = "cases a and c hold the same files: all but one can go; they are kept in one fold"
     assert found == Patients({"c": "a"}, "equal files: a, c", (notice,))
@@ -144,7 +144,7 @@ def test_equal_files_join_patients_of_a_table(tmp_path: Path) -> None:
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), unique=True),
     st.sampled_from(["_t", "-visit-", "_frame0", ".scan_"]),
 )
-def test_made_up_names_come_apart_again(ids: list[tuple[int, int]], part: str) -> None:
+def test_generated_names_are_parsed(ids: list[tuple[int, int]], part: str) -> None:
     names = {f"P{patient}{part}{visit}": f"P{patient}" for patient, visit in ids}
     grouped = 1 < len(set(names.values())) < len(names)
     assert patients_from_names(names) == (names if grouped else {})

@@ -135,8 +135,8 @@ def apply_to_points(
     for axis in spatial.mirror:
         moved[:, axis] = spatial.shape[axis] - 1 - moved[:, axis]
     if 2 in spatial.mirror:
-        swapped = list(landmarks.mirrored)
-        moved, state = moved[swapped], np.where(landmarks.known_mirrored, state[swapped], State.UNLABELLED)
+        swapped = list(landmarks.mirror_partners)
+        moved, state = moved[swapped], np.where(landmarks.mirrorable, state[swapped], State.UNLABELLED)
     return moved, state
 
 
