@@ -1,7 +1,8 @@
 """The pages are true: commands and Python in README.md and docs/ are run, options, links and paths looked up.
 
 A fenced block of the languages below either runs here, in a folder with a tiny dataset, a trained model and predictions, or an
-HTML comment above it says why not: `<!-- not run: needs a GPU -->`. `<!-- exits with 4 -->` stands above a command that fails.
+HTML comment above it says why not: `<!-- not run: needs a GPU -->`. `<!-- exits with 4 -->` stands above a command that fails,
+`<!-- file: my_loss.py -->` above what a reader is told to put into that file.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 import pytest
 import SimpleITK
 import typer
+from helpers.plugins import no_plugins
 from helpers.tiny import DATASET_NAME, shrink_plan
 
 import autoseg
@@ -55,6 +57,10 @@ class Block:
     @property
     def exit_code(self) -> int:
         return int(self.comment.removeprefix("exits with ")) if self.comment.startswith("exits with ") else 0
+
+    @property
+    def file(self) -> str:
+        return self.comment.removeprefix("file: ") if self.comment.startswith("file: ") else ""
 
     def commands(self) -> list[tuple[str, list[str]]]:
         """Each command line, and the lines that it is said to print; continued lines are joined."""
@@ -138,7 +144,7 @@ def make_world(folder: Path) -> None:
 
 
 @pytest.fixture
-def here(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of that folder for one page, and the place where its commands run."""
     folder = tmp_path / "here"
     shutil.copytree(world, folder)
@@ -149,7 +155,8 @@ def here(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
-    return folder
+    with no_plugins():
+        yield folder
 
 
 def type_in(command: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
@@ -187,7 +194,9 @@ def test_what_a_page_says_to_type_works(page: Path, here: Path, monkeypatch: pyt
         where = f"{page.name}:{block.line}"
         if block.not_run:
             continue
-        if block.language == "python":
+        if block.file:
+            (here / block.file).write_text(block.text, encoding="utf-8")
+        elif block.language == "python":
             exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), names)
         elif block.language in ("sh", "console"):
             for command, expected in block.commands():
@@ -206,7 +215,7 @@ def test_every_block_has_a_language_and_a_known_comment(page: Path) -> None:
     assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(blocks(page))
     for block in blocks(page):
         assert block.language in LANGUAGES, f"{page.name}:{block.line}: {block.language or 'no language'}"
-        assert not block.comment or block.not_run or block.exit_code, f"{page.name}:{block.line}: {block.comment}"
+        assert not block.comment or block.not_run or block.exit_code or block.file, f"{page.name}:{block.line}: {block.comment}"
 
 
 @pytest.mark.parametrize("page", PRESENT, ids=lambda page: page.name)
