@@ -17,7 +17,7 @@ class Registry(Mapping[str, Any]):
 
     Args:
         kind: the word for such an object in messages and in `autoseg.register`, such as 'loss'.
-        arguments: what an object is called with, by position.
+        arguments: names of the positional arguments that an object is called with.
         built_in: for each name where the object is ('autoseg.nets.blocks:ConvBlock'); None for a word that stands for no object.
     """
 
@@ -30,9 +30,10 @@ class Registry(Mapping[str, Any]):
         return tuple(self._homes)
 
     def add(self, name: str, item: Any) -> None:
-        """
+        """Add an object under a new name.
+
         Raises:
-            UsageError: the name is none or exists, or the object cannot be called as one of this kind.
+            UsageError: the name is invalid or exists, or the object cannot be called as one of this kind.
         """
         if not isinstance(name, str) or not name.isidentifier():
             raise UsageError(
@@ -53,18 +54,18 @@ class Registry(Mapping[str, Any]):
         self._added[name] = item
 
     def remove(self, name: str) -> None:
-        """Takes back what was added; built-in names stay."""
+        """Remove an object that was added; built-in names stay."""
         self._added.pop(name, None)
 
     def _misfit(self, item: Any) -> str | None:
-        """What keeps an object from being called with the arguments of this kind."""
+        """Describe why an object cannot be called with the arguments of this kind; None if it can."""
         if not callable(item):
             return f"an object of type {type(item).__name__}"
         try:
             inspect.signature(item).bind(*self.arguments)
         except TypeError:
             return f"one that takes {inspect.signature(item)}"
-        except ValueError:  # some functions written in C tell nobody what they take
+        except ValueError:  # some functions written in C do not tell their arguments
             return None
         return None
 

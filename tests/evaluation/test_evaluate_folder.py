@@ -61,7 +61,7 @@ def test_files_of_every_format(alone: Dataset, tmp_path: Path, ending: str) -> N
     assert json.loads((out / "landmarks_summary.json").read_text())["n_cases"] == 3
 
 
-def test_either_or_both_as_far_as_they_are_there(both: Dataset, tmp_path: Path) -> None:
+def test_label_maps_landmarks_or_both(both: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(both.root / "labelsTr", out)
     only_maps = score(both, out)
@@ -111,7 +111,7 @@ def test_faulty_files_are_listed(alone: Dataset, tmp_path: Path) -> None:
         score(alone, out)
 
 
-def test_what_cannot_be_compared(alone: Dataset, tmp_path: Path) -> None:
+def test_folders_that_cannot_be_compared(alone: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         score(alone, tmp_path / "nowhere")
     out = tmp_path / "out"

@@ -90,7 +90,7 @@ def test_a_radius_counts_itself() -> None:
     assert point.detected == (0,)
 
 
-def test_in_pixels_nothing_is_said_of_millimetres() -> None:
+def test_no_identification_within_20_mm_in_pixels() -> None:
     found = summary(*CASES, unit="px")
     assert (found.identified, found.landmarks[0].identified, found.unit) == (NONE, None, "px")
     assert found.identified_near.value == pytest.approx(4 / 7)

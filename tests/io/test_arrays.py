@@ -46,7 +46,7 @@ def test_label_maps_have_the_axes_of_their_image(tmp_path: Path, shape: tuple[in
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_images_there_and_back(tmp_path: Path, n_channels: int) -> None:
+def test_image_round_trip(tmp_path: Path, n_channels: int) -> None:
     data = np.random.default_rng(0).normal(size=(n_channels, 2, 5, 7)).astype(np.float32)
     names = tuple(f"c{i}" for i in range(n_channels))
     write_image(tmp_path / "a.npy", Image(data, Grid.from_spacing((2, 5, 7), (1, 1, 1)), names))
@@ -69,7 +69,7 @@ def test_arrays_that_are_no_image(tmp_path: Path, array: np.ndarray, found: str)
         read_header(tmp_path / "a.npy")
 
 
-def test_what_is_no_array(tmp_path: Path) -> None:
+def test_invalid_arrays(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     with pytest.raises(DataError, match="no such file"):
         read_header(path)

@@ -110,7 +110,7 @@ def test_write_and_read_back(tmp_path: Path, ending: str, n_channels: int) -> No
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10_000), st.tuples(*[st.integers(1, 5)] * 3))
-def test_nibabel_sees_what_was_written(tmp_path: Path, seed: int, shape: tuple[int, int, int]) -> None:
+def test_written_nifti_as_nibabel_reads_it(tmp_path: Path, seed: int, shape: tuple[int, int, int]) -> None:
     grid = oblique(shape, seed)
     path = tmp_path / "a.nii.gz"
     write_image(path, Image(noise((1, *shape), seed), grid, ("MR",)))
@@ -119,7 +119,7 @@ def test_nibabel_sees_what_was_written(tmp_path: Path, seed: int, shape: tuple[i
 
 
 @pytest.mark.parametrize("codes", [(1, 1), (0, 1), (1, 0)])
-def test_what_nibabel_writes_is_read_in_lps(tmp_path: Path, codes: tuple[int, int]) -> None:
+def test_nifti_of_nibabel_is_read_in_lps(tmp_path: Path, codes: tuple[int, int]) -> None:
     """Whether the file says where it lies by a quaternion, a matrix, or both."""
     grid = oblique((3, 4, 5), 3)
     ras = np.diag([-1.0, -1, 1, 1]) @ grid.affine @ np.eye(4)[[2, 1, 0, 3]]
@@ -238,7 +238,7 @@ def test_nan_and_infinity(tmp_path: Path, bad: float) -> None:
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8"])
-def test_nan_in_nifti_is_seen(tmp_path: Path, ending: str, kind: str) -> None:
+def test_nan_in_nifti_is_refused(tmp_path: Path, ending: str, kind: str) -> None:
     """The NIfTI library inside ITK turns it into 0 before ITK can see it."""
     data = noise((2, 3, 4)).astype(kind)
     path = tmp_path / f"a{ending}"
@@ -298,7 +298,7 @@ def test_nifti_in_several_gzip_streams_is_complete(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image([path], ["x"]).data[0], noise((20, 30, 40)))
 
 
-def test_uncompressed_nifti_under_the_name_of_a_compressed_one(tmp_path: Path) -> None:
+def test_uncompressed_nifti_named_nii_gz(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(noise((3, 4, 5)).T, np.eye(4)), tmp_path / "a.nii")
     path = (tmp_path / "a.nii").rename(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(read_image([path], ["x"]).data[0], noise((3, 4, 5)))
@@ -344,7 +344,7 @@ def test_label_values_become_indices(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_label_map(tmp_path / "b.nii.gz", LABELS).data, label.data)
 
 
-def test_label_maps_that_are_none(tmp_path: Path) -> None:
+def test_invalid_label_maps(tmp_path: Path) -> None:
     path = tmp_path / "a.nrrd"
     sitk.WriteImage(sitk.GetImageFromArray(np.full((2, 3, 4), 7, np.uint8)), str(path))
     with pytest.raises(LabelError, match=r"values that no structure has; file: .*a\.nrrd; found: 7"):

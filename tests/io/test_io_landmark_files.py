@@ -41,7 +41,7 @@ def test_markups_follow_slicers_schema(tmp_path: Path) -> None:
     assert whole["markups"][0]["lastUsedControlPointNumber"] == 3
 
 
-def test_point_lists_say_their_system_and_leave_out_what_is_not_present(tmp_path: Path) -> None:
+def test_point_lists_state_lps_and_hold_present_landmarks(tmp_path: Path) -> None:
     assert written(tmp_path / "a.fcsv", THREE).splitlines() == [
         "# Markups fiducial file version = 5.0",
         "# CoordinateSystem = LPS",
@@ -128,7 +128,7 @@ def as_points(found: Landmarks, space: str) -> list[Point]:
 @pytest.mark.parametrize("ending", LANDMARK_ENDINGS)
 @settings(max_examples=40)
 @given(found=landmarks())
-def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, ending: str, found: Landmarks) -> None:
+def test_landmark_files_round_trip(tmp_path_factory: pytest.TempPathFactory, ending: str, found: Landmarks) -> None:
     path = tmp_path_factory.mktemp("round") / f"a{ending}"
     write_landmarks(path, found, "a")
     expected = [p for p in as_points(found, "LPS") if ending != ".fcsv" or p.state == State.PRESENT]

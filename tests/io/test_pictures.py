@@ -122,7 +122,7 @@ def test_a_picture_lies_on_a_canonical_grid_of_one_slice(tmp_path: Path) -> None
     assert (axes.order, axes.flip) == ((0, 1, 2), (False, False, False))
 
 
-def test_rows_stay_rows_through_prepare_and_restore(tmp_path: Path) -> None:
+def test_rows_stay_rows_through_preprocessing_and_restoring(tmp_path: Path) -> None:
     """An asymmetric label map comes back as it was: neither flipped nor turned."""
     values = np.zeros((6, 9), np.uint8)
     values[0, 1:4], values[4:, 7] = 1, 2
@@ -231,7 +231,7 @@ def test_cmyk_becomes_colour(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".png", ".bmp", ".tif", ".npy"])
-def test_label_maps_there_and_back(tmp_path: Path, ending: str) -> None:
+def test_label_map_round_trip(tmp_path: Path, ending: str) -> None:
     labels = LabelSet(("a", "b"), (3, 200))
     source = save(tmp_path / "a.png", noise(5, 7))
     indices = noise(1, 5, 7, top=3)
@@ -293,7 +293,7 @@ def test_values_of_no_structure_name_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".png", ".bmp"])
-def test_images_there_and_back(tmp_path: Path, ending: str) -> None:
+def test_image_round_trip(tmp_path: Path, ending: str) -> None:
     grid = Grid.from_spacing((1, 5, 7), (1, 1, 1))
     for names in (("image",), RGB):
         image = Image(noise(len(names), 1, 5, 7).astype(np.float32), grid, names)
@@ -333,7 +333,7 @@ def test_probabilities_of_a_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".bmp"])
-def test_what_is_no_picture(tmp_path: Path, ending: str) -> None:
+def test_invalid_pictures(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a{ending}"
     for read in (read_header, lambda p: read_image([p], ["image"])):
         with pytest.raises(DataError, match=r"no such file; file: .*a\."):

@@ -126,7 +126,7 @@ def test_several_markups_each_in_its_own_system(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_markup_files_that_are_none(tmp_path: Path, content: Any, message: str) -> None:
+def test_invalid_markup_files(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_points(put(tmp_path / "a.mrk.json", content))
 
@@ -147,7 +147,7 @@ def test_coordinate_systems_of_point_lists(tmp_path: Path, system: str, space: s
     assert read_points(path).remark == remark
 
 
-def test_what_point_lists_may_look_like(tmp_path: Path) -> None:
+def test_point_list_dialects(tmp_path: Path) -> None:
     """Columns by name and in another order, two more than named, quotes, Windows line ends, a byte order mark, no label."""
     text = "\ufeff# Markups fiducial file version = 5.2\r\n# CoordinateSystem = LPS,,,,\r\n# columns = label,z,y,x,desc,,,\r\n"
     text += '"a, ""left""",3,2,1,confidence 0.5,2,0\r\n\r\n,6,5,4,chin,2,0\r\n'
@@ -185,7 +185,7 @@ def test_status_of_points_in_lists(tmp_path: Path, code: str, state: int) -> Non
         ("nose", "", r"a landmark has no name; file: .*found: position \['1\.5'"),
     ],
 )
-def test_point_lists_that_are_none(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_invalid_point_lists(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_points(put(tmp_path / "a.fcsv", FCSV.replace(old, new)))
 
@@ -251,7 +251,7 @@ def test_a_table_of_one_case(tmp_path: Path) -> None:
         ("case,landmark,x,y,z,space\na,b,1,2,3,LPS\na,c,1,2,3,\n", r"several coordinate systems; .*found: LPS, none"),
     ],
 )
-def test_tables_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_tables(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_points(put(tmp_path / "a.csv", text))
 
@@ -324,12 +324,12 @@ def test_our_own_json(tmp_path: Path) -> None:
         ('{"space": "LPS", "landmarks": {"a": {}, "a": {}}}', r"duplicate key; file: .*found: a; fix: give each"),
     ],
 )
-def test_json_files_that_are_none(tmp_path: Path, content: Any, message: str) -> None:
+def test_invalid_json_files(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_points(put(tmp_path / "a.json", content))
 
 
-def test_files_that_are_not_there_or_something_else(tmp_path: Path) -> None:
+def test_missing_and_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such file; file: .*a\.csv"):
         read_points(tmp_path / "a.csv")
     with pytest.raises(DataError, match=r"not a file of landmarks; file: .*a\.txt; allowed: \.mrk\.json, \.fcsv, \.json, \.csv"):

@@ -130,7 +130,7 @@ def test_a_palette_compressed_with_lzw(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n_slices", [1, 3, 6])
-def test_label_maps_there_and_back(tmp_path: Path, n_slices: int) -> None:
+def test_label_map_round_trip(tmp_path: Path, n_slices: int) -> None:
     """Three slices are not taken for colours."""
     indices = noise(n_slices, 5, 7, top=3)
     grid = Grid.from_spacing(indices.shape, (1, 1, 1))
@@ -146,7 +146,7 @@ def test_label_maps_there_and_back(tmp_path: Path, n_slices: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 5, 7), (1, 3, 5, 7), (3, 1, 5, 7), (2, 4, 5, 7)])
-def test_images_there_and_back(tmp_path: Path, shape: tuple[int, int, int, int]) -> None:
+def test_image_round_trip(tmp_path: Path, shape: tuple[int, int, int, int]) -> None:
     data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     names = tuple(f"c{i}" for i in range(len(data)))
     write_image(tmp_path / "a.tif", Image(data, Grid.from_spacing(shape[1:], (1, 1, 1)), names))
@@ -198,7 +198,7 @@ def test_not_a_number(tmp_path: Path) -> None:
         read_image([path], ["image"])
 
 
-def test_what_is_no_tiff(tmp_path: Path) -> None:
+def test_invalid_tiff_files(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     with pytest.raises(DataError, match="no such file"):
         read_header(path)

@@ -68,9 +68,7 @@ def writer(kind: str, ending: str, shape: tuple[int, int, int], folder: Path) ->
         *(("image", e) for e in (*NUMBERS, ".tif")),
     ],
 )
-def test_wherever_the_room_ends_nothing_is_left_but_an_error(
-    tmp_path: Path, kind: str, ending: str, shape: tuple[int, int, int]
-) -> None:
+def test_disk_full_at_any_byte_leaves_no_file(tmp_path: Path, kind: str, ending: str, shape: tuple[int, int, int]) -> None:
     if ending in (".png", ".bmp") and shape[0] > 1:
         pytest.skip("pictures have one slice")
     write, out = writer(kind, ending, shape, tmp_path), tmp_path / "out"
@@ -91,7 +89,7 @@ def test_wherever_the_room_ends_nothing_is_left_but_an_error(
     assert path.read_bytes() == whole
 
 
-def test_what_was_there_before_stays(tmp_path: Path) -> None:
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     write, path = writer("label map", ".nii", (3, 20, 30), tmp_path), tmp_path / "out" / "a.nii"
     path.parent.mkdir()
     path.write_bytes(b"by hand")
@@ -138,7 +136,7 @@ def test_a_disk_that_fails_at_last_leaves_nothing(tmp_path: Path, monkeypatch: p
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_fault_that_is_not_the_disks_concerns_its_image_only(tmp_path: Path) -> None:
+def test_write_error_with_free_disk_space_is_no_disk_error(tmp_path: Path) -> None:
     write = writer("image", ".nii", (1, 5, 7), tmp_path)
     with pytest.raises(ResourceError, match="the image cannot be written") as caught:
         write(tmp_path / "out" / "a.xyz")
@@ -146,7 +144,7 @@ def test_a_fault_that_is_not_the_disks_concerns_its_image_only(tmp_path: Path) -
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_end_of_a_file_is_told_by_what_it_announces(tmp_path: Path) -> None:
+def test_missing_end_follows_the_announced_length(tmp_path: Path) -> None:
     def of(name: str, content: bytes, n_bytes: int = 5) -> str | None:
         (tmp_path / name).write_bytes(content)
         return missing_end(tmp_path / name, n_bytes)
@@ -192,7 +190,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha"])
 @pytest.mark.parametrize("probabilities", [False, True], ids=["masks", "probabilities"])
-def test_prediction_on_a_full_disk_leaves_whole_files_and_goes_on_when_there_is_room(
+def test_prediction_resumes_after_a_full_disk(
     tiny: Tiny,
     tiny_runs: TinyRuns,
     float32_cpu: Device,

@@ -23,7 +23,7 @@ def test_by_hand(presence: list[float], there: list[bool], threshold: float) -> 
     assert choose_threshold(np.array(presence), np.array(there, dtype=bool)) == pytest.approx(threshold)
 
 
-def test_nothing_can_be_told_of_one_kind_alone() -> None:
+def test_no_threshold_from_cases_of_one_kind() -> None:
     for there in ([True, True], [False, False], []):
         assert choose_threshold(np.full(len(there), 0.9), np.array(there, dtype=bool)) is None
 

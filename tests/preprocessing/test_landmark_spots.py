@@ -33,7 +33,7 @@ def test_a_voxel_goes_to_the_nearest_point() -> None:
     assert paint_spots(points[::-1], (0, 0, 3), (1, 1, 9))[0, 0].tolist() == [2, 2, 2, 2, 1, 1, 1, 1, 1]
 
 
-def test_the_smallest_spot_is_a_voxel_and_many_have_numbers_of_two_bytes() -> None:
+def test_smallest_spot_is_one_voxel_and_many_spots_are_uint16() -> None:
     spots = paint_spots(np.array([[0.4, 0.6, 1.4]]), (0.1, 0.1, 0.1), (2, 2, 3))
     assert (spots.dtype, np.argwhere(spots).tolist()) == (np.uint8, [[0, 1, 1]])
     many = paint_spots(np.stack([np.zeros(300), np.zeros(300), np.arange(300.0)], axis=1), (0, 0, 0), (1, 1, 300))
@@ -62,7 +62,7 @@ def test_spots_lie_where_landmarks_do_on_any_grid(tmp_path: Path) -> None:
     assert set(np.unique(spots)) == {0, 1, 2}
 
 
-def test_a_stage_that_sees_slices_knows_nothing_of_the_next_one(tmp_path: Path) -> None:
+def test_spots_of_a_2d_stage_stay_in_their_slice(tmp_path: Path) -> None:
     (before,) = make_landmark_plan(make_dataset(tmp_path / "data", 1, pictures=True), pictures=True).configurations.values()
     grid = Grid.from_spacing((5, 32, 40), (1, 1, 1))
     placement = Placement(grid, AxisMap((0, 1, 2), (False,) * 3), Box((0, 0, 0), grid.shape), grid)

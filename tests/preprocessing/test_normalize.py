@@ -49,7 +49,7 @@ def test_zscore_nonzero_takes_a_mask() -> None:
     assert normalize(_line(0, 2, 9), _channel("zscore_nonzero"), mask).tolist() == [[[-1, 1, 0]]]
 
 
-def test_robust_has_the_statistics_of_what_is_left_after_clipping() -> None:
+def test_robust_statistics_are_those_after_clipping() -> None:
     values = np.random.default_rng(0).normal(50, 5, (20, 30, 40)).astype(np.float32)
     values[3, 4, 5], values[6, 7, 8] = 1e6, -1e6
     low, high = np.percentile(values, (0.5, 99.5), method="nearest")

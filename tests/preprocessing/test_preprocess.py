@@ -91,7 +91,7 @@ def test_first_run_then_reuse(dataset: Dataset, tmp_path: Path) -> None:
     assert (again.done, again.reused, again.removed) == ((), ("a", "b", "c", "d"), ())
 
 
-def test_only_what_changed_is_done_again(dataset: Dataset, tmp_path: Path) -> None:
+def test_only_changed_cases_are_preprocessed_again(dataset: Dataset, tmp_path: Path) -> None:
     folder, plan = tmp_path / "prepared", _plan(dataset)
     preprocess(dataset, plan, "3d", folder, _keys(dataset), workers=0)
     changed = preprocess(dataset, plan, "3d", folder, _keys(dataset) | {"b": "other"}, workers=0)

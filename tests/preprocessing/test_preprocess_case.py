@@ -95,7 +95,7 @@ def test_no_crop_and_all_zero_image_keep_everything() -> None:
     assert masked.image.shape == (1, 2, 3, 4)
 
 
-def test_the_robust_scheme_gets_the_mask_of_all_channels_too() -> None:
+def test_robust_scheme_uses_the_mask_of_all_channels() -> None:
     data = np.random.default_rng(0).normal(9, 1, (2, 4, 5, 6)).astype(np.float32)
     data[0, 0], data[1, 1] = 0, 0
     plain, robust = (preprocess_case(_image(data), None, _data(n, "none"), _space(1, 1, 1)) for n in MASKED)
@@ -183,7 +183,7 @@ turns = st.tuples(st.permutations((0, 1, 2)), st.tuples(*[st.sampled_from((-1, 1
 
 @settings(max_examples=25, deadline=None)
 @given(st.tuples(*[st.integers(1, 7)] * 3), turns, st.integers(0, 99))
-def test_restore_undoes_prepare_exactly(shape: tuple[int, int, int], turn: tuple, seed: int) -> None:
+def test_restoring_undoes_preprocessing_exactly(shape: tuple[int, int, int], turn: tuple, seed: int) -> None:
     rng = np.random.default_rng(seed)
     grid = _turned(shape, tuple(turn[0]), turn[1])
     data = rng.integers(0, 2, (1, *shape))
@@ -260,7 +260,7 @@ def test_voxels_of_points_are_where_the_image_shows_them(
     assert prepared.state.tolist() == [State.PRESENT] * 3
 
 
-def test_what_is_not_present_has_no_place_and_no_crop_drops_a_point() -> None:
+def test_points_outside_the_crop_stay_and_absent_ones_are_nan() -> None:
     data = np.zeros((1, 4, 4, 4))
     data[0, 2, 2, 2] = 1
     found = _found(np.array([[0.0, 1, 3]] * 3), (State.PRESENT, State.ABSENT, State.UNLABELLED))

@@ -63,7 +63,7 @@ def test_landmarks_are_stored(tmp_path: Path) -> None:
     assert "NaN" not in (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
-def test_a_record_of_before_there_were_landmarks(tmp_path: Path) -> None:
+def test_record_without_landmark_fields(tmp_path: Path) -> None:
     write_case(tmp_path, "a", _prepared((3, 4, 5)), "k")
     content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert (content.pop("landmark_states"), content.pop("landmark_points")) == ([], [])
@@ -210,7 +210,7 @@ def test_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("absent", [".image.b2nd", ".label.b2nd", ".foreground.npy"])
-def test_an_incomplete_case_is_known_and_removed_as_a_whole(tmp_path: Path, absent: str) -> None:
+def test_incomplete_case_is_listed_and_removed(tmp_path: Path, absent: str) -> None:
     write_case(tmp_path, "a", _prepared((3, 4, 5)), "k")
     (tmp_path / f"a{absent}").unlink()
     assert stored_names(tmp_path) == ("a",)
@@ -218,7 +218,7 @@ def test_an_incomplete_case_is_known_and_removed_as_a_whole(tmp_path: Path, abse
     assert os.listdir(tmp_path) == []
 
 
-def test_what_is_not_the_stores_is_neither_listed_nor_deleted(tmp_path: Path) -> None:
+def test_foreign_files_are_neither_listed_nor_deleted(tmp_path: Path) -> None:
     foreign = {
         "holiday.json": "{}",
         "list.json": "[]",
@@ -380,7 +380,7 @@ def test_a_marker_claims_no_file_but_those_of_its_case(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", range(4))
-def test_killed_while_removing_leaves_what_can_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+def test_removal_that_was_killed_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
     write_case(tmp_path, "a", _prepared((3, 4, 5)), "k")
     unlink, calls = Path.unlink, []
 
@@ -400,7 +400,7 @@ def test_killed_while_removing_leaves_what_can_be_removed(tmp_path: Path, monkey
     assert os.listdir(tmp_path) == []
 
 
-def test_a_case_is_not_written_under_a_name_that_leads_elsewhere(tmp_path: Path) -> None:
+def test_case_names_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a case needs a name that can be a file's; file: .*; found: '\.\./a'; allowed: "):
         write_case(tmp_path / "store", "../a", _prepared((1, 2, 3)), "k")
     assert list(tmp_path.iterdir()) == []

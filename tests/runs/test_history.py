@@ -80,7 +80,7 @@ def test_a_run_without_any_score_still_has_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "progress.png").stat().st_size > 1000
 
 
-def test_before_the_first_epoch_there_is_only_the_head_of_the_table(tmp_path: Path) -> None:
+def test_history_before_the_first_epoch_is_a_header(tmp_path: Path) -> None:
     write_history(tmp_path, [])
     assert (tmp_path / "metrics.csv").read_text().count("\n") == 1
     assert not (tmp_path / "progress.png").exists()

@@ -42,7 +42,7 @@ def test_model_is_one_fold_or_all_finished_ones(tmp_path: Path) -> None:
     assert model_folds(tmp_path) == (first, third)
 
 
-def test_model_is_what_a_dataset_has_if_that_is_one_configuration(tmp_path: Path) -> None:
+def test_model_of_a_dataset_with_one_configuration(tmp_path: Path) -> None:
     only = write_run(tmp_path / "3d_fullres" / "fold_0")
     assert model_folds(tmp_path) == (only,)
     write_run(tmp_path / "2d" / "fold_0")
@@ -95,7 +95,7 @@ def test_scores_as_text() -> None:
     assert record_table(both).splitlines()[2:5] == ["mean                     Dice 0.9000  (4 cases not trained on)", *lines]
 
 
-def test_a_record_of_before_there_were_landmarks(tmp_path: Path) -> None:
+def test_record_without_landmark_fields(tmp_path: Path) -> None:
     old = json.loads(to_json(RECORD))
     for key in ("mre", "unit", "landmark_mre", "missed", "extra", "thresholds"):
         del old[key]

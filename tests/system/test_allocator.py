@@ -51,7 +51,7 @@ print(kept >> 20, (resident() - before) >> 20)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or allocator.platform.libc_ver()[0] != "glibc", reason="another system")
-def test_what_was_kept_is_given_back_before_free_memory_is_counted() -> None:
+def test_kept_memory_is_returned_before_free_memory_is_counted() -> None:
     done = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, check=True, timeout=60)
     kept, left = map(int, done.stdout.split())
     assert kept >= 250

@@ -9,7 +9,7 @@ from autoseg.errors import ResourceError
 from autoseg.system.files import atomic_path, file_stamp, remove_leftovers, sha256, write_text
 
 
-def test_write_text_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
+def test_write_text_creates_folders_and_no_other_file(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b" / "note.json"
     write_text(target, "käse\n")
     assert target.read_bytes() == "käse\n".encode()
@@ -17,7 +17,7 @@ def test_write_text_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> Non
     assert [p.name for p in target.parent.iterdir()] == ["note.json"]
 
 
-def test_the_temporary_name_is_hidden_and_keeps_its_endings(tmp_path: Path) -> None:
+def test_temporary_name_is_hidden_and_keeps_endings(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "a.nii.gz") as temporary:
         assert temporary.parent == tmp_path
         assert temporary.name.startswith(".")
@@ -64,7 +64,7 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
         pass
 
 
-def test_what_killed_processes_have_left_is_found_at_any_depth(tmp_path: Path) -> None:
+def test_leftovers_are_removed_at_any_depth(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     kept = {".hidden", "12-a.txt", ".12a-x", "a/b/c.txt"}
     for name in {".12-a.txt", "a/.345-b.nii.gz", "a/b/.6-c", *kept}:

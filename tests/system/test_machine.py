@@ -26,7 +26,7 @@ def test_the_smallest_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("text", "code"), [("", 0), ("No devices were found\n", 0), ("24576, A5000\n", 9)])
-def test_a_driver_that_names_none(monkeypatch: pytest.MonkeyPatch, text: str, code: int) -> None:
+def test_driver_without_gpu(monkeypatch: pytest.MonkeyPatch, text: str, code: int) -> None:
     answer(monkeypatch, text, code)
     assert find_gpu() is None
 
@@ -72,13 +72,13 @@ def linux(root: Path, groups: str, files: Mapping[str, str] = NO_FILES) -> Path:
     return root
 
 
-def test_free_ram_is_what_the_system_has_left(tmp_path: Path) -> None:
+def test_free_ram_of_the_system(tmp_path: Path) -> None:
     assert free_ram_gb(tmp_path) is None
     assert free_ram_gb(linux(tmp_path, "0::/\n")) == 4.096
     assert free_ram_gb(linux(tmp_path, "0::/user\n", {"user/memory.max": "max\n", "user/memory.current": "9\n"})) == 4.096
 
 
-def test_free_ram_is_what_the_limit_of_a_job_leaves(tmp_path: Path) -> None:
+def test_free_ram_below_the_limit_of_a_job(tmp_path: Path) -> None:
     """That of the group itself or of one around it; files in its cache do not count."""
     files = {
         "slurm/memory.max": "3000000000\n",

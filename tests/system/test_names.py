@@ -27,7 +27,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", ["a", "3d_fullres", "a.b", "a b", "Übung, 1", "-", "a..b", "case=1", "a" * LONGEST_BYTES])
-def test_a_name_may_hold_whatever_names_one_file(name: str, tmp_path: Path) -> None:
+def test_plain_names(name: str, tmp_path: Path) -> None:
     assert is_plain_name(name)
     check_name(name, "a case", DataError)
     (tmp_path / f".4194304-{name}_probabilities.nii.gz").write_text("x")
@@ -41,7 +41,7 @@ def test_a_name_that_is_no_files_is_refused(name: str) -> None:
         check_name(name, "a fold", PlanError, "plan.json")
 
 
-def test_the_message_shows_the_name_in_one_short_line_and_its_place() -> None:
+def test_message_shows_shortened_name_and_position() -> None:
     with pytest.raises(DataError, match=r"found: 'a\\nb' in line 3; allowed: ") as caught:
         check_name("a\nb", "a case", DataError, "cases.csv", "in line 3")
     assert "\n" not in str(caught.value)

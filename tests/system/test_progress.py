@@ -44,7 +44,7 @@ def test_one_is_singular() -> None:
     assert [number_of(n, "label map") for n in (0, 1, 2)] == ["0 label maps", "1 label map", "2 label maps"]
 
 
-def test_a_stage_that_ends_with_its_time_has_no_more_than_that_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remaining_time_is_at_most_the_time_limit(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("validate", 100, time_limit=20) as bar:
         clock.now += 6
         bar.advance()
@@ -56,7 +56,7 @@ def test_a_stage_that_ends_with_its_time_has_no_more_than_that_left(clock: Clock
     )
 
 
-def test_plain_lines_where_there_is_no_terminal(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_lines_without_a_terminal(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("prepare", 4) as bar:
         bar.advance("a")  # too early for a line
         clock.now += 6
@@ -70,7 +70,7 @@ def test_plain_lines_where_there_is_no_terminal(clock: Clock, capsys: pytest.Cap
     assert err == "prepare: 2/4 cases, 6 s left  b\nprepare: 4/4 cases in 13 s\n"
 
 
-def test_one_line_that_is_rewritten_on_a_terminal(
+def test_one_rewritten_line_on_a_terminal(
     clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)

@@ -197,7 +197,7 @@ def test_schema_by_hand() -> None:
         ({"nn": 3}, False),
     ],
 )
-def test_a_schema_accepts_what_from_json_accepts(changes: dict[str, object], ok: bool) -> None:
+def test_schema_and_from_json_accept_the_same_documents(changes: dict[str, object], ok: bool) -> None:
     validator = Draft202012Validator(json_schema(Tree))
     Draft202012Validator.check_schema(json_schema(Tree))
     text = changed(**changes)

@@ -33,7 +33,7 @@ def test_every_case_comes_back_with_its_own_result(workers: int | None) -> None:
     assert run.failures == ()
 
 
-def test_without_threads_the_order_is_kept_and_nothing_runs_ahead() -> None:
+def test_no_threads_run_cases_in_order_one_by_one() -> None:
     seen: list[int] = []
     running = iter(CaseRun(lambda item: seen.append(item.number), ITEMS, "look", workers=0))
     next(running)
