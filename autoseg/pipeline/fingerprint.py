@@ -69,9 +69,9 @@ def _update_folds(dataset: Dataset, fingerprint: Fingerprint, path: Path) -> Non
             "fingerprint and autoseg train --restart",
         )
     if old is None:
-        folds = make_folds(digests, fingerprint.hash, patients.of)
+        folds = make_folds(digests, fingerprint.hash, patients.by_case)
     else:
-        folds = extend_folds(old, digests, fingerprint.hash, patients.of)
+        folds = extend_folds(old, digests, fingerprint.hash, patients.by_case)
     if (summary := patients.summary(digests)) and not folds.leaks and not (old and old.patients):
         log.info("%s", summary)
     _note(notices + leak_notes(folds), path)

@@ -1,1 +1,1 @@
-"""Which cases train and which validate: folds, patients, nnU-Net's file."""
+"""Splits of a dataset into training and validation cases: folds, patients, nnU-Net's file."""

@@ -16,7 +16,7 @@ FORM = '[{"train": [case, …], "val": [case, …]}, …]'
 
 
 def read_nnunet_splits(path: Path, names: Collection[str], dataset: str) -> Folds:
-    """The folds that the file describes. Cases that no fold is validated on are for training only.
+    """Read nnU-Net's folds. Cases that no fold is validated on are for training only.
 
     Args:
         names: all cases of the dataset.
@@ -26,34 +26,35 @@ def read_nnunet_splits(path: Path, names: Collection[str], dataset: str) -> Fold
         DataError: another form; validation sets that overlap; a fold that does not train on all the rest; cases that the
             dataset lacks, or that the file leaves out.
     """
-    folds = _read(path)
+    folds = _read_lists(path)
     listed = {name for train, val in folds for name in (*train, *val)}
-    known = set(names)
-    if strange := sorted(listed - known):
+    cases = set(names)
+    if unknown := sorted(listed - cases):
         raise DataError(
-            f"the splits name a case that the dataset lacks{nearest(strange[0], names)}", file=path, found=first_few(strange)
+            f"the splits name a case that the dataset lacks{nearest(unknown[0], names)}", file=path, found=first_few(unknown)
         )
-    if left_out := sorted(known - listed):
+    if missing := sorted(cases - listed):
         raise DataError(
             "the splits leave out cases of the dataset",
             file=path,
-            found=first_few(left_out),
+            found=first_few(missing),
             fix="add them to the lists: to every 'train' alone if no fold is to be validated on them",
         )
-    judged = Counter(name for _, val in folds for name in val)
-    if twice := sorted(name for name, count in judged.items() if count > 1):
-        raise DataError("a case is validated on twice", file=path, found=first_few(twice), allowed="each in one 'val' at most")
+    validation = Counter(name for _, val in folds for name in val)
+    if repeated := sorted(name for name, count in validation.items() if count > 1):
+        raise DataError("a case is validated on twice", file=path, found=first_few(repeated), allowed="each in one 'val' at most")
     for i, (train, val) in enumerate(folds):
-        if both := sorted(set(train) & set(val)):
-            raise DataError(f"fold {i} trains on its validation cases", file=path, found=first_few(both))
+        if shared := sorted(set(train) & set(val)):
+            raise DataError(f"fold {i} trains on its validation cases", file=path, found=first_few(shared))
         if unused := sorted(listed - set(train) - set(val)):
             raise DataError(
                 f"fold {i} leaves out cases", file=path, found=first_few(unused), allowed="a fold trains on all the rest"
             )
-    return Folds(dataset, tuple(tuple(sorted(val)) for _, val in folds), tuple(sorted(known - judged.keys())))
+    return Folds(dataset, tuple(tuple(sorted(val)) for _, val in folds), tuple(sorted(cases - validation.keys())))
 
 
-def _read(path: Path) -> list[tuple[list[str], list[str]]]:
+def _read_lists(path: Path) -> list[tuple[list[str], list[str]]]:
+    """Training and validation cases of each fold."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -64,7 +65,7 @@ def _read(path: Path) -> list[tuple[list[str], list[str]]]:
 
 
 def _is_fold(raw: Any) -> bool:
-    """Whether it has two lists of names, of which there is one to validate on."""
+    """True for an object with two lists of names, of which that of validation cases is not empty."""
     if not isinstance(raw, dict) or raw.keys() != {"train", "val"}:
         return False
     lists = list(raw.values())

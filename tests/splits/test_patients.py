@@ -81,21 +81,21 @@ def test_a_column_takes_precedence_over_names(tmp_path: Path) -> None:
     ],
 )
 def test_tables_of_several_programs(tmp_path: Path, text: str) -> None:
-    assert find_patients(table(tmp_path, text), "abc", {}).of == {"a": "1", "b": "1", "c": "2"}
+    assert find_patients(table(tmp_path, text), "abc", {}).by_case == {"a": "1", "b": "1", "c": "2"}
 
 
 def test_a_table_of_cases_without_patients(tmp_path: Path) -> None:
     names, of = ["P1_t1", "P1_t2", "P2"], {"P1_t1": "P1", "P1_t2": "P1"}
     for text in ("", "case,image\nP1_t1,x\n", "image,patient\nx,y\n", "case,patient\nP1_t1,\nP1_t2,\nP2,\n"):
-        assert find_patients(table(tmp_path, text, "cases.csv"), names, {}).of == of
+        assert find_patients(table(tmp_path, text, "cases.csv"), names, {}).by_case == of
 
 
 def test_unknown_and_missing_cases_in_a_table(tmp_path: Path) -> None:
     patients = find_patients(table(tmp_path, "case,patient\nliver_1,x\nliver_2,x\nliver_03,y\nliver_4,\nliver_1,x\n"), NAMES, {})
-    assert patients.of == {"liver_1": "x", "liver_2": "x"}
+    assert patients.by_case == {"liver_1": "x", "liver_2": "x"}
     assert list(patients.notices) == [
-        "patients.csv names what is no case of the dataset: liver_03 - did you mean 'liver_3'?",
-        "patients.csv has no line for liver_3, liver_4: each is taken for a patient of its own; add lines before training",
+        "patients.csv has cases that the dataset lacks: liver_03 - did you mean 'liver_3'?",
+        "patients.csv has no line for liver_3, liver_4: each counts as a patient of its own; add lines before training",
     ]
 
 
@@ -136,7 +136,7 @@ def test_equal_files_belong_to_one_patient(tmp_path: Path) -> None:
 def test_equal_files_join_patients_of_a_table(tmp_path: Path) -> None:
     table(tmp_path, "case,patient\na,x\nb,y\nc,y\nd,z\n")
     found = find_patients(tmp_path, "abcd", {"a": "1", "b": "1", "c": "2", "d": "3"})
-    assert (found.of, found.source) == ({"a": "x", "b": "x", "c": "x", "d": "z"}, "patients.csv")
+    assert (found.by_case, found.source) == ({"a": "x", "b": "x", "c": "x", "d": "z"}, "patients.csv")
 
 
 @settings(max_examples=50, deadline=None)
