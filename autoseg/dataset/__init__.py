@@ -1,8 +1,10 @@
-"""Datasets on disk: finding, listing and reading cases. Datasets are read in place, nothing is copied or renamed.
+"""Datasets on disk: finding, listing and reading cases.
 
-Layouts: Medical Segmentation Decathlon and nnU-Net v2 (`dataset.json`), a list of cases (`cases.csv`), and two flat folders
-of images and label maps with neither; channels and structures are then taken from the files. Landmarks lie beside or instead of
-label maps, see `landmark_files`.
+Datasets are read in place, nothing is copied or renamed.
+
+Layouts: Medical Segmentation Decathlon and nnU-Net v2 (`dataset.json`), a list of cases
+(`cases.csv`), and two flat folders of images and label maps with neither; channels and structures
+are then taken from the files. Landmarks lie beside or instead of label maps, see `landmark_files`.
 """
 
 from autoseg.dataset.case import Case, Dataset, Description, LandmarkRules, case_name, unit_of

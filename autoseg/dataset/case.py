@@ -32,7 +32,8 @@ class LandmarkRules:
     """How to read files of landmarks.
 
     Args:
-        values: of the landmarks, where label maps show each as a spot; none where the files list points.
+        values: of the landmarks, where label maps show each as a spot; none where the files list
+            points.
         unlisted: state of a landmark that a case's file does not list.
     """
 
@@ -69,11 +70,11 @@ class Description:
 
 
 def unit_of(cases: Sequence[Case]) -> Unit:
-    """Unit of lengths in the images of cases, which are all volumes or all pictures; mm without cases."""
+    """Unit of lengths in the images of cases, all volumes or all pictures; mm without cases."""
     return "mm" if not cases or has_geometry(cases[0].images[0]) else "px"
 
 
 def case_name(path: Path) -> str:
-    """Name of the case of an image file: its name without the ending, 'liver_3' for 'liver_3.nii.gz'."""
+    """Case name of an image file: 'liver_3' for 'liver_3.nii.gz'."""
     ending = image_ending(path)
     return path.name[: -len(ending)] if ending else path.stem

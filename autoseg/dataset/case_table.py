@@ -1,7 +1,8 @@
-"""Cases listed in a table: `cases.csv` with the columns case, image (image2, image3, …), label and landmarks.
+"""Cases listed in a table: `cases.csv` with the columns case, image (image2, image3, …), label and
+landmarks.
 
-Paths are absolute or start from the table's folder. Other columns may hold what they like. Commas, semicolons and tabs
-separate, whichever the first line uses.
+Paths are absolute or start from the table's folder. Other columns may hold what they like. Commas,
+semicolons and tabs separate, whichever the first line uses.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ _EXAMPLE = "case,image,label"
 
 
 def read_case_table(table: Path) -> list[Case]:
-    """Lists the cases in the order of the table, without opening their files. An empty label means that there is none.
+    """Lists the cases in the order of the table, without opening their files. An empty label means
+    that there is none.
 
     Raises:
-        DataError: not UTF-8, a column is missing, or a row names no case, no image, or a file that is not an image.
+        DataError: not UTF-8, a column is missing, or a row names no case, no image, or a file that
+            is not an image.
     """
     columns, rows = read_csv(table, "the table of cases")
     images = _image_columns(columns, table)

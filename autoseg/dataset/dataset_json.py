@@ -1,6 +1,7 @@
 """Reading dataset.json of the Medical Segmentation Decathlon and of nnU-Net v2.
 
-The Decathlon has `modality` and labels as value -> name, nnU-Net `channel_names` and labels as name -> value.
+The Decathlon has `modality` and labels as value -> name, nnU-Net `channel_names` and labels as name
+-> value.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
 
 
 def parse_description(meta: dict[str, Any], path: Path) -> Description:
-    """Channels, structures and landmarks of a dataset; the landmarks may be named in their files only.
+    """Channels, structures and landmarks of a dataset; the landmarks may be named in their files
+    only.
 
     Raises:
         DataError: they are missing or malformed.

@@ -19,15 +19,17 @@ def image_and_label_folder(root: Path) -> tuple[Path, Path] | None:
 
 
 def image_folder(root: Path) -> Path | None:
-    """Folder of images of a dataset, which need not have one of label maps; None if there is none."""
+    """Folder of images of a dataset, with or without one of label maps; None if there is none."""
     folders = _existing_folders(root)
     return folders[0] if folders else None
 
 
 def folder_cases(root: Path, n_channels: int) -> list[Case]:
-    """List the cases of a dataset: one for each image, or for each group of images that differ in the channel number `_0000`.
+    """List the cases of a dataset: one for each image, or for each group of images that differ in
+    the channel number `_0000`.
 
-    The label map of a case has its name or that of its first image; where there is none, the path that it should have.
+    The label map of a case has its name or that of its first image; where there is none, the path
+    that it should have.
 
     Raises:
         DataError: no folder of images; two images of one name.
@@ -59,9 +61,10 @@ def label_files(folder: Path) -> dict[str, Path]:
 def group_by_channel(folder: Path, n_channels: int) -> dict[str, tuple[Path, ...]]:
     """Image files by case name. `_0000` marks a channel, or belongs to the name.
 
-    It belongs to the name of all files with the same stem if one of them has a number that no channel has. The rest are
-    channels if every file of the folder is one, or if the several channels of some case are complete: then a stray file does
-    not ungroup the others, it is a case of its own (under its full name where a group has the short one).
+    It belongs to the name of all files with the same stem if one of them has a number that no
+    channel has. The rest are channels if every file of the folder is one, or if the several
+    channels of some case are complete: then a stray file does not ungroup the others, it is a case
+    of its own (under its full name where a group has the short one).
 
     Raises:
         DataError: two images of one name.
@@ -84,7 +87,7 @@ def group_by_channel(folder: Path, n_channels: int) -> dict[str, tuple[Path, ...
 
 
 def channel_number(stem: str) -> tuple[str, int] | None:
-    """Case and channel number of a file stem in nnU-Net's scheme: ('brain', 1) for 'brain_0001'; None without a number."""
+    """Case and channel of an nnU-Net file name: ('brain', 1) for 'brain_0001', else None."""
     match = re.fullmatch(r"(.+)_(\d{4})", stem)
     return (match[1], int(match[2])) if match else None
 

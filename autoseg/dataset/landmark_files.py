@@ -1,11 +1,12 @@
 """Files with the landmarks of cases: where they lie, and which case each belongs to.
 
-A case has a file of its name in landmarksTr or landmarks, or all cases share one table, landmarks.csv, in one of these folders
-or beside them. dataset.json (Decathlon) and cases.csv may name files instead.
+A case has a file of its name in landmarksTr or landmarks, or all cases share one table,
+landmarks.csv, in one of these folders or beside them. dataset.json (Decathlon) and cases.csv may
+name files instead.
 
-A landmark that a case's file does not list is absent: a file that lists some is taken as complete, as a label map is. Where
-files list only what somebody came to annotate, "unlisted_landmarks": "unlabelled" in dataset.json says so. Cases without a
-file are unlabelled.
+A landmark that a case's file does not list is absent: a file that lists some is taken as complete,
+as a label map is. Where files list only what somebody came to annotate, "unlisted_landmarks":
+"unlabelled" in dataset.json says so. Cases without a file are unlabelled.
 """
 
 from __future__ import annotations
@@ -65,11 +66,13 @@ def cases_with_landmarks(source: Path) -> set[str]:
 
 
 def case_landmarks(folder: Path, names: Collection[str], rules: LandmarkRules = DEFAULT_RULES) -> dict[str, Path]:
-    """The file with the landmarks of each case in a folder: one of its own, else the table landmarks.csv that lists it.
+    """The file with the landmarks of each case in a folder: one of its own, else the table
+    landmarks.csv that lists it.
 
     Args:
         names: of the cases to look for; a folder of results holds other tables, too.
-        rules: if label maps may show landmarks as spots, they are taken where there is no other file.
+        rules: if label maps may show landmarks as spots, they are taken where there is no other
+            file.
 
     Raises:
         DataError: two files of one case; the table cannot be read.
@@ -97,7 +100,8 @@ def assign_landmark_files(cases: Sequence[Case], root: Path) -> list[Case]:
 
 
 def assign_spot_maps(cases: Sequence[Case], root: Path, *, structures: bool) -> list[Case]:
-    """The cases with the label maps that show their landmarks as spots: those in landmarksTr, else the label maps themselves.
+    """The cases with the label maps that show their landmarks as spots: those in landmarksTr, else
+    the label maps themselves.
 
     Files of points are taken where there are no such label maps.
 
@@ -142,7 +146,8 @@ def read_case_points(case: Case, path: Path) -> tuple[Point, ...]:
 
 
 def _assign(cases: Sequence[Case], files: Mapping[str, Path], source: Path) -> list[Case]:
-    """The cases with the files of their names, or of the names of their first images; notes files that belong to no case.
+    """The cases with the files of their names, or of the names of their first images; notes files
+    that belong to no case.
 
     Raises:
         DataError: no file belongs to a case.
@@ -191,5 +196,5 @@ def _files_by_case(folder: Path, names: Collection[str] | None = None) -> dict[s
 
 
 def _entry_case(name: str) -> str:
-    """Name of the case of an entry in a table, which may be a file name: '001.png' is case '001'."""
+    """Case name of an entry in a table, which may be a file name: '001.png' is case '001'."""
     return case_name(Path(name)) if image_ending(Path(name)) else name

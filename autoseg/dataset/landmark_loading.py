@@ -27,16 +27,19 @@ _TO_LPS = {"LPS": np.ones(3), "RAS": np.array([-1.0, -1.0, 1.0])}
 def load_landmarks(case: Case, dataset: Dataset, grid: Grid) -> Landmarks:
     """Load the landmarks of a case in the dataset's order; all are unlabelled if it has no file.
 
-    A landmark that the file does not list is absent, or unlabelled if dataset.json says so (see `landmark_files`). Points
-    outside the image are kept; `outside_remark` says how far outside they are.
+    A landmark that the file does not list is absent, or unlabelled if dataset.json says so (see
+    `landmark_files`). Points outside the image are kept; `outside_remark` says how far outside they
+    are.
 
     Args:
         grid: of the case's image.
 
     Raises:
         DataError: the file cannot be read, or has those of other cases only.
-        GeometryError: points of two coordinates in a volume; spots on another grid than a natural image.
-        LabelError: a name or value that no landmark of the dataset has, or one that is listed twice.
+        GeometryError: points of two coordinates in a volume; spots on another grid than a natural
+            image.
+        LabelError: a name or value that no landmark of the dataset has, or one that is listed
+            twice.
     """
     names = dataset.landmarks.names
     points = np.full((len(names), 3), np.nan)
@@ -72,7 +75,8 @@ def load_predicted(case: Case, path: Path, landmarks: LandmarkSet, grid: Grid) -
 
 
 def landmark_digest(case: Case, dataset: Dataset) -> str:
-    """Digest of the case's landmarks, and of nothing else in a table of all cases; empty without a file.
+    """Digest of the case's landmarks, and of nothing else in a table of all cases; empty without a
+    file.
 
     Raises:
         DataError: the file cannot be read, or has those of other cases only.
@@ -170,7 +174,8 @@ def _spot_centres(case: Case, path: Path, dataset: Dataset, grid: Grid) -> dict[
 
 
 def outside_remark(case: Case, landmarks: Landmarks, grid: Grid) -> str:
-    """Remark on landmarks beyond the edges of the outer voxels, and on a likely cause; empty without any.
+    """Remark on landmarks beyond the edges of the outer voxels, and on a likely cause; empty
+    without any.
 
     Args:
         grid: of the case's image.

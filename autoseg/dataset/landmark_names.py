@@ -21,8 +21,9 @@ _UNLISTED_STATES = {"absent": State.ABSENT, "unlabelled": State.UNLABELLED}
 def parse_landmarks(meta: dict[str, Any], path: Path) -> tuple[LandmarkSet, LandmarkRules]:
     """Landmarks of dataset.json, and how files of landmarks are to be read.
 
-    "landmarks" is a list of names, or an object of names and values where label maps show each landmark as a spot of its own
-    value; "symmetric_pairs" (or "pairs") are pairs of names; "unlisted_landmarks" says whether these are absent or unlabelled.
+    "landmarks" is a list of names, or an object of names and values where label maps show each
+    landmark as a spot of its own value; "symmetric_pairs" (or "pairs") are pairs of names;
+    "unlisted_landmarks" says whether these are absent or unlabelled.
 
     Raises:
         DataError: one of them has another form.
@@ -74,10 +75,11 @@ def make_landmark_set(names: Sequence[str], meta: dict[str, Any] | None, path: P
 
 
 def point_names(points: Sequence[Point], names: Sequence[str]) -> list[str]:
-    """Name of each point: its label, or its description where the descriptions match more of `names`.
+    """Name of each point: its label, or its description where the descriptions match more of
+    `names`.
 
-    Where `names` is empty, descriptions count only if all labels are numbers and each has a description of its own, as in
-    the files of the AFIDs project.
+    Where `names` is empty, descriptions count only if all labels are numbers and each has a
+    description of its own, as in the files of the AFIDs project.
     """
     labels = [p.label or p.description for p in points]
     descriptions = [p.description or p.label for p in points]

@@ -22,8 +22,9 @@ RARE_SHARE = 0.1  # of the files: a name in at most so many may be misspelt
 def survey_landmarks(cases: Sequence[Case], names: Sequence[str], rules: LandmarkRules, root: Path) -> tuple[str, ...]:
     """Names of the landmarks in the cases' files, in natural order; `names` if there are any.
 
-    Faulty files are left out here; loading their cases says what is wrong with them. Notes on names that may be misspelt, on
-    landmarks that no case has or that files do not list, and on coordinate systems go to the log.
+    Faulty files are left out here; loading their cases says what is wrong with them. Notes on names
+    that may be misspelt, on landmarks that no case has or that files do not list, and on coordinate
+    systems go to the log.
 
     Raises:
         DataError: no file, no file that can be read, or no landmark that is present.
@@ -89,7 +90,8 @@ def _log_assumptions(cases: Sequence[Case], files: dict[Path, PointFile]) -> Non
 
 
 def _log_likely_typos(names: Mapping[str, set[str]]) -> None:
-    """Note names that are a more frequent one in another spelling, or rare and much like a common one.
+    """Note names that are a more frequent one in another spelling, or rare and much like a common
+    one.
 
     Two names of one case are never taken for one another.
 
@@ -120,7 +122,7 @@ def _log_likely_typos(names: Mapping[str, set[str]]) -> None:
 
 
 def _without_punctuation(name: str) -> str:
-    """A name in lower case without blanks and punctuation: 'Left_Ear' and 'left ear' are the same."""
+    """A name in lower case without blanks and punctuation: 'Left_Ear' equals 'left ear'."""
     return re.sub(r"[\W_]+", "", name).casefold()
 
 

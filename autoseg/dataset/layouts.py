@@ -27,16 +27,17 @@ from autoseg.system.tables import CASE_TABLE
 def open_dataset(root: Path, cache: Path | None = None) -> Dataset:
     """List the cases of a dataset, with its channels, structures and landmarks.
 
-    These are taken from dataset.json; then no image is opened. Without one, channels are taken from the headers of all images
-    and structures ('structure 1', …) from the values in all label maps. Files of landmarks are read in any case, and landmarks
-    are taken from them if dataset.json names none.
+    These are taken from dataset.json; then no image is opened. Without one, channels are taken from
+    the headers of all images and structures ('structure 1', …) from the values in all label maps.
+    Files of landmarks are read in any case, and landmarks are taken from them if dataset.json names
+    none.
 
     Args:
         cache: a file that keeps the values found in label maps, so that each is read once.
 
     Raises:
-        DataError: a malformed dataset.json or table of cases, no case, unusable label maps, or no landmark at all where there
-            should be some.
+        DataError: a malformed dataset.json or table of cases, no case, unusable label maps, or no
+            landmark at all where there should be some.
     """
     path, table = root / "dataset.json", root / CASE_TABLE
     meta = read_dataset_json(path) if path.is_file() or not (table.is_file() or has_dataset_folders(root)) else None
@@ -121,7 +122,9 @@ def _drop_missing_label_maps(cases: list[Case]) -> list[Case]:
 def _assign_landmarks(
     cases: list[Case], root: Path, meta: dict[str, Any] | None, description: Description
 ) -> tuple[list[Case], LandmarkSet]:
-    """The cases with their files of landmarks, and the landmarks; an empty list of them in dataset.json means none."""
+    """The cases with their files of landmarks, and the landmarks; an empty list of them in
+    dataset.json means none.
+    """
     landmarks, rules = description.landmarks, description.landmark_rules
     if rules.values:
         cases = assign_spot_maps(cases, root, structures=bool(description.labels.names))

@@ -14,7 +14,8 @@ PROBABILITIES = "_probabilities"  # behind the case name, in the file name of cl
 
 
 def images_in(folder: Path, n_channels: int) -> tuple[Case, ...]:
-    """Cases to predict: every image of a folder, or that of one file; channels are grouped by their `_0000` suffix.
+    """Cases to predict: every image of a folder, or that of one file; channels are grouped by their
+    `_0000` suffix.
 
     Raises:
         UsageError: no such folder, or no image in it.
@@ -35,7 +36,7 @@ def output_path(out: Path, case: Case) -> Path:
 
 
 def probabilities_path(out: Path, case: Case) -> Path:
-    """Path of a case's class probabilities, in the format of its first image; .npy for natural images."""
+    """Path of a case's class probabilities, in its first image's format; .npy for natural images."""
     return out / f"{case.name}{PROBABILITIES}{probabilities_ending(case.images[0])}"
 
 
@@ -43,7 +44,8 @@ def landmarks_path(out: Path, case: Case, ending: str = "") -> Path:
     """Path of a case's landmarks.
 
     Args:
-        ending: of `io.LANDMARK_ENDINGS`; by default that of 3D Slicer, or a table for natural images.
+        ending: of `io.LANDMARK_ENDINGS`; by default that of 3D Slicer, or a table for natural
+            images.
     """
     return out / f"{case.name}{ending or ('.mrk.json' if has_geometry(case.images[0]) else '.csv')}"
 
@@ -52,7 +54,8 @@ def check_output_folder(cases: Sequence[Case], out: Path) -> None:
     """Check that results do not go among the images.
 
     Raises:
-        UsageError: an image lies in `out`, where results would replace it or be taken for an image the next time.
+        UsageError: an image lies in `out`, where results would replace it or be taken for an image
+            the next time.
     """
     folders = {image.parent for case in cases for image in case.images}
     if out.resolve() in {folder.resolve() for folder in folders}:

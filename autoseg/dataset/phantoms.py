@@ -1,6 +1,8 @@
-"""A small made-up dataset: a body with a kidney and a stone in it on each side, as a scanner with thick slices would see it.
+"""A small made-up dataset: a body with a kidney and a stone in it on each side, as a scanner with
+thick slices would see it.
 
-It is used by the demo and by tests. Left and right look alike, so that only their position tells them apart.
+It is used by the demo and by tests. Left and right look alike, so that only their position tells
+them apart.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def make_phantoms(folder: FilePath, n_training: int, n_test: int, seed: int = 0,
 
 
 def make_phantom(rng: np.random.Generator, shape: Triple = SHAPE) -> tuple[Image, LabelMap]:
-    """Draw one case: ellipsoids of random position, size and tilt, blurred edges, a smooth bias field and noise.
+    """Draw one case: ellipsoids of random position, size and tilt, blurred edges, a smooth bias
+    field and noise.
 
     Array axes are (z, y, x) with x towards the patient's left, as LPS has it.
     """

@@ -21,7 +21,8 @@ class LoadedCase:
 
     Args:
         label_map: on the image's voxels; None for a case that has landmarks only.
-        landmarks: all unlabelled for a case that has a label map only; None in a dataset without landmarks.
+        landmarks: all unlabelled for a case that has a label map only; None in a dataset without
+            landmarks.
         remark: what is odd about it but does not prevent its use, or empty.
     """
 
@@ -39,8 +40,8 @@ class LoadedCase:
 class CaseReader:
     """Reader of the cases of a dataset that can keep them for one more reading.
 
-    A case that was read with `keep` is returned once more without reading, as far as `KEEP_BYTES` reach: the fingerprint and
-    the preprocessing that follows it need the same voxels.
+    A case that was read with `keep` is returned once more without reading, as far as `KEEP_BYTES`
+    reach: the fingerprint and the preprocessing that follows it need the same voxels.
     """
 
     dataset: Dataset
@@ -52,7 +53,8 @@ class CaseReader:
         """Read a case and check that its parts fit each other.
 
         Raises:
-            DataError: nothing to learn from; missing or unreadable file, NaN, wrong number of channels.
+            DataError: nothing to learn from; missing or unreadable file, NaN, wrong number of
+                channels.
             GeometryError: image and label map, or image and landmarks, do not fit each other.
             LabelError: values that no structure has; names that no landmark has.
         """
@@ -84,7 +86,8 @@ def check_annotated(case: Case, dataset: Dataset) -> None:
     """Check that a case has something to learn from.
 
     Raises:
-        DataError: the case has neither a label file nor landmarks, as far as the dataset has structures or landmarks.
+        DataError: the case has neither a label file nor landmarks, as far as the dataset has
+            structures or landmarks.
     """
     if (case.label and dataset.labels.names) or (case.landmarks and dataset.landmarks.names):
         return

@@ -51,7 +51,9 @@ def find_dataset(name: str, folders: Sequence[Path]) -> Path:
 
 
 def search_folders() -> list[Path]:
-    """Folders to search by default: the current one, ./data, and those of two optional environment variables."""
+    """Folders to search by default: the current one, ./data, and those of two optional environment
+    variables.
+    """
     optional = [os.environ.get("AUTOSEG_DATA"), os.environ.get("nnUNet_raw")]
     return [Path.cwd(), Path.cwd() / "data", *(Path(p) for p in optional if p)]
 

@@ -1,4 +1,6 @@
-"""Inferring what dataset.json would say where there is none: channels from headers, structures from label values."""
+"""Inferring what dataset.json would say where there is none: channels from headers, structures from
+label values.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ MIN_SOLID_SHARE = 0.5  # share of a structure's voxels whose neighbours belong t
 def channels_per_case(root: Path) -> int:
     """Number of image files of a case in two flat folders.
 
-    One, unless all names end in channel numbers (`_0000`, `_0001`) and the label maps or landmarks are named without them.
+    One, unless all names end in channel numbers (`_0000`, `_0001`) and the label maps or landmarks
+    are named without them.
     """
     folders, images, landmarks = image_and_label_folder(root), image_folder(root), landmark_source(root)
     assert images is not None
@@ -41,10 +44,11 @@ def channels_per_case(root: Path) -> int:
 
 
 def infer_channels(cases: Sequence[Case]) -> tuple[str, ...]:
-    """Name the channels: red, green and blue if any image has colour, else 'image', or 'image 1', 'image 2', …
+    """Name the channels: red, green and blue if any image has colour, else 'image', or 'image 1',
+    'image 2', …
 
-    Where all images have 8 bit, red, green and blue are called "rgb_to_0_1" as nnU-Net does, which also says how they are
-    normalised.
+    Where all images have 8 bit, red, green and blue are called "rgb_to_0_1" as nnU-Net does, which
+    also says how they are normalised.
 
     Raises:
         DataError: no image can be read.
@@ -93,7 +97,8 @@ def infer_labels(cases: Sequence[Case], root: Path, cache: Path | None) -> Label
         cache: a file that keeps the values, so that each label map is read once.
 
     Raises:
-        DataError: no usable label map, nothing but background, or so many values that they cannot be structures.
+        DataError: no usable label map, nothing but background, or so many values that they cannot
+            be structures.
     """
     labelled = [c for c in cases if c.label is not None and c.label.is_file()]
     if not labelled:
@@ -194,7 +199,9 @@ def _check_solid(data: np.ndarray, values: Sequence[int], path: Path) -> None:
 
 
 def _log_values(files: Sequence[_LabelFile]) -> None:
-    """Note the values that are taken for structures, those in a single label map, and files that cannot be used."""
+    """Note the values that are taken for structures, those in a single label map, and files that
+    cannot be used.
+    """
     usable, faulty = [f for f in files if not f.problem], [f for f in files if f.problem]
     counts = Counter(v for f in usable for v in f.values)
     values = sorted(counts)

@@ -1,1 +1,1 @@
-"""What the data is: sizes, spacings, intensities, structures and landmarks."""
+"""Fingerprint of a dataset: sizes, spacings, intensities, structures and landmarks."""

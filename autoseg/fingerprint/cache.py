@@ -1,4 +1,6 @@
-"""Cache of measured cases: each case of a dataset is measured once, and again only when its files change."""
+"""Cache of measured cases: each case of a dataset is measured once, and again only when its files
+change.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ COMMAND = "fingerprint"
 
 @dataclass(frozen=True)
 class MeasuredCase:
-    """One line of the cache: a case's measurements, what they are valid for, and the quantiles that only the summary needs.
+    """One line of the cache: a case's measurements, what they are valid for, and the quantiles that
+    only the summary needs.
 
     Args:
         context: digest of the channels, labels and landmarks that the files were read with.
@@ -46,7 +49,8 @@ class MeasuredCase:
 
 
 def _measure(case: Case, dataset: Dataset, cached: MeasuredCase | None, reader: CaseReader | None) -> MeasuredCase:
-    """Read and measure one case, or renew the stamps of `cached` if the contents of the files are the same.
+    """Read and measure one case, or renew the stamps of `cached` if the contents of the files are
+    the same.
 
     Raises:
         DataError: a file is missing or unreadable, NaN, nothing but zeros.
@@ -158,7 +162,9 @@ def _line(measured: MeasuredCase) -> str:
 
 
 def _context_digest(dataset: Dataset) -> str:
-    """Digest of what decides how files are read and measured: the schema, channels, labels and landmarks."""
+    """Digest of what decides how files are read and measured: the schema, channels, labels and
+    landmarks.
+    """
     return text_digest(
         json.dumps(
             [

@@ -1,4 +1,6 @@
-"""Measurements of one case: sizes, spacing, intensities, the weight of outliers, and where structures and landmarks lie."""
+"""Measurements of one case: sizes, spacing, intensities, the weight of outliers, and where
+structures and landmarks lie.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,16 @@ from autoseg.imaging.landmarks import Landmarks
 SCHEMA_VERSION = 4  # of what is measured, and so of fingerprint.json; what another version has measured is measured again
 TAIL_VOXELS = 2**15  # that `Tails` are measured on: 160 of them lie beyond each percentile
 NEAR_LANDMARKS = 1 / 16
-"""Half the edge of the cube around a landmark whose voxels count as its intensities, as a share of the longest edge of the
-image. A convention: 4 cm in the head of a man."""
+"""Half the edge of the cube around a landmark whose voxels count as its intensities, as a share of
+the longest edge of the image. A convention: 4 cm in the head of a man.
+"""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean, variance and range of one channel's intensities in the structures of one case, or near its landmarks."""
+    """Mean, variance and range of one channel's intensities in the structures of one case, or near
+    its landmarks.
+    """
 
     mean: float
     variance: float
@@ -36,10 +41,12 @@ class Tails:
     """Weight of the outliers of one channel of one case, and how much of the structures they are.
 
     Args:
-        tail_ratio: standard deviation inside the crop after clipping to its percentiles 0.5 and 99.5, as a share of that
-            without clipping: 1 without tails, 0.98 for a normal distribution, small where a few voxels dominate.
+        tail_ratio: standard deviation inside the crop after clipping to its percentiles 0.5 and
+            99.5, as a share of that without clipping: 1 without tails, 0.98 for a normal
+            distribution, small where a few voxels dominate.
         tail_ratio_nonzero: this ratio over the voxels that are not 0 in some channel.
-        cut_share: the largest share of a structure's voxels that are outliers by `intensities.fences`, and would be cut.
+        cut_share: the largest share of a structure's voxels that are outliers by
+            `intensities.fences`, and would be cut.
     """
 
     tail_ratio: float
@@ -55,15 +62,18 @@ class CaseFingerprint:
         digest: sha256 over the image and label files and the case's landmarks.
         shape_after_crop: of the box around everything that is not 0 in some channel.
         voxels: of each structure, in the order of the label set; empty without a label map.
-        lateral_positions: of each structure, the mean of its voxels from right (0) to left (1) across the image; None where
-            it is absent; empty without a label map.
-        intensities: one per channel: in the structures or, where there are none, near the landmarks; none without either.
+        lateral_positions: of each structure, the mean of its voxels from right (0) to left (1)
+            across the image; None where it is absent; empty without a label map.
+        intensities: one per channel: in the structures or, where there are none, near the
+            landmarks; none without either.
         tails: one per channel.
         remark: what is odd about the case but does not prevent its use, or empty.
-        states, points: of each landmark of the dataset, as `CasePoints` has them; empty in a dataset without landmarks.
+        states, points: of each landmark of the dataset, as `CasePoints` has them; empty in a
+            dataset without landmarks.
         n_outside_crop: landmarks in the image but outside the box around everything that is not 0.
 
-    nnU-Net's fingerprints hold less: there `voxels`, `lateral_positions`, `intensities` and `tails` are empty.
+    nnU-Net's fingerprints hold less: there `voxels`, `lateral_positions`, `intensities` and `tails`
+    are empty.
     """
 
     name: str
@@ -103,8 +113,9 @@ def measure_case(
     """Measures a case.
 
     Returns:
-        The measurements, and for each channel its sorted intensities in the structures or, without structures, near the
-        landmarks; no channel where there are none of these either. None for an image that holds nothing but zeros.
+        The measurements, and for each channel its sorted intensities in the structures or, without
+        structures, near the landmarks; no channel where there are none of these either. None for an
+        image that holds nothing but zeros.
     """
     nonzero = np.any(image.data, axis=0)
     box = Box.around(nonzero)
@@ -152,7 +163,9 @@ def measure_case(
 
 
 def _near_landmarks(landmarks: Landmarks, grid: Grid, box: Box) -> np.ndarray:
-    """Mask of the box: cubes around the landmarks that are present; empty where none is, or none in the box."""
+    """Mask of the box: cubes around the landmarks that are present; empty where none is, or none in
+    the box.
+    """
     mask = np.zeros(box.shape, dtype=bool)
     reach = NEAR_LANDMARKS * max(n * s for n, s in zip(grid.shape, grid.spacing)) / np.array(grid.spacing)
     for index in grid.world_to_index(landmarks.points_mm[landmarks.present]) - box.start:
@@ -184,7 +197,8 @@ def _moments(values: np.ndarray) -> Moments:
 
 
 def _canonical_x(box: Box, axes: AxisMap, width: int) -> np.ndarray:
-    """Index of each voxel of the box along canonical x, counted from the right of the whole image; broadcasts to the box.
+    """Index of each voxel of the box along canonical x, counted from the right of the whole image;
+    broadcasts to the box.
 
     Args:
         width: voxels of the whole image along canonical x.
@@ -197,7 +211,8 @@ def _canonical_x(box: Box, axes: AxisMap, width: int) -> np.ndarray:
 
 
 def _lateral_positions(x: np.ndarray, classes: np.ndarray, voxels: np.ndarray, width: int) -> tuple[float | None, ...]:
-    """Mean position of each structure from edge (0) to edge (1) of the image along canonical x; None where it is absent.
+    """Mean position of each structure from edge (0) to edge (1) of the image along canonical x;
+    None where it is absent.
 
     Args:
         x: index along canonical x of each voxel that belongs to a structure.

@@ -20,7 +20,8 @@ class FlippedCase:
     """A case that agrees with the others once x and y of its landmarks are negated.
 
     Args:
-        off_mm, negated_mm: root mean square distance from the median positions in all cases, as read and negated.
+        off_mm, negated_mm: root mean square distance from the median positions in all cases, as
+            read and negated.
     """
 
     case: str
@@ -35,10 +36,11 @@ class FlippedCase:
 
 
 def find_flipped_cases(cases: Sequence[CasePoints]) -> tuple[FlippedCase, ...]:
-    """Volumes whose landmarks, once centred, fit the median of the cases better when turned by 180° about z.
+    """Volumes whose landmarks, once centred, fit the median of the cases better when turned by 180°
+    about z.
 
-    Cases that lie in all directions do not form two groups, and then none is returned. Of two equal groups the one without
-    the first case is returned.
+    Cases that lie in all directions do not form two groups, and then none is returned. Of two equal
+    groups the one without the first case is returned.
     """
     volumes = [case for case in cases if case.shape[0] > 1]
     if len(volumes) < MIN_CASES:
@@ -68,8 +70,9 @@ def find_flipped_cases(cases: Sequence[CasePoints]) -> tuple[FlippedCase, ...]:
 def _median_shape(points: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Median position (N, 3) of each landmark, each case turned as most of them are.
 
-    Half of the cases may be turned. The two groups differ in the sign of their score on the first principal axis of the x
-    and y of all landmarks: turned, all of these are negated, so that zero, and not the mean, lies between the groups.
+    Half of the cases may be turned. The two groups differ in the sign of their score on the first
+    principal axis of the x and y of all landmarks: turned, all of these are negated, so that zero,
+    and not the mean, lies between the groups.
     """
     centred = np.array([p - np.median(p[mask], axis=0) if mask.any() else p for p, mask in zip(points, present)])
     in_plane = np.nan_to_num(centred[..., 1:]).reshape(len(points), -1)
@@ -82,5 +85,7 @@ def _median_shape(points: np.ndarray, present: np.ndarray) -> np.ndarray:
 
 
 def _rms_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Root mean square distance between (n, 3) points and their partners, once both have the same mean."""
+    """Root mean square distance between (n, 3) points and their partners, once both have the same
+    mean.
+    """
     return float(np.sqrt(((a - a.mean(0) - b + b.mean(0)) ** 2).sum(1).mean()))

@@ -1,4 +1,6 @@
-"""Fingerprint of a dataset: sizes, spacings, intensities, structures and landmarks, measured and checked in one pass."""
+"""Fingerprint of a dataset: sizes, spacings, intensities, structures and landmarks, measured and
+checked in one pass.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from autoseg.system.workers import CaseReport
 
 @dataclass(frozen=True)
 class Intensity:
-    """Intensities of one channel in the structures of all cases, or near their landmarks, each case with the same weight."""
+    """Intensities of one channel in the structures of all cases, or near their landmarks, each case
+    with the same weight.
+    """
 
     mean: float
     std: float
@@ -43,7 +47,7 @@ class Intensity:
 
 @dataclass(frozen=True)
 class StructureStatistics:
-    """How often a structure occurs, and its mean size in the cases that contain it (0 where none does)."""
+    """Number of cases with a structure, and its mean size in these (0 where there are none)."""
 
     name: str
     n_cases: int
@@ -57,7 +61,8 @@ class Fingerprint:
 
     Args:
         landmark_statistics: null in a dataset without landmarks.
-        median_relative_size: share of the voxels of a case that the crop keeps, median over the cases.
+        median_relative_size: share of the voxels of a case that the crop keeps, median over the
+            cases.
         n_empty_cases: cases with neither a structure nor a landmark.
     """
 
@@ -75,7 +80,9 @@ class Fingerprint:
 
     @cached_property
     def hash(self) -> str:
-        """Digest (sha256) of the data: names and contents of all cases, channels, labels and landmarks, if there are any."""
+        """Digest (sha256) of the data: names and contents of all cases, channels, labels and
+        landmarks, if there are any.
+        """
         cases = sorted((case.name, case.digest) for case in self.cases)
         landmarks = [{"names": self.landmarks.names, "pairs": self.landmarks.pairs}] if self.landmarks.names else []
         return text_digest(json.dumps([self.channels, asdict(self.labels), cases, *landmarks]))
@@ -103,15 +110,16 @@ def take_fingerprint(
 ) -> FingerprintReport:
     """Read every case once, in parallel, and write `folder`/fingerprint.json.
 
-    The measurements of a case are kept in `folder`/cases.jsonl and used again for as long as its files are the same, so an
-    interrupted run resumes and a new case costs one case.
+    The measurements of a case are kept in `folder`/cases.jsonl and used again for as long as its
+    files are the same, so an interrupted run resumes and a new case costs one case.
 
     Args:
         workers: threads, as in `CaseRun`.
         reader: keeps loaded cases for the preprocessing that follows, if one does.
 
     Raises:
-        DataError: no case can be used, no case contains a structure or a landmark, or all landmarks lie outside their images.
+        DataError: no case can be used, no case contains a structure or a landmark, or all landmarks
+            lie outside their images.
     """
     path = folder / "fingerprint.json"
     if path.is_file() and not has_fingerprint(path):
@@ -160,7 +168,9 @@ def has_fingerprint(path: Path) -> bool:
 
 
 def _version(text: str) -> object:
-    """Schema version of a document; None where it is too broken to have one, which `from_json` explains better."""
+    """Schema version of a document; None where it is too broken to have one, which `from_json`
+    explains better.
+    """
     try:
         document = json.loads(text)
     except json.JSONDecodeError:
@@ -169,7 +179,9 @@ def _version(text: str) -> object:
 
 
 def _no_landmark_error(dataset: Dataset, cases: Sequence[CaseFingerprint]) -> DataError:
-    """Error for landmarks that all lie outside their images, or where these are 0; it quotes the remark on one case outside."""
+    """Error for landmarks that all lie outside their images, or where these are 0; it quotes the
+    remark on one case outside.
+    """
     outside = [case for case in cases if case.landmarks.outside.any()]
     found = f"none in the images of {len(cases)} cases"
     fix = 'annotate landmarks, or say "landmarks": [] in dataset.json'
@@ -200,7 +212,9 @@ def _no_structure_error(dataset: Dataset, n_cases: int) -> DataError:
 
 
 def _summarize(dataset: Dataset, measured: Sequence[MeasuredCase]) -> Fingerprint:
-    """Fingerprint of the dataset from its measured cases, of which one at least has a structure or a landmark."""
+    """Fingerprint of the dataset from its measured cases, of which one at least has a structure or
+    a landmark.
+    """
     cases = tuple(case.fingerprint for case in measured)
     with_foreground = [case for case in measured if case.quantiles]
     quantiles = np.stack([case.quantile_values for case in with_foreground])
@@ -225,9 +239,11 @@ def _summarize(dataset: Dataset, measured: Sequence[MeasuredCase]) -> Fingerprin
 
 
 def _pooled_intensity(moments: Sequence[Moments], quantiles: np.ndarray) -> Intensity:
-    """Statistics of the intensities of all cases, each with the same weight: of a voxel drawn at random from a random case.
+    """Statistics of the intensities of all cases, each with the same weight: of a voxel drawn at
+    random from a random case.
 
-    nnU-Net draws the same number of voxels from every case, which is this distribution up to chance.
+    nnU-Net draws the same number of voxels from every case, which is this distribution up to
+    chance.
     """
     means = np.array([m.mean for m in moments])
     variance = np.mean([m.variance for m in moments]) + means.var()  # within the cases and between them
@@ -244,7 +260,7 @@ def _pooled_intensity(moments: Sequence[Moments], quantiles: np.ndarray) -> Inte
 
 
 def _structure_statistics(name: str, index: int, cases: Sequence[CaseFingerprint]) -> StructureStatistics:
-    """How often the structure at `index` of the label set occurs, and how large it is on average."""
+    """Statistics of the structure at `index` of the label set."""
     showing = [c for c in cases if c.has_label_map and c.voxels[index]]
     sizes = [(c.voxels[index], c.voxels[index] * float(np.prod(c.spacing))) for c in showing]
     voxels, volume = np.mean(sizes, axis=0) if sizes else (0.0, 0.0)

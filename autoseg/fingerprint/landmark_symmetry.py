@@ -1,4 +1,6 @@
-"""Symmetry of landmarks: checks that pairs are mirror images of each other, as mirroring in training supposes."""
+"""Symmetry of landmarks: checks that pairs are mirror images of each other, as mirroring in
+training supposes.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,13 @@ NEGLIGIBLE_SHARE = 0.03  # of the diagonal of the box around a case's landmarks 
 
 @dataclass(frozen=True)
 class AsymmetricPair:
-    """A pair whose members are not mirror images, or a landmark without partner beside the middle, unlike the rest.
+    """A pair whose members are not mirror images, or a landmark without partner beside the middle,
+    unlike the rest.
 
     Args:
         names: one or two.
-        off_mm: distance of the mirror image from the partner, or from the landmark itself (median of the cases).
+        off_mm: distance of the mirror image from the partner, or from the landmark itself (median
+            of the cases).
         others_mm: this distance for the landmarks in general.
         middle: those of the pair that lie in the plane between left and right.
         unit: of the lengths, for readers.
@@ -52,10 +56,12 @@ class AsymmetricPair:
 
 
 def check_symmetry(landmarks: LandmarkSet, cases: Sequence[CasePoints]) -> tuple[LandmarkSet, tuple[AsymmetricPair, ...]]:
-    """The landmarks with those pairs that are mirror images in the cases, and what was wrong with the others.
+    """The landmarks with those pairs that are mirror images in the cases, and what was wrong with
+    the others.
 
-    The plane between left and right of a case is fitted to its pairs. A pair whose mirror images are far off is dropped: its
-    members lie in that plane or are one-sided. A landmark without a partner that lies beside the plane is one-sided, too.
+    The plane between left and right of a case is fitted to its pairs. A pair whose mirror images
+    are far off is dropped: its members lie in that plane or are one-sided. A landmark without a
+    partner that lies beside the plane is one-sided, too.
     """
     if len(landmarks.pairs) < MIN_PAIRS:
         return landmarks, ()

@@ -1,6 +1,8 @@
-"""Statistics of landmarks: how often each is present, how far they spread, and how well each is predicted from the others.
+"""Statistics of landmarks: how often each is present, how far they spread, and how well each is
+predicted from the others.
 
-Everything is relative to the centre of the image and along its canonical (z, y, x) axes, as a patch is.
+Everything is relative to the centre of the image and along its canonical (z, y, x) axes, as a patch
+is.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class CasePoints:
 
     @property
     def outside(self) -> np.ndarray:
-        """Mask (N,) of the landmarks outside the image, farther than rounding can be: a millionth of the image."""
+        """Mask (N,) of the landmarks outside the image, farther than rounding can be: a millionth
+        of the image.
+        """
         excess = (np.abs(self.points_mm) - self.extent / 2).clip(0)
         outside: np.ndarray = np.linalg.norm(excess, axis=1) > 1e-6 * self.extent.max()  # NaN is not
         return outside
@@ -75,10 +79,14 @@ class PointStatistics:
         n_outside: cases in which it lies outside the image.
         neighbour: the landmark that is nearest to it in most cases.
         neighbour_mm: median distance to the nearest other landmark of the case.
-        sd_mm: error of the mean position relative to the image, for a case left out; standard deviation along one axis.
-        sd_from_others_mm: error of its prediction from the other landmarks of the case (`predictability`), in the same way.
-        rho: share of the variance that the others explain, 1 - (sd_from_others_mm / sd_mm)²; below 0 where they tell nothing.
-        kappa: neighbour_mm / sd_from_others_mm, at most 1000: above about 2 the others tell it from its neighbour.
+        sd_mm: error of the mean position relative to the image, for a case left out; standard
+            deviation along one axis.
+        sd_from_others_mm: error of its prediction from the other landmarks of the case
+            (`predictability`), in the same way.
+        rho: share of the variance that the others explain, 1 - (sd_from_others_mm / sd_mm)²; below
+            0 where they tell nothing.
+        kappa: neighbour_mm / sd_from_others_mm, at most 1000: above about 2 the others tell it from
+            its neighbour.
     """
 
     name: str
@@ -99,15 +107,19 @@ class LandmarkStatistics:
     """All landmarks over all cases.
 
     Args:
-        absent_share, unlabelled_share: share of all landmarks of all cases that the anatomy lacks, and of which nothing is
-            known.
-        extent_mm: along (z, y, x), how far the landmarks of a case spread; 95th percentile of the cases with two or more.
-        diameter_mm: largest distance between two landmarks of a case; 95th percentile of these cases.
-        neighbour_mm_p10: 10th percentile of `neighbour_mm` over the landmarks; None without neighbours.
+        absent_share, unlabelled_share: share of all landmarks of all cases that the anatomy lacks,
+            and of which nothing is known.
+        extent_mm: along (z, y, x), how far the landmarks of a case spread; 95th percentile of the
+            cases with two or more.
+        diameter_mm: largest distance between two landmarks of a case; 95th percentile of these
+            cases.
+        neighbour_mm_p10: 10th percentile of `neighbour_mm` over the landmarks; None without
+            neighbours.
         median_rho, median_kappa: over the landmarks; None where it is None for all of them.
-        distance_mm: between two landmarks, median over pairs of the mean over cases; None without a pair.
-        distance_variation: standard deviation over cases of that distance, as a share of it; median over the pairs that three
-            cases show, None without one.
+        distance_mm: between two landmarks, median over pairs of the mean over cases; None without a
+            pair.
+        distance_variation: standard deviation over cases of that distance, as a share of it; median
+            over the pairs that three cases show, None without one.
     """
 
     n_cases: int
@@ -204,7 +216,8 @@ def _point_statistics(
         state: (C,) in each case.
         neighbour: the landmark that is nearest to it in most cases.
         neighbour_mm: distance to the nearest other landmark, in the cases with one.
-        sd, residual: error of the mean position, and of the prediction from the others, mm; NaN where unknown.
+        sd, residual: error of the mean position, and of the prediction from the others, mm; NaN
+            where unknown.
     """
     distance = float(np.median(neighbour_mm)) if neighbour_mm.size else None
     kappa = None
@@ -226,7 +239,8 @@ def _point_statistics(
 
 
 def _pairwise_distance(points: np.ndarray) -> tuple[float | None, float | None]:
-    """Typical distance of two landmarks, and how much it varies from case to case; see `LandmarkStatistics`.
+    """Typical distance of two landmarks, and how much it varies from case to case; see
+    `LandmarkStatistics`.
 
     Args:
         points: (cases, N, 3), NaN unless present.
@@ -253,9 +267,11 @@ def _pairwise_distance(points: np.ndarray) -> tuple[float | None, float | None]:
 
 
 def covisibility(cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> float | None:
-    """Share of the pairs of landmarks of a case that a patch around one of them, drawn at random, shows.
+    """Share of the pairs of landmarks of a case that a patch around one of them, drawn at random,
+    shows.
 
-    The patch is moved so that it lies inside the image, as in training. None where no case has two landmarks.
+    The patch is moved so that it lies inside the image, as in training. None where no case has two
+    landmarks.
 
     Args:
         patch_mm: along (z, y, x).
@@ -276,7 +292,8 @@ def covisibility(cases: Sequence[CasePoints], patch_mm: Sequence[float]) -> floa
 
 
 def patch_scale_needed(cases: Sequence[CasePoints], patch_mm: Sequence[float], margin: float) -> np.ndarray:
-    """Factor (C,) by which a patch must grow to show all landmarks of a case at once, with that margin along every axis.
+    """Factor (C,) by which a patch must grow to show all landmarks of a case at once, with that
+    margin along every axis.
 
     A patch as large as the image shows all there is, so there the margin does not count.
 
@@ -289,7 +306,8 @@ def patch_scale_needed(cases: Sequence[CasePoints], patch_mm: Sequence[float], m
 
 
 def extent_needed(cases: Sequence[CasePoints], margin: float) -> np.ndarray:
-    """Extent (C, 3) mm of a patch for all landmarks of a case, with that margin; never more than the image's.
+    """Extent (C, 3) mm of a patch for all landmarks of a case, with that margin; never more than
+    the image's.
 
     Along (z, y, x).
     """
@@ -300,7 +318,9 @@ def extent_needed(cases: Sequence[CasePoints], margin: float) -> np.ndarray:
 
 
 def _nearest_neighbours(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index (C, N) of the nearest other landmark of the case, -1 for none, and the distance to it, mm."""
+    """Index (C, N) of the nearest other landmark of the case, -1 for none, and the distance to it,
+    mm.
+    """
     neighbours, neighbour_mm = np.full(points.shape[:2], -1), np.full(points.shape[:2], np.nan)
     for row, row_mm, case in zip(neighbours, neighbour_mm, points):
         present = np.flatnonzero(np.isfinite(case).all(1))
@@ -312,7 +332,9 @@ def _nearest_neighbours(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _most_frequent(indices: np.ndarray, names: Sequence[str]) -> str | None:
-    """The name whose index occurs most often, of equals the first name; None without any index of 0 or more."""
+    """The name whose index occurs most often, of equals the first name; None without any index of 0
+    or more.
+    """
     counts = np.bincount(indices[indices >= 0])
     return names[int(counts.argmax())] if counts.size else None
 

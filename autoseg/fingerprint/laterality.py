@@ -1,8 +1,8 @@
 """Left and right by name against left and right by geometry.
 
-In canonical orientation the patient's left is known, so 'left kidney' must lie to the left of 'right kidney'. A case in which
-it does not, unlike in most cases, has a mirrored header or swapped labels. Which way the majority lies does not matter for
-learning, only that all lie alike.
+In canonical orientation the patient's left is known, so 'left kidney' must lie to the left of
+'right kidney'. A case in which it does not, unlike in most cases, has a mirrored header or swapped
+labels. Which way the majority lies does not matter for learning, only that all lie alike.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ class SideMismatch:
     Args:
         left, right: names of the pair, the first such one in the case.
         leftwards: true if the left structure lies to the left in this case.
-        n_majority: cases in which the pair lies the other way round, of the `n_showing` that show both.
-        mirrored: true if most pairs of the case disagree, so that it is not the labels of one pair that were swapped.
+        n_majority: cases in which the pair lies the other way round, of the `n_showing` that show
+            both.
+        mirrored: true if most pairs of the case disagree, so that it is not the labels of one pair
+            that were swapped.
     """
 
     case: str
@@ -98,6 +100,8 @@ def check_laterality(labels: LabelSet, cases: Sequence[CaseFingerprint]) -> Late
 
 
 def _leftwards(case: CaseFingerprint, pair: tuple[int, int]) -> bool | None:
-    """True if the left structure of a pair of class indices lies to the left; None unless both are present."""
+    """True if the left structure of a pair of class indices lies to the left; None unless both are
+    present.
+    """
     left, right = (case.lateral_positions[index - 1] for index in pair)
     return None if left is None or right is None else left > right

@@ -1,13 +1,16 @@
-"""Leave-one-out error of predicting a point's position: from the image alone, and from the other points of its case.
+"""Leave-one-out error of predicting a point's position: from the image alone, and from the other
+points of its case.
 
-Both are the error of a prediction for a case that had no part in it, as standard deviation along one axis, so that they can
-be compared with each other, in 2D and in 3D, and between few cases and many.
+Both are the error of a prediction for a case that had no part in it, as standard deviation along
+one axis, so that they can be compared with each other, in 2D and in 3D, and between few cases and
+many.
 
-The prediction from the other points has two parts. The first is the shift of the nearest ones: where they are off the mean
-shape, the point is off by as much. It needs a single case and bears missing points. The second is a ridge regression of the
-residual on the positions of all other points relative to the nearest ones, which adds rotation, size and whatever else is
-correlated; with few cases it is shrunk until nothing of it remains. How much it is shrunk is chosen once for all points, by
-the error itself.
+The prediction from the other points has two parts. The first is the shift of the nearest ones:
+where they are off the mean shape, the point is off by as much. It needs a single case and bears
+missing points. The second is a ridge regression of the residual on the positions of all other
+points relative to the nearest ones, which adds rotation, size and whatever else is correlated; with
+few cases it is shrunk until nothing of it remains. How much it is shrunk is chosen once for all
+points, by the error itself.
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ from autoseg.imaging.landmarks import mean_shape
 N_NEAREST, N_PREDICTORS = 4, 12
 """Points whose shift is taken over, and points that the regression takes as predictors.
 
-Over 3, 6, 12 and all cases of 41 mouse skulls and of 32 cephalograms, with 45 and 19 points, the median error with 4 was at most
-8 % above the best of 1, 2, 4, 8 and all points, with all of them up to 3.4 times as large; with 12 it was at most 3 % above that
-of a regression on all points, and up to 6 % below."""
+Over 3, 6, 12 and all cases of 41 mouse skulls and of 32 cephalograms, with 45 and 19 points, the
+median error with 4 was at most 8 % above the best of 1, 2, 4, 8 and all points, with all of them up
+to 3.4 times as large; with 12 it was at most 3 % above that of a regression on all points, and up
+to 6 % below.
+"""
 
 SHRINKAGE = (0.01, 0.1, 1.0, 10.0, np.inf)  # of the ridge, times the variance of all predictors; infinite: no regression
 
@@ -84,8 +89,8 @@ def _errors(i: int, offsets: np.ndarray, present: np.ndarray, shape: np.ndarray)
 def _ridge_errors(features: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Leave-one-out errors of a ridge regression with a free constant, for each of `SHRINKAGE`.
 
-    In closed form: the residual of the fit to all n cases, divided by 1 minus the leverage of the case (Cook &
-    Weisberg, Residuals and Influence in Regression, 1982).
+    In closed form: the residual of the fit to all n cases, divided by 1 minus the leverage of the
+    case (Cook & Weisberg, Residuals and Influence in Regression, 1982).
 
     Args:
         features: (n, F) mm.

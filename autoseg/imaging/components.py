@@ -13,16 +13,18 @@ CONNECTIVITY: Final = 26  # voxels that share a face, an edge or a corner are co
 
 
 def keep_largest(mask: np.ndarray) -> np.ndarray:
-    """Keep the largest connected component of a (Z, Y, X) boolean mask, as a new mask; an empty mask stays empty.
+    """Keep the largest connected component of a (Z, Y, X) boolean mask, as a new mask; an empty
+    mask stays empty.
 
-    Of several components of the same size the one with the first voxel in array order is kept, so that the result does
-    not depend on the order in which components are found.
+    Of several components of the same size the one with the first voxel in array order is kept, so
+    that the result does not depend on the order in which components are found.
     """
     kept = np.zeros(mask.shape, dtype=bool)
     box = Box.around(mask)
     if box is None:
         return kept
-    # cc3d 4.1 reserves too few labels for isolated voxels at every other index of an axis of odd length, and raises
+    # cc3d 4.1 reserves too few labels for isolated voxels at every other index of an axis of odd
+    # length, and raises
     even = np.pad(mask[box.slices], [(0, n % 2) for n in box.shape])
     components = cc3d.connected_components(even, connectivity=CONNECTIVITY)
     sizes = cc3d.statistics(components, no_slice_conversion=True)["voxel_counts"]

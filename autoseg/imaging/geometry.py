@@ -1,6 +1,7 @@
 """Grids, boxes and the transforms between array index and world. Pure numpy.
 
-Array axes are (z, y, x); world points are (x, y, z) in LPS millimetres, as DICOM, ITK and 3D Slicer have it.
+Array axes are (z, y, x); world points are (x, y, z) in LPS millimetres, as DICOM, ITK and 3D Slicer
+have it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Box:
 
 @dataclass(frozen=True)
 class AxisMap:
-    """A permutation of the array axes followed by flips: result axis `i` is source axis `order[i]`, flipped if `flip[i]`."""
+    """A permutation of the array axes followed by flips: result axis `i` is source axis `order[i]`,
+    flipped if `flip[i]`.
+    """
 
     order: Triple
     flip: tuple[bool, bool, bool]
@@ -96,7 +99,9 @@ class Grid:
 
     @staticmethod
     def from_spacing(shape: Sequence[int], spacing: Sequence[float], origin: Sequence[float] = (0, 0, 0)) -> Grid:
-        """Make a canonical grid: axes along world z, y, x. `spacing` is (z, y, x) mm, `origin` the world (x, y, z) of voxel 0."""
+        """Make a canonical grid: axes along world z, y, x. `spacing` is (z, y, x) mm, `origin` the
+        world (x, y, z) of voxel 0.
+        """
         affine = np.eye(4)
         affine[:3, :3] = np.diag(spacing)[::-1]
         affine[:3, 3] = origin
@@ -146,7 +151,9 @@ class Grid:
         return Grid(tuple(shape), affine)  # type: ignore[arg-type]
 
     def canonical_axes(self) -> AxisMap:
-        """Flips and swaps that bring the axes closest to world (z, y, x), each pointing up (S, P, L)."""
+        """Flips and swaps that bring the axes closest to world (z, y, x), each pointing up (S, P,
+        L).
+        """
         cosines = self.affine[:3, :3] / np.array(self.spacing)
         order: list[int] = []
         for row in (2, 1, 0):  # world z first: array axis 0
@@ -175,5 +182,7 @@ class Grid:
 
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> Triple:
-    """Shape (voxels along z, y, x) after resampling from `spacing` to `target` (mm), at least one an axis."""
+    """Shape (voxels along z, y, x) after resampling from `spacing` to `target` (mm), at least one
+    an axis.
+    """
     return tuple(max(1, round(n * s / t)) for n, s, t in zip(shape, spacing, target))  # type: ignore[return-value]

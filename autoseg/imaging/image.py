@@ -20,7 +20,8 @@ class Image:
         channels: names of the C channels.
 
     Raises:
-        GeometryError: data and grid differ in shape, or the number of names in the number of channels.
+        GeometryError: data and grid differ in shape, or the number of names in the number of
+            channels.
     """
 
     data: np.ndarray

@@ -11,9 +11,11 @@ SAMPLE = 2**20  # voxels at most that percentiles are taken of: 5000 of them lie
 
 
 def strided(volume: np.ndarray, limit: int = SAMPLE) -> np.ndarray:
-    """Subsample a volume: a view of every n-th voxel along each of the last three axes, at most `limit` voxels a volume.
+    """Subsample a volume: a view of every n-th voxel along each of the last three axes, at most
+    `limit` voxels a volume.
 
-    The longest axis is thinned out first, so that few slices stay, and the choice depends on the shape alone.
+    The longest axis is thinned out first, so that few slices stay, and the choice depends on the
+    shape alone.
     """
     steps, counts = [1, 1, 1], list(volume.shape[-3:])
     while prod(counts) > limit:
@@ -25,7 +27,9 @@ def strided(volume: np.ndarray, limit: int = SAMPLE) -> np.ndarray:
 
 
 def clip_levels(values: np.ndarray) -> tuple[np.float32, np.float32]:
-    """Percentiles 0.5 and 99.5 of some voxels: each is one of the values, the nearest by rank, without interpolation."""
+    """Percentiles 0.5 and 99.5 of some voxels: each is one of the values, the nearest by rank,
+    without interpolation.
+    """
     last = values.size - 1
     ranks = round(last * TAIL / 100), round(last * (100 - TAIL) / 100)
     parted = np.partition(values, ranks, axis=None)
@@ -33,9 +37,11 @@ def clip_levels(values: np.ndarray) -> tuple[np.float32, np.float32]:
 
 
 def fences(low: np.float32, high: np.float32) -> tuple[np.float32, np.float32]:
-    """Levels beyond which a value is an outlier: as far beyond the percentiles 0.5 and 99.5 as these lie apart.
+    """Levels beyond which a value is an outlier: as far beyond the percentiles 0.5 and 99.5 as
+    these lie apart.
 
-    A small bright structure is often brighter than 99.5 % of the image. It stays as it is, since it is hardly brighter than the
-    rest by the whole range of the image; a spike that would dominate mean and standard deviation is.
+    A small bright structure is often brighter than 99.5 % of the image. It stays as it is, since it
+    is hardly brighter than the rest by the whole range of the image; a spike that would dominate
+    mean and standard deviation is.
     """
     return low - (high - low), high + (high - low)

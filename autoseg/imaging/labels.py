@@ -1,7 +1,8 @@
 """Label sets: names and values of the structures in label maps.
 
-Files may hold any non-negative integers, with gaps. Inside autoseg a label map holds class indices: 0 background,
-1…n the structures in the order of their values, and 255 or 65535 (`LabelSet.ignore_index`) where nothing is known.
+Files may hold any non-negative integers, with gaps. Inside autoseg a label map holds class indices:
+0 background, 1…n the structures in the order of their values, and 255 or 65535
+(`LabelSet.ignore_index`) where nothing is known.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class LabelSet:
         ignore: file value of voxels that carry no annotation, if any.
 
     Raises:
-        LabelError: names and values differ in number, a name or value that appears twice, a value below 1.
+        LabelError: names and values differ in number, a name or value that appears twice, a value
+            below 1.
     """
 
     names: tuple[str, ...]
@@ -114,7 +116,9 @@ class LabelSet:
 
     @cached_property
     def mirror_partners(self) -> tuple[int, ...]:
-        """Class index that takes the place of each one when left and right swap; itself where it has no partner."""
+        """Class index that takes the place of each one when left and right swap; itself where it
+        has no partner.
+        """
         by_name = {name.lower(): i for i, name in enumerate(self.names, start=1)}
         partner = [0] + [by_name.get(s.partner, i) if s else i for i, s in enumerate(self._sides, start=1)]
         return tuple(j if partner[j] == i else i for i, j in enumerate(partner))  # both must name each other
@@ -130,11 +134,15 @@ class LabelSet:
 
     @property
     def unpaired_sides(self) -> tuple[str, ...]:
-        """Structures whose name has a side but whose partner is not in the set: a mirrored one would have a wrong name."""
+        """Structures whose name has a side but whose partner is not in the set: a mirrored one
+        would have a wrong name.
+        """
         return tuple(n for i, (n, s) in enumerate(zip(self.names, self._sides), start=1) if s and self.mirror_partners[i] == i)
 
     def names_direction(self, axis: int) -> str | None:
-        """First structure named after a direction along array axis 0 (z) or 1 (y), such as 'Anterior'; else None."""
+        """First structure named after a direction along array axis 0 (z) or 1 (y), such as
+        'Anterior'; else None.
+        """
         words = _DIRECTIONS.get(axis, set())
         return next((n for n in self.names if words & set(re.findall(r"[a-z]+", n.lower()))), None)
 

@@ -16,7 +16,9 @@ Unit = Literal["mm", "px"]
 
 
 class State(IntEnum):
-    """Annotation of a landmark in a case: it has a position, the anatomy lacks it, or nothing is known."""
+    """Annotation of a landmark in a case: it has a position, the anatomy lacks it, or nothing is
+    known.
+    """
 
     UNLABELLED = 0
     ABSENT = 1
@@ -30,11 +32,12 @@ class LandmarkSet:
     Args:
         names: one per landmark.
         pairs: names that take each other's place when left and right swap.
-        one_sided: names that have no partner and do not lie in the middle: their position in a mirrored image is unknown.
+        one_sided: names that have no partner and do not lie in the middle: their position in a
+            mirrored image is unknown.
 
     Raises:
-        LabelError: an empty name or one that appears twice; a pair of unknown, equal or already paired names; a one-sided name
-            that is unknown or paired.
+        LabelError: an empty name or one that appears twice; a pair of unknown, equal or already
+            paired names; a one-sided name that is unknown or paired.
     """
 
     names: tuple[str, ...]
@@ -63,7 +66,9 @@ class LandmarkSet:
 
     @cached_property
     def mirror_partners(self) -> tuple[int, ...]:
-        """Index of the landmark that takes the place of each one when left and right swap; its own without a partner."""
+        """Index of the landmark that takes the place of each one when left and right swap; its own
+        without a partner.
+        """
         partner = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
         return tuple(self.names.index(partner.get(name, name)) for name in self.names)
 
@@ -84,11 +89,12 @@ class Landmarks:
         names: of the N landmarks.
         points_mm: (N, 3) world points (x, y, z), LPS mm; NaN unless present.
         state: (N,) of `State`.
-        confidence: (N,) probability that a predicted landmark is within two voxels (of the maps) of its true position; None
-            for annotations.
+        confidence: (N,) probability that a predicted landmark is within two voxels (of the maps) of
+            its true position; None for annotations.
 
     Raises:
-        LabelError: the parts differ in length, or a landmark that is present has no finite position.
+        LabelError: the parts differ in length, or a landmark that is present has no finite
+            position.
     """
 
     names: tuple[str, ...]
@@ -115,7 +121,8 @@ class Landmarks:
 
 
 def mean_shape(points: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Mean shape (N, D) mm: the points that, moved as a whole for each case, are closest to its known points (least squares).
+    """Mean shape (N, D) mm: the points that, moved as a whole for each case, are closest to its
+    known points (least squares).
 
     Args:
         points: (C, N, D) mm.

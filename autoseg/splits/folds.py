@@ -1,7 +1,8 @@
-"""Five-fold cross-validation: training and validation cases of each fold, stable when cases are added.
+"""Five-fold cross-validation: training and validation cases of each fold, stable when cases are
+added.
 
-A patient is never put into two folds. Where one is in several (edited by hand, or known too late), nothing moves, and a note
-says so.
+A patient is never put into two folds. Where one is in several (edited by hand, or known too late),
+nothing moves, and a note says so.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ class Folds:
 
     Args:
         dataset: hash of the fingerprint that the split was last brought up to date with.
-        validation: names of the validation cases of folds 0, 1, …; no case is in two of them. A fold is empty once all of
-            its cases have left the dataset, so that the others keep their numbers.
-        training_only: cases that every fold trains on and none validates on; only folds made by hand have some.
-        patients: the patient of each case, vanished ones included, that is not a patient of its own.
-        vanished: cases that have left the dataset, and the part they were in: a fold, or 'training only'. Models may have
-            learnt from them, so they go back there should they return.
+        validation: names of the validation cases of folds 0, 1, …; no case is in two of them. A
+            fold is empty once all of its cases have left the dataset, so that the others keep their
+            numbers.
+        training_only: cases that every fold trains on and none validates on; only folds made by
+            hand have some.
+        patients: the patient of each case, vanished ones included, that is not a patient of its
+            own.
+        vanished: cases that have left the dataset, and the part they were in: a fold, or 'training
+            only'. Models may have learnt from them, so they go back there should they return.
     """
 
     dataset: str
@@ -54,13 +58,17 @@ class Folds:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the folds that can be trained: '0', '1', … if they have training and validation cases, and 'all'."""
+        """Names of the folds that can be trained: '0', '1', … if they have training and validation
+        cases, and 'all'.
+        """
         n_cases = len(self.cases)
         return (*(str(i) for i, fold in enumerate(self.validation) if 0 < len(fold) < n_cases), ALL)
 
     @property
     def leaks(self) -> dict[str, dict[str, tuple[str, ...]]]:
-        """Patients in several parts, sorted: their cases by part, which is a fold or 'training only'."""
+        """Patients in several parts, sorted: their cases by part, which is a fold or 'training
+        only'.
+        """
         cases_by_part: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
         parts = {str(i): fold for i, fold in enumerate(self.validation)} | {TRAINING_ONLY: self.training_only}
         for part, names in parts.items():
@@ -113,9 +121,10 @@ class Folds:
 def make_folds(names: Iterable[str], dataset: str, patients: Mapping[str, str] = NO_PATIENTS) -> Folds:
     """Make five folds, or one for each patient if there are fewer than five.
 
-    Where each case is a patient of its own the folds equal nnU-Net's: scikit-learn's KFold(5, shuffle=True,
-    random_state=12345) over the sorted names. Otherwise the patients, those with most cases first and equal ones shuffled, go
-    one by one to the fold that has fewest cases; so folds differ in size by no more than the largest patient.
+    Where each case is a patient of its own the folds equal nnU-Net's: scikit-learn's KFold(5,
+    shuffle=True, random_state=12345) over the sorted names. Otherwise the patients, those with most
+    cases first and equal ones shuffled, go one by one to the fold that has fewest cases; so folds
+    differ in size by no more than the largest patient.
 
     Args:
         patients: patient of each case that is not its own.
@@ -135,12 +144,14 @@ def make_folds(names: Iterable[str], dataset: str, patients: Mapping[str, str] =
 
 
 def extend_folds(folds: Folds, names: Iterable[str], dataset: str, patients: Mapping[str, str] = NO_PATIENTS) -> Folds:
-    """Update the folds after the dataset has changed to `names`: no case moves, so scores of trained models stay honest.
+    """Update the folds after the dataset has changed to `names`: no case moves, so scores of
+    trained models stay honest.
 
-    A new case joins its patient: where most of that patient's cases are, should they be in several parts. New patients, those
-    with most cases first, go to the fold that is smallest at that moment (the first of equals). While there are fewer than
-    five folds of one patient each they open new ones; if some cases are for training only, so are they, since the validation
-    cases were chosen by hand then. Removed cases vanish; their part is remembered for them and their patients.
+    A new case joins its patient: where most of that patient's cases are, should they be in several
+    parts. New patients, those with most cases first, go to the fold that is smallest at that moment
+    (the first of equals). While there are fewer than five folds of one patient each they open new
+    ones; if some cases are for training only, so are they, since the validation cases were chosen
+    by hand then. Removed cases vanish; their part is remembered for them and their patients.
     """
     present = set(names)
     patient_of = {**folds.patients, **{name: patients.get(name, name) for name in present}}
@@ -171,7 +182,9 @@ def extend_folds(folds: Folds, names: Iterable[str], dataset: str, patients: Map
 
 
 def leak_notes(folds: Folds) -> list[str]:
-    """Notes on the patients in several folds, one each: the patient, the cases, their folds, and what to do."""
+    """Notes on the patients in several folds, one each: the patient, the cases, their folds, and
+    what to do.
+    """
     return [
         f"patient {patient} is in several folds: "
         + "; ".join(f"{part if part == TRAINING_ONLY else f'fold {part}'}: {first_few(cases)}" for part, cases in parts.items())
@@ -181,7 +194,8 @@ def leak_notes(folds: Folds) -> list[str]:
 
 
 def parse_folds(text: str) -> tuple[str, ...]:
-    """Names of folds in '0', 'all', '0,1,2' or '0..4', each once, in their order. They are not checked against any folds.
+    """Names of folds in '0', 'all', '0,1,2' or '0..4', each once, in their order. They are not
+    checked against any folds.
 
     Raises:
         UsageError: a name is missing, or cannot be a file's.

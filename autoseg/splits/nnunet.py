@@ -23,8 +23,8 @@ def read_nnunet_splits(path: Path, names: Collection[str], dataset: str) -> Fold
         dataset: hash of the fingerprint.
 
     Raises:
-        DataError: another form; validation sets that overlap; a fold that does not train on all the rest; cases that the
-            dataset lacks, or that the file leaves out.
+        DataError: another form; validation sets that overlap; a fold that does not train on all the
+            rest; cases that the dataset lacks, or that the file leaves out.
     """
     folds = _read_lists(path)
     listed = {name for train, val in folds for name in (*train, *val)}

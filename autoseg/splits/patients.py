@@ -1,7 +1,7 @@
 """Patients of cases: from a column of a table, else from the names of cases, and from equal files.
 
-A model that has learnt from one image of a patient and is validated on another seems better than it is. So folds keep the
-cases of a patient together.
+A model that has learnt from one image of a patient and is validated on another seems better than it
+is. So folds keep the cases of a patient together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from autoseg.system.tables import CASE_TABLE, read_csv
 PATIENTS = "patients.csv"
 _COLUMNS = ("patient", "group")
 
-# What names a part of a patient's data. Anything else, a bare number above all, may just as well name the patient.
+# What names a part of a patient's data. Anything else, a bare number above all, may just as well
+# name the patient.
 _NUMBERED = "frame|phase|visit|session|ses|scan|timepoint|tp|time|day|week|month|year|slice|run|study|exam"
 _LETTER = "t|v|z"  # with their number only: P12_t1
 _ALONE = "baseline|bl|follow[-_ ]?up|fu|pre[-_ ]?op|post[-_ ]?op|pre|post|left|right|ed|es"
@@ -27,10 +28,11 @@ _PATIENT_AND_PARTS = re.compile(
     rf"(?P<patient>.+?)(?P<parts>(?:[-_. ]{_PART})+(?:-\d{{1,2}})?)",  # -044-1: a second image
     re.IGNORECASE,
 )
-# Naming schemes whose first part is the patient: BIDS (https://bids-specification.readthedocs.io), and BraTS since 2023
-# (BraTS-GLI-00005-100 is time point 100 of patient 00005).
+# Naming schemes whose first part is the patient: BIDS (https://bids-specification.readthedocs.io),
+# and BraTS since 2023 (BraTS-GLI-00005-100 is time point 100 of patient 00005).
 _SCHEMES = (re.compile(r"(?P<patient>sub-[A-Za-z0-9]+)(?:_.+)?"), re.compile(r"(?P<patient>BraTS-[A-Z]+-\d{5})-\d{3}"))
-# "spleen_scan_12" may be the twelfth patient; nobody calls the twelfth patient "spleen_visit_12" or "spleen_left".
+# "spleen_scan_12" may be the twelfth patient; nobody calls the twelfth patient "spleen_visit_12" or
+# "spleen_left".
 _CERTAIN_PART = re.compile(rf"[-_. ](?:visit|session|ses|timepoint|tp|time|day|week|month|year|{_ALONE})(?![a-z])", re.IGNORECASE)
 
 
@@ -61,15 +63,16 @@ class Patients:
 def find_patients(root: Path, names: Collection[str], digests: Mapping[str, str]) -> Patients:
     """Find the patients of cases.
 
-    The first source that knows anything decides: `patients.csv` (columns case, patient), such columns of `cases.csv`, the names.
-    Cases with equal files belong to one patient in any case.
+    The first source that knows anything decides: `patients.csv` (columns case, patient), such
+    columns of `cases.csv`, the names. Cases with equal files belong to one patient in any case.
 
     Args:
         names: all cases of the dataset.
         digests: digest of the files of each case that can be used.
 
     Raises:
-        DataError: patients.csv is malformed, gives a case two patients, or has no case of this dataset.
+        DataError: patients.csv is malformed, gives a case two patients, or has no case of this
+            dataset.
     """
     by_case, source, notices = _patients_from_tables(root, names)
     if not source:
@@ -86,11 +89,12 @@ def find_patients(root: Path, names: Collection[str], digests: Mapping[str, str]
 
 
 def patients_from_names(names: Iterable[str]) -> dict[str, str]:
-    """Patient of each case whose name is a patient followed by a visit, frame, session, slice, side or the like.
+    """Patient of each case whose name is a patient followed by a visit, frame, session, slice, side
+    or the like.
 
-    `patient001_frame12`, `sub-01_ses-02`, `P12_t1`, `0003-week-012` belong to `patient001`, `sub-01`, `P12` and `0003`;
-    `liver_12` is its own patient. Empty unless some patient has several cases, and if all cases would be one patient's, since
-    the common part then names the dataset.
+    `patient001_frame12`, `sub-01_ses-02`, `P12_t1`, `0003-week-012` belong to `patient001`,
+    `sub-01`, `P12` and `0003`; `liver_12` is its own patient. Empty unless some patient has several
+    cases, and if all cases would be one patient's, since the common part then names the dataset.
     """
     ordered = sorted(set(names))
     by_case = {name: patient for name in ordered if (patient := _patient_part(name))}
@@ -116,7 +120,9 @@ def _example_name(by_case: Mapping[str, str]) -> str:
 
 
 def _patients_from_tables(root: Path, names: Collection[str]) -> tuple[dict[str, str], str, tuple[str, ...]]:
-    """Patients by case, the name of the table they are from, and notices; the table of cases counts if it has the columns."""
+    """Patients by case, the name of the table they are from, and notices; the table of cases counts
+    if it has the columns.
+    """
     if (root / PATIENTS).is_file():
         rows = _read_columns(root / PATIENTS)
         if rows is None:
@@ -142,7 +148,9 @@ def _read_columns(path: Path) -> list[tuple[str, str]] | None:
 
 
 def _check_rows(rows: list[tuple[str, str]], path: Path, names: Collection[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Patient of each case of the dataset, and notices on rows that name no case and cases without a row."""
+    """Patient of each case of the dataset, and notices on rows that name no case and cases without
+    a row.
+    """
     listed: dict[str, str] = {}
     for case, patient in rows:
         if listed.setdefault(case, patient) != patient:
@@ -176,7 +184,9 @@ def _equal_cases(digests: Mapping[str, str]) -> list[list[str]]:
 
 
 def _merge_patients(by_case: Mapping[str, str], groups: Iterable[Collection[str]]) -> dict[str, str]:
-    """Patients by case, those of each group merged into one, who has the first of their names in sorted order."""
+    """Patients by case, those of each group merged into one, who has the first of their names in
+    sorted order.
+    """
     merged = dict(by_case)
     for group in groups:
         same = {merged[case] for case in group}

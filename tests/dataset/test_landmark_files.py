@@ -29,7 +29,9 @@ def points(*names: str, state: State = State.PRESENT) -> Landmarks:
 
 
 def lay_out(root: Path, about: Any = None, files: tuple[str, ...] = (), **landmarks: Landmarks) -> Path:
-    """A dataset with the cases a and b, whose images are empty files; `files` are landmark files, `{}` stands for the case."""
+    """A dataset with the cases a and b, whose images are empty files; `files` are landmark files,
+    `{}` stands for the case.
+    """
     (root / "imagesTr").mkdir(parents=True)
     for name in "ab":
         (root / "imagesTr" / f"{name}_0000.nii.gz").touch()
@@ -218,7 +220,9 @@ def test_a_faulty_file_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_label_maps_of_spots(tmp_path: Path) -> None:
-    """nnLandmark's layout: each landmark a value in labelsTr; or beside label maps of structures, in landmarksTr."""
+    """nnLandmark's layout: each landmark a value in labelsTr; or beside label maps of structures,
+    in landmarksTr.
+    """
     about = {**CHANNEL, "landmarks": {"background": 0, "nose": 7, "ear_R": 2, "ear_L": 3}}
     root = lay_out(tmp_path / "x", about)
     dataset = open_dataset(root)

@@ -1,4 +1,6 @@
-"""The landmarks of a case in world millimetres: coordinate systems, states, and what is wrong with them."""
+"""The landmarks of a case in world millimetres: coordinate systems, states, and what is wrong with
+them.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ def test_unlisted_landmarks_are_absent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("space", ["LPS", "RAS", "voxel", ""])
 def test_coordinate_systems(tmp_path: Path, space: str) -> None:
-    """The same point in each, on a grid that is turned: columns along (0.4, 0.3, 0), rows along (0.6, -0.8, 0)."""
+    """The same point in each, on a grid that is turned: columns along (0.4, 0.3, 0), rows along
+    (0.6, -0.8, 0).
+    """
     index, world = np.array([1.0, 2.5, 4.0]), np.array([10 + 1.5 + 1.6, -20 - 2 + 1.2, 32.0])
     np.testing.assert_allclose(OBLIQUE.index_to_world(index[None])[0], world)
     x, y, z = {"voxel": index[::-1], "RAS": world * [-1, -1, 1]}.get(space, world)

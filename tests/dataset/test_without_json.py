@@ -1,4 +1,6 @@
-"""Two folders of images and label maps without a dataset.json: what it would say is taken from the files."""
+"""Two folders of images and label maps without a dataset.json: what it would say is taken from the
+files.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ def test_dataset_json_beside_two_folders(tmp_path: Path) -> None:
     ],
 )
 def test_channels_by_all_images(tmp_path: Path, images: tuple[np.ndarray, ...], channels: tuple[str, ...]) -> None:
-    """One image in colour makes the dataset one in colour, wherever it stands; 16 bit forbid division by 255."""
+    """One image in colour makes the dataset one in colour, wherever it stands; 16 bit forbid
+    division by 255.
+    """
     root = flat(tmp_path / "x")
     for name, image in zip("ab", images):
         put(root / "images" / f"{name}.png", image)

@@ -1,4 +1,6 @@
-"""Cases whose landmarks were read in the wrong coordinate system are told by where the landmarks of the others lie."""
+"""Cases whose landmarks were read in the wrong coordinate system are told by where the landmarks of
+the others lie.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ AS_READ, NEGATED = (1, 1, 1), (-1, -1, 1)
 
 
 def cases(signs: Sequence[tuple[int, int, int]], absent: Sequence[int] = ()) -> list[CasePoints]:
-    """Heads that are turned and shifted; their landmarks (x, y, z) times the signs, as a wrong reader has them."""
+    """Heads that are turned and shifted; their landmarks (x, y, z) times the signs, as a wrong
+    reader has them.
+    """
     rng = np.random.default_rng(0)
     grid = Grid.from_spacing((40, 40, 40), (1, 1, 1), (-20, -20, -20))
     state = np.full(len(NAMES), State.PRESENT)

@@ -1,4 +1,6 @@
-"""Fingerprint of a dataset: measurements by hand, statistics against brute force, faults, and a cache that notices changes."""
+"""Fingerprint of a dataset: measurements by hand, statistics against brute force, faults, and a
+cache that notices changes.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ LABELS = LabelSet(("liver", "tumour"), (1, 2))
 
 
 def write(path: Path, data: np.ndarray, spacing: tuple[float, ...] = (1.0, 1.0, 1.0), direction: str = "LPS") -> None:
-    """Writes a (Z, Y, X) array; `spacing` is (x, y, z), `direction` names where the file's axes point."""
+    """Writes a (Z, Y, X) array; `spacing` is (x, y, z), `direction` names where the file's axes
+    point.
+    """
     image = sitk.GetImageFromArray(data)
     image.SetSpacing(spacing)
     signs = [1.0 if here == there else -1.0 for here, there in zip(direction, "LPS")]
@@ -143,7 +147,9 @@ def test_fingerprint_on_disk(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_of_an_older_schema(dataset: Dataset, read_cases: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    """It lacks what is measured now, and so do the lines of its cache: both are told from broken files, and made anew."""
+    """It lacks what is measured now, and so do the lines of its cache: both are told from broken
+    files, and made anew.
+    """
     found = take(dataset)[0]
     assert "taken by another version" not in caplog.text
     path, cache = dataset.root / "work" / "fingerprint.json", dataset.root / "work" / "cases.jsonl"

@@ -1,4 +1,6 @@
-"""Facts about landmarks: places in the image, counts and distances by hand, what a patch shows, and real skulls."""
+"""Facts about landmarks: places in the image, counts and distances by hand, what a patch shows, and
+real skulls.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,9 @@ def test_counts_distances_and_shares_by_hand() -> None:
 
 
 def test_distance_variation() -> None:
-    """Of a pair in all three cases 8, 10 and 12 mm; of one in two, which does not count, and of two landmarks in one place."""
+    """Of a pair in all three cases 8, 10 and 12 mm; of one in two, which does not count, and of two
+    landmarks in one place.
+    """
     third = ((0, 0, 30), (0, 0, 40), State.UNLABELLED)
     statistics = measure_landmarks(ABC, [case((0, 0, 0), (0, 0, mm), c, name=f"c{mm}") for mm, c in zip((8, 10, 12), third)])
     assert statistics.distance_variation == pytest.approx(0.2)
@@ -155,7 +159,8 @@ def test_covisibility_by_hand() -> None:
     assert covisibility(row, (20, 20, 20)) == pytest.approx((1 + 3 + 1) / 9)
     assert covisibility(row, (1, 1, 40)) == 1
     assert covisibility([case((0, 0, 0)), case(State.ABSENT)], (9, 9, 9)) is None
-    # the patch is moved into the image, so one that covers it shows all, and what lies outside counts as on the edge
+    # the patch is moved into the image, so one that covers it shows all, and what lies outside
+    # counts as on the edge
     assert covisibility([case((-12, 0, 0), (9, 0, 0), size=20)], (20, 20, 20)) == 1
     assert covisibility([case((-9, 0, 0), (1, 0, 0), size=20)], (11, 11, 11)) == 0.5
     assert covisibility([case((-9, 0, 0), (4, 0, 0), size=20)], (11, 11, 11)) == 0
@@ -184,7 +189,9 @@ def test_larger_patches_show_more_and_shifts_change_nothing(seed: int, edge: flo
 
 @pytest.mark.real
 def test_real_skulls(real_data) -> None:
-    """Predicting a skull's points from its others leaves the variation of shape that is known of these cases."""
+    """Predicting a skull's points from its others leaves the variation of shape that is known of
+    these cases.
+    """
     folder: Path = real_data("mouse_skull")
     names = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["landmarks"]
     cases = []

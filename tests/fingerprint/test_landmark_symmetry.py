@@ -100,7 +100,9 @@ def test_a_landmark_of_no_case_is_left_alone() -> None:
 
 
 def test_mouse_skulls_have_one_asymmetric_pair(real_data: Callable[[str], Path]) -> None:
-    """Of the 18 pairs that the dataset lists one is none: lm44 lies in the plane of the other 17, lm43 1.1 mm beside it."""
+    """Of the 18 pairs that the dataset lists one is none: lm44 lies in the plane of the other 17,
+    lm43 1.1 mm beside it.
+    """
     folder = real_data("mouse_skull")
     dataset = open_dataset(folder)
     listed = json.loads((folder / "dataset.json").read_text())["symmetric_pairs"]

@@ -1,4 +1,6 @@
-"""Errors of predicted places: worked by hand, against leaving each case out in a loop, and where they must not change."""
+"""Errors of predicted places: worked by hand, against leaving each case out in a loop, and where
+they must not change.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ SEEDS = st.integers(0, 2**31)
 
 
 def together(seed: int, n_cases: int = 20, n_points: int = 6, noise: float = 0.1, ndim: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Cases of one shape, each moved by some 5 mm, its points by `noise`; a tenth of the points is missing."""
+    """Cases of one shape, each moved by some 5 mm, its points by `noise`; a tenth of the points is
+    missing.
+    """
     rng = np.random.default_rng(seed)
     points = rng.normal(0, 20, (1, n_points, ndim)) + rng.normal(0, 5, (n_cases, 1, ndim))
     points = points + rng.normal(0, noise, (n_cases, n_points, ndim))
@@ -22,7 +26,8 @@ def together(seed: int, n_cases: int = 20, n_points: int = 6, noise: float = 0.1
 
 
 def test_deviations_by_hand() -> None:
-    # one axis; the first point at 0, 2, 4: said from the other two it is off by 3, 0 and 3. The second goes along with it
+    # one axis; the first point at 0, 2, 4: said from the other two it is off by 3, 0 and 3. The
+    # second goes along with it
     points = np.array([[[0.0], [10.0]], [[2.0], [12.0]], [[4.0], [14.0]]])
     everywhere = np.ones((3, 2), dtype=bool)
     assert sd_from_image(points, everywhere) == pytest.approx([6**0.5, 6**0.5])
@@ -52,7 +57,9 @@ def test_too_few_cases() -> None:
 
 
 def test_the_regression_learns_from_enough_cases() -> None:
-    """Sizes differ by a fifth: the shift of the neighbours leaves that open, the regression does not."""
+    """Sizes differ by a fifth: the shift of the neighbours leaves that open, the regression does
+    not.
+    """
     rng = np.random.default_rng(3)
     shape = rng.normal(0, 20, (1, 12, 3))
     points = shape * rng.normal(1, 0.2, (40, 1, 1)) + rng.normal(0, 0.1, (40, 12, 3))
@@ -63,7 +70,8 @@ def test_the_regression_learns_from_enough_cases() -> None:
 
 def test_the_noise_of_a_point_is_recovered() -> None:
     points, present = together(0, n_cases=60, n_points=10, noise=1.0)
-    # the mean of four neighbours is itself off by a half: sqrt(1 + 1/4); all nine would leave sqrt(1 + 1/9)
+    # the mean of four neighbours is itself off by a half: sqrt(1 + 1/4); all nine would leave
+    # sqrt(1 + 1/9)
     assert np.median(sd_from_others(points, present)) == pytest.approx(1.1, abs=0.1)
     assert np.median(sd_from_image(points, present)) == pytest.approx((25 + 1) ** 0.5, rel=0.1)
 

@@ -130,7 +130,9 @@ def test_very_small_voxels_are_no_error() -> None:
 
 
 def test_a_mirrored_axis_by_hand() -> None:
-    """A RAS volume: x and y run against LPS, so both are flipped; the far corner becomes the first voxel."""
+    """A RAS volume: x and y run against LPS, so both are flipped; the far corner becomes the first
+    voxel.
+    """
     affine = np.array([[0, 0, -1, 5], [0, -1, 0, 7], [1.0, 0, 0, 0], [0, 0, 0, 1]])
     grid = Grid((2, 3, 4), affine)
     axes = grid.canonical_axes()
@@ -196,7 +198,9 @@ def test_canonical_is_a_fixed_point_and_points_along_world(grid: Grid) -> None:
 @few
 @given(st.permutations([0, 1, 2]), st.tuples(*[st.booleans()] * 3), st.tuples(*[st.floats(-20, 20)] * 3))
 def test_canonical_axes_agree_with_itk_orient(order: list[int], flip: tuple[bool, ...], angles: tuple[float, ...]) -> None:
-    """Against ITK's DICOMOrient to LPS, for volumes up to 20 degrees off the axes, where 'closest' leaves no doubt."""
+    """Against ITK's DICOMOrient to LPS, for volumes up to 20 degrees off the axes, where 'closest'
+    leaves no doubt.
+    """
     turn = Rotation.from_euler("xyz", np.array(angles) / 2, degrees=True).as_matrix()
     direction = (turn @ np.eye(3)[:, order]) * [(-1.0 if f else 1.0) for f in flip]
     image = sitk.GetImageFromArray(np.arange(24, dtype=np.int32).reshape(2, 3, 4))
