@@ -25,13 +25,16 @@ def read_csv(path: Path, title: str = "the table") -> tuple[list[str], list[tupl
         Column names and rows, as `parse_csv` does.
 
     Raises:
-        DataError: the file is not UTF-8 text.
+        DataError: the file is not UTF-8 text, or no table: a cell of more than 131,072 characters.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{title} is not UTF-8 text", file=path, found=str(error), fix="save it as CSV UTF-8") from error
-    return parse_csv(text)
+    try:
+        return parse_csv(text)
+    except csv.Error as error:
+        raise DataError(f"{title} cannot be read", file=path, found=str(error), fix="save it as CSV UTF-8") from error
 
 
 def parse_csv(text: str, separator: str = "") -> tuple[list[str], list[tuple[int, list[str]]]]:

@@ -77,7 +77,10 @@ def test_without_dataset_json(tmp_path: Path) -> None:
         ("case,image,image3\na,a.nii,b.nii\n", r"numbered from 2; .*found: image3; allowed: image, image2"),
         ("case,image,label\n,a.nii,l.nii\n", r"a case needs a name.*found: '' in line 2; allowed: 1 to 220 bytes without slash"),
         ("case,image,label\na,a.nii,\nb/c,a.nii,l.nii\n", r"a case needs a name.*found: 'b/c' in line 3"),
-        ("case,image,label\na\0b,a.nii,l.nii\n", r"a case needs a name.*found: 'a\\x00b' in line 2"),
+        (
+            "case,image,label\na\0b,a.nii,l.nii\n",  # Python 3.10 reads no such line
+            r"a case needs a name.*found: 'a\\x00b' in line 2|cannot be read; .*found: line contains NUL",
+        ),
         (f"case,image,label\n{'a' * 300},a.nii,l.nii\n", r"a case needs a name.*found: 'a{60}…' in line 2"),
         ("case,image,label\n../b,a.nii,l.nii\n", r"a case needs a name.*found: '\.\./b' in line 2"),
         (

@@ -30,6 +30,9 @@ def test_tables_on_disk(tmp_path: Path) -> None:
     path.write_text("ä", encoding="latin-1")
     with pytest.raises(DataError, match=r"the list is not UTF-8 text; file: .*cases\.csv; found: .*fix: save it as CSV UTF-8"):
         read_csv(path, "the list")
+    path.write_text(f"case\n{'a' * 200_000}\n")
+    with pytest.raises(DataError, match=r"the list cannot be read; file: .*cases\.csv; found: field larger than field limit"):
+        read_csv(path, "the list")
 
 
 def test_commas_and_quotes() -> None:
