@@ -128,9 +128,9 @@ def mean_shape(points: np.ndarray, present: np.ndarray) -> np.ndarray:
         points: (C, N, D) mm.
         present: (C, N) mask of the points that are known; elsewhere `points` may be anything.
     """
-    known = np.where(present[..., None], points, 0.0)
+    filled = np.where(present[..., None], points, 0.0)
     share = present / np.maximum(present.sum(1, keepdims=True), 1)
-    apart = np.where(present[..., None], known - (share[..., None] * known).sum(1, keepdims=True), 0.0)
+    centred = np.where(present[..., None], filled - (share[..., None] * filled).sum(1, keepdims=True), 0.0)
     coupled = np.diag(present.sum(0)) - present.T @ share
-    shape: np.ndarray = np.linalg.lstsq(coupled, apart.sum(0), rcond=None)[0]
+    shape: np.ndarray = np.linalg.lstsq(coupled, centred.sum(0), rcond=None)[0]
     return shape
