@@ -29,7 +29,7 @@ class Case:
 
 @dataclass(frozen=True)
 class LandmarkRules:
-    """How to read files of landmarks.
+    """Rules for reading files of landmarks.
 
     Args:
         values: of the landmarks, where label maps show each as a spot; none where the files list

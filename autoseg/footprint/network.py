@@ -38,7 +38,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class NetworkIO:
-    """What goes into a network and what comes out of it.
+    """Inputs and outputs of a network.
 
     Args:
         n_channels: of the images.
@@ -61,7 +61,7 @@ class NetworkIO:
 
     @property
     def without_landmarks(self) -> NetworkIO:
-        """The same network without maps of landmarks."""
+        """Inputs and outputs without the landmarks' heatmaps."""
         return replace(self, n_landmarks=0, scn=None)
 
 

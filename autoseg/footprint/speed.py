@@ -34,7 +34,7 @@ GPU_OTHER = 4e3  # half of the slowest above, so that unknown cards surprise by 
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether convolutions compute in bfloat16 on this CPU, as `device.choose_device` decides with torch's help.
+    """True where convolutions compute in bfloat16 on this CPU, as `device.choose_device` decides with torch's help.
 
     False where there is no such file, as on macOS and Windows.
     """

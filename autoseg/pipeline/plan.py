@@ -138,7 +138,7 @@ def note_speed(workspace: Workspace, plan: Plan, configuration: str, device: str
 
 
 def is_nnunet_folder(folder: Path) -> bool:
-    """Whether a folder holds nnU-Net's fingerprint of a dataset."""
+    """True for a folder with nnU-Net's fingerprint of a dataset."""
     return (folder / NNUNET_FINGERPRINT).is_file()
 
 

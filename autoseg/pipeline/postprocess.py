@@ -16,7 +16,7 @@ from autoseg.system.workers import CaseReport, CaseRun
 
 @dataclass(frozen=True)
 class PostprocessReport(CaseReport):
-    """How many label maps were written."""
+    """Result of postprocessing a folder: `done` label maps were written."""
 
     done: int
 

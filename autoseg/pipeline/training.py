@@ -29,7 +29,7 @@ from autoseg.system.workers import CaseReport, Failure
 
 @dataclass(frozen=True)
 class TrainReport(CaseReport):
-    """What a training left; `failures` lists the cases that could not be prepared for it.
+    """Result of a training; `failures` lists the cases that could not be prepared for it.
 
     Args:
         model: folder that `predict` takes: the run's, or of several folds the one above.

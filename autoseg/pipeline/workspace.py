@@ -77,7 +77,8 @@ class Workspace:
         write_text(self.root / "last.json", to_json(replace(self.last(), model=str(run.resolve()))))
 
     def last_dataset(self) -> Path:
-        """
+        """Folder of the dataset that was planned last.
+
         Raises:
             UsageError: nothing has been planned under this root.
         """
@@ -87,7 +88,8 @@ class Workspace:
         return Path(found)
 
     def last_model(self) -> Path:
-        """
+        """Folder of the model that was trained last.
+
         Raises:
             UsageError: no training has finished under this root.
         """

@@ -145,7 +145,7 @@ class ScnPlan:
 
 @dataclass(frozen=True)
 class LandmarkPlan:
-    """How landmarks are learnt. Their maps have the resolution of the network's finest stage.
+    """Head and loss of the landmarks. Their heatmaps have the resolution of the network's finest stage.
 
     Args:
         sigma_mm: standard deviation of the Gaussian that is a landmark's target, along the axes of the patch.
@@ -159,7 +159,7 @@ class LandmarkPlan:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long and how the network learns.
+    """Length, optimizer, schedule, loss and augmentation of a training.
 
     Args:
         time_s: wall-clock seconds for everything, the final validation included; null means `epochs`.

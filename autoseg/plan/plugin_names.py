@@ -1,4 +1,4 @@
-"""What configurations name of plugins, and what they remember of them.
+"""Names of plugins in configurations, and the record that configurations keep of the plugins' files.
 
 A configuration that uses a plugin says so in its `why`: "plugins.my_loss.py": "loss my_loss; sha256 …". So the name can be read
 where the plugin is not needed, and a plan tells which file is missing where it is.
@@ -22,7 +22,7 @@ _REMEMBERED = re.compile(r"(?P<registered>[\w ,]+); sha256 (?P<sha256>[0-9a-f]{6
 
 
 def plugin_names(configuration: Configuration) -> Iterator[tuple[str, Registry, str]]:
-    """What a configuration names that is not built in: its key, the registry it belongs to, and the name."""
+    """Each name of a configuration that is not built in: its key, the registry it belongs to, and the name."""
     c = configuration
     for key, registry, name in (
         ("network.kind", BLOCKS, c.network.kind),
@@ -62,7 +62,8 @@ def remembered_plugin(configuration: Configuration, word: str) -> PluginRecord |
 
 
 def check_names(configuration: Configuration, where: str, source: str | Path) -> None:
-    """
+    """Refuse a name that is neither built in nor that of a plugin.
+
     Args:
         where: the key of the configuration, for messages.
 
@@ -83,7 +84,8 @@ def check_names(configuration: Configuration, where: str, source: str | Path) ->
 def require_plugins(
     configuration: Configuration, source: str | Path, kinds: Collection[str] = ("loss", "block", "augmentation")
 ) -> None:
-    """
+    """Refuse a configuration that needs a plugin which this process has not loaded.
+
     Args:
         source: the plan's file, for messages.
         kinds: what is going to be used.

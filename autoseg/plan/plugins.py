@@ -129,7 +129,7 @@ def _again(plugin: Plugin, path: Path, digest: str) -> PluginRecord:
 
 
 def _run(source: bytes, path: Path) -> list[tuple[Registry, str]]:
-    """What the file registers; nothing of it stays registered if that fails.
+    """Import the file and return what it registers; nothing stays registered if that fails.
 
     Raises:
         UsageError: names the line and what went wrong there.

@@ -1,5 +1,7 @@
-"""What a plan or the planner calls by name and a plugin may add to: a line here is all that a new built-in one needs beside its
-own file. Homes are text, so that a plan is read without torch."""
+"""Losses, blocks, augmentations and planner rules by name, which plugins may add to.
+
+A line here is all that a new built-in one needs beside its own file. Homes are text, so that a plan is read without torch.
+"""
 
 from __future__ import annotations
 

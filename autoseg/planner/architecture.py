@@ -77,7 +77,7 @@ def plan_architecture(
 
 
 def _has_time_for_wide(fit: MemoryFit, wide: NetworkCost, budget: Budget) -> bool:
-    """Whether a wide network is worth its time: on a GPU unless few steps of it fit into the time, on a CPU if many do."""
+    """True where a wide network is worth its time: on a GPU unless few steps of it fit into the time, on a CPU if many do."""
     steps = budget.steps(wide.step_gmacs(fit.topology, MIN_BATCH) / budget.speed)
     if budget.device == "cpu":
         return budget.time_s is not None and steps >= STEPS_OF_A_WIDTH

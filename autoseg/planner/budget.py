@@ -22,7 +22,7 @@ On small cases two samples a step did better than four in the same time, and fou
 (benchmarks/results/recipes.md)."""
 
 CPU_PATCH_S = 0.83
-"""The same for the smallest batch, which the patch is shrunk to. A patch is given up later than a batch, since context that
+"""Time of a step with the smallest batch, which the patch is shrunk to. A patch is given up later than a batch: context that
 the network never sees cannot be learnt in any number of steps."""
 
 TRAINING_SHARE = 0.85  # of a time budget; the rest is start-up and validation

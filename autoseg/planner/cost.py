@@ -29,7 +29,7 @@ Rows = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Width:
-    """How wide networks are.
+    """Features of a family's networks: how wide they are.
 
     Args:
         base: features of the finest stage.
@@ -66,7 +66,7 @@ class NetworkCost:
     compute: Compute
 
     def halves_first(self, topology: Topology) -> bool:
-        """Whether the network has no stage at full resolution, as networks for landmarks alone.
+        """True for a network without a stage at full resolution: one for landmarks alone.
 
         Positions are decoded to a fraction of a voxel; mouse skulls came out as well a step as with full maps of images twice as
         coarse, in half of the time.

@@ -60,7 +60,7 @@ class PlanInputs:
 
     @property
     def has_labels(self) -> bool:
-        """Whether there are label maps."""
+        """True for a dataset with label maps."""
         return self.cost.io.n_classes > 0
 
     @property

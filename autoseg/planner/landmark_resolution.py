@@ -43,7 +43,7 @@ class LandmarkGrid:
 
     @property
     def too_coarse(self) -> bool:
-        """Whether a second stage should refine the landmarks that are found on it."""
+        """True where a second stage should refine the landmarks that are predicted on this grid."""
         return self.times > MOST_COARSER
 
 

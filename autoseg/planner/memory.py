@@ -14,8 +14,9 @@ from autoseg.planner.topology import Topology
 from autoseg.planner.wording import billions, number, size
 
 FIXED_SHARE = 0.75
-"""Of the memory, at most, for weights and images. What nnU-Net counts are the maps between them, which take most of the memory
-of its networks; this only comes into play with hundreds of channels or with very little memory."""
+"""Largest share of the memory for weights and images. What nnU-Net counts are the maps between them,
+which take most of the memory of its networks; this only comes into play with hundreds of channels
+or with very little memory."""
 
 LARGEST = {2: "2048²", 3: "256³"}
 
@@ -54,7 +55,7 @@ class MemoryFit:
 
     @property
     def voxels(self) -> int:
-        """Of a batch."""
+        """Voxels of a batch."""
         return self.batch_size * prod(self.topology.patch_size)
 
     @property
@@ -139,7 +140,7 @@ def _shrink(
 
 
 def fits_memory(cost: NetworkCost, reference: Reference, memory_gb: float, topology: Topology) -> bool:
-    """Whether the smallest batch fits: by nnU-Net's measure, the weights by themselves, and all that training takes."""
+    """True where the smallest batch fits: by nnU-Net's measure, the weights by themselves, and all that training takes."""
     maps_fit = cost.elements(topology) <= reference.largest_sample
     weights_fit = cost.fixed_gb(topology) <= FIXED_SHARE * memory_gb
     return maps_fit and weights_fit and cost.training_gb(topology, MIN_BATCH) <= allowed_overrun(cost) * memory_gb

@@ -39,7 +39,7 @@ def rule_plugins() -> tuple[Plugin, ...]:
 
 
 def _apply_added(name: str, rule: Any, configuration: Configuration, fingerprint: Fingerprint, budget: Budget) -> Configuration:
-    """What a plugin's rule makes of a configuration; its name and file are the reason of what it says no reason for."""
+    """Apply a plugin's rule; where it gives no reason for a change, its name and file are the reason."""
     plugin = plugin_of(f"{PLANNER_RULES.kind} {name}")
     assert plugin is not None
     try:

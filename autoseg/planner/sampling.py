@@ -66,7 +66,7 @@ def _first_drawn(structures: Sequence[StructureStatistics], n_cases: int) -> tup
 
 
 def _chance(share: float, patch_size: Sequence[int], spacing: Sequence[float], shape: Sequence[float]) -> float:
-    """How likely a patch at random shows a structure that fills `share` of the case, as a cube (in mm) somewhere in it.
+    """Probability that a patch at random shows a structure that fills `share` of the case, as a cube (in mm) somewhere in it.
 
     A patch of p voxels covers a point of n with p / n, whatever the place of the point is on average; an edge of e adds e - 1.
     """
