@@ -81,36 +81,58 @@ def apply_rules(indices: np.ndarray, rules: Sequence[Rule], labels: LabelSet) ->
     return cleaned
 
 
-def choose_rules(
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]], labels: LabelSet, candidates: Sequence[str]
-) -> tuple[tuple[Rule, ...], tuple[RuleEvidence, ...]]:
-    """The rules that raise the Dice of the given cases, in the order to apply them, and what speaks for and against each.
+class RuleChooser:
+    """Finds the rules that raise the Dice of the cases that are added one after another; keeps none of them in memory.
 
     Args:
-        pairs: (prediction, reference) maps of class indices (Z, Y, X); read once, one after the other, none is kept.
         candidates: kinds of rule to try, of `plan.POSTPROCESS_RULES`.
 
     Raises:
         PlanError: an unknown kind.
-        DataError: no case.
-        GeometryError, LabelError: see `metrics.dice_per_structure`.
     """
-    for kind in candidates:
-        _check_kind(kind)
-    scores = [_try_rules(prediction, reference, labels) for prediction, reference in pairs]
-    if not scores:
-        raise DataError("postprocessing is chosen on validation cases, and there is none")
-    means = _mean_over_cases(np.array(scores, dtype=np.float64))
-    evidence: list[RuleEvidence] = []
-    merged = False
-    if "largest_foreground" in candidates:
-        evidence.append(_judge_foreground(means["plain", False], means["plain", True], labels))
-        merged = evidence[0].accepted
-    # with one structure both kinds are the same rule
-    if "largest_per_structure" in candidates and not (len(labels.names) == 1 and evidence):
-        before, after = means["plain", merged], means["each", merged]
-        evidence += [_judge_structure(name, *dice) for name, *dice in zip(labels.names, before, after)]
-    return tuple(e.rule for e in evidence if e.accepted), tuple(evidence)
+
+    def __init__(self, labels: LabelSet, candidates: Sequence[str]) -> None:
+        for kind in candidates:
+            _check_kind(kind)
+        self._labels, self._candidates = labels, candidates
+        self._scores: list[list[tuple[float | None, ...]]] = []
+
+    def add(self, prediction: np.ndarray, reference: np.ndarray) -> None:
+        """Try all candidates on a case.
+
+        Args:
+            prediction, reference: maps of class indices (Z, Y, X).
+
+        Raises:
+            GeometryError, LabelError: see `metrics.dice_per_structure`.
+        """
+        self._scores.append(_try_rules(prediction, reference, self._labels))
+
+    def evidence(self) -> tuple[RuleEvidence, ...]:
+        """What speaks for and against each candidate, in the order to apply them.
+
+        Raises:
+            DataError: no case was added.
+        """
+        if not self._scores:
+            raise DataError("postprocessing is chosen on validation cases, and there is none")
+        labels, candidates = self._labels, self._candidates
+        means = _mean_over_cases(np.array(self._scores, dtype=np.float64))
+        evidence: list[RuleEvidence] = []
+        merged = False
+        if "largest_foreground" in candidates:
+            evidence.append(_judge_foreground(means["plain", False], means["plain", True], labels))
+            merged = evidence[0].accepted
+        # with one structure both kinds are the same rule
+        if "largest_per_structure" in candidates and not (len(labels.names) == 1 and evidence):
+            before, after = means["plain", merged], means["each", merged]
+            evidence += [_judge_structure(name, *dice) for name, *dice in zip(labels.names, before, after)]
+        return tuple(evidence)
+
+
+def accepted_rules(evidence: Sequence[RuleEvidence]) -> tuple[Rule, ...]:
+    """The rules that were accepted, in the order to apply them."""
+    return tuple(e.rule for e in evidence if e.accepted)
 
 
 def _try_rules(prediction: np.ndarray, reference: np.ndarray, labels: LabelSet) -> list[tuple[float | None, ...]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import replace
 
 from autoseg.footprint import STEP_PASSES
 from autoseg.preprocessing.store import StoredCase
@@ -31,21 +29,21 @@ def interim_score(run: TrainingRun, validation: list[StoredCase], epoch_seconds:
     """
     if run.options.deterministic:
         return _score_cases(run, validation, count) if (count := _affordable_windows(run, validation)) else NO_SCORES
-    spent = sum(row.score is not None for row in run.state.history) * run.state.interim * run.case_seconds
+    spent = sum(row.score is not None for row in run.state.history) * run.state.n_interim_cases * run.case_seconds
     if not validation or spent > max(INTERIM_FREE, 2 * INTERIM_SHARE * run.elapsed):
         return NO_SCORES
-    if not run.state.interim and run.budget.seconds is not None:
+    if not run.state.n_interim_cases and run.budget.seconds is not None:
         step = epoch_seconds / steps / run.configuration.patch.batch_size
-        run.case_seconds = run.model.n_windows(validation[0].shape) * step / STEP_PASSES
+        run.set_case_seconds(run.model.n_windows(validation[0].shape) * step / STEP_PASSES)
         if run.case_seconds > 2 * INTERIM_SHARE * run.budget.seconds:
             _keep_for_validation(run, len(validation))
             return NO_SCORES
-    count = run.state.interim or 1
+    count = run.state.n_interim_cases or 1
     score = _score_cases(run, validation, count)
-    if not run.state.interim:
+    if not run.state.n_interim_cases:
         affordable = int(INTERIM_SHARE * epoch_seconds / run.case_seconds)
         count = max(1, min(len(validation), INTERIM_CASES, affordable))
-        run.state = replace(run.state, interim=count)
+        run.set_interim_cases(count)
         score = score if count == 1 else _score_cases(run, validation, count)
     _keep_for_validation(run, len(validation))
     return score
@@ -58,7 +56,7 @@ def _affordable_windows(run: TrainingRun, validation: list[StoredCase]) -> int:
     passes = STEP_PASSES * run.configuration.patch.batch_size * run.configuration.training.steps_per_epoch
     affordable = INTERIM_SHARE * passes / run.model.n_windows(validation[0].shape)
     count = min(len(validation), INTERIM_CASES, int(affordable)) or int(2 * affordable >= 1)
-    run.state = replace(run.state, interim=count)
+    run.set_interim_cases(count)
     return count
 
 
@@ -66,7 +64,7 @@ def begin_to_reserve(run: TrainingRun) -> None:
     """Time for the validation until the first scores tell how much it takes: as before an interruption or an extension, as far as
     the present budget allows."""
     _, most = _expected_validation(run)
-    run.state = replace(run.state, reserve=max(LAST_SECONDS, min(run.state.reserve, most)))
+    run.set_reserve(max(LAST_SECONDS, min(run.state.reserve, most)))
 
 
 def _expected_validation(run: TrainingRun) -> tuple[float, float]:
@@ -83,7 +81,7 @@ def time_to_validate(run: TrainingRun, stopped: bool) -> tuple[float, float]:
     """
     each, most = _expected_validation(run)
     if run.budget.seconds is not None and stopped:
-        return each, max(most, run.state.began.seconds + run.budget.seconds - run.elapsed)
+        return each, max(most, run.state.budget_start.seconds + run.budget.seconds - run.elapsed)
     # only where the reserve was cut: an estimate that is a little short must not cost cases
     return each, most if each > most or run.state.reserve >= most else math.inf
 
@@ -93,13 +91,13 @@ def _keep_for_validation(run: TrainingRun, n_cases: int) -> None:
     reserve = LAST_SECONDS + (1.2 * each * n_cases if each <= most else 0)  # where not even one case fits, all goes to learning
     if run.progress() >= 1:
         reserve = max(reserve, run.state.reserve)  # a training that has ended does not begin again
-    run.state = replace(run.state, reserve=min(reserve, most))
+    run.set_reserve(min(reserve, most))
 
 
 def _score_cases(run: TrainingRun, validation: list[StoredCase], count: int) -> CaseScores:
     """Scores of `count` cases from all over the list; notes what one of them takes."""
-    began = time.monotonic()
+    start_time = run.clock()
     cases = [validation[i * len(validation) // count] for i in range(count)]
     score = case_scores(run.model, cases)
-    run.case_seconds = (time.monotonic() - began) / count
+    run.set_case_seconds((run.clock() - start_time) / count)
     return score

@@ -9,7 +9,7 @@ from autoseg.nets.weights import AVERAGED, read_tensors
 from autoseg.plan import DataPlan, LandmarkPlan, load_plan
 from autoseg.runs.options import Pretrained
 from autoseg.system.progress import log
-from autoseg.training.checkpoint import Transfer
+from autoseg.training.state import Transfer
 
 
 def take_weights(network: nn.Module, pretrained: Pretrained, data: DataPlan, landmarks: LandmarkPlan | None) -> Transfer:

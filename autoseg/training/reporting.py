@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from autoseg.runs.history import Epoch, write_history
 from autoseg.runs.job import TrainingJob
 from autoseg.system.progress import duration, log, number_of
@@ -21,16 +19,13 @@ def report_epoch(run: TrainingRun, row: Epoch) -> bool:
     Returns:
         Whether the network has collapsed and is back at its best weights.
     """
-    collapsed = has_collapsed(run, row)
-    run.state = replace(run.state, history=(*run.state.history, row), loss_total=0.0, loss_steps=0)
-    better = row.score is not None and (run.state.best is None or row.score > run.state.best)
-    if better:
-        run.state = replace(run.state, best=row.score)
+    collapsed, better = has_collapsed(run, row), run.state.is_better(row)
+    run.add_epoch(row)
     if is_first():
         if better:
             save_weights(run.job.run / "best.safetensors", run.model.networks[0], run.state)
         write_history(run.job.run, run.state.history)
-    run.events.add(row)
+    run.tensorboard.add(row)
     if collapsed:
         roll_back_to_best(run, row)
     else:
@@ -41,7 +36,7 @@ def report_epoch(run: TrainingRun, row: Epoch) -> bool:
         row.step,
         row.train_loss,
         scores_text(run.job, row.case_dice, row.case_mre),
-        number_of(run.state.interim, "case"),
+        number_of(run.state.n_interim_cases, "case"),
         " best" if better else "",
         row.learning_rate,
         row.step_seconds,
@@ -55,7 +50,7 @@ def report_epoch(run: TrainingRun, row: Epoch) -> bool:
 def report_step(run: TrainingRun, seconds: float, steps: int) -> None:
     """On a terminal the line of the epoch that is being trained, after `steps` steps in `seconds`."""
     if run.ticker.due:
-        number, loss = _epoch_of(run, len(run.state.history) + 1), run.state.loss_total / run.state.loss_steps
+        number, loss = _epoch_of(run, len(run.state.history) + 1), run.state.mean_loss
         pace = f"{seconds / steps:.2f} s/step  {_left(run, run.elapsed)} left"
         run.ticker.show(f"{number}  step {run.state.step}  loss {loss:.3f}  {pace}")
 
@@ -66,7 +61,7 @@ def _epoch_of(run: TrainingRun, epoch: int) -> str:
 
 def _left(run: TrainingRun, elapsed: float) -> str:
     """The time until the validation, `elapsed` seconds after the very beginning of the run."""
-    return duration((elapsed - run.state.began.seconds) * (1 / max(run.progress(), 1e-9) - 1))
+    return duration((elapsed - run.state.budget_start.seconds) * (1 / max(run.progress(), 1e-9) - 1))
 
 
 def scores_text(job: TrainingJob, dice: float | None, mre: float | None) -> str:

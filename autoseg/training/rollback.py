@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from autoseg.errors import DataError
-from autoseg.nets.weights import AVERAGED, load_weights
 from autoseg.runs.history import Epoch
 from autoseg.system.progress import log
-from autoseg.training.checkpoint import load_state, load_training
-from autoseg.training.run import TrainingRun, make_scaler
+from autoseg.training.run import TrainingRun
 
 MOST_ROLLBACKS = 3
 COLLAPSED = 0.1  # of the best case Dice so far; less is a collapse …
@@ -25,21 +22,16 @@ class NotFinite(DataError):
 
 
 def roll_back_to_last(run: TrainingRun, error: NotFinite) -> None:
-    """Weights, optimizer, loss scale and step as last.safetensors has them; other batches follow than then. The clock goes on.
+    """Restore weights, optimizer, loss scale and step from last.safetensors.
+
+    Sampling continues with different batches; elapsed time is not reset.
 
     Raises:
         NotFinite: `error`, once this has been tried often enough.
     """
     if run.state.rollbacks >= MOST_ROLLBACKS:
         raise error
-    with run.stopping.shielded():
-        last = run.job.run / "last.safetensors"
-        load_training(last, run.network, run.model.networks[0], run.optimizer)
-        saved = load_state(last)
-        run.scaler = make_scaler(run.model.device, saved)
-        state = replace(run.state, step=saved.step, loss_total=saved.loss_total, loss_steps=saved.loss_steps)
-        run.state = replace(state, rollbacks=state.rollbacks + 1)
-        run.save()
+    run.restore_last()
     _tell(run, f"{error.problem} ({error.found}, cases {error.case})", f"step {run.state.step}")
 
 
@@ -78,12 +70,7 @@ def roll_back_to_best(run: TrainingRun, row: Epoch) -> None:
             found=f"{problem} at step {run.state.step}, after {MOST_ROLLBACKS} attempts with a lower learning rate",
             fix="a lower training.learning_rate in the plan, then --restart",
         )
-    with run.stopping.shielded():
-        for network in (run.network, run.model.networks[0]):
-            load_weights(run.job.run / "best.safetensors", network, AVERAGED)
-        run.optimizer.state.clear()
-        run.state = replace(run.state, rollbacks=run.state.rollbacks + 1)
-        run.save()
+    run.restore_best()
     _tell(run, problem, "the best weights")
 
 

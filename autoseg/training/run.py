@@ -1,45 +1,55 @@
-"""A training run under way: its moving parts, made anew or from what an interrupted one has left."""
+"""A training run under way: its parts, new or from what an interrupted run has left, and every change of them."""
 
 from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import ceil
+from pathlib import Path
 from statistics import median
 
 import torch
 
 from autoseg.errors import PlanError, UsageError
 from autoseg.inference.model import Model
+from autoseg.inference.shape_prior import ShapePrior
 from autoseg.nets.build import build_network
 from autoseg.nets.device import Device
+from autoseg.nets.weights import AVERAGED, load_weights
 from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
 from autoseg.plan.text import plan_differences
 from autoseg.runs.budget import RunBudget, check_deterministic, planned_budget
+from autoseg.runs.history import Epoch
 from autoseg.runs.job import TrainingJob
 from autoseg.runs.options import Pretrained, TrainingOptions
 from autoseg.runs.record import is_finished
 from autoseg.system.files import remove_leftovers
 from autoseg.system.progress import Ticker, duration, log
-from autoseg.training.checkpoint import Beginning, State, Transfer, load_state, load_training, save_training
+from autoseg.training.checkpoint import load_state, load_training, save_training
 from autoseg.training.compilation import Forward, compiled, is_worth_compiling
 from autoseg.training.distributed import barrier, is_first, local_batch_size, log_shares
 from autoseg.training.optimizers import make_optimizer
 from autoseg.training.pretrained import take_weights
+from autoseg.training.state import State, Transfer
 from autoseg.training.stopping import Stopping
 from autoseg.training.tensorboard import TensorBoardWriter
+
+Clock = Callable[[], float]
 
 
 @dataclass
 class TrainingRun:
-    """Networks, optimizer and state of a run.
+    """Networks, optimizer and state of a run, and every change of them but a step's of the weights.
 
     Args:
         model: the averaged weights.
         forward: the network, or what it has been compiled to.
-        began: when, on the monotonic clock, this process began with the run; compiling counts.
-        case_seconds: what a case took when it was last scored along the way; 0 before the first time.
+        clock: seconds; whatever a run measures or decides by time, it reads here.
+        start_time: on the clock, when this process began with the run; compiling counts.
+        save_time: on the clock, when the run was last saved.
+        case_seconds: time that an interim validation takes per case; 0 before the first one.
     """
 
     job: TrainingJob
@@ -53,29 +63,32 @@ class TrainingRun:
     scaler: torch.amp.GradScaler
     state: State
     stopping: Stopping
-    events: TensorBoardWriter
-    began: float
-    saved: float = field(default_factory=lambda: time.monotonic())
+    tensorboard: TensorBoardWriter
+    clock: Clock
+    start_time: float
+    save_time: float
     case_seconds: float = 0.0
     ticker: Ticker = field(default_factory=Ticker)
 
     @property
     def elapsed(self) -> float:
-        return self.state.elapsed + time.monotonic() - self.began
+        """Seconds of training, in all processes that took part in the run one after another."""
+        return self.state.elapsed + self.clock() - self.start_time
 
     @property
     def step_s(self) -> float:
-        """Median seconds of a step in the epochs since the run was set up; 0 where there are none, or where they were compiled,
-        on which a plan does not count.
+        """Median seconds of a step in the epochs since this process began with the run.
 
-        Those before an interruption or an extension may be another machine's.
+        Earlier ones may be another machine's. 0 where there are none, or where they were compiled: a
+        plan does not count on that.
         """
         if self.forward is not self.network:
             return 0.0
-        own = [row.step_seconds for row in self.state.history if row.seconds > self.state.elapsed]
-        return median(own) if own else 0.0
+        seconds = [row.step_seconds for row in self.state.history if row.seconds > self.state.elapsed]
+        return median(seconds) if seconds else 0.0
 
     def progress(self) -> float:
+        """Share of the budget that is spent, 0 to 1."""
         return self._progress_at(self.state.step, self.elapsed)
 
     def epoch_is_over(self) -> bool:
@@ -89,27 +102,78 @@ class TrainingRun:
 
     @property
     def _epochs_reported(self) -> int:
-        """How many epochs of the present budget ended before the last row of the curve; not the number of rows, some of which may
-        be of another budget, or of an epoch that was broken off."""
-        rows = self.state.history[self.state.began.epochs :]
+        """Number of epochs of the present budget that ended before the last row of the curve.
+
+        Not the number of rows: some may be of another budget, or of an epoch that was broken off.
+        """
+        rows = self.state.budget_rows
         progress = self._progress_at(rows[-1].step, rows[-1].seconds) if rows else 0.0
         # progress falls back a little when the final validation turns out to need less time than was kept for it
         return int(progress * self.budget.n_epochs + 0.1)
 
     def _progress_at(self, step: int, elapsed: float) -> float:
-        began, per_epoch = self.state.began, self.configuration.training.steps_per_epoch
-        return self.budget.progress(step - began.step, per_epoch, elapsed - began.seconds, self.state.reserve)
+        start, per_epoch = self.state.budget_start, self.configuration.training.steps_per_epoch
+        return self.budget.progress(step - start.step, per_epoch, elapsed - start.seconds, self.state.reserve)
+
+    def count_step(self, loss: float) -> None:
+        self.state = self.state.after_step(loss)
+
+    def add_epoch(self, row: Epoch) -> None:
+        self.state = self.state.after_epoch(row)
+
+    def set_interim_cases(self, n_cases: int) -> None:
+        """Keep the number of cases that are scored at the end of each epoch."""
+        self.state = replace(self.state, n_interim_cases=n_cases)
+
+    def set_reserve(self, seconds: float) -> None:
+        """Keep time for the final validation."""
+        self.state = replace(self.state, reserve=seconds)
+
+    def set_case_seconds(self, seconds: float) -> None:
+        self.case_seconds = seconds
+
+    def set_shape_prior(self, shape_prior: ShapePrior) -> None:
+        self.model = replace(self.model, shape_prior=shape_prior)
+
+    def restore_last(self) -> None:
+        """Restore weights, optimizer, loss scale and step from last.safetensors; counts as a rollback, saves.
+
+        Elapsed time is not reset.
+        """
+        with self.stopping.shielded():
+            load_training(self._last, self.network, self.model.networks[0], self.optimizer)
+            saved = load_state(self._last)
+            self.scaler = make_scaler(self.model.device, saved)
+            self.state = self.state.rolled_back_to(saved)
+            self.save()
+
+    def restore_best(self) -> None:
+        """Restore the averaged weights of best.safetensors, reset the optimizer; counts as a rollback, saves.
+
+        Steps and curve go on.
+        """
+        with self.stopping.shielded():
+            for network in (self.network, self.model.networks[0]):
+                load_weights(self.job.run / "best.safetensors", network, AVERAGED)
+            self.optimizer.state.clear()
+            self.state = self.state.rolled_back()
+            self.save()
 
     def save(self) -> None:
+        """Write last.safetensors; in the first process only."""
         if not is_first():
             return
         scale, steps = float(self.scaler.get_scale()), int(self.scaler.state_dict().get("_growth_tracker", 0))
-        now = replace(self.state, elapsed=self.elapsed, loss_scale=scale, scale_steps=steps)
-        save_training(self.job.run / "last.safetensors", self.network, self.model.networks[0], self.optimizer, now)
-        self.saved = time.monotonic()
+        state = self.state.at_save(self.elapsed, scale, steps)
+        save_training(self._last, self.network, self.model.networks[0], self.optimizer, state)
+        self.save_time = self.clock()
+
+    @property
+    def _last(self) -> Path:
+        return self.job.run / "last.safetensors"
 
 
-def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device) -> TrainingRun:
+def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device, *, clock: Clock = time.monotonic) -> TrainingRun:
     """A new run, or the one in the job's folder.
 
     Raises:
@@ -117,13 +181,11 @@ def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device) 
         UsageError: to be extended, but not finished; or begun with other weights; or a deterministic run that is limited by time;
             or more processes than patches in a batch.
     """
-    began = time.monotonic()
+    start_time = clock()
     _, configuration = job.plan.configuration(job.configuration)
     log_shares(configuration.patch.batch_size)
     torch.manual_seed(options.seed)
     network = build_network(job.plan, configuration, device)
-    planned = planned_budget(configuration.training)
-    state = State(planned.seconds, planned.epochs, options.seed, 0, 0.0, 0.0, 0, None, 2.0**16, ())
     last = job.run / "last.safetensors"
     if is_first():
         remove_leftovers(job.run)
@@ -131,8 +193,10 @@ def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device) 
         state = load_state(last)
         _check_plan(job)
         _check_weights(state.transfer, options.pretrained, job)
-    elif options.pretrained:
-        state = replace(state, transfer=take_weights(network, options.pretrained, job.plan.data, configuration.landmarks))
+    else:
+        wish = options.pretrained
+        transfer = take_weights(network, wish, job.plan.data, configuration.landmarks) if wish else None
+        state = State.new(planned_budget(configuration.training), options.seed, transfer)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = _optimizer(network, configuration.training, state.transfer)
     if last.is_file():
@@ -142,31 +206,38 @@ def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device) 
             log.warning("note: with the seed %d, which it began with, not %d; --restart begins anew", state.seed, options.seed)
     if options.extend:
         state = _extended(state, job, options.budget)
-    budget = options.budget or RunBudget(state.budget_seconds, state.budget_epochs)
+    budget = options.budget or state.budget
     if options.deterministic:
         check_deterministic(budget)
         torch.set_num_threads(state.threads or torch.get_num_threads())
-    state = replace(
-        state, budget_seconds=budget.seconds, budget_epochs=budget.epochs, patience=options.patience or state.patience
-    )
-    state = replace(state, threads=torch.get_num_threads())
-    scaler = make_scaler(device, state)
-    model = Model((averaged,), job.plan, configuration, device)
-    events = TensorBoardWriter(job.run, options.tensorboard and is_first(), state.step)
+    state = state.begun(budget, options.patience, torch.get_num_threads())
     forward: Forward = network
     if _wants_compiling(options, configuration, device, state):
         forward = compiled(network, _example(job.plan, configuration, device), device)
     if is_first():
         save_plan(job.plan, job.run / "plan.json")
-    stopping = Stopping(job.run, follows=not is_first())
     barrier()  # all have read what the first will write over
     return TrainingRun(
-        job, options, configuration, budget, model, network, forward, optimizer, scaler, state, stopping, events, began
+        job=job,
+        options=options,
+        configuration=configuration,
+        budget=budget,
+        model=Model((averaged,), job.plan, configuration, device),
+        network=network,
+        forward=forward,
+        optimizer=optimizer,
+        scaler=make_scaler(device, state),
+        state=state,
+        stopping=Stopping(job.run, follows=not is_first(), clock=clock),
+        tensorboard=TensorBoardWriter(job.run, options.tensorboard and is_first(), state.step),
+        clock=clock,
+        start_time=start_time,
+        save_time=clock(),
     )
 
 
 def make_scaler(device: Device, state: State) -> torch.amp.GradScaler:
-    """Of the loss, at the scale that a state has come to; it does nothing where the device needs none."""
+    """The loss scaler, at the scale of a state; it does nothing where the device needs none."""
     scaler = torch.amp.GradScaler(device.torch_device.type, init_scale=state.loss_scale, enabled=device.needs_scaler)
     if scaler.is_enabled():
         scaler.load_state_dict({**scaler.state_dict(), "_growth_tracker": state.scale_steps})
@@ -176,14 +247,7 @@ def make_scaler(device: Device, state: State) -> torch.amp.GradScaler:
 def _wants_compiling(options: TrainingOptions, configuration: Configuration, device: Device, state: State) -> bool:
     if options.compiled is not None or options.deterministic:
         return bool(options.compiled)
-    return is_worth_compiling(device, *_left(state, configuration.training.steps_per_epoch))
-
-
-def _left(state: State, steps_per_epoch: int) -> tuple[float, int]:
-    """Seconds and steps of its budget that a run has not spent; of the one that it is not limited by, none."""
-    seconds = (state.budget_seconds or 0.0) - (state.elapsed - state.began.seconds)
-    steps = (state.budget_epochs or 0) * steps_per_epoch - (state.step - state.began.step)
-    return max(0.0, seconds), max(0, steps)
+    return is_worth_compiling(device, *state.unspent(configuration.training.steps_per_epoch))
 
 
 def _example(plan: Plan, configuration: Configuration, device: Device) -> torch.Tensor:
@@ -193,10 +257,10 @@ def _example(plan: Plan, configuration: Configuration, device: Device) -> torch.
 
 
 def _extended(state: State, job: TrainingJob, budget: RunBudget | None) -> State:
-    """At the beginning of an extension, or where an interrupted one has stopped."""
+    """The state from which `--extend` starts, or resumes."""
     if state.step and is_finished(job.run):
-        return replace(state, began=Beginning(state.step, state.elapsed, len(state.history)), rollbacks=0)
-    if state.began.step and budget == RunBudget(state.budget_seconds, state.budget_epochs):
+        return state.extended()
+    if state.budget_start.step and budget == state.budget:
         return state
     raise UsageError(
         "only a finished run can be extended",
@@ -207,9 +271,9 @@ def _extended(state: State, job: TrainingJob, budget: RunBudget | None) -> State
 
 
 def unspent(job: TrainingJob, state: State) -> str | None:
-    """What a run that has ended early has left of its budget, as `--extend` takes it: '140s' or, of epochs, '7'."""
+    """The rest of the budget of a run that has ended early, as `--extend` takes it: '140s' or, of epochs, '7'."""
     per_epoch = job.plan.configuration(job.configuration)[1].training.steps_per_epoch
-    seconds, steps = _left(state, per_epoch)
+    seconds, steps = state.unspent(per_epoch)
     if whole := round(seconds):
         return f"{whole}s"
     return str(ceil(steps / per_epoch)) if steps else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 
@@ -68,7 +67,7 @@ def total_loss(run: TrainingRun, outputs: Output, batch: Batch) -> torch.Tensor:
 def _learning_rate(run: TrainingRun, progress: float) -> float:
     plan = run.configuration.training
     rate = plan.learning_rate * 0.5**run.state.rollbacks
-    if run.state.began.step:
+    if run.state.budget_start.step:
         return rate * extension_factor(plan.schedule, progress)
     return rate * learning_rate_factor(plan.schedule, progress, plan.warmup_fraction)
 
@@ -81,8 +80,7 @@ def _update(run: TrainingRun, loss: float) -> None:
     with torch.no_grad():
         averaged: list[torch.Tensor] = list(run.model.networks[0].parameters())
         torch._foreach_lerp_(averaged, list(run.network.parameters()), 1 - decay)
-    state = run.state
-    run.state = replace(state, step=state.step + 1, loss_total=state.loss_total + loss, loss_steps=state.loss_steps + 1)
+    run.count_step(loss)
 
 
 def _check_finite(value: float, what: str, run: TrainingRun, batch: Batch) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -15,8 +16,8 @@ from autoseg.system.progress import log
 
 FILE = "STOP"
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-LOOK_EVERY = 1.0  # seconds between looks for the file: on a network drive they are not free
-SAME_PRESS = 0.5  # seconds in which a second signal is an echo of the first: wrappers such as `uv run` pass Ctrl-C on
+CHECK_EVERY = 1.0  # seconds between checks for the file: on a network drive they are not free
+ECHO = 0.5  # seconds in which a second signal is an echo of the first: wrappers such as `uv run` pass Ctrl-C on
 
 
 class Stopping:
@@ -29,11 +30,12 @@ class Stopping:
     A process that `follows` another, which decides for it, hears nothing of all this.
     """
 
-    def __init__(self, folder: Path, follows: bool = False) -> None:
+    def __init__(self, folder: Path, *, follows: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self.reason: str | None = None
         self._follows = follows
+        self._clock = clock
         self._file = folder / FILE
-        self._heard = self._looked = 0.0
+        self._signal_time = self._check_time = -math.inf
         self._handlers: dict[int, Any] = {}
         self._shielded = self._at_once = False
 
@@ -43,7 +45,7 @@ class Stopping:
         if threading.current_thread() is threading.main_thread():
             for number in NAMES:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a script
-                    self._handlers[number] = signal.signal(number, signal.SIG_IGN if self._follows else self._hear)
+                    self._handlers[number] = signal.signal(number, signal.SIG_IGN if self._follows else self._on_signal)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -58,9 +60,9 @@ class Stopping:
         Args:
             at_last: nobody will ask again, so look for the file even if that was done a moment ago.
         """
-        now = time.monotonic()
-        if self.reason is None and not self._follows and (at_last or now - self._looked > LOOK_EVERY):
-            self._looked = now
+        now = self._clock()
+        if self.reason is None and not self._follows and (at_last or now - self._check_time > CHECK_EVERY):
+            self._check_time = now
             if self._file.exists():
                 self._file.unlink(missing_ok=True)
                 self._stop("STOP file")
@@ -77,14 +79,14 @@ class Stopping:
         if self._at_once:
             raise KeyboardInterrupt
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.reason is None:
             self._stop(NAMES[signal.Signals(number)])
-        elif time.monotonic() - self._heard > SAME_PRESS:
+        elif self._clock() - self._signal_time > ECHO:
             self._at_once = True
             if not self._shielded:
                 raise KeyboardInterrupt
 
     def _stop(self, reason: str) -> None:
-        self.reason, self._heard = reason, time.monotonic()
+        self.reason, self._signal_time = reason, self._clock()
         log.warning("%s: stopping: validating what was learnt so far; Ctrl-C or SIGTERM now stops at once", reason)

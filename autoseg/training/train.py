@@ -43,7 +43,7 @@ from autoseg.training.loader import Loader
 from autoseg.training.memory_check import check_memory
 from autoseg.training.reporting import report_epoch, report_step, scores_text
 from autoseg.training.rollback import NotFinite, roll_back_to_last
-from autoseg.training.run import TrainingRun, begin_or_resume, plan_changes, unspent
+from autoseg.training.run import Clock, TrainingRun, begin_or_resume, plan_changes, unspent
 from autoseg.training.sampling import PatchSampler
 from autoseg.training.step import step
 from autoseg.training.validation import validate
@@ -66,7 +66,7 @@ class FoldResult:
     told_to_stop: bool = False
 
 
-def train(job: TrainingJob, options: TrainingOptions, device: Device) -> RunRecord:
+def train(job: TrainingJob, options: TrainingOptions, device: Device, *, clock: Clock = time.monotonic) -> RunRecord:
     """Trains one fold and validates it on whole cases; continues an interrupted run, skips a finished one unless it is extended.
 
     Told to stop (see `stopping`), it ends early but well: the model is validated and recorded as usual. Told twice, it saves
@@ -83,7 +83,7 @@ def train(job: TrainingJob, options: TrainingOptions, device: Device) -> RunReco
         UsageError: a run to be extended that is not finished, to be continued that has begun with other weights, or that another
             process is training.
     """
-    return _fold(job, options, device).record
+    return _fold(job, options, device, clock).record
 
 
 def check_new_run(job: TrainingJob, options: TrainingOptions, device: Device) -> None:
@@ -119,28 +119,28 @@ def train_folds(jobs: Sequence[TrainingJob], options: TrainingOptions, device: D
             return
 
 
-def _fold(job: TrainingJob, options: TrainingOptions, device: Device) -> FoldResult:
+def _fold(job: TrainingJob, options: TrainingOptions, device: Device, clock: Clock = time.monotonic) -> FoldResult:
     if is_finished(job.run) and not options.extend:
         return FoldResult(job, _skipped(job, options.seed), skipped=True)
     here = folder_lock(job.run, wait=False) if is_first() else nullcontext()
     with here, deterministic(options.deterministic):
-        return _train(job, options, device)
+        return _train(job, options, device, clock)
 
 
-def _train(job: TrainingJob, options: TrainingOptions, device: Device) -> FoldResult:
+def _train(job: TrainingJob, options: TrainingOptions, device: Device, clock: Clock) -> FoldResult:
     if job.plan.origin.device == "cuda" and device.torch_device.type == "cpu":
         log.warning(
             "note: the plan is for a GPU, its steps take long on a CPU: autoseg plan_and_preprocess --replan --device cpu"
         )
     check_memory(job.plan, job.configuration, device)
     keep_freed_memory()
-    run = begin_or_resume(job, options, device)
+    run = begin_or_resume(job, options, device, clock=clock)
     training, validation = _stored(job, job.training), _stored(job, job.validation)
     if not training:
         raise DataError("no prepared case to train on", file=job.prepared, fix="autoseg preprocess")
     if job.plan.data.landmarks.names:
         shape_prior = fit_shape_prior(training, run.configuration.space)
-        run.model = replace(run.model, shape_prior=shape_prior)
+        run.set_shape_prior(shape_prior)
         if is_first():
             shape_prior.save(job.run)
     log.info(
@@ -172,7 +172,7 @@ def _train(job: TrainingJob, options: TrainingOptions, device: Device) -> FoldRe
         raise
     finally:
         run.ticker.clear()
-        run.events.close()
+        run.tensorboard.close()
 
 
 def _skipped(job: TrainingJob, seed: int) -> RunRecord:
@@ -219,7 +219,7 @@ def _learn(run: TrainingRun, training: list[StoredCase], validation: list[Stored
             run.save()
         with Loader(_sampler(run, training), run.state.step, run.options.threads) as loader:
             while broadcast_float(run.progress()) < 1:
-                stale = epochs_without_gain(run.state.history[run.state.began.epochs :])
+                stale = epochs_without_gain(run.state.budget_rows)
                 if run.state.patience and stale >= run.state.patience:
                     what = "better case Dice" if run.job.plan.data.labels.names else "smaller error of landmarks"
                     log.warning("no %s in %d epochs: validating", what, stale)
@@ -243,7 +243,7 @@ def _epoch(run: TrainingRun, loader: Loader, training: list[StoredCase], validat
     Returns:
         Whether the user has told the run to stop.
     """
-    began, waited, steps = time.monotonic(), loader.waited, 0
+    start_time, waited, steps = run.clock(), loader.waited, 0
     while (progress := broadcast_float(run.progress())) < 1:
         try:
             step(run, loader, progress)
@@ -253,20 +253,20 @@ def _epoch(run: TrainingRun, loader: Loader, training: list[StoredCase], validat
             continue
         steps += 1
         if is_first():
-            report_step(run, time.monotonic() - began, steps)
+            report_step(run, run.clock() - start_time, steps)
         stopped = broadcast_bool(run.stopping.asked() and run.progress() < 1)
         if not stopped and not broadcast_bool(run.epoch_is_over()):
-            if time.monotonic() - run.saved > SAVE_EVERY and not run.options.deterministic:
+            if run.clock() - run.save_time > SAVE_EVERY and not run.options.deterministic:
                 run.save()
             continue
-        seconds = time.monotonic() - began
+        seconds = run.clock() - start_time
         scores = interim_score(run, validation, seconds, steps) if is_first() and not stopped else NO_SCORES
         row = Epoch(
             epoch=len(run.state.history) + 1,
             step=run.state.step,
             seconds=run.elapsed,
             learning_rate=run.optimizer.param_groups[0]["lr"] / run.optimizer.param_groups[0]["scale"],
-            train_loss=run.state.loss_total / run.state.loss_steps,
+            train_loss=run.state.mean_loss,
             case_dice=broadcast_score(scores.dice),
             step_seconds=seconds / steps,
             data_wait=(loader.waited - waited) / seconds,
@@ -299,10 +299,21 @@ def _finish(run: TrainingRun, training: list[StoredCase], validation: list[Store
     job, prepared = run.job, {case.name for case in validation}
     stored = (*training, *validation)
     lacking = [name for i, name in enumerate(job.plan.data.landmarks.names) if any(c.state[i] == State.ABSENT for c in stored)]
-    each, limit = time_to_validate(run, stopped is not None)
+    case_seconds, seconds = time_to_validate(run, stopped is not None)
     cases = [c for c in job.validation if c.name in prepared]
     candidates = () if job.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
-    result = validate(run.model, cases, job.prepared, job.previous_stage, job.run, candidates, limit, each, lacking)
+    result = validate(
+        run.model,
+        cases,
+        job.run,
+        prepared=job.prepared,
+        previous_stage=job.previous_stage,
+        candidates=candidates,
+        lacking=lacking,
+        seconds=seconds,
+        case_seconds=case_seconds,
+        clock=run.clock,
+    )
     share = "" if result.n_cases == len(cases) else f"{result.n_cases} of "
     record = RunRecord(
         dataset=job.dataset,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from autoseg.imaging.image import LabelMap
 from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.inference.model import Model
 from autoseg.io import has_geometry, read_label_map, write_label_map, write_landmarks
-from autoseg.postprocessing.component_rules import Rule, RuleEvidence, choose_rules
+from autoseg.postprocessing.component_rules import Rule, RuleChooser, accepted_rules
 from autoseg.postprocessing.presence_threshold import DEFAULT_THRESHOLD, choose_threshold
 from autoseg.preprocessing.store import StoredCase
 from autoseg.system.files import write_text
@@ -55,20 +55,25 @@ class Validation:
 
 
 @dataclass(frozen=True, eq=False)
-class _Points:
-    """The landmarks of a case: where they are, where they were found, the file that says so, the probability that each is there
-    at all, and how many are not in the image, which count as unlabelled."""
+class _LandmarkResult:
+    """The landmarks of a case.
+
+    Args:
+        path: file that the predicted ones are written to, for `case`, in pixels or in mm.
+        reference: those outside the image count as unlabelled; `n_outside` is their number.
+        presence: probability of each that it is present.
+    """
 
     path: Path
     case: str
     pixels: bool
-    truth: Landmarks
-    found: Landmarks
+    reference: Landmarks
+    predicted: Landmarks
     presence: np.ndarray
-    outside: int
+    n_outside: int
 
     def write(self) -> None:
-        write_landmarks(self.path, self.found, self.case, self.pixels)
+        write_landmarks(self.path, self.predicted, self.case, self.pixels)
 
 
 def case_scores(model: Model, cases: Sequence[StoredCase]) -> CaseScores:
@@ -96,135 +101,146 @@ def case_scores(model: Model, cases: Sequence[StoredCase]) -> CaseScores:
 def validate(
     model: Model,
     cases: Sequence[Case],
-    prepared: Path,
-    before: Path | None,
     out: Path,
-    candidates: Sequence[str],
-    seconds: float = math.inf,
-    each: float = 0.0,
+    *,
+    prepared: Path,
+    previous_stage: Path | None = None,
+    candidates: Sequence[str] = (),
     lacking: Sequence[str] = (),
+    seconds: float = math.inf,
+    case_seconds: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Validation:
-    """Predicts cases on their own grids, with mirroring as planned, and compares with their label files and landmarks.
+    """Predict cases on their own grids, mirrored as planned, and compare with their label files and landmarks.
 
-    Writes label maps and landmarks to `out`/validation and the evidence for each component rule to `out`/postprocess.json. The
-    scores are those before any rule is applied. An interrupted validation continues, but with landmarks it begins anew.
+    Writes label maps and landmarks to `out`/validation and the evidence for each component rule to
+    `out`/postprocess.json. The scores are those before any rule is applied. An interrupted validation
+    continues, but with landmarks it begins anew.
 
     Args:
-        prepared, before: folders of the prepared cases, and of what an earlier stage found, if there is one.
+        prepared, previous_stage: folders of the prepared cases, and of what the previous stage of a
+            cascade predicted for them.
         candidates: component rules to try, of `plan.POSTPROCESS_RULES`.
-        seconds: no case is begun that would not be finished by then.
-        each: what a case is expected to take.
-        lacking: landmarks that are absent in some case; the others always count as present. Those outside their image do not
-            count at all.
+        lacking: landmarks that are absent in some case; the others always count as present. Those
+            outside their image do not count at all.
+        seconds: no case is begun that is not expected to be finished by then; the first one always is.
+        case_seconds: time that a case is expected to take; more than `seconds` means no validation.
     """
-    labels = model.plan.data.labels
-    if model.plan.data.landmarks.names:  # what an interrupted validation has left is not decided on
+    labels, names = model.plan.data.labels, model.plan.data.landmarks.names
+    if names:  # what an interrupted validation has left is not decided on
         for case in cases:
             landmarks_path(out / "validation", case).unlink(missing_ok=True)
+    if cases and case_seconds > seconds:
+        log.warning("note: no time to validate, a case would take %s; a larger budget leaves some", duration(case_seconds))
+        cases = ()
     cases = sorted(cases, key=lambda case: case.label is None)  # should time be short, rules need at least one with a label map
+    chooser = RuleChooser(labels, candidates)
     scores: list[Dice] = []
-    points: list[_Points] = []
-    n_cases = 0
-    began = time.monotonic()
-
-    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        nonlocal n_cases
-        with Progress("validate", len(cases), time_limit=seconds) as progress:
-            for case in cases:
-                elapsed = time.monotonic() - began
-                if n_cases and elapsed + elapsed / n_cases > seconds:
-                    log.warning(
-                        "note: time for %d of %d validation cases only; a larger budget validates on more",
-                        n_cases,
-                        len(cases),
-                    )
-                    return
-                predicted, reference, landmarks = _predict_stored(model, case, prepared, before, out / "validation")
-                n_cases += 1
-                points.extend([landmarks] if landmarks else [])
-                if predicted is not None and reference is not None:
-                    scores.append(dice_per_structure(reference, predicted, labels.n_classes, labels.ignore_index))
-                    yield predicted, reference
-                progress.advance(case.name)
-
-    if cases and each > seconds:
-        log.warning("note: no time to validate, a case would take %s; a larger budget leaves some", duration(each))
-    rules: tuple[Rule, ...] = ()
-    evidence: tuple[RuleEvidence, ...] = ()
-    if cases and each <= seconds:
-        if labels.names and any(case.label for case in cases):
-            rules, evidence = choose_rules(pairs(), labels, candidates)
-        else:
-            for _ in pairs():
-                pass
+    landmarks: list[_LandmarkResult] = []
+    n_cases, start_time = 0, clock()
+    with Progress("validate", len(cases), time_limit=seconds) as progress:
+        for case in cases:
+            elapsed = clock() - start_time
+            if n_cases and elapsed + elapsed / n_cases > seconds:
+                log.warning(
+                    "note: time for %d of %d validation cases only; a larger budget validates on more", n_cases, len(cases)
+                )
+                break
+            stored = StoredCase.open(prepared, case.name, previous_stage)
+            predicted, reference, result = _predict_stored(model, case, stored, out / "validation")
+            n_cases += 1
+            if result is not None:
+                landmarks.append(result)
+            if predicted is not None and reference is not None:
+                scores.append(dice_per_structure(reference, predicted, labels.n_classes, labels.ignore_index))
+                chooser.add(predicted, reference)
+            progress.advance(case.name)
+    evidence = chooser.evidence() if scores else ()
     write_text(out / "postprocess.json", to_json(evidence))
     means = [_mean(row[i] for row in scores) for i in range(len(labels.names))]
-    dice = dict(zip(labels.names, means))
-    names = model.plan.data.landmarks.names
-    if not names:
-        return Validation(n_cases, _mean(means), dice, rules)
-    thresholds = {name: _threshold(points, names.index(name)) for name in lacking}
-    decided = [_decide(p, {name: DEFAULT_THRESHOLD if t is None else t for name, t in thresholds.items()}) for p in points]
-    errors = _means([np.linalg.norm(p.found.points_mm - p.truth.points_mm, axis=1) for p in decided]) or [None] * len(names)
-    missed = sum(int(np.count_nonzero(p.truth.present & ~p.found.present)) for p in decided)
-    extra = sum(int(np.count_nonzero((p.truth.state == State.ABSENT) & p.found.present)) for p in decided)
-    if outside := {p.case: p.outside for p in points if p.outside}:
+    segmentation = Validation(n_cases, _mean(means), dict(zip(labels.names, means)), accepted_rules(evidence))
+    return _with_landmarks(segmentation, landmarks, names, lacking) if names else segmentation
+
+
+def _with_landmarks(
+    validation: Validation, results: Sequence[_LandmarkResult], names: Sequence[str], lacking: Sequence[str]
+) -> Validation:
+    """Add the errors of landmarks, after those below their threshold have become absent."""
+    thresholds = {name: _threshold(results, names.index(name)) for name in lacking}
+    decided = [_decide(r, {name: DEFAULT_THRESHOLD if t is None else t for name, t in thresholds.items()}) for r in results]
+    distances = [np.linalg.norm(r.predicted.points_mm - r.reference.points_mm, axis=1) for r in decided]
+    errors = _means(distances) or [None] * len(names)
+    if outside := {r.case: r.n_outside for r in results if r.n_outside}:
         log.warning(
             "note: %d landmarks lie outside their images and do not count: %s", sum(outside.values()), first_few(list(outside))
         )
-    by_name = dict(zip(names, errors))
-    return Validation(n_cases, _mean(means), dice, rules, _mean(errors), by_name, missed, extra, thresholds)
+    return replace(
+        validation,
+        mre=_mean(errors),
+        landmark_mre=dict(zip(names, errors)),
+        missed=sum(int(np.count_nonzero(r.reference.present & ~r.predicted.present)) for r in decided),
+        extra=sum(int(np.count_nonzero((r.reference.state == State.ABSENT) & r.predicted.present)) for r in decided),
+        thresholds=thresholds,
+    )
 
 
 def _predict_stored(
-    model: Model, case: Case, prepared: Path, before: Path | None, out: Path
-) -> tuple[np.ndarray | None, np.ndarray | None, _Points | None]:
+    model: Model, case: Case, stored: StoredCase, out: Path
+) -> tuple[np.ndarray | None, np.ndarray | None, _LandmarkResult | None]:
     """Predicted and reference class indices, and the landmarks; None where the dataset or the case has none.
 
-    A label map that is there already is from a validation that was interrupted. Landmarks are found again, since their files do
-    not hold the probability that they are there at all.
+    A label map in `out` is from a validation that was interrupted and is not predicted again. Landmarks
+    are, since their files do not hold the probability that they are present.
     """
     data = model.plan.data
-    stored = StoredCase.open(prepared, case.name, before)
     reference = read_label_map(case.label, data.labels) if data.labels.names and case.label else None
     map_file, point_file = output_path(out, case), landmarks_path(out, case)
-    predicted, found, presence = None, None, None
+    predicted, landmarks, presence = None, None, None
     if map_file.is_file() and not data.landmarks.names:
         predicted = read_label_map(map_file, data.labels).data
     else:
         with reading(stored, "validate"):
             image, previous = stored.read()[0], stored.previous_prediction()
         prediction = model.predict_prepared(image, stored.placement, True, previous=previous)
-        predicted, found, presence = prediction.labels, prediction.landmarks, prediction.presence
+        predicted, landmarks, presence = prediction.labels, prediction.landmarks, prediction.presence
         if predicted is not None:
             grid = reference.grid if reference else stored.placement.source
             write_label_map(map_file, LabelMap(predicted, grid, data.labels), like=case.label or case.images[0])
     values = None if reference is None else reference.data
-    if found is None or presence is None:
+    if landmarks is None or presence is None:
         return predicted, values, None
     outside = (stored.state == State.PRESENT) & ~stored.inside
-    places = np.where(outside[:, None], np.nan, stored.placement.to_world(stored.points))
-    truth = Landmarks(data.landmarks.names, places, np.where(outside, State.UNLABELLED, stored.state))
-    points = _Points(point_file, case.name, not has_geometry(case.images[0]), truth, found, presence, int(outside.sum()))
-    points.write()
-    return predicted, values, points
+    points = np.where(outside[:, None], np.nan, stored.placement.to_world(stored.points))
+    result = _LandmarkResult(
+        path=point_file,
+        case=case.name,
+        pixels=not has_geometry(case.images[0]),
+        reference=Landmarks(data.landmarks.names, points, np.where(outside, State.UNLABELLED, stored.state)),
+        predicted=landmarks,
+        presence=presence,
+        n_outside=int(outside.sum()),
+    )
+    result.write()
+    return predicted, values, result
 
 
-def _threshold(points: Sequence[_Points], i: int) -> float | None:
-    """Of presence of landmark `i`."""
-    known = [p for p in points if p.truth.state[i] != State.UNLABELLED]
-    return choose_threshold(np.array([p.presence[i] for p in known]), np.array([bool(p.truth.present[i]) for p in known]))
+def _threshold(results: Sequence[_LandmarkResult], i: int) -> float | None:
+    """Threshold on the presence probability of landmark `i`, or None if the cases cannot tell."""
+    annotated = [r for r in results if r.reference.state[i] != State.UNLABELLED]
+    presence, present = [r.presence[i] for r in annotated], [bool(r.reference.present[i]) for r in annotated]
+    return choose_threshold(np.array(presence), np.array(present))
 
 
-def _decide(points: _Points, thresholds: dict[str, float]) -> _Points:
-    """Landmarks that are less probable than their threshold become absent, in the file, too."""
-    found = points.found
-    least = np.array([thresholds.get(name, 0.0) for name in found.names])
-    present = found.present & (points.presence >= least)
-    if np.array_equal(present, found.present):
-        return points
-    places = np.where(present[:, None], found.points_mm, np.nan)
-    decided = replace(points, found=replace(found, points_mm=places, state=np.where(present, State.PRESENT, State.ABSENT)))
+def _decide(result: _LandmarkResult, thresholds: dict[str, float]) -> _LandmarkResult:
+    """Make landmarks absent that are less probable than their threshold, in the file, too."""
+    predicted = result.predicted
+    least = np.array([thresholds.get(name, 0.0) for name in predicted.names])
+    present = predicted.present & (result.presence >= least)
+    if np.array_equal(present, predicted.present):
+        return result
+    points = np.where(present[:, None], predicted.points_mm, np.nan)
+    state = np.where(present, State.PRESENT, State.ABSENT)
+    decided = replace(result, predicted=replace(predicted, points_mm=points, state=state))
     decided.write()
     return decided
 

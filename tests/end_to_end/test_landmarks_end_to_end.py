@@ -127,13 +127,13 @@ def test_errors_are_those_of_the_files(alone: TrainedPhantoms) -> None:
 def test_an_interrupted_validation_finds_landmarks_again(alone: TrainedPhantoms, float32_cpu: Device, tmp_path: Path) -> None:
     model, _ = load_model([alone.run], float32_cpu)
     job = alone.phantoms.job
-    about = (replace(model, thresholds=()), job.validation, job.prepared, None, tmp_path, ())
-    first = validate(*about, lacking=("nose",))
+    model = replace(model, thresholds=())
+    first = validate(model, job.validation, tmp_path, prepared=job.prepared, lacking=("nose",))
     assert (first.mre, first.thresholds) == (alone.record.mre, alone.record.thresholds)
     file = tmp_path / "validation" / f"{job.validation[0].name}.mrk.json"
     before = file.read_text()
     file.write_text("half a fi")
-    assert validate(*about, lacking=("nose",)) == first
+    assert validate(model, job.validation, tmp_path, prepared=job.prepared, lacking=("nose",)) == first
     assert file.read_text() == before
 
 
@@ -152,7 +152,7 @@ def test_what_lies_outside_the_image_does_not_count(
     assert [case.inside.tolist() for case in stored] == [
         [False, *(s == State.PRESENT for s in case.state[1:])] for case in stored
     ]
-    record = validate(replace(model, thresholds=()), job.validation, folder, None, tmp_path, (), lacking=("nose",))
+    record = validate(replace(model, thresholds=()), job.validation, tmp_path, prepared=folder, lacking=("nose",))
     assert record.landmark_mre == {**alone.record.landmark_mre, "left ear": None}
     assert f"2 landmarks lie outside their images and do not count: {', '.join(names)}" in caplog.text
     scores = case_scores(model, stored)
@@ -166,7 +166,7 @@ def test_what_is_missed_and_what_is_extra_is_counted(alone: TrainedPhantoms, flo
     job = alone.phantoms.job
     assert (alone.record.missed, alone.record.extra) == (0, 0)
     silent = replace(model, thresholds=(1.1, 0.0, 0.0))  # never the left ear, always the nose, which one case of two lacks
-    record = validate(silent, job.validation, job.prepared, None, tmp_path, ())
+    record = validate(silent, job.validation, tmp_path, prepared=job.prepared)
     assert (record.missed, record.extra) == (2, 1)
     assert record.landmark_mre["left ear"] is None
 

@@ -1,4 +1,4 @@
-"""What the tests of training share: reading and comparing runs, and a clock of our own."""
+"""Shared by the tests of training: reading and comparing runs, and a clock that only steps move."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +16,6 @@ from autoseg.runs.budget import RunBudget
 from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import load_run
 from autoseg.training import interim_validation as interim_module
-from autoseg.training import run as running_module
 from autoseg.training import train as train_module
 from autoseg.training.loader import Loader
 from autoseg.training.run import TrainingRun
@@ -48,12 +46,6 @@ def dice(*values: float | None) -> Iterator[CaseScores]:
     return iter([CaseScores(value, None) for value in values])
 
 
-def counted(run: TrainingRun) -> None:
-    """A step without work, whose loss is a half."""
-    state = run.state
-    run.state = replace(state, step=state.step + 1, loss_total=state.loss_total + 0.5, loss_steps=state.loss_steps + 1)
-
-
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Training is interrupted in place of the step that follows `number` steps."""
     usual = train_module.step
@@ -66,25 +58,31 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(train_module, "step", interrupted)
 
 
-def turn_clock(monkeypatch: pytest.MonkeyPatch, now: list[float]) -> None:
-    """`now[0]` is what the clock shows to a run."""
-    for module in (train_module, running_module, interim_module):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+class ManualClock:
+    """A clock that stands still until its `now` is moved, for `train` and `begin_or_resume`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def own_clock(monkeypatch: pytest.MonkeyPatch, step_seconds: float, case_seconds: float) -> list[float]:
-    """A clock that only steps and interim predictions move; its time is the entry of the list."""
-    now = [0.0]
-    turn_clock(monkeypatch, now)
+def simulate_durations(monkeypatch: pytest.MonkeyPatch, *, step_seconds: float, case_seconds: float) -> ManualClock:
+    """Steps and interim validations that compute nothing: they move the returned clock.
+
+    Each step has a loss of a half, each interim validation a Dice of a half.
+    """
+    clock = ManualClock()
 
     def step(run: TrainingRun, loader: object, progress: float) -> None:
-        now[0] += step_seconds
-        counted(run)
+        clock.now += step_seconds
+        run.count_step(0.5)
 
     def case_scores(model: object, cases: list[StoredCase]) -> CaseScores:
-        now[0] += case_seconds * len(cases)
+        clock.now += case_seconds * len(cases)
         return CaseScores(0.5, None)
 
     monkeypatch.setattr(train_module, "step", step)
     monkeypatch.setattr(interim_module, "case_scores", case_scores)
-    return now
+    return clock

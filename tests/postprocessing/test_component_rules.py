@@ -1,5 +1,7 @@
 """Component rules: by hand, against choosing step by step over stored volumes, and what holds for any label map."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from autoseg.evaluation.metrics import dice_per_structure
 from autoseg.imaging.labels import LabelSet
 from autoseg.io import read_label_map
 from autoseg.plan import POSTPROCESS_RULES
-from autoseg.postprocessing.component_rules import MIN_GAIN, Rule, RuleEvidence, apply_rules, choose_rules
+from autoseg.postprocessing.component_rules import MIN_GAIN, Rule, RuleChooser, RuleEvidence, accepted_rules, apply_rules
 from autoseg.system.records import from_json, to_json
 
 TWO = LabelSet(("a", "b"), (1, 2))
@@ -23,6 +25,16 @@ MAPS = arrays(np.uint8, (3, 4, 5), elements=st.sampled_from([0, 0, 0, 1, 2]))
 
 def row(*values: int) -> np.ndarray:
     return np.array([[values]], dtype=np.uint8)
+
+
+def choose_rules(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]], labels: LabelSet, candidates: Sequence[str]
+) -> tuple[tuple[Rule, ...], tuple[RuleEvidence, ...]]:
+    chooser = RuleChooser(labels, candidates)
+    for prediction, reference in pairs:
+        chooser.add(prediction, reference)
+    evidence = chooser.evidence()
+    return accepted_rules(evidence), evidence
 
 
 def names(evidence: tuple[RuleEvidence, ...]) -> list[tuple[Rule, bool]]:

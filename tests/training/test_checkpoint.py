@@ -16,8 +16,10 @@ from torch import nn
 from autoseg.errors import DataError, DiskError, PlanError, ResourceError
 from autoseg.nets.weights import AVERAGED, load_weights
 from autoseg.runs.history import Epoch
+from autoseg.system.records import to_json
 from autoseg.training import checkpoint
-from autoseg.training.checkpoint import TRAINED, State, load_state, load_training, save_training, save_weights
+from autoseg.training.checkpoint import TRAINED, load_state, load_training, save_training, save_weights
+from autoseg.training.state import BudgetStart, State
 
 EPOCH = Epoch(1, 250, 12.5, 3e-3, -0.25, None, 0.05, 0.01, 1.5)
 STATE = State(600.0, None, 3, 250, 12.5, 4.0, 8, -1.0, 65536.0, (EPOCH, replace(EPOCH, epoch=2, case_dice=0.5, peak_ram_gb=None)))
@@ -130,6 +132,22 @@ def test_file_is_json_and_numbers_and_nothing_else(tmp_path: Path) -> None:
     assert len(raw) == 8 + length + 4 * sum(v.numel() for v in network(0).state_dict().values())
 
 
+def test_keys_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    state = replace(STATE, budget_start=BudgetStart(100, 6.0, 1))
+    document = json.loads(to_json(state))
+    for key, old in (("n_interim_cases", "interim"), ("budget_start", "began")):
+        document[old] = document.pop(key)
+    save_file({"ema/a": torch.zeros(1)}, str(tmp_path / "a.safetensors"), metadata={"state": json.dumps(document)})
+    assert load_state(tmp_path / "a.safetensors") == state
+
+
+@pytest.mark.parametrize("text", ["[]", "no JSON", '{"interim": 8}'])
+def test_state_of_another_program(text: str, tmp_path: Path) -> None:
+    save_file({"ema/a": torch.zeros(1)}, str(tmp_path / "a.safetensors"), metadata={"state": text})
+    with pytest.raises(DataError, match="the checkpoint cannot be read"):
+        load_state(tmp_path / "a.safetensors")
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.safetensors"
     save_weights(path, network(0), STATE)
@@ -170,3 +188,9 @@ def test_others_may_read_what_they_may_read_of_other_files(tmp_path: Path) -> No
     save_weights(tmp_path / "best.safetensors", network, STATE)
     (tmp_path / "plain").write_text("")
     assert (tmp_path / "best.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    usual = os.umask(0o077)
+    try:
+        save_weights(tmp_path / "private.safetensors", network, STATE)
+    finally:
+        os.umask(usual)
+    assert (tmp_path / "private.safetensors").stat().st_mode & 0o777 == 0o600

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.runs import EPOCHS, history, interrupt_at, same_outcome, turn_clock
+from helpers.runs import EPOCHS, ManualClock, history, interrupt_at, same_outcome
 from helpers.tiny import Tiny
 
 from autoseg.errors import UsageError
@@ -47,9 +47,9 @@ def kill_at(event: int, monkeypatch: pytest.MonkeyPatch) -> None:
             if len(happened) == event:
                 raise Killed(what)
 
-        def call(*given: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
             count("before")
-            result = original(*given)
+            result = original(*arguments, **options)
             count("after")
             return result
 
@@ -113,20 +113,18 @@ def test_no_clock_decides_how_many_cases_are_scored(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """5 % of an epoch of 3 steps of 2 patches, three passes each, are 0.9 windows; of a thousand steps, 300."""
-    now = [0.0]
-    turn_clock(monkeypatch, now)
     for windows, steps, scored in ((1, 3, 1), (2, 3, 0), (1, 1000, 2), (300, 1000, 1), (601, 1000, 0)):
         monkeypatch.setattr(Model, "n_windows", lambda *_, n=windows: n)
         training = replace(tiny.configuration.training, steps_per_epoch=steps)
         plan = replace(tiny.plan, configurations={"3d_fullres": replace(tiny.configuration, training=training)})
         job = tiny.job(tmp_path / f"{windows}-{steps}", plan=plan)
         validation = tiny.job(tmp_path).training[:2]
-        run = begin_or_resume(job, TrainingOptions(RunBudget(epochs=1), deterministic=True), float32_cpu)
+        run = begin_or_resume(job, TrainingOptions(RunBudget(epochs=1), deterministic=True), float32_cpu, clock=ManualClock())
         counted: list[int] = []
         monkeypatch.setattr(interim_module, "case_scores", lambda model, cases, to=counted: to.append(len(cases)))
         interim_score(run, [StoredCase.open(job.prepared, c.name) for c in validation], 1e9, 1)
         assert sum(counted) == scored, (windows, steps)
-        assert run.state.interim == scored
+        assert run.state.n_interim_cases == scored
     assert interim_score(run, [], 1e9, 1) == CaseScores(None, None)
 
 

@@ -1,14 +1,13 @@
-"""Scores along the way, and the time that is kept for the final validation; on a clock of our own."""
+"""Interim validation, and the time that is kept for the final one; on a clock that only steps and predictions move."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers.runs import counted, history, own_clock, turn_clock
+from helpers.runs import history, simulate_durations
 from helpers.tiny import Tiny
 
 from autoseg.inference.model import Model
@@ -18,34 +17,28 @@ from autoseg.runs.budget import RunBudget
 from autoseg.runs.options import TrainingOptions
 from autoseg.training import interim_validation as interim_module
 from autoseg.training import train as train_module
-from autoseg.training import validation as validation_module
 from autoseg.training.loader import Loader
 from autoseg.training.run import TrainingRun
 from autoseg.training.train import train
+from autoseg.training.validation import CaseScores
 
 
 @pytest.mark.parametrize("faster", [1.0, 0.5])
 def test_a_timed_run_stops_in_time_for_its_validation(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: float
 ) -> None:
-    """On a clock of our own, where a step takes two seconds and a prediction half a second, or ever less."""
+    """A step takes two seconds and a prediction half a second, or ever less."""
     seconds = [0.5]
-    now = [0.0]
-    turn_clock(monkeypatch, now)
-    predicted = interim_module.case_scores
+    usual = interim_module.case_scores
+    clock = simulate_durations(monkeypatch, step_seconds=2, case_seconds=0)
 
-    def step(run: TrainingRun, loader: object, progress: float) -> None:
-        now[0] += 2
-        counted(run)
-
-    def case_scores(model: object, cases: list[StoredCase]) -> object:
-        now[0] += seconds[-1] * len(cases)
+    def case_scores(model: Model, cases: list[StoredCase]) -> CaseScores:
+        clock.now += seconds[-1] * len(cases)
         seconds.append(seconds[-1] * faster)
-        return predicted(model, cases)  # type: ignore[arg-type]
+        return usual(model, cases)
 
-    monkeypatch.setattr(train_module, "step", step)
     monkeypatch.setattr(interim_module, "case_scores", case_scores)
-    record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=100)), float32_cpu)
+    record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=100)), float32_cpu, clock=clock)
     reserve = 3 + 1.2 * seconds[-2] * 2 ** len(tiny.configuration.inference.mirror_axes)
     assert 100 - reserve - 2 < record.seconds < 100 - reserve + 3  # the validation takes no time on this clock
     rows = history(tmp_path)
@@ -57,9 +50,9 @@ def test_cases_too_large_to_score_leave_time_to_learn(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A minute a case, of ten in all: scored once along the way, and a quarter of the time kept for the end."""
-    own_clock(monkeypatch, 2, 60)
+    clock = simulate_durations(monkeypatch, step_seconds=2, case_seconds=60)
     job = tiny.job(tmp_path)
-    record = train(replace(job, validation=job.training), TrainingOptions(RunBudget(seconds=600)), float32_cpu)
+    record = train(replace(job, validation=job.training), TrainingOptions(RunBudget(seconds=600)), float32_cpu, clock=clock)
     assert (450 - 60) / 2 <= record.steps <= (450 - 60) / 2 + 1
     assert [row["case_dice"] for row in history(tmp_path)].count("0.5") == 1
 
@@ -70,9 +63,9 @@ def test_cases_that_would_take_too_long_are_not_scored_along_the_way(
 ) -> None:
     """Windows of a third of a second: a hundred are more than a tenth of five minutes, which is known before the first one is
     computed; two hundred, mirrored, more than a quarter, so that nothing is kept for a validation that cannot be."""
-    own_clock(monkeypatch, 2, 1000)
+    clock = simulate_durations(monkeypatch, step_seconds=2, case_seconds=1000)
     monkeypatch.setattr(Model, "n_windows", lambda *_: windows)
-    record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=300)), float32_cpu)
+    record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=300)), float32_cpu, clock=clock)
     assert record.steps == (300 - kept) // 2 + 1
     assert [row["case_dice"] for row in history(tmp_path)] == [""] * 10
     assert record.validated_on == f"{validated} not trained on"
@@ -85,21 +78,20 @@ def test_a_run_that_is_stopped_validates_in_what_is_left_of_its_time(
 ) -> None:
     """Of 300 s, where a case of the validation takes 25 s: after 10 s there is time for all; after 250 s for two, but a quarter
     of the budget, three cases, may always be spent."""
-    now = own_clock(monkeypatch, 2, 1)
-    usual, predict = train_module.step, validation_module._predict_stored
+    clock = simulate_durations(monkeypatch, step_seconds=2, case_seconds=1)
+    usual, predict = train_module.step, Model.predict_prepared
 
     def step(run: TrainingRun, loader: Loader, progress: float) -> None:
         usual(run, loader, progress)
-        if now[0] >= at:
+        if clock.now >= at:
             run.stopping.reason = "Ctrl-C"
 
-    def predict_stored(*given: Any) -> Any:
-        now[0] += 25
-        return predict(*given)
+    def predict_prepared(*arguments: Any, **options: Any) -> Any:
+        clock.now += 25
+        return predict(*arguments, **options)
 
     monkeypatch.setattr(train_module, "step", step)
-    monkeypatch.setattr(validation_module, "_predict_stored", predict_stored)
-    monkeypatch.setattr(validation_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(Model, "predict_prepared", predict_prepared)
     job = tiny.job(tmp_path)
-    record = train(replace(job, validation=job.training), TrainingOptions(RunBudget(seconds=300)), float32_cpu)
+    record = train(replace(job, validation=job.training), TrainingOptions(RunBudget(seconds=300)), float32_cpu, clock=clock)
     assert (record.stopped, record.validated_on) == ("Ctrl-C", f"{validated} not trained on")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.runs import EPOCHS, history, interrupt_at, own_clock, same_outcome
+from helpers.runs import EPOCHS, ManualClock, history, interrupt_at, same_outcome, simulate_durations
 from helpers.tiny import Tiny, TinyRuns
 
 from autoseg.errors import PlanError, UsageError
@@ -23,9 +23,10 @@ from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import load_run
 from autoseg.system.lock import folder_lock
 from autoseg.training import run as running_module
-from autoseg.training.checkpoint import Beginning, State, load_state
+from autoseg.training.checkpoint import load_state
 from autoseg.training.run import unspent
 from autoseg.training.schedule import extension_factor
+from autoseg.training.state import BudgetStart, State
 from autoseg.training.train import train
 
 
@@ -37,7 +38,7 @@ def test_what_a_run_has_not_spent(
     tiny: Tiny, tmp_path: Path, seconds: float | None, epochs: int | None, rest: str | None
 ) -> None:
     """Forty seconds and eight steps after it was extended."""
-    state = State(seconds, epochs, 0, 20, 100.0, 5.0, 0, None, 1.0, (), began=Beginning(12, 60.0, 4))
+    state = State(seconds, epochs, 0, 20, 100.0, 5.0, 0, None, 1.0, (), budget_start=BudgetStart(12, 60.0, 4))
     if seconds == 45.0:
         state = replace(state, elapsed=106.0)
     assert unspent(tiny.job(tmp_path), state) == rest
@@ -63,22 +64,22 @@ def test_another_plan_does_not_continue_the_run(tiny: Tiny, float32_cpu: Device,
     assert train(replace(job, plan=replace(tiny.plan, configurations={"3d_fullres": reworded})), EPOCHS, float32_cpu).steps == 6
 
 
-def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, job: TrainingJob, device: Device) -> None:
-    """Half of a hundred seconds on a clock of our own; afterwards that clock goes on, without interruption."""
-    own_clock(monkeypatch, 2, 0.1)
+def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, job: TrainingJob, device: Device) -> ManualClock:
+    """Half of a hundred seconds of simulated steps; returns the clock of a process that continues."""
+    clock = simulate_durations(monkeypatch, step_seconds=2, case_seconds=0.1)
     interrupt_at(monkeypatch, 25)
     with pytest.raises(KeyboardInterrupt):
-        train(job, TrainingOptions(RunBudget(seconds=100)), device)
+        train(job, TrainingOptions(RunBudget(seconds=100)), device, clock=clock)
     monkeypatch.undo()
-    own_clock(monkeypatch, 2, 0.1)
+    return simulate_durations(monkeypatch, step_seconds=2, case_seconds=0.1)
 
 
 def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt_at_step_25_of_50(monkeypatch, tiny.job(tmp_path), float32_cpu)
+    clock = interrupt_at_step_25_of_50(monkeypatch, tiny.job(tmp_path), float32_cpu)
     assert len(history(tmp_path)) == 2
-    train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=1000)), float32_cpu)
+    train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=1000)), float32_cpu, clock=clock)
     assert len(history(tmp_path)) == 12
 
 
@@ -87,13 +88,13 @@ def test_time_instead_of_epochs_on_resuming_goes_on_reporting(
 ) -> None:
     """Twenty epochs of three steps, of two seconds each, and then what is left of ten minutes, reported once a minute."""
     caplog.set_level("INFO", "autoseg")
-    own_clock(monkeypatch, 2, 0.1)
+    clock = simulate_durations(monkeypatch, step_seconds=2, case_seconds=0.1)
     interrupt_at(monkeypatch, 61)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=100)), float32_cpu)
+        train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=100)), float32_cpu, clock=clock)
     monkeypatch.undo()
-    own_clock(monkeypatch, 2, 0.1)
-    train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=600)), float32_cpu)
+    clock = simulate_durations(monkeypatch, step_seconds=2, case_seconds=0.1)
+    train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=600)), float32_cpu, clock=clock)
     seconds = [float(row["seconds"]) for row in history(tmp_path)]
     assert len(seconds) == 20 + 8
     assert np.diff(seconds[20:]) == pytest.approx([60] * 7, abs=3)
@@ -103,15 +104,15 @@ def test_time_instead_of_epochs_on_resuming_goes_on_reporting(
 def test_an_interrupted_run_keeps_its_budget(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt_at_step_25_of_50(monkeypatch, tiny.job(tmp_path), float32_cpu)
-    assert 90 < train(tiny.job(tmp_path), TrainingOptions(), float32_cpu).seconds < 100
+    clock = interrupt_at_step_25_of_50(monkeypatch, tiny.job(tmp_path), float32_cpu)
+    assert 90 < train(tiny.job(tmp_path), TrainingOptions(), float32_cpu, clock=clock).seconds < 100
 
 
 def test_an_interrupted_run_keeps_its_seed_and_says_so(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    interrupt_at_step_25_of_50(monkeypatch, tiny.job(tmp_path), float32_cpu)
-    train(tiny.job(tmp_path), TrainingOptions(seed=7), float32_cpu)
+    clock = interrupt_at_step_25_of_50(monkeypatch, tiny.job(tmp_path), float32_cpu)
+    train(tiny.job(tmp_path), TrainingOptions(seed=7), float32_cpu, clock=clock)
     assert "note: with the seed 0, which it began with, not 7; --restart begins anew" in caplog.messages
     assert load_state(tmp_path / "last.safetensors").seed == 0
 
@@ -121,7 +122,7 @@ def test_a_finished_run_can_be_extended(tiny: Tiny, tiny_runs: TinyRuns, float32
     shutil.copytree(tiny_runs.runs[0], run)
     record = train(tiny.job(run), TrainingOptions(RunBudget(epochs=2), extend=True), float32_cpu)
     assert (record.steps, record.finished, record.stopped) == (12, True, None)
-    assert load_state(run / "last.safetensors").began == Beginning(6, pytest.approx(record.seconds, rel=1), 2)
+    assert load_state(run / "last.safetensors").budget_start == BudgetStart(6, pytest.approx(record.seconds, rel=1), 2)
     rows, before = history(run), history(tiny_runs.runs[0])
     assert rows[:2] == before
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "3"), ("2", "6"), ("3", "9"), ("4", "12")]
@@ -155,10 +156,10 @@ def test_an_interrupted_extension_continues(
 
 def test_an_extension_in_time(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten epochs in a hundred seconds of two-second steps, then a hundred seconds more."""
-    own_clock(monkeypatch, 2, 0.1)
-    first = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=100)), float32_cpu)
+    clock = simulate_durations(monkeypatch, step_seconds=2, case_seconds=0.1)
+    first = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=100)), float32_cpu, clock=clock)
     n = len(history(tmp_path))
-    second = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=200), extend=True), float32_cpu)
+    second = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=200), extend=True), float32_cpu, clock=clock)
     assert 90 < first.seconds < 102
     assert 190 < second.seconds - first.seconds < 202
     assert [row["epoch"] for row in history(tmp_path)] == [str(i + 1) for i in range(n + 10)]
@@ -168,12 +169,12 @@ def test_an_extension_has_no_more_time_for_the_validation_than_a_quarter(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cases of a minute: a run that is limited by epochs keeps as many minutes as there are, more than the extension has."""
-    own_clock(monkeypatch, 30, 60)
+    clock = simulate_durations(monkeypatch, step_seconds=30, case_seconds=60)
     job = tiny.job(tmp_path)
     job = replace(job, validation=job.training)
-    first = train(job, TrainingOptions(RunBudget(epochs=20)), float32_cpu)
+    first = train(job, TrainingOptions(RunBudget(epochs=20)), float32_cpu, clock=clock)
     assert load_state(tmp_path / "last.safetensors").reserve > 240
-    more = train(job, TrainingOptions(RunBudget(seconds=240), extend=True), float32_cpu)
+    more = train(job, TrainingOptions(RunBudget(seconds=240), extend=True), float32_cpu, clock=clock)
     assert 240 * 3 / 4 / 30 <= more.steps - first.steps <= 240 / 30
 
 
@@ -190,14 +191,14 @@ def test_a_run_that_is_being_trained_is_left_alone(tiny: Tiny, tiny_runs: TinyRu
 def test_the_time_to_compile_is_part_of_the_budget(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = own_clock(monkeypatch, 2, 0.1)
+    clock = simulate_durations(monkeypatch, step_seconds=2, case_seconds=0.1)
 
     def slowly(network: Any, *_: Any) -> Any:
-        now[0] += 50
+        clock.now += 50
         return network
 
     monkeypatch.setattr(running_module, "compiled", slowly)
-    record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=100), compiled=True), float32_cpu)
+    record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=100), compiled=True), float32_cpu, clock=clock)
     assert record.seconds < 102
     assert record.steps < 50 / 2
 
@@ -206,12 +207,12 @@ def test_a_run_knows_how_fast_its_latest_steps_were(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The steps before an interruption or an extension may have been another machine's."""
-    own_clock(monkeypatch, 2, 0.1)
-    assert train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=4)), float32_cpu).step_s == 2
-    own_clock(monkeypatch, 5, 0.1)
-    assert train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=1), extend=True), float32_cpu).step_s == 5
+    clock = simulate_durations(monkeypatch, step_seconds=2, case_seconds=0.1)
+    assert train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=4)), float32_cpu, clock=clock).step_s == 2
+    clock = simulate_durations(monkeypatch, step_seconds=5, case_seconds=0.1)
+    assert train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=1), extend=True), float32_cpu, clock=clock).step_s == 5
     (tmp_path / "run.json").unlink()  # killed during the validation: only that is left
-    assert train(tiny.job(tmp_path), TrainingOptions(), float32_cpu).step_s == 0
+    assert train(tiny.job(tmp_path), TrainingOptions(), float32_cpu, clock=clock).step_s == 0
 
 
 def test_only_what_is_finished_can_be_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_without_a_budget_the_plan_decides(tiny: Tiny, float32_cpu: Device, tmp_
 def test_a_plan_that_names_a_time_is_trained_for_it(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own_clock(monkeypatch, 2, 0.1)
+    clock = simulate_durations(monkeypatch, step_seconds=2, case_seconds=0.1)
     timed = replace(tiny.configuration, training=replace(tiny.configuration.training, time_s=100.0))
     job = tiny.job(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": timed}))
-    assert 90 < train(job, TrainingOptions(), float32_cpu).seconds < 100
+    assert 90 < train(job, TrainingOptions(), float32_cpu, clock=clock).seconds < 100

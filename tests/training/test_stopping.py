@@ -18,7 +18,7 @@ from autoseg.training.stopping import FILE, Stopping
 @pytest.fixture(autouse=True)
 def no_echoes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two signals in a row are two; and the handlers of before are back afterwards."""
-    monkeypatch.setattr(module, "SAME_PRESS", 0.0)
+    monkeypatch.setattr(module, "ECHO", 0.0)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     yield
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
@@ -45,7 +45,7 @@ def test_the_first_signal_asks_and_the_second_stops(
 
 
 def test_an_echo_is_not_a_second_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SAME_PRESS", 60.0)
+    monkeypatch.setattr(module, "ECHO", 60.0)
     with Stopping(tmp_path) as stopping:
         send(signal.SIGTERM)
         send(signal.SIGINT)
@@ -70,7 +70,7 @@ def test_a_shielded_block_is_not_torn_apart(tmp_path: Path) -> None:
 
 
 def test_a_file_asks_once_and_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(module, "CHECK_EVERY", 0.0)
     (tmp_path / FILE).touch()
     with Stopping(tmp_path) as stopping:
         assert not stopping.asked()  # that one was for an earlier process
@@ -83,7 +83,7 @@ def test_a_file_asks_once_and_vanishes(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_file_is_not_looked_for_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_EVERY", 3600.0)
+    monkeypatch.setattr(module, "CHECK_EVERY", 3600.0)
     with Stopping(tmp_path) as stopping:
         stopping.asked()
         (tmp_path / FILE).touch()
@@ -107,7 +107,6 @@ def test_outside_the_main_thread_only_the_file_is_heard(tmp_path: Path) -> None:
     def work() -> None:
         with Stopping(tmp_path) as stopping:
             (tmp_path / FILE).touch()
-            stopping._looked = 0.0
             heard.extend([stopping.asked(), stopping.reason, signal.getsignal(signal.SIGTERM)])
 
     handler = signal.getsignal(signal.SIGTERM)

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from helpers.runs import EPOCHS, counted, dice, history, interrupt_at, same_outcome
+from helpers.runs import EPOCHS, dice, history, interrupt_at, same_outcome
 from helpers.tiny import Tiny, TinyRuns
 from safetensors.torch import load_file
 
@@ -121,7 +121,7 @@ import logging, os, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 import torch
-from autoseg.training import train as module
+from autoseg.training import stopping, train as module
 from autoseg.dataset import open_dataset
 from autoseg.nets.device import Device
 from autoseg.training.sampling import PatchSampler
@@ -139,16 +139,16 @@ def step(run, loader, progress):
         os.kill(os.getpid(), getattr(signal, do))
     if do == "STOP file":
         (run.job.run / "STOP").touch()
-        run.stopping._looked = 0  # a second has passed
     return original(run, loader, progress)
 
-def validate(model, *others):
+def validate(*arguments, **options):
     if len(sys.argv) > 5:
         time.sleep(0.6)  # sooner, it would be an echo of the first signal
         os.kill(os.getpid(), getattr(signal, sys.argv[5]))
-    return validated(model, *others)
+    return validated(*arguments, **options)
 
 module.step, validated, module.validate = step, module.validate, validate
+stopping.CHECK_EVERY = 0.0
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 torch.set_num_threads(1)
 data, root, run = map(Path, sys.argv[1:4])
@@ -269,7 +269,7 @@ def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
     """200 epochs of one step: an epoch ends at every step, whatever floating point makes of k/200 × 200."""
 
     def no_work(run: TrainingRun, loader: object, progress: float) -> None:
-        counted(run)
+        run.count_step(0.5)
 
     monkeypatch.setattr(train_module, "step", no_work)
     rows: list[Epoch] = []
@@ -312,7 +312,7 @@ def test_on_a_terminal_a_line_moves_with_the_steps(
 ) -> None:
     caplog.set_level("INFO", "autoseg")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setattr(train_module, "step", lambda run, loader, progress: counted(run))
+    monkeypatch.setattr(train_module, "step", lambda run, loader, progress: run.count_step(0.5))
     train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert re.search(r"\r\x1b\[Kepoch 1/1  step 1  loss 0\.500  \d+\.\d\d s/step  .*\d s left\r", capsys.readouterr().err)
 
@@ -353,7 +353,7 @@ def test_job_that_cannot_be_made(tiny: Tiny, tmp_path: Path) -> None:
 def test_patience(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best case Dice is that of the second epoch; in an extension the first one's is the best of it."""
     scores = dice(0.1, 0.5, 0.4, 0.5, 0.3, 0.45, 0.1, 0.2, 0.3)
-    monkeypatch.setattr(train_module, "step", lambda run, loader, progress: counted(run))
+    monkeypatch.setattr(train_module, "step", lambda run, loader, progress: run.count_step(0.5))
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=8), patience=3), float32_cpu)
     assert (record.steps, record.stopped, record.finished) == (15, "no better case Dice in 3 epochs", True)
@@ -415,9 +415,9 @@ def test_told_to_stop_while_it_is_validated_a_fold_is_the_last_one_too(
 ) -> None:
     original = train_module.validate
 
-    def stop(*given: Any) -> Any:
+    def stop(*arguments: Any, **options: Any) -> Any:
         (tmp_path / "fold_0" / "STOP").touch()
-        return original(*given)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(train_module, "validate", stop)
     (done,) = train_folds(folds(tiny, tmp_path, "0", "1"), EPOCHS, float32_cpu)

@@ -21,13 +21,13 @@ def test_no_case_is_begun_after_the_time_is_up(
 ) -> None:
     model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
     job = tiny.job(tmp_path)
-    assert validate(model, job.training, job.prepared, None, tmp_path, (), seconds=0).n_cases == 1
+    assert validate(model, job.training, tmp_path, prepared=job.prepared, seconds=0).n_cases == 1
     assert "time for 1 of 4 validation cases only" in caplog.text
     assert len(list((tmp_path / "validation").iterdir())) == 1
-    none = validate(model, job.training, job.prepared, None, tmp_path / "none", (), seconds=5, each=60)
+    none = validate(model, job.training, tmp_path / "none", prepared=job.prepared, seconds=5, case_seconds=60)
     assert (none.n_cases, none.case_dice, none.rules) == (0, None, ())
     assert "no time to validate, a case would take 1 min 00 s" in caplog.text
-    assert validate(model, job.training, job.prepared, None, tmp_path, ()).n_cases == 4
+    assert validate(model, job.training, tmp_path, prepared=job.prepared).n_cases == 4
 
 
 def test_rules_have_a_label_map_to_go_by_where_time_is_short(
@@ -37,7 +37,12 @@ def test_rules_have_a_label_map_to_go_by_where_time_is_short(
     job = tiny.job(tmp_path)
     first, *others = job.training
     found = validate(
-        model, [replace(first, label=None), *others], job.prepared, None, tmp_path, ("largest_foreground",), seconds=0
+        model,
+        [replace(first, label=None), *others],
+        tmp_path,
+        prepared=job.prepared,
+        candidates=("largest_foreground",),
+        seconds=0,
     )
     assert found.n_cases == 1
     assert found.case_dice is not None
@@ -46,10 +51,10 @@ def test_rules_have_a_label_map_to_go_by_where_time_is_short(
 def test_an_interrupted_validation_continues(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
     job = tiny.job(tmp_path)
-    whole = validate(model, job.training, job.prepared, None, tmp_path / "whole", ())
-    validate(model, job.training[:2], job.prepared, None, tmp_path / "parts", ())
+    whole = validate(model, job.training, tmp_path / "whole", prepared=job.prepared)
+    validate(model, job.training[:2], tmp_path / "parts", prepared=job.prepared)
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "parts" / "validation").iterdir()}
-    assert validate(model, job.training, job.prepared, None, tmp_path / "parts", ()) == whole
+    assert validate(model, job.training, tmp_path / "parts", prepared=job.prepared) == whole
     after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "parts" / "validation").iterdir()}
     assert len(before) == 2
     assert len(after) == 4
@@ -75,4 +80,4 @@ def test_a_prepared_case_that_cannot_be_read(
     with pytest.raises(DataError, match=message):
         case_scores(model, [stored])
     with pytest.raises(DataError, match=message):
-        validate(model, job.training[:1], prepared, None, tmp_path, ())
+        validate(model, job.training[:1], tmp_path, prepared=prepared)
