@@ -1,4 +1,4 @@
-"""Prepares the next batches on threads while the network works."""
+"""Loads training batches on threads, ahead of the network."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from autoseg.plan.limits import BATCHES_AHEAD
-from autoseg.training.sampling import Batch, Drawn, PatchSampler
+from autoseg.training.sampling import Batch, DrawnBatch, PatchSampler
 
 
 class Loader:
-    """Prepares the next batches on threads while the network works, as far as that takes the CPU. Use as a context manager.
+    """Prepares the next batches on threads while the network computes, as far as that needs the CPU. Use as a context manager.
 
-    Threads, not processes: there is no process that the system could kill behind our back, so the one fault there can be is an
-    exception; the next `next()` raises it with its traceback, although it be a later batch's. With 0 threads `next()` makes the
-    batch itself.
+    Threads, not processes: the system can kill no process unnoticed, so that the only fault is an exception. The next call of
+    `next()` raises it with its traceback, even if the error belongs to a later batch.
 
-    `waited` sums the seconds that `next()` took: to wait, to make the batch where there are no threads, to hand it to a GPU.
+    Args:
+        threads: with 0, `next()` makes the batch itself.
+
+    Attributes:
+        waited: seconds that all calls of `next()` took: to wait, to make the batch without threads, to hand it to a GPU.
     """
 
     def __init__(self, sampler: PatchSampler, first_step: int, threads: int) -> None:
         self._sampler, self._step = sampler, first_step
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="autoseg-loader") if threads else None
-        self._queue: deque[Future[Batch | Drawn]] = deque()
+        self._queue: deque[Future[Batch | DrawnBatch]] = deque()
         self.waited = 0.0
 
     def __enter__(self) -> Loader:
@@ -34,13 +37,14 @@ class Loader:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def rewind(self, sampler: PatchSampler, step: int) -> None:
-        """Goes on with the batch of another step, of another sampler; what was prepared is dropped."""
+        """Continues with the batch of another step of another sampler; prepared batches are dropped."""
         for future in self._queue:
             future.cancel()
         self._queue.clear()
         self._sampler, self._step = sampler, step
 
     def next(self) -> Batch:
+        """The batch of the next step."""
         started = time.monotonic()
         if self._pool is None:
             batch = self._sampler.batch(self._step)
@@ -50,17 +54,19 @@ class Loader:
             for future in self._queue:
                 if future.done():
                     future.result()
-            ready = self._queue.popleft().result()
-            batch = self._sampler.finish(ready) if isinstance(ready, Drawn) else ready
+            prepared = self._queue.popleft().result()
+            batch = self._sampler.finish(prepared) if isinstance(prepared, DrawnBatch) else prepared
         self.waited += time.monotonic() - started
         return batch
 
     def draw_ahead(self) -> None:
-        """Begins with the batches that are to be ready, if threads are to make any. Best called where a GPU is about to be waited
-        for: blosc2 holds Python's lock while it decompresses, and handing work to a GPU needs it."""
+        """Starts the preparation of the next batches, if there are threads.
+
+        Best called before waiting for a GPU: blosc2 holds Python's lock while it decompresses, and a GPU gets no work then.
+        """
         if self._pool is None:
             return
-        ahead = self._sampler.batch if self._sampler.device is None else self._sampler.draw
+        prepare = self._sampler.batch if self._sampler.device is None else self._sampler.draw
         while len(self._queue) < BATCHES_AHEAD:
-            self._queue.append(self._pool.submit(ahead, self._step))
+            self._queue.append(self._pool.submit(prepare, self._step))
             self._step += 1

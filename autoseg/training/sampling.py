@@ -1,4 +1,4 @@
-"""Training batches: choose a case and a place, draw the transform, read only the voxels it needs.
+"""Training batches: a case and a centre are chosen, the transform is drawn, and only the voxels that it needs are read.
 
 A batch is a function of (seed, step): nothing has to be remembered to resume, and the number of threads changes nothing. Only
 noise is drawn by the device that a batch is made on.
@@ -27,40 +27,41 @@ from autoseg.preprocessing.store import StoredCase
 from autoseg.training.augment import (
     Intensity,
     Spatial,
+    apply_corruptions,
     apply_intensity,
     apply_intensity_on,
-    apply_previous,
     apply_spatial,
     apply_spatial_on,
     apply_to_points,
+    draw_corruptions,
     draw_intensity,
-    draw_previous,
     draw_spatial,
-    sampled_at,
+    host_tensor,
+    sampling_grid,
     source_box,
-    to_send,
 )
 
 OFF_CENTRE = 0.25
-"""Of the patch: so far from its centre along each axis a landmark may lie that a patch is drawn to show. Always in the centre,
-its place would be known without looking. Windows of a prediction share half of each other, so one shows it as central as that."""
+"""Of the patch, along each axis: the farthest that a landmark lies from the centre of a patch that is drawn to show it. Were it
+always in the centre, its position would be known without an image. Windows of a prediction share half of each other, so that one
+of them shows a landmark at least that central."""
 
 
 T = TypeVar("T")
-_Showing = tuple[tuple[int, tuple[StoredCase, ...]], ...]
+_CasesByTarget = tuple[tuple[int, tuple[StoredCase, ...]], ...]  # targets, each with the cases that show it
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the network learns from in a step; on the device that it was made on.
+    """The samples of a training step, on the device that they were made on.
 
     Args:
-        image: (B, C, *patch) float32. After an earlier stage with one channel more: what it found, as numbers.
+        image: (B, C, *patch) float32; with one channel more, the numbers that a previous stage predicted, where there is one.
         label: (B, *patch) int64, the ignore index throughout where a case has no label map; no voxels, (B, 0), in a dataset of
             landmarks only.
         points: (B, N, d) float32 of the landmarks in patch voxels, inside the patch or not; NaN unless present.
-        state: (B, N) int64 of `landmarks.State`. Absent is also what lies in another slice than the patch.
-        cases: names of those that the samples come from.
+        state: (B, N) int64 of `landmarks.State`. A landmark in another slice than the patch is absent, too.
+        cases: names of the cases that the samples come from.
     """
 
     image: Tensor
@@ -79,8 +80,8 @@ class _Patch:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """The voxels that a patch is made of, on their way to a GPU, and what happens to them there."""
+class _RawPatch:
+    """The voxels that a patch is made of on a GPU, and the transforms that are applied to them there."""
 
     case: StoredCase
     spatial: Spatial
@@ -89,20 +90,25 @@ class _Source:
     label: Tensor | None
     steps: tuple[Intensity, ...]
 
-    def patch(self, where: Tensor, mirrored: Tensor) -> _Patch:
-        """On the device of `where`, which says where its voxels lie in the box, and of `mirrored`."""
-        with _augmenting(self.case):
+    def patch(self, grid: Tensor, mirrored_class: Tensor) -> _Patch:
+        """Makes the patch on the device of `grid` and `mirrored_class`; for these see `apply_spatial_on`."""
+        with _augment_errors_of(self.case):
             labels = [] if self.label is None else [self.label]
-            image, labels = apply_spatial_on(self.spatial, where, self.image, labels, mirrored)
+            image, labels = apply_spatial_on(self.spatial, grid, self.image, labels, mirrored_class)
             return _Patch(apply_intensity_on(image, self.steps) if self.steps else image, labels[0] if labels else None)
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """All of a batch of B that needs files or the CPU: patches, or what they are made of, and points (B, N, d) and state (B, N)
-    of its landmarks, as in `Batch`."""
+class DrawnBatch:
+    """The part of a batch that needs files and the CPU.
 
-    samples: tuple[_Patch, ...] | tuple[_Source, ...]
+    Args:
+        samples: B patches, or the voxels that a GPU makes them of.
+        points: (B, N, 3) in patch voxels.
+        state, cases: as in `Batch`.
+    """
+
+    samples: tuple[_Patch, ...] | tuple[_RawPatch, ...]
     points: np.ndarray
     state: np.ndarray
     cases: tuple[str, ...]
@@ -112,17 +118,17 @@ class Drawn:
 class PatchSampler:
     """Draws batches from prepared cases as the plan says.
 
-    Patches are made on the CPU, or with `device` there: voxels are sent there as they are stored, and turned, scaled and
-    changed there. Where a stage before has found something, that wears off on the CPU, and finished patches are sent.
-
-    Of `n` processes that share a batch, the one with the number `i`, for which `share` is (i, n), gets every n-th sample.
-
     The last samples of a batch, a share of `foreground_fraction`, show a structure or a landmark, one as often as the other where
-    there are both. Where the plan's sampling is 'cases', they come from any case, and from one of the structures in it; where it
-    is 'structures', a structure is drawn first, all alike, and then one of the cases that show it. The other samples come from
-    anywhere in any case.
+    there are both. Where the plan's sampling is 'cases', a case is drawn first, and then one of the structures in it; where it
+    is 'structures', a structure is drawn first, all with the same probability, and then one of the cases that show it. The other
+    samples come from anywhere in any case.
 
-    Structures go by their class indices; landmarks follow, the first one having the number of classes.
+    A target is a structure, by its class index, or a landmark, by its number plus the number of classes.
+
+    Args:
+        device: makes the patches, from voxels that are sent as they are stored; None for the CPU. With a previous stage, whose
+            prediction is corrupted on the CPU, finished patches are sent.
+        share: (i, n) for process i of n processes that share a batch: it gets every n-th sample.
     """
 
     cases: Sequence[StoredCase]
@@ -137,38 +143,38 @@ class PatchSampler:
         """The batch of one step, or this process's share of it."""
         return self.finish(self.draw(step))
 
-    def draw(self, step: int) -> Drawn:
-        """What threads can do ahead for the batch of a step: no memory of a GPU is taken."""
+    def draw(self, step: int) -> DrawnBatch:
+        """Draws the batch of a step as far as threads can ahead of it; takes no memory of a GPU."""
         rng = np.random.default_rng([self.seed, step])
         size = self.configuration.patch.batch_size
-        forced = size - round(size * (1 - self.configuration.patch.foreground_fraction))
-        chosen = [self.cases[i] for i in rng.integers(len(self.cases), size=size)]
+        n_forced = size - round(size * (1 - self.configuration.patch.foreground_fraction))
+        cases = [self.cases[i] for i in rng.integers(len(self.cases), size=size)]
         targets: list[int | None] = [None] * size
-        for i in range(size - forced, size):
-            if self.configuration.patch.sampling == "structures" and any(self._showing):
-                showing = _either(rng, self._showing)
-                targets[i], having = showing[rng.integers(len(showing))]
-                chosen[i] = having[rng.integers(len(having))]
+        for i in range(size - n_forced, size):
+            if self.configuration.patch.sampling == "structures" and any(self._cases_by_target):
+                cases_by_target = _draw_kind(rng, self._cases_by_target)
+                targets[i], candidates = cases_by_target[rng.integers(len(cases_by_target))]
+                cases[i] = candidates[rng.integers(len(candidates))]
             else:
-                kinds = _either(rng, self._shown_by(chosen[i]))
-                targets[i] = int(rng.choice(kinds)) if kinds else None
-        own = range(size)[self.share[0] :: self.share[1]]
+                shown = _draw_kind(rng, self._targets_of(cases[i]))
+                targets[i] = int(rng.choice(shown)) if shown else None
+        local = range(size)[self.share[0] :: self.share[1]]
         # a stream of its own for each sample, so that none needs to be made for the sake of the next
-        drawn = [self._draw(np.random.default_rng([self.seed, step, 1 + i]), chosen[i], targets[i]) for i in own]
+        drawn = [self._draw(np.random.default_rng([self.seed, step, 1 + i]), cases[i], targets[i]) for i in local]
         samples, points, state = zip(*drawn)
-        return Drawn(samples, np.stack(points).astype(np.float32), np.stack(state), tuple(chosen[i].name for i in own))
+        return DrawnBatch(samples, np.stack(points).astype(np.float32), np.stack(state), tuple(cases[i].name for i in local))
 
-    def finish(self, drawn: Drawn) -> Batch:
-        """The batch; one sample after another is made where that happens on a GPU."""
+    def finish(self, drawn: DrawnBatch) -> Batch:
+        """Completes a batch; a GPU makes one sample after another."""
         device = self._patch_device
         patches = [s for s in drawn.samples if isinstance(s, _Patch)]
-        if sources := [s for s in drawn.samples if isinstance(s, _Source)]:  # then all are
-            where = sampled_at([s.spatial for s in sources], [s.box for s in sources], device)
-            patches = [s.patch(at, self._mirrored_there) for s, at in zip(sources, where)]
+        if raw := [s for s in drawn.samples if isinstance(s, _RawPatch)]:  # then all are
+            grids = sampling_grid([s.spatial for s in raw], [s.box for s in raw], device)
+            patches = [s.patch(grid, self._mirrored_on_device) for s, grid in zip(raw, grids)]
         image = torch.stack([p.image.to(device, non_blocking=True) for p in patches])
         labels = [p.label.to(device, non_blocking=True) for p in patches if p.label is not None]
         label = torch.stack(labels).long() if labels else torch.empty((len(patches), 0), dtype=torch.int64, device=device)
-        points, state = (to_send(x, device).to(device, non_blocking=True) for x in (drawn.points, drawn.state))
+        points, state = (host_tensor(x, device).to(device, non_blocking=True) for x in (drawn.points, drawn.state))
         axis = self.configuration.space.slice_axis
         if axis is not None:
             image, label = image.squeeze(2 + axis), label.squeeze(1 + axis) if labels else label
@@ -180,76 +186,80 @@ class PatchSampler:
         return self.device or torch.device("cpu")
 
     @cached_property
-    def _showing(self) -> tuple[_Showing, _Showing]:
-        """Each structure that occurs, with the cases that show it; and the same of the landmarks."""
+    def _cases_by_target(self) -> tuple[_CasesByTarget, _CasesByTarget]:
+        """Structures, and landmarks, that occur, each with the cases that show it."""
         n, n_landmarks = self.labels.n_classes, len(self.landmarks)
-        shown = [(case, {i for kind in self._shown_by(case) for i in kind}) for case in self.cases]
-        pairs = [(i, tuple(case for case, numbers in shown if i in numbers)) for i in range(n + n_landmarks)]
+        targets = [(case, {i for kind in self._targets_of(case) for i in kind}) for case in self.cases]
+        pairs = [(i, tuple(case for case, shown in targets if i in shown)) for i in range(n + n_landmarks)]
         return tuple((i, cases) for i, cases in pairs[1:n] if cases), tuple((i, cases) for i, cases in pairs[n:] if cases)
 
-    def _shown_by(self, case: StoredCase) -> tuple[list[int], list[int]]:
-        """Structures and landmarks that a case shows."""
+    def _targets_of(self, case: StoredCase) -> tuple[list[int], list[int]]:
+        """Targets that a case shows: structures, and landmarks."""
         structures = [i for i in case.classes_present if i > 0]
         return structures, [self.labels.n_classes + i for i in case.landmarks_present]
 
     def _draw(
         self, rng: np.random.Generator, case: StoredCase, target: int | None
-    ) -> tuple[_Patch | _Source, np.ndarray, np.ndarray]:
-        """A sample, and the places and states of its landmarks."""
+    ) -> tuple[_Patch | _RawPatch, np.ndarray, np.ndarray]:
+        """Draws a sample that shows `target`, or anything for None, and the points and states of its landmarks."""
         training, window, labels = self.configuration.training, self.configuration.window, self.labels
         augment = training.augmentation != "none"
-        with reading(case, "train"):
+        with read_errors_of(case, "train"):
             if target is None:
-                voxels = None
+                centres = None
             elif target < labels.n_classes:
-                voxels = case.foreground(target)
+                centres = case.foreground(target)
             else:
-                voxels = case.points[[target - labels.n_classes]]
-                voxels = voxels + rng.uniform(-OFF_CENTRE, OFF_CENTRE, 3) * [0 if n == 1 else n for n in window]
-        centre = _draw_centre(rng, case.shape, window, voxels)
-        spatial = draw_spatial(rng, window, centre, case.placement.target.spacing, training.mirror_axes, augment)
+                centres = case.points[[target - labels.n_classes]]
+                centres = centres + rng.uniform(-OFF_CENTRE, OFF_CENTRE, 3) * [0 if n == 1 else n for n in window]
+        centre = _draw_centre(rng, case.shape, window, centres)
+        spacing = case.placement.target.spacing
+        spatial = draw_spatial(rng, window, centre, spacing=spacing, mirror_axes=training.mirror_axes, augment=augment)
         box = source_box(spatial)
-        with reading(case, "train"):
+        with read_errors_of(case, "train"):
             image, label = case.read(box)
         if label is None and not len(self.landmarks):
             raise DataError("a case without label map cannot be trained on", case=case.name, fix="autoseg preprocess")
         if label is None and labels.names:
             label = np.full(box.shape, labels.ignore_index, dtype=labels.index_dtype)
-        with reading(case, "train"):
+        with read_errors_of(case, "train"):
             previous = case.previous_prediction(box)
-        with _augmenting(case):
-            points, state = apply_to_points(spatial, case.points, self._known_here(case, spatial.centre), self.landmarks)
+        with _augment_errors_of(case):
+            points, state = apply_to_points(spatial, case.points, self._states_in_patch(case, spatial.centre), self.landmarks)
             steps = draw_intensity(rng, len(image)) if augment else ()
             if self.device is not None and previous is None:
-                sent, sent_label = to_send(image, self.device), None if label is None else to_send(label, self.device)
-                return _Source(case, spatial, box, sent, sent_label, steps), points, state
+                raw_label = None if label is None else host_tensor(label, self.device)
+                return _RawPatch(case, spatial, box, host_tensor(image, self.device), raw_label, steps), points, state
             maps = [m for m in (label, previous) if m is not None]
-            image, maps = apply_spatial(spatial, box, image, maps, self._mirrored)
+            image, maps = apply_spatial(spatial, box, image, maps, self._mirrored_class)
             image = apply_intensity(image, steps) if augment else image
             if previous is not None:
-                worn = apply_previous(
-                    maps[-1], draw_previous(rng, len(mirrored_previous_classes(labels, self.landmarks))) if augment else ()
+                corrupted = apply_corruptions(
+                    maps[-1], draw_corruptions(rng, len(mirrored_previous_classes(labels, self.landmarks))) if augment else ()
                 )
-                image = np.concatenate([image, worn[None]], dtype=np.float32, casting="unsafe")
-            label_to_send = None if label is None else to_send(maps[0], self._patch_device)
-            return _Patch(to_send(image, self._patch_device), label_to_send), points, state
+                image = np.concatenate([image, corrupted[None]], dtype=np.float32, casting="unsafe")
+            patch_label = None if label is None else host_tensor(maps[0], self._patch_device)
+            return _Patch(host_tensor(image, self._patch_device), patch_label), points, state
 
-    def _known_here(self, case: StoredCase, centre: np.ndarray) -> np.ndarray:
-        """The states of a case's landmarks in a patch: absent are those that another slice shows. A single slice shows all."""
+    def _states_in_patch(self, case: StoredCase, centre: np.ndarray) -> np.ndarray:
+        """(N,) states of a case's landmarks in a patch around `centre`.
+
+        In a patch of one slice, landmarks in other slices are absent. A case of one slice shows all.
+        """
         axis = self.configuration.space.slice_axis
         if axis is None:
             return case.state
-        shown_by = np.rint(case.points[:, axis]).clip(0, case.shape[axis] - 1)
-        elsewhere = (case.state == State.PRESENT) & (shown_by != centre[axis])
+        slices = np.rint(case.points[:, axis]).clip(0, case.shape[axis] - 1)
+        elsewhere = (case.state == State.PRESENT) & (slices != centre[axis])
         return np.where(elsewhere, State.ABSENT, case.state)
 
     @cached_property
-    def _mirrored_there(self) -> Tensor:
-        return torch.from_numpy(self._mirrored.astype(np.int64)).to(self.device)
+    def _mirrored_on_device(self) -> Tensor:
+        return torch.from_numpy(self._mirrored_class.astype(np.int64)).to(self.device)
 
     @cached_property
-    def _mirrored(self) -> np.ndarray:
-        """For each number of a label map, or of what a stage before found, what takes its place when left and right swap."""
+    def _mirrored_class(self) -> np.ndarray:
+        """The partner, under an x mirror, of each number of a label map or of the previous stage's prediction."""
         labels, swapped = self.labels, mirrored_previous_classes(self.labels, self.landmarks)
         if not labels.names:
             return np.array(swapped, dtype=np.min_scalar_type(len(self.landmarks)))
@@ -259,22 +269,25 @@ class PatchSampler:
 
 
 @contextlib.contextmanager
-def reading(case: StoredCase, stage: str) -> Iterator[None]:
-    """Whatever goes wrong inside, while a prepared case is read, is wrong with its files, unless the memory is used up.
+def read_errors_of(case: StoredCase, action: str) -> Iterator[None]:
+    """Turns any error while reading a prepared case into a DataError that names the case; out-of-memory passes through.
+
+    Args:
+        action: 'train' or 'validate', with which the message begins.
 
     Raises:
-        DataError: names the case and the `stage` that needs it.
+        DataError: the files of the case are damaged.
     """
     try:
         yield
     except DataError as error:
-        error.problem, error.case = f"{stage}: {error.problem}", case.name
+        error.problem, error.case = f"{action}: {error.problem}", case.name
         raise
     except Exception as error:
         if lacks_memory(error):
             raise
         raise DataError(
-            f"{stage}: the prepared case cannot be read",
+            f"{action}: the prepared case cannot be read",
             case=case.name,
             file=case.folder,
             found=f"{type(error).__name__}: {error}",
@@ -283,8 +296,8 @@ def reading(case: StoredCase, stage: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _augmenting(case: StoredCase) -> Iterator[None]:
-    """Whatever goes wrong there is a bug, unless the memory is used up; it is found more easily with the case's name."""
+def _augment_errors_of(case: StoredCase) -> Iterator[None]:
+    """Adds the case's name to any error while augmenting, which is a bug; out-of-memory passes through."""
     try:
         yield
     except Exception as error:
@@ -293,27 +306,31 @@ def _augmenting(case: StoredCase) -> Iterator[None]:
         raise RuntimeError(f"augmenting a patch: case {case.name}: {type(error).__name__}: {error}") from error
 
 
-def _either(rng: np.random.Generator, kinds: tuple[T, T]) -> T:
-    """Structures or landmarks, each as often as the other; where one of them is empty, the other one."""
+def _draw_kind(rng: np.random.Generator, kinds: tuple[T, T]) -> T:
+    """Draws structures or landmarks, each as often as the other; where one of them is empty, the other one."""
     structures, landmarks = kinds
     if structures and landmarks:
         return kinds[rng.integers(2)]
     return structures or landmarks
 
 
-def _draw_centre(rng: np.random.Generator, shape: Triple, window: Triple, voxels: np.ndarray | None) -> np.ndarray:
-    """Centre of a patch in voxels of a case of `shape`: on a random one of the (N, 3) `voxels`, or for None anywhere.
+def _draw_centre(rng: np.random.Generator, shape: Triple, window: Triple, candidates: np.ndarray | None) -> np.ndarray:
+    """Draws the centre of a patch, in voxels of a case of `shape`.
 
-    Moved so that the patch lies inside the case, or the case inside the patch. On whole slices where the patch is one.
+    It is moved so that the patch lies inside the case, or the case inside the patch, and lies on a whole slice where the patch
+    is one.
+
+    Args:
+        candidates: (N, 3) voxels, of which one is drawn; None for anywhere.
     """
     low, high = [], []
     for size, edge in zip(shape, window):
         inside = ((edge - 1) / 2, size - 1 - (edge - 1) / 2)
         low.append(min(inside) if edge > 1 else -0.5)
         high.append(max(inside) if edge > 1 else size - 0.5)
-    if voxels is None:
+    if candidates is None:
         centre = rng.uniform(low, high)
     else:
-        centre = np.clip(voxels[rng.integers(len(voxels))].astype(np.float64), low, high)
+        centre = np.clip(candidates[rng.integers(len(candidates))].astype(np.float64), low, high)
     on_slice = np.rint(centre).clip(0, np.array(shape) - 1)  # each slice is as likely as any other
     return np.where(np.array(window) == 1, on_slice, centre)

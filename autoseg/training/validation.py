@@ -23,7 +23,7 @@ from autoseg.preprocessing.store import StoredCase
 from autoseg.system.files import write_text
 from autoseg.system.progress import Progress, duration, log
 from autoseg.system.records import to_json
-from autoseg.training.sampling import reading
+from autoseg.training.sampling import read_errors_of
 
 Dice = tuple[float | None, ...]  # of each structure, None where neither side has it
 
@@ -86,7 +86,7 @@ def case_scores(model: Model, cases: Sequence[StoredCase]) -> CaseScores:
     dice: list[Dice] = []
     errors: list[np.ndarray] = []
     for case in cases:
-        with reading(case, "validate"):
+        with read_errors_of(case, "validate"):
             (image, reference), previous = case.read(), case.previous_prediction()
         raw = model.predict_logits(image, False, previous)
         if raw.logits is not None and reference is not None:
@@ -199,7 +199,7 @@ def _predict_stored(
     if map_file.is_file() and not data.landmarks.names:
         predicted = read_label_map(map_file, data.labels).data
     else:
-        with reading(stored, "validate"):
+        with read_errors_of(stored, "validate"):
             image, previous = stored.read()[0], stored.previous_prediction()
         prediction = model.predict_prepared(image, stored.placement, True, previous=previous)
         predicted, landmarks, presence = prediction.labels, prediction.landmarks, prediction.presence

@@ -194,14 +194,14 @@ def test_the_sampler_shows_what_the_stage_before_said(tiny: Tiny, workspace: Wor
     sampler = PatchSampler([case], configuration, found.plan.data.labels, 0)
     worn = [sampler.batch(step) for step in range(20)]
     assert {int(v) for batch in worn for v in batch.image[:, 1].unique()} <= {0, 1, 2, 3, 4}
-    monkeypatch.setattr(sampling, "apply_previous", lambda labels, changes: labels)
+    monkeypatch.setattr(sampling, "apply_corruptions", lambda labels, changes: labels)
     as_said = [sampler.batch(step) for step in range(20)]
     for a, b in zip(worn, as_said):
         assert torch.equal(a.image[:, 0], b.image[:, 0])
         assert torch.equal(a.label, b.label)
     patches = zip(*(torch.cat([batch.image[:, 1] for batch in batches]) for batches in (worn, as_said)))
     changed = sum(not torch.equal(a, b) for a, b in patches)
-    assert 0 < changed < 40  # errors in some patches, not in all: see `draw_previous`
+    assert 0 < changed < 40  # errors in some patches, not in all: see `draw_corruptions`
 
 
 def test_a_mirror_swaps_the_sides_of_the_stage_before(tiny: Tiny, float32_cpu: Device) -> None:

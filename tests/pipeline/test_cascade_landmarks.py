@@ -110,7 +110,7 @@ def test_spots_move_with_the_landmarks(tmp_path: Path, monkeypatch: pytest.Monke
     sampler = PatchSampler([StoredCase.open(job.prepared, "c0", tmp_path / "before")], fine, dataset.labels, 0)
     sampler = replace(sampler, landmarks=dataset.landmarks)
     worn = [sampler.batch(step) for step in range(12)]
-    monkeypatch.setattr("autoseg.training.sampling.apply_previous", lambda labels, changes: labels)
+    monkeypatch.setattr("autoseg.training.sampling.apply_corruptions", lambda labels, changes: labels)
     found = 0
     for step, other in enumerate(worn):
         batch = sampler.batch(step)

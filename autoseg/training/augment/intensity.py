@@ -1,7 +1,7 @@
 """Intensity augmentation: nnU-Net's list of transforms and probabilities, through batchgenerators where it offers them.
 
-batchgenerators draws from NumPy's global generator; every range it gets here is a single value, so that nothing is left
-to draw and the result follows from `Intensity` alone (only the noise carries its own seed).
+batchgenerators draws from NumPy's global generator; every range it gets here is a single value, so that it draws nothing and
+the result follows from `Intensity` alone (the noise carries its own seed).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from batchgenerators.augmentations.resample_augmentations import augment_linear_
 
 @dataclass(frozen=True)
 class Intensity:
-    """What happens to one channel of a patch; None leaves a step out. Units are those of the normalised image."""
+    """Intensity changes of one channel of a patch; None leaves a change out. Units are those of the normalised image."""
 
     noise: tuple[float, int] | None = None  # standard deviation, seed
     blur: float | None = None  # sigma, voxels
     brightness: float | None = None  # factor
     contrast: float | None = None  # factor around the mean
-    zoom: float | None = None  # resolution that is kept, 0…1
+    zoom: float | None = None  # remaining share of the resolution, 0…1
     inverted_gamma: float | None = None
     gamma: float | None = None
 
 
 def draw_intensity(rng: np.random.Generator, channels: int) -> tuple[Intensity, ...]:
-    """One `Intensity` a channel, with the probabilities and ranges of nnU-Net v2 (batchgeneratorsv2 defaults)."""
+    """Draws one `Intensity` a channel, with the probabilities and ranges of nnU-Net v2 (batchgeneratorsv2 defaults)."""
 
     def maybe(p: float) -> bool:
         return bool(rng.random() < p)
@@ -41,11 +41,11 @@ def draw_intensity(rng: np.random.Generator, channels: int) -> tuple[Intensity, 
         Intensity(
             noise=(noise_sd, int(rng.integers(2**31))) if noise else None,
             blur=rng.uniform(0.5, 1.0) if blur and maybe(0.5) else None,
-            brightness=_two_sided(rng, 0.75, 1.25) if brightness else None,
-            contrast=_two_sided(rng, 0.75, 1.25) if contrast else None,
+            brightness=_draw_around_one(rng, 0.75, 1.25) if brightness else None,
+            contrast=_draw_around_one(rng, 0.75, 1.25) if contrast else None,
             zoom=rng.uniform(0.5, 1.0) if zoom and maybe(0.5) else None,
-            inverted_gamma=_two_sided(rng, 0.7, 1.5) if inverted else None,
-            gamma=_two_sided(rng, 0.7, 1.5) if gamma else None,
+            inverted_gamma=_draw_around_one(rng, 0.7, 1.5) if inverted else None,
+            gamma=_draw_around_one(rng, 0.7, 1.5) if gamma else None,
         )
         for _ in range(channels)
     )
@@ -90,6 +90,6 @@ def _gamma(view: np.ndarray, gamma: float) -> np.ndarray:
     return (curved - curved.mean()) / max(float(curved.std()), 1e-8) * std + mean
 
 
-def _two_sided(rng: np.random.Generator, low: float, high: float) -> float:
-    """Below 1 as often as above it."""
+def _draw_around_one(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draws a factor, below 1 as often as above it."""
     return float(rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high))

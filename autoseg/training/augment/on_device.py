@@ -1,6 +1,6 @@
-"""`apply_spatial` and `apply_intensity` with torch, for a GPU: what a patch needs is copied there as it is stored.
+"""Augmentation with torch on a GPU, to which the voxels of a patch are copied as they are stored.
 
-The same maps and the same values but for rounding; only the noise, which the device draws itself, is another one.
+The values are those of `apply_spatial` and `apply_intensity` up to rounding; only the noise, which the device draws, differs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autoseg.training.augment.spatial import Spatial
 BLUR_REACH = 4  # standard deviations, as scipy.ndimage.gaussian_filter
 
 
-def to_send(array: np.ndarray, device: torch.device) -> Tensor:
+def host_tensor(array: np.ndarray, device: torch.device) -> Tensor:
     """A tensor on the CPU, in page-locked memory if `device` is a GPU, which copies from there by itself.
 
     uint16, of which torch knows little, becomes int32.
@@ -29,31 +29,41 @@ def to_send(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def sampled_at(spatials: Sequence[Spatial], boxes: Sequence[Box], device: torch.device) -> Tensor:
-    """(B, *shape, 3), x first: where each voxel of B patches of the same shape lies in its box, which spans -1 to 1 from edge to
-    edge. Mirrored as they are, so that all a patch needs is one look-up."""
-    maps = to_send(np.stack([_to_box(*pair) for pair in zip(spatials, boxes)]), device).to(device, non_blocking=True)
+def sampling_grid(spatials: Sequence[Spatial], boxes: Sequence[Box], device: torch.device) -> Tensor:
+    """(B, *shape, 3) positions of the voxels of B patches in their boxes, x first, for `torch.nn.functional.grid_sample`.
+
+    A box spans -1 to 1 from edge to edge. Mirroring is included, so that a patch is sampled once.
+
+    Args:
+        spatials: of the patches, all of the same shape.
+        boxes: `source_box` of each.
+    """
+    maps = host_tensor(np.stack([_patch_to_box(*pair) for pair in zip(spatials, boxes)]), device).to(device, non_blocking=True)
     along = maps.view(len(maps), 1, 1, 1, 3, 4).unbind(-1)
-    where = along[3]
-    for axis, n in enumerate(spatials[0].shape):  # not F.affine_grid, a matrix product: those may be set to compute in TF32
+    grid = along[3]
+    for axis, n in enumerate(spatials[0].shape):  # not F.affine_grid, a matrix product, which may compute in TF32
         ramp = torch.arange(1 - n, n, 2, device=device) / n
-        where = where + along[2 - axis] * ramp.view(-1, *(1,) * (3 - axis))
-    return where
+        grid = grid + along[2 - axis] * ramp.view(-1, *(1,) * (3 - axis))
+    return grid
 
 
 @torch.no_grad()
 def apply_spatial_on(
-    spatial: Spatial, where: Tensor, image: Tensor, labels: Sequence[Tensor], mirrored_class: Tensor
+    spatial: Spatial, grid: Tensor, image: Tensor, labels: Sequence[Tensor], mirrored_class: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    """`spatial.apply_spatial` on the device of `where`, which `sampled_at` gives for a patch; for the other arguments see there.
+    """Interpolates the voxels of a patch from those of its box, on the device of `grid`; the counterpart of `apply_spatial`.
+
+    Args:
+        grid: (*shape, 3) of the patch, from `sampling_grid`.
+        image, labels, mirrored_class: as in `apply_spatial`.
 
     Returns:
-        (C, *shape) float32 and whole numbers (*shape).
+        (C, *shape) float32 and int64 class indices (*shape).
     """
-    device = where.device
-    data = F.grid_sample(image.to(device, non_blocking=True).float()[None], where[None], "bilinear", "zeros", align_corners=False)
+    device = grid.device
+    data = F.grid_sample(image.to(device, non_blocking=True).float()[None], grid[None], "bilinear", "zeros", align_corners=False)
     sent = [label.to(device, non_blocking=True)[None, None].float() for label in labels]
-    classes = [F.grid_sample(label, where[None], "nearest", "zeros", align_corners=False)[0, 0].long() for label in sent]
+    classes = [F.grid_sample(label, grid[None], "nearest", "zeros", align_corners=False)[0, 0].long() for label in sent]
     if 2 in spatial.mirror:
         classes = [mirrored_class[label] for label in classes]
     return data[0], classes
@@ -61,13 +71,15 @@ def apply_spatial_on(
 
 @torch.no_grad()
 def apply_intensity_on(image: Tensor, steps: tuple[Intensity, ...]) -> Tensor:
-    """`intensity.apply_intensity` for a (C, Z, Y, X) float32 tensor, which is left as it is."""
-    return torch.stack([_changed(channel, step) for channel, step in zip(image, steps)])
+    """Applies one `Intensity` a channel to a (C, Z, Y, X) float32 tensor, which does not change; see `apply_intensity`."""
+    return torch.stack([_with_intensity(channel, step) for channel, step in zip(image, steps)])
 
 
-def _to_box(spatial: Spatial, box: Box) -> np.ndarray:
-    """(3, 4), x first: the map from patch to box where both span -1 to 1. Small numbers, however far from its origin the case
-    reaches."""
+def _patch_to_box(spatial: Spatial, box: Box) -> np.ndarray:
+    """(3, 4) affine map from patch to box, x first, where both span -1 to 1.
+
+    Its numbers are small, however far from its origin the case reaches.
+    """
     to_edges = 2 / np.array(box.shape)
     sign = np.array([-1 if axis in spatial.mirror else 1 for axis in range(3)])
     matrix = spatial.matrix * to_edges[:, None] * (np.array(spatial.shape) / 2 * sign)
@@ -75,11 +87,12 @@ def _to_box(spatial: Spatial, box: Box) -> np.ndarray:
     return np.hstack([matrix[::-1, ::-1], middle[::-1, None]]).astype(np.float32)
 
 
-def _changed(x: Tensor, step: Intensity) -> Tensor:
+def _with_intensity(x: Tensor, step: Intensity) -> Tensor:
+    """A (Z, Y, X) channel after its changes."""
     if step.noise is not None:
         sd, seed = step.noise
-        own = torch.Generator(x.device).manual_seed(seed)
-        x = x + sd * torch.randn(x.shape, generator=own, device=x.device)
+        generator = torch.Generator(x.device).manual_seed(seed)
+        x = x + sd * torch.randn(x.shape, generator=generator, device=x.device)
     if step.blur is not None:
         x = _blurred(x, step.blur)
     if step.brightness is not None:
@@ -99,7 +112,7 @@ def _changed(x: Tensor, step: Intensity) -> Tensor:
 
 
 def _blurred(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian along each axis; the border is mirrored, its voxels included."""
+    """`x` after a Gaussian filter along each axis; the border is mirrored, its voxels included."""
     reach = int(BLUR_REACH * sigma + 0.5)
     offsets = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
@@ -115,7 +128,7 @@ def _blurred(x: Tensor, sigma: float) -> Tensor:
 
 
 def _gamma(x: Tensor, gamma: float) -> Tensor:
-    """As `intensity._gamma`; without asking the device how large anything is, which would hold up the CPU."""
+    """x**gamma as in `intensity`, without reading a value from the device, which would hold up the CPU."""
     low, high, mean, sd = x.min(), x.max(), x.mean(), x.std(correction=0)
     curved = ((x - low) / (high - low).clamp(min=1e-6)) ** gamma
     changed = (curved - curved.mean()) / curved.std(correction=0).clamp(min=1e-8) * sd + mean

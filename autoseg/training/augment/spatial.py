@@ -1,7 +1,7 @@
 """Rotation, scaling and mirroring as one affine map from patch voxels to case voxels.
 
-The map is drawn before any voxel is read, so that only the box it needs is read, and image and label map are carried by
-the very same map, each interpolated once.
+The map is drawn before any voxel is read, so that only the box it needs is read. Image and label map follow the very same map,
+and each is interpolated once.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from autoseg.imaging.landmarks import LandmarkSet, State
 
 ROTATION_DEGREES = 20.0  # how far heads and bodies tilt in a scanner; nnU-Net turns by up to 30
 SCALE = (0.8, 1.25)  # nnU-Net: 0.7 to 1.4
-PROBABILITY = 0.7  # of a rotation and scaling; the rest are plain crops, sharper and cheaper
+PROBABILITY = 0.7  # of rotation and scaling; the other patches are plain crops, sharper and cheaper
 ANISOTROPY = 3.0  # beyond it only the fine plane rotates and scales (nnU-Net's rule for a coarse axis)
 
 
 @dataclass(frozen=True, eq=False)
 class Spatial:
-    """Patch index `i` shows case index `centre + matrix @ (i - (shape - 1) / 2)`, all (z, y, x).
+    """An affine map: patch index `i` shows case index `centre + matrix @ (i - (shape - 1) / 2)`, all (z, y, x).
 
     Args:
+        shape: of the patch.
         mirror: axes flipped in the patch (their sign is not in `matrix`).
     """
 
@@ -44,6 +45,7 @@ def draw_spatial(
     rng: np.random.Generator,
     shape: Triple,
     centre: np.ndarray,
+    *,
     spacing: Sequence[float],
     mirror_axes: Sequence[int],
     augment: bool,
@@ -57,7 +59,7 @@ def draw_spatial(
     mirror = tuple(a for a in mirror_axes if augment and rng.random() < 0.5)
     matrix = np.eye(3)
     if augment and rng.random() < PROBABILITY:
-        thick = [a for a in range(3) if shape[a] > 1]  # an axis of one voxel has no say: a 2D image may have any slice spacing
+        thick = [a for a in range(3) if shape[a] > 1]  # not of one voxel: a 2D image may have any slice spacing
         free = [a for a in thick if spacing[a] <= ANISOTROPY * min(spacing[b] for b in thick)]
         rotation = np.eye(3)
         for i, a in enumerate(free):
@@ -67,14 +69,14 @@ def draw_spatial(
         factors = np.array([scale if a in free else 1.0 for a in range(3)])
         mm = np.array(spacing, dtype=np.float64)
         matrix = (rotation * factors) * mm / mm[:, None]  # voxels to mm, rotate and scale, mm to voxels
-    first = (np.array(shape) - 1) / 2
-    kept = (matrix == np.eye(3)).all(axis=1)  # along such an axis a patch lies on whole voxels, and nothing is interpolated
-    centre = np.where(kept, np.round(centre - first) + first, centre)
+    half = (np.array(shape) - 1) / 2
+    unchanged = (matrix == np.eye(3)).all(axis=1)  # along such an axis a patch lies on whole voxels: no interpolation
+    centre = np.where(unchanged, np.round(centre - half) + half, centre)
     return Spatial(shape, centre.astype(np.float64), matrix, mirror)
 
 
 def source_box(spatial: Spatial) -> Box:
-    """The case voxels that the patch needs; may reach outside the case."""
+    """The box of case voxels that the patch needs; may reach outside the case."""
     half = (np.array(spatial.shape) - 1) / 2
     reach = np.abs(spatial.matrix) @ half
     start = np.floor(spatial.centre - reach + 1e-6).astype(int)
@@ -85,7 +87,7 @@ def source_box(spatial: Spatial) -> Box:
 def apply_spatial(
     spatial: Spatial, box: Box, image: np.ndarray, labels: Sequence[np.ndarray], mirrored_class: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Carries the voxels of `box` to the patch.
+    """Interpolates the voxels of a patch from those of its box.
 
     Args:
         image: (C, *box.shape) float; interpolated linearly, 0 outside.
@@ -121,14 +123,15 @@ def apply_spatial(
 def apply_to_points(
     spatial: Spatial, points: np.ndarray, state: np.ndarray, landmarks: LandmarkSet
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Carries landmarks to where `apply_spatial` carries what they lie on.
+    """Maps landmarks from case voxels to patch voxels, as `apply_spatial` does what they lie on.
 
     Args:
         points: (N, 3) fractional case voxels (z, y, x); NaN stays NaN.
-        state: (N,) what is known of each, which moves along where x is mirrored; nothing is, then, of one-sided ones.
+        state: (N,) of `landmarks.State`.
 
     Returns:
-        (N, 3) fractional patch voxels, inside the patch or not, and (N,).
+        (N, 3) fractional patch voxels, inside the patch or not, and (N,) states: where x is mirrored, partners exchange theirs,
+        and one-sided landmarks are unlabelled.
     """
     half = (np.array(spatial.shape) - 1) / 2
     moved = (points - spatial.centre) @ np.linalg.inv(spatial.matrix).T + half

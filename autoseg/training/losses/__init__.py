@@ -1,4 +1,4 @@
-"""Losses, by name and as functions."""
+"""Losses of class logits and of landmark maps, by name and as functions."""
 
 from autoseg.plan.registries import LOSSES
 from autoseg.training.losses.dice_ce import SMOOTH, dice_ce

@@ -1,9 +1,9 @@
 """Losses of landmark maps, by name.
 
 Shapes throughout: logits (B, N, *patch) of any float type; points (B, N, d) voxel coordinates in the patch, anything where not
-present; state (B, N) of `autoseg.landmarks.State`; sigma in voxels, one an axis. A loss is the mean over the landmarks that are
-known, present or absent; unlabelled ones count for nothing, and a batch of nothing else gives 0. Of several processes that
-share a batch each gives its part of the loss (see `distributed`).
+present; state (B, N) of `imaging.landmarks.State`; sigma in voxels, one an axis. A loss is the mean over the landmarks that are
+known to be present or absent; unlabelled ones do not count, and a batch of nothing else gives 0. Each of several processes that
+share a batch returns its part of the loss (see `training.distributed`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autoseg.plan import Configuration, LandmarkLossName, LandmarkPlan
 from autoseg.training.distributed import all_reduce_sum
 
 CONE_RADIUS = 15  # voxels, as nnLandmark
-HARDEST = 0.2  # share of the voxels that cone_bce learns from, as nnLandmark
+HARDEST_SHARE = 0.2  # of the voxels: cone_bce learns from these, as nnLandmark
 
 LandmarkLoss = Callable[[Tensor, Tensor, Tensor, Sequence[float]], Tensor]
 
@@ -30,12 +30,12 @@ LandmarkLoss = Callable[[Tensor, Tensor, Tensor, Sequence[float]], Tensor]
 def spatial_ce(logits: Tensor, points: Tensor, state: Tensor, sigma: Sequence[float]) -> Tensor:
     """Cross entropy of a softmax over all voxels and "not here" (logit 0), per landmark, against its Gaussian.
 
-    With g the Gaussian it is log Z - sum of g·l. What of the Gaussian lies outside the patch, all of it for an absent landmark,
-    belongs to "not here". The gradient is written out: apart from the logits and it no whole map is kept.
+    With g the Gaussian it is log Z - sum of g·l. The part of the Gaussian outside the patch, all of it for an absent landmark,
+    belongs to "not here". The gradient is written out: no whole map is kept but the logits and the gradient.
     """
-    kind = torch.promote_types(logits.dtype, torch.float32)
-    boxes = _boxes(logits, points.to(kind), state, sigma)
-    loss: Tensor = _SpatialCe.apply(logits, boxes.index, boxes.mass, _weight(state, kind))
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    boxes = _gaussians(logits, points.to(dtype), state, sigma)
+    loss: Tensor = _SpatialCe.apply(logits, boxes.index, boxes.mass, _landmark_weight(state, dtype))
     return loss
 
 
@@ -44,21 +44,21 @@ class _SpatialCe(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, index: Tensor, mass: Tensor, weight: Tensor) -> Tensor:
         rows = logits.detach().flatten(2).flatten(0, 1)
         index, mass, weight = index.flatten(0, 1), mass.flatten(0, 1), weight.flatten()
-        log_z = torch.cat([F.softplus(rows[some].to(mass.dtype).logsumexp(1)) for some in slices_at_once(rows)])
+        log_z = torch.cat([F.softplus(rows[part].to(mass.dtype).logsumexp(1)) for part in slices_at_once(rows)])
         loss = log_z - (rows.gather(1, index) * mass).sum(1)
         ctx.save_for_backward(logits, index, mass, log_z, weight)
         return (weight * loss).sum()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (above,) = gradients
+        (outer,) = gradients
         logits, index, mass, log_z, weight = ctx.saved_tensors
         rows = logits.flatten(2).flatten(0, 1)
-        scale = (above * weight).unsqueeze(1)
+        scale = (outer * weight).unsqueeze(1)
         log_z = log_z.unsqueeze(1)
         gradient = torch.empty_like(rows)
-        for some in slices_at_once(rows):
-            gradient[some] = (rows[some].to(mass.dtype) - log_z[some]).exp_().mul_(scale[some])
+        for part in slices_at_once(rows):
+            gradient[part] = (rows[part].to(mass.dtype) - log_z[part]).exp_().mul_(scale[part])
         # whole, since sums of the parts would round in half precision
         target = ((rows.gather(1, index) - log_z).exp() - mass) * scale
         # no scatter_: on a CPU it makes float32 copies of whole maps of two bytes
@@ -69,35 +69,35 @@ class _SpatialCe(torch.autograd.Function):
 def mse(logits: Tensor, points: Tensor, state: Tensor, sigma: Sequence[float]) -> Tensor:
     """Half the sum of squared differences to Gaussians of peak 1 (heatmap regression; Payer et al., MICCAI 2016).
 
-    The map is the network's output itself, so it peaks at 1 and is no logit. Sums to the same as smooth Gaussians would, a voxel
-    holding the mean over its cube.
+    The map is the network's output itself, which peaks at 1 and is no logit. A voxel of the target holds the mean of the Gaussian
+    over its cube, so that sums are those of smooth Gaussians.
     """
     values = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    boxes = _boxes(values, points.to(values.dtype), state, sigma)
+    boxes = _gaussians(values, points.to(values.dtype), state, sigma)
     target = boxes.mass * math.prod(s * math.sqrt(2 * math.pi) for s in sigma)
     picked = values.flatten(2).gather(2, boxes.index)
     squares = values.flatten(2).square().sum(2) - (2 * picked * target - target.square()).sum(2)
-    return (_weight(state, values.dtype) * squares).sum() / 2
+    return (_landmark_weight(state, values.dtype) * squares).sum() / 2
 
 
 def cone_bce(logits: Tensor, points: Tensor, state: Tensor, sigma: Sequence[float]) -> Tensor:
-    """Binary cross entropy on a cone, 1 at the landmark and 0 from 15 voxels on; of each map the hardest fifth of the voxels.
+    """Binary cross entropy on a cone, 1 at the landmark and 0 from 15 voxels on, over the hardest fifth of each map's voxels.
 
-    Source: nnLandmark (Ertl et al. 2025), but for continuous centres, and cones of landmarks outside the patch are kept.
-    `sigma` has no say.
+    Source: nnLandmark (Ertl et al. 2025), with continuous centres, and with the cones of landmarks outside the patch.
+    `sigma` is not used.
     """
     values = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    centre = _where_present(points, state).to(values.dtype)
+    centre = _present_points(points, state).to(values.dtype)
     squared = values.new_zeros(())
     for axis, n in enumerate(values.shape[2:]):
         along = (torch.arange(n, dtype=values.dtype, device=values.device) - centre[..., axis, None]) ** 2
         squared = squared.unsqueeze(-1) + along.view(*along.shape[:2], *(1,) * axis, n)
-    cone = (1 - squared.sqrt() / CONE_RADIUS).clamp(min=0) * _is(state, State.PRESENT, values.dtype).view(
+    cone = (1 - squared.sqrt() / CONE_RADIUS).clamp(min=0) * _has_state(state, State.PRESENT, values.dtype).view(
         *state.shape, *(1,) * (values.ndim - 2)
     )
     losses = F.binary_cross_entropy_with_logits(values, cone, reduction="none").flatten(2)
-    hardest = losses.topk(max(1, round(HARDEST * losses.shape[2])), dim=2, sorted=False).values.mean(2)
-    return (_weight(state, values.dtype) * hardest).sum()
+    hardest = losses.topk(max(1, round(HARDEST_SHARE * losses.shape[2])), dim=2, sorted=False).values.mean(2)
+    return (_landmark_weight(state, values.dtype) * hardest).sum()
 
 
 def dsnt(logits: Tensor, points: Tensor, state: Tensor, sigma: Sequence[float]) -> Tensor:
@@ -110,11 +110,11 @@ def dsnt(logits: Tensor, points: Tensor, state: Tensor, sigma: Sequence[float]) 
     """
     shape = logits.shape[2:]
     values = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    truth = _where_present(points, state).to(values.dtype)
+    truth = _present_points(points, state).to(values.dtype)
     size = torch.tensor(shape, dtype=values.dtype, device=values.device)
     inside = (state == State.PRESENT) & ((truth > -0.5) & (truth < size - 0.5)).all(-1)
     expected, _ = expected_points(values)
-    # a root has no gradient at 0
+    # a square root has no gradient at 0
     distance = ((2 * (expected - truth) / size).square().sum(-1) + torch.finfo(values.dtype).tiny).sqrt()
     target = gaussian_maps(truth, sigma, shape).flatten(2)
     target = target / target.sum(2, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
@@ -132,35 +132,35 @@ def _entropy(p: Tensor) -> Tensor:
     return -torch.xlogy(p, p.clamp(min=torch.finfo(p.dtype).tiny))
 
 
-def _is(state: Tensor, which: State, kind: torch.dtype) -> Tensor:
-    return (state == which).to(kind)
+def _has_state(state: Tensor, which: State, dtype: torch.dtype) -> Tensor:
+    return (state == which).to(dtype)
 
 
-def _weight(state: Tensor, kind: torch.dtype) -> Tensor:
-    """(B, N) of what is known, the same for each, summing to 1 over the batch (to 0 where nothing is known)."""
-    known = (state != State.UNLABELLED).to(kind)
-    return known / all_reduce_sum(known.sum()).clamp(min=1)
+def _landmark_weight(state: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, N) equal weights of the labelled landmarks, which sum to 1 over the batch (to 0 where there are none)."""
+    is_labelled = (state != State.UNLABELLED).to(dtype)
+    return is_labelled / all_reduce_sum(is_labelled.sum()).clamp(min=1)
 
 
-def _where_present(points: Tensor, state: Tensor) -> Tensor:
-    """Points, and zeros where there are none: a NaN times 0 is still NaN."""
+def _present_points(points: Tensor, state: Tensor) -> Tensor:
+    """Points of present landmarks, and zeros for the others: a NaN times 0 is still NaN."""
     return torch.where((state == State.PRESENT).unsqueeze(-1), points, torch.zeros_like(points))
 
 
-def _boxes(logits: Tensor, points: Tensor, state: Tensor, sigma: Sequence[float]) -> Boxes:
-    """The Gaussians, none for a landmark that is not present."""
-    boxes = gaussian_boxes(_where_present(points, state), sigma, logits.shape[2:])
-    return Boxes(boxes.index, boxes.mass * _is(state, State.PRESENT, points.dtype).unsqueeze(-1))
+def _gaussians(logits: Tensor, points: Tensor, state: Tensor, sigma: Sequence[float]) -> Boxes:
+    """The Gaussians of landmarks in their boxes, zeros for those that are not present."""
+    boxes = gaussian_boxes(_present_points(points, state), sigma, logits.shape[2:])
+    return Boxes(boxes.index, boxes.mass * _has_state(state, State.PRESENT, points.dtype).unsqueeze(-1))
 
 
 def map_sigma(configuration: Configuration, plan: LandmarkPlan) -> tuple[float, ...]:
-    """Standard deviation of the Gaussian that a landmark is, in voxels of the maps."""
+    """Target sigma in voxels of the landmark maps, one an axis."""
     c = configuration
     return tuple(mm / (v * s) for mm, v, s in zip(plan.sigma_mm, c.space.spacing_mm, c.network.strides[0]))
 
 
 def landmark_loss(maps: Tensor, points: Tensor, state: Tensor, configuration: Configuration) -> Tensor:
-    """The loss of the plan, divided by about what it is of a network that has not learnt anything.
+    """The plan's landmark loss, divided by about its value for an untrained network.
 
     So it begins at 1, as the losses of label maps do, whatever the size of a patch and the number of landmarks.
 
@@ -172,14 +172,14 @@ def landmark_loss(maps: Tensor, points: Tensor, state: Tensor, configuration: Co
     plan = configuration.landmarks
     assert plan is not None
     sigma, shape = map_sigma(configuration, plan), maps.shape[2:]
-    there = rescale_points(points, configuration.patch.patch_size, shape)
-    return LANDMARK_LOSSES[plan.loss](maps, there, state, sigma) / _at_first(plan.loss, sigma, shape)
+    map_points = rescale_points(points, configuration.patch.patch_size, shape)
+    return LANDMARK_LOSSES[plan.loss](maps, map_points, state, sigma) / _untrained_loss(plan.loss, sigma, shape)
 
 
-def _at_first(loss: LandmarkLossName, sigma: Sequence[float], shape: Sequence[int]) -> float:
-    """The loss of a network that has learnt nothing."""
+def _untrained_loss(loss: LandmarkLossName, sigma: Sequence[float], shape: Sequence[int]) -> float:
+    """About the loss of an untrained network."""
     if loss == "spatial_ce":
-        return math.log(math.prod(shape))  # any voxel is as likely
+        return math.log(math.prod(shape))  # all voxels are equally likely
     if loss == "mse":
         return math.prod(s * math.sqrt(math.pi) for s in sigma) / 2  # half the sum of squares of a Gaussian of peak 1
-    return math.log(2) if loss == "cone_bce" else 1.0  # a voxel is as likely one as the other; distance and divergence
+    return math.log(2) if loss == "cone_bce" else 1.0  # every probability is 1/2; for DSNT distance and divergence

@@ -1,9 +1,9 @@
 """Losses of label maps, with deep supervision, without one-hot copies of the label map.
 
-Shapes throughout: logits (B, K, *size) of any float type, target (B, *size) int64 class indices. Voxels of `ignore_index` count
-for nothing, and a batch of nothing else gives 0. Sums are float32 (float64 for float64 logits). Where Dice is part of a loss,
+Shapes throughout: logits (B, K, *size) of any float type, target (B, *size) int64 class indices. Voxels of `ignore_index` do not
+count, and a batch of nothing else gives 0. Sums are float32 (float64 for float64 logits). Where Dice is part of a loss,
 `batch_dice` takes its sums over the whole batch instead of each sample: for small patches or single slices, which often lack
-a structure altogether. Of several processes that share a batch each gives its part of the loss (see `distributed`).
+a structure altogether. Each of several processes that share a batch returns its part of the loss (see `training.distributed`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from autoseg.training.distributed import all_reduce_sum
 from autoseg.training.losses.dice_ce import SMOOTH, dice_ce
 
 GAMMA = 2.0  # of the focal loss (Lin et al. 2017)
-WORST = 0.1  # share of the voxels that topk_ce learns from, as nnU-Net's variant
+WORST_SHARE = 0.1  # of the voxels: topk_ce learns from these, as nnU-Net's variant
 
 Loss = Callable[[Tensor, Tensor, int, bool], Tensor]
 
 
 @dataclass(frozen=True)
 class _Voxels:
-    """What the losses have in common, (B, *size) unless said otherwise.
+    """Log probabilities and targets of the voxels that count, (B, *size) unless another shape is given.
 
     Args:
         log_p: (B, K, *size) log probabilities.
         picked: log probability of the true class; meaningless where not `known`.
-        known: whether the voxel counts.
+        known: true where the voxel counts.
         target: class index, 0 where not known.
     """
 
@@ -48,7 +48,7 @@ class _Voxels:
         return _Voxels(log_p, log_p.gather(1, safe.unsqueeze(1)).squeeze(1), known, safe)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Over the voxels that count."""
+        """Mean of (B, *size) values over the voxels that count."""
         return (values * self.known).sum() / all_reduce_sum(self.known.sum()).clamp(min=1)
 
 
@@ -73,16 +73,16 @@ def balanced_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: b
 def topk_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
     """Cross entropy of the worst tenth of the voxels (Wu et al. 2016; nnU-Net's TopK10 variant).
 
-    Of several processes each takes the worst tenth of its own.
+    Each of several processes takes the worst tenth of its own voxels.
     """
     voxels = _Voxels.of(logits, target, ignore_index)
     losses = -voxels.picked[voxels.known]
-    n = min(len(losses), max(1, round(WORST * len(losses))))
+    n = min(len(losses), max(1, round(WORST_SHARE * len(losses))))
     return losses.topk(n, sorted=False).values.sum() / all_reduce_sum(torch.tensor(n, device=losses.device)).clamp(min=1)
 
 
 def focal(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
-    """(1 - p)² · cross entropy, p the probability of the true class: what is right already hardly counts.
+    """(1 - p)² · cross entropy, p the probability of the true class: voxels that are right already hardly count.
 
     Source: Lin et al., Focal Loss, ICCV 2017, without class weights.
     """
@@ -117,10 +117,10 @@ def deep_supervision(
 
 
 def nearest_resize(target: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, *size) integers at another size by picking voxels: half-pixel centres, no values gained."""
-    for axis, (have, want) in enumerate(zip(target.shape[1:], size), start=1):
-        if have != want:
-            index = ((torch.arange(want, device=target.device) + 0.5) * have / want).long()
+    """(B, *size) integers at another size, each the nearest voxel: half-pixel centres, no new values."""
+    for axis, (old, new) in enumerate(zip(target.shape[1:], size), start=1):
+        if old != new:
+            index = ((torch.arange(new, device=target.device) + 0.5) * old / new).long()
             target = target.index_select(axis, index)
     return target
 
@@ -130,24 +130,24 @@ def _focal(voxels: _Voxels) -> Tensor:
 
 
 def _soft_dice(voxels: _Voxels, batch_dice: bool) -> Tensor:
-    """Mean over structures, and over the samples with an annotated voxel or, with `batch_dice`, once for the batch."""
+    """Mean soft Dice over structures, and over the samples with an annotated voxel or, with `batch_dice`, once for the batch."""
     batch, classes = voxels.log_p.shape[:2]
     weight = voxels.known.flatten(1).to(voxels.log_p.dtype)
     predicted = (voxels.log_p.exp().flatten(2) * weight.unsqueeze(1)).sum(2)
     rows = (torch.arange(batch, device=weight.device).unsqueeze(1) * classes + voxels.target.flatten(1)).flatten()
-    overlap = _sums(rows, (voxels.picked.exp() * voxels.known).flatten(), batch, classes)
-    size = _sums(rows, weight.flatten(), batch, classes)
+    overlap = _sum_rows(rows, (voxels.picked.exp() * voxels.known).flatten(), batch, classes)
+    size = _sum_rows(rows, weight.flatten(), batch, classes)
     annotated = weight.amax(1)
     if batch_dice:
         overlap, size, predicted = all_reduce_sum(torch.stack([overlap, size, predicted]).sum(1, keepdim=True))
         annotated = annotated.amax(0, keepdim=True)
     ratio = (2 * overlap + SMOOTH) / (size + predicted + SMOOTH)
-    known, n = ratio[:, 1:].mean(1) * annotated, all_reduce_sum(annotated.sum()).clamp(min=1)
-    if batch_dice:  # the samples of a process move the whole of a Dice that it gives a share of
-        return (known - known.detach() * (1 - 1 / n)).sum()
-    return known.sum() / n
+    mean, n = ratio[:, 1:].mean(1) * annotated, all_reduce_sum(annotated.sum()).clamp(min=1)
+    if batch_dice:  # every process's samples change the whole Dice, of which it returns 1/n
+        return (mean - mean.detach() * (1 - 1 / n)).sum()
+    return mean.sum() / n
 
 
-def _sums(rows: Tensor, values: Tensor, batch: int, classes: int) -> Tensor:
-    """(B, K) sums of the values of each row."""
+def _sum_rows(rows: Tensor, values: Tensor, batch: int, classes: int) -> Tensor:
+    """(B, K) sums of the values of each row, a class of a sample."""
     return values.new_zeros(batch * classes).index_add_(0, rows, values).view(batch, classes)

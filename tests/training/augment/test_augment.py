@@ -52,7 +52,7 @@ def turned(seed: int, shape: Triple, spacing: tuple[float, float, float], mirror
     """A draw that rotates and scales."""
     rng = np.random.default_rng(seed)
     while True:
-        spatial = draw_spatial(rng, shape, rng.uniform(0, SHAPE), spacing, mirror, True)
+        spatial = draw_spatial(rng, shape, rng.uniform(0, SHAPE), spacing=spacing, mirror_axes=mirror, augment=True)
         if not spatial.is_crop:
             return spatial
 
@@ -61,7 +61,9 @@ def turned(seed: int, shape: Triple, spacing: tuple[float, float, float], mirror
 @pytest.mark.parametrize("centre", [(7.0, 9.0, 11.0), (0.2, 17.8, 3.5), (-3.0, 25.0, 40.0)])
 def test_without_augmentation_the_patch_is_the_exact_crop(shape: Triple, centre: tuple[float, float, float]) -> None:
     image = np.random.default_rng(0).standard_normal((2, *SHAPE)).astype(np.float16)
-    spatial = draw_spatial(np.random.default_rng(1), shape, np.array(centre), (3, 1, 1), (0, 1, 2), False)
+    spatial = draw_spatial(
+        np.random.default_rng(1), shape, np.array(centre), spacing=(3, 1, 1), mirror_axes=(0, 1, 2), augment=False
+    )
     box = source_box(spatial)
     assert spatial.is_crop
     assert box.shape == shape
@@ -81,7 +83,7 @@ def test_without_augmentation_the_patch_is_the_exact_crop(shape: Triple, centre:
 def test_a_binary_image_stays_its_label_map(seed: int, shape: Triple, spacing: tuple[float, float, float]) -> None:
     rng = np.random.default_rng(seed)
     label = blobs(seed)
-    spatial = draw_spatial(rng, shape, rng.uniform(0, SHAPE), spacing, (0, 1, 2), True)
+    spatial = draw_spatial(rng, shape, rng.uniform(0, SHAPE), spacing=spacing, mirror_axes=(0, 1, 2), augment=True)
     data, classes = patch_of(spatial, label[None].astype(np.float16), label)
     assert data.shape == (1, *shape)
     assert classes.shape == shape
@@ -149,7 +151,9 @@ def test_mirrors_flip_and_only_x_swaps_sides() -> None:
     label[0, 0] = 1, 0, 2, 3
     partner = KEEP.copy()
     partner[[1, 2]] = 2, 1
-    crop = draw_spatial(np.random.default_rng(0), (1, 2, 4), np.array([0, 0.5, 1.5]), (1, 1, 1), (), False)
+    crop = draw_spatial(
+        np.random.default_rng(0), (1, 2, 4), np.array([0, 0.5, 1.5]), spacing=(1, 1, 1), mirror_axes=(), augment=False
+    )
     for mirror, expected in {
         (): [[1, 0, 2, 3], [0, 0, 0, 0]],
         (1,): [[0, 0, 0, 0], [1, 0, 2, 3]],
@@ -163,7 +167,9 @@ def test_mirrors_flip_and_only_x_swaps_sides() -> None:
 
 def test_draws_follow_their_probabilities() -> None:
     rng = np.random.default_rng(0)
-    drawn = [draw_spatial(rng, (8, 8, 8), np.full(3, 7.0), (1, 1, 1), (0, 2), True) for _ in range(400)]
+    drawn = [
+        draw_spatial(rng, (8, 8, 8), np.full(3, 7.0), spacing=(1, 1, 1), mirror_axes=(0, 2), augment=True) for _ in range(400)
+    ]
     assert np.mean([not d.is_crop for d in drawn]) == pytest.approx(PROBABILITY, abs=0.08)
     assert not any(1 in d.mirror for d in drawn)
     for axis in (0, 2):
@@ -285,7 +291,7 @@ def test_points_move_with_the_image(
     grid = np.stack(np.indices(shape), -1)
     image = np.stack([np.exp(-((grid - p) ** 2).sum(-1) / (2 * 1.6**2)) for p in points]).astype(np.float32)
     rng = np.random.default_rng(seed)
-    spatial = draw_spatial(rng, (24, 26, 28), np.array([15.2, 16.7, 18.4]), spacing, (), True)
+    spatial = draw_spatial(rng, (24, 26, 28), np.array([15.2, 16.7, 18.4]), spacing=spacing, mirror_axes=(), augment=True)
     spatial = replace(spatial, mirror=tuple(sorted(mirror)))
     data, _ = apply_spatial(spatial, source_box(spatial), read(image, source_box(spatial)), [], KEEP)
     moved, _ = apply_to_points(spatial, points, np.array([2, 2]), LandmarkSet(("a", "b")))
@@ -295,7 +301,9 @@ def test_points_move_with_the_image(
 
 
 def test_a_mirror_of_x_swaps_names_and_what_is_known() -> None:
-    crop = draw_spatial(np.random.default_rng(0), (4, 6, 8), np.array([10.5, 12.5, 14.5]), (1, 1, 1), (), False)
+    crop = draw_spatial(
+        np.random.default_rng(0), (4, 6, 8), np.array([10.5, 12.5, 14.5]), spacing=(1, 1, 1), mirror_axes=(), augment=False
+    )
     points = np.array([[9.0, 10, 11], [10.25, 12, 15], [np.nan] * 3])
     state, names = np.array([2, 2, 1]), ("left", "middle", "right")
     partner = LandmarkSet(names, (("left", "right"),))

@@ -27,9 +27,9 @@ from autoseg.training.augment import (
     apply_spatial_on,
     draw_intensity,
     draw_spatial,
-    sampled_at,
+    host_tensor,
+    sampling_grid,
     source_box,
-    to_send,
 )
 from autoseg.training.loader import Loader
 from autoseg.training.sampling import Batch, PatchSampler
@@ -58,8 +58,8 @@ def read(volume: np.ndarray, box: Box) -> np.ndarray:
 def on_device(
     spatial: Spatial, box: Box, image: np.ndarray, labels: list[np.ndarray], device: torch.device
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    sent, *maps = (to_send(x, device) for x in (image, *labels, PARTNER))
-    return apply_spatial_on(spatial, sampled_at([spatial], [box], device)[0], sent, maps[:-1], maps[-1].to(device))
+    sent, *maps = (host_tensor(x, device) for x in (image, *labels, PARTNER))
+    return apply_spatial_on(spatial, sampling_grid([spatial], [box], device)[0], sent, maps[:-1], maps[-1].to(device))
 
 
 @pytest.mark.parametrize("window", [(8, 10, 12), (9, 7, 11), (1, 12, 9), (30, 30, 30)])
@@ -73,7 +73,9 @@ def test_turned_scaled_and_mirrored_alike(
     label = rng.integers(0, 300, SHAPE).astype(np.uint16)
     different = total = 0
     for _ in range(8):
-        spatial = draw_spatial(rng, window, rng.uniform(-2, np.array(SHAPE) + 2), spacing, (0, 2), augment)
+        spatial = draw_spatial(
+            rng, window, rng.uniform(-2, np.array(SHAPE) + 2), spacing=spacing, mirror_axes=(0, 2), augment=augment
+        )
         box = source_box(spatial)
         parts = (read(image, box), [read(label, box), read((label > 9).astype(np.uint8), box)])
         data, classes = apply_spatial(spatial, box, *parts, PARTNER)
@@ -92,7 +94,9 @@ def test_slices_that_do_not_turn_stay_whole(device: torch.device, depth: int) ->
     z = np.broadcast_to(np.arange(1.0, 31.0)[:, None, None], (30, 18, 22))
     rng, image, label = np.random.default_rng(1), z[None].astype(np.float32), z.astype(np.uint8)
     for _ in range(12):
-        spatial = draw_spatial(rng, (depth, 6, 6), np.array([rng.integers(30), 9.0, 11.0]), (6, 1, 1), (), True)
+        spatial = draw_spatial(
+            rng, (depth, 6, 6), np.array([rng.integers(30), 9.0, 11.0]), spacing=(6, 1, 1), mirror_axes=(), augment=True
+        )
         box = source_box(spatial)
         parts = (read(image, box), [read(label, box)])
         data, (classes,) = apply_spatial(spatial, box, *parts, PARTNER)
@@ -179,7 +183,7 @@ def tensors(batch: Batch) -> tuple[torch.Tensor, ...]:
     return batch.image, batch.label, batch.points, batch.state
 
 
-def smooth_case(folder: Path, i: int, labels: LabelSet, points: LandmarkSet, missing: bool, cascade: bool) -> StoredCase:
+def smooth_case(folder: Path, i: int, labels: LabelSet, points: LandmarkSet, *, missing: bool, cascade: bool) -> StoredCase:
     rng, shape = np.random.default_rng(i), (14, 18, 22)
     image = ndimage.gaussian_filter(rng.standard_normal(shape), 1)[None].astype(np.float16)
     classes = rng.integers(0, labels.n_classes, tuple(n // 2 for n in shape)).repeat(2, 0).repeat(2, 1).repeat(2, 2)

@@ -1,4 +1,4 @@
-"""Made-up errors of an earlier stage: each kind by hand, then what holds for all of them."""
+"""Simulated errors of the previous stage: each kind by hand, then properties of all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoseg.training.augment.previous_stage import LARGEST_LOSS, RADIUS, WEARS, Change, apply_previous, draw_previous
+from autoseg.training.augment.previous_stage import (
+    LARGEST_LOSS,
+    OPERATIONS,
+    RADIUS,
+    Corruption,
+    apply_corruptions,
+    draw_corruptions,
+)
 
 
 def line(text: str) -> np.ndarray:
@@ -15,23 +22,23 @@ def line(text: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("before", "change", "after"),
+    ("before", "corruption", "after"),
     [
-        ("0001000", Change(1, "dilate", 2, None), "0111110"),
-        ("0001020", Change(1, "dilate", 2, None), "0111110"),  # takes the place of what was there
-        ("0111110", Change(1, "erode", 1, None), "0011100"),
-        ("0111110", Change(1, "erode", 3, None), "0000000"),
-        ("0100111", Change(1, "open", 1, None), "0000111"),
-        ("0222110", Change(2, "erode", 1, None), "0020110"),
-        ("1000000", Change(1, None, 1, 0.0), "0000000"),
-        ("1010011", Change(1, None, 1, 0.99), "1000011"),  # the last of the two that are small enough
-        ("1110000", Change(1, None, 1, 0.5), "1110000"),  # more than 15 % of the patch
-        ("0020000", Change(1, "dilate", 2, 0.5), "0020000"),
+        ("0001000", Corruption(1, "dilate", 2, None), "0111110"),
+        ("0001020", Corruption(1, "dilate", 2, None), "0111110"),  # overwrites the other structure
+        ("0111110", Corruption(1, "erode", 1, None), "0011100"),
+        ("0111110", Corruption(1, "erode", 3, None), "0000000"),
+        ("0100111", Corruption(1, "open", 1, None), "0000111"),
+        ("0222110", Corruption(2, "erode", 1, None), "0020110"),
+        ("1000000", Corruption(1, None, 1, 0.0), "0000000"),
+        ("1010011", Corruption(1, None, 1, 0.99), "1000011"),  # the last of the two that are small enough
+        ("1110000", Corruption(1, None, 1, 0.5), "1110000"),  # more than 15 % of the patch
+        ("0020000", Corruption(1, "dilate", 2, 0.5), "0020000"),
     ],
 )
-def test_changes_by_hand(before: str, change: Change, after: str) -> None:
+def test_corruptions_by_hand(before: str, corruption: Corruption, after: str) -> None:
     labels = line(before)
-    assert apply_previous(labels, (change,)).tolist() == line(after).tolist()
+    assert apply_corruptions(labels, (corruption,)).tolist() == line(after).tolist()
     assert labels.tolist() == line(before).tolist()
 
 
@@ -40,34 +47,35 @@ def test_closing_fills_a_hole_and_nothing_else(rim: int) -> None:
     block = np.pad(np.ones((5, 6, 7), dtype=np.uint8), rim)
     holed = block.copy()
     holed[rim + 2, rim + 3, rim + 3] = 0
-    assert np.array_equal(apply_previous(holed, (Change(1, "close", 1, None),)), block)
+    assert np.array_equal(apply_corruptions(holed, (Corruption(1, "close", 1, None),)), block)
 
 
 def test_balls_are_round() -> None:
     labels = np.zeros((1, 9, 9), dtype=np.uint8)
     labels[0, 4, 4] = 1
-    grown = apply_previous(labels, (Change(1, "dilate", 3, None),))[0]
+    grown = apply_corruptions(labels, (Corruption(1, "dilate", 3, None),))[0]
     y, x = np.indices((9, 9))
     assert np.array_equal(grown == 1, (y - 4) ** 2 + (x - 4) ** 2 <= 9)
 
 
 @given(st.integers(0, 10_000))
-def test_any_draw_keeps_to_the_classes_there_are(seed: int) -> None:
+def test_corruptions_add_no_class(seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, (3, 5, 6)).astype(np.uint8)
-    changes = draw_previous(rng, 4)
-    assert all(RADIUS[0] <= c.radius <= RADIUS[1] and c.wear in (None, *WEARS) for c in changes)
-    assert len({c.class_index for c in changes}) == len(changes)
-    result = apply_previous(labels, changes)
+    corruptions = draw_corruptions(rng, 4)
+    assert all(RADIUS[0] <= c.radius <= RADIUS[1] and c.operation in (None, *OPERATIONS) for c in corruptions)
+    assert len({c.class_index for c in corruptions}) == len(corruptions)
+    result = apply_corruptions(labels, corruptions)
     assert (result.shape, result.dtype) == (labels.shape, labels.dtype)
     assert set(np.unique(result)) <= set(range(4))
 
 
-def test_how_often() -> None:
-    drawn = [draw_previous(np.random.default_rng(i), 11) for i in range(1000)]
-    worn = np.mean([any(c.wear for c in changes) for changes in drawn])
-    lossy = np.mean([any(c.pick is not None for c in changes) for changes in drawn])
-    assert worn == pytest.approx(0.4, abs=0.05)
-    assert lossy == pytest.approx(0.2, abs=0.05)
-    assert np.mean([sum(c.wear is not None for c in changes) for changes in drawn]) == pytest.approx(0.4 * 5, abs=0.3)
+def test_corruption_frequencies() -> None:
+    drawn = [draw_corruptions(np.random.default_rng(i), 11) for i in range(1000)]
+    changed = np.mean([any(c.operation for c in corruptions) for corruptions in drawn])
+    losing = np.mean([any(c.lost is not None for c in corruptions) for corruptions in drawn])
+    assert changed == pytest.approx(0.4, abs=0.05)
+    assert losing == pytest.approx(0.2, abs=0.05)
+    n_changed = np.mean([sum(c.operation is not None for c in corruptions) for corruptions in drawn])
+    assert n_changed == pytest.approx(0.4 * 5, abs=0.3)
     assert LARGEST_LOSS == 0.15

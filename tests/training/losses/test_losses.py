@@ -24,7 +24,7 @@ from autoseg.training.losses import (
     nearest_resize,
     topk_ce,
 )
-from autoseg.training.losses.dice_ce import by_adding, by_comparing
+from autoseg.training.losses.dice_ce import sums_by_adding, sums_by_comparing
 
 IGNORE = 255
 
@@ -299,6 +299,6 @@ def test_sums_by_class_whichever_way(classes: int) -> None:
     picked = p.gather(1, index).squeeze(1)
     one_hot = F.one_hot(index.squeeze(1), classes).movedim(-1, 1)
     expected = [(x * weight.unsqueeze(1)).sum(2) for x in (p * one_hot, one_hot, p)]
-    for sums in (by_adding, by_comparing):
+    for sums in (sums_by_adding, sums_by_comparing):
         for found, right in zip(sums(p, index, picked, weight), expected):
             torch.testing.assert_close(found, right)
