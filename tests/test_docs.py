@@ -26,11 +26,13 @@ import SimpleITK
 import typer
 from helpers.plugins import no_plugins
 from helpers.tiny import DATASET_NAME, shrink_plan
+from test_layers import ROOMS
 
 import autoseg
 from autoseg.cli import app, main
 
 ROOT = Path(__file__).parents[1]
+OTHERS = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
 HISTORY = ROOT / "docs" / "decisions.md"  # names things as they were called on the day
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PRESENT = [page for page in PAGES if page != HISTORY]
@@ -236,12 +238,12 @@ def test_files_that_are_named_exist(page: Path) -> None:
         if re.match(r"(?:autoseg|tests|benchmarks|plans|docs|\.ci)/", span) and not re.search(r"[*<{…]", span):
             assert (ROOT / span).exists(), f"{page.name}: {span}"
     for path, name in re.findall(r"`(autoseg/[\w/]+\.py)` \(`(\w+)`\)", " ".join(prose(page).split())):
-        assert re.search(rf"^(?:class |def )?{name}\b", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), (
+        assert re.search(rf"^ *(?:class |def ){name}\b", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), (
             f"{path}: {name}"
         )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if target.startswith(("http://", "https://", "mailto:")):
@@ -287,3 +289,19 @@ def test_the_page_of_commands_lists_every_option(command: str) -> None:
 def test_the_page_of_python_names_everything_public() -> None:
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     assert [name for name in autoseg.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_the_page_of_the_architecture_has_the_arrows_of_the_layers() -> None:
+    rows = table(ROOT / "docs" / "architecture.md", "The rooms")
+    assert {row[0].strip("`"): set(re.findall(r"\w+", row[-1])) for row in rows} == {
+        name: set(others.split()) for name, others in ROOMS.items()
+    }
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: page.name)
+def test_differences_that_a_page_shows_apply(page: Path, tmp_path: Path) -> None:
+    for i, block in enumerate(b for b in blocks(page) if b.language == "diff"):
+        patch = tmp_path / f"{i}.diff"
+        patch.write_text(block.text, encoding="utf-8")
+        done = subprocess.run(["git", "apply", "--check", str(patch)], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{page.name}:{block.line}: {done.stderr}"
