@@ -18,7 +18,7 @@ from autoseg.errors import AutosegError, DataError, PlanError
 from autoseg.imaging.labels import LabelSet
 from autoseg.io import RGB_8_BIT, Header, has_geometry, image_ending, read_header, read_label_values
 from autoseg.system.files import file_stamp, write_text
-from autoseg.system.progress import log
+from autoseg.system.progress import log, number_of
 from autoseg.system.records import from_json, to_json
 from autoseg.system.workers import CaseRun
 
@@ -211,4 +211,4 @@ def _log_values(files: Sequence[_LabelFile]) -> None:
     if rare and len(usable) > 4:
         log.warning("note: in a single label map only: value %s; an annotation error?", ", ".join(map(str, rare[:10])))
     if faulty:
-        log.warning("note: %d label maps cannot be used, the first: %s", len(faulty), faulty[0].problem)
+        log.warning("note: %s cannot be used, the first: %s", number_of(len(faulty), "label map"), faulty[0].problem)

@@ -231,7 +231,7 @@ def test_a_label_map_that_does_not_fit_into_memory(
         patched.setattr(inferred, "read_label_values", read)
         dataset = open_dataset(root, memory)
     assert (dataset.labels.values, [c.name for c in dataset.cases]) == ((1, 4), ["a", "b", "c"])
-    assert any("1 label maps cannot be used, the first: case b: out of memory; found: 8 GB" in m for m in caplog.messages)
+    assert any("1 label map cannot be used, the first: case b: out of memory; found: 8 GB" in m for m in caplog.messages)
     assert open_dataset(root, memory).labels.values == (1, 2, 4, 8)
 
 
