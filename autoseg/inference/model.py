@@ -270,8 +270,8 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
     plan = load_plan(runs[0] / "plan.json")
     _, configuration = plan.configuration(records[0].configuration)
     for run, record in zip(runs[1:], records[1:]):
-        other = load_plan(run / "plan.json")
-        if (other.data, other.configuration(record.configuration)[1].decisions) != (plan.data, configuration.decisions):
+        fold_plan = load_plan(run / "plan.json")
+        if (fold_plan.data, fold_plan.configuration(record.configuration)[1].decisions) != (plan.data, configuration.decisions):
             raise PlanError("the folds of this model follow different plans", file=run, fix="give -m the folder of one fold")
     previous_stage = None
     if configuration.previous_stage is not None:

@@ -19,7 +19,7 @@ from autoseg.errors import AutosegError, GeometryError, UsageError, nearest
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import LabelMap
 from autoseg.imaging.landmarks import Landmarks, LandmarkSet
-from autoseg.inference.model import Model
+from autoseg.inference.model import Model, Prediction
 from autoseg.io import (
     LANDMARK_ENDINGS,
     has_geometry,
@@ -41,7 +41,7 @@ WORKERS = 2  # one case is read or written while the network works on the other
 
 @dataclass(frozen=True)
 class PredictReport(CaseReport):
-    """How many cases were predicted now, and how many were there already."""
+    """Numbers of cases that were predicted now, and that were skipped since their files exist."""
 
     done: int
     skipped: int
@@ -61,8 +61,8 @@ def predict(
 ) -> PredictReport:
     """Predicts every case into `out`; finished outputs are skipped.
 
-    Writes, as far as the model has learnt it, a label map in the format of the case's first image, a file with its landmarks, and
-    `landmarks.csv` with those of all cases.
+    Writes, as far as the model has learnt them, a label map in the format of the case's first image, a file with its landmarks,
+    and `landmarks.csv` with those of all cases.
 
     Args:
         rules: component rules applied to each label map.
@@ -75,61 +75,95 @@ def predict(
         UsageError: an image lies in `out`; probabilities of a model without structures; a case named like the table of landmarks.
     """
     keep_freed_memory()
-    data, found = model.plan.data, dict[str, Landmarks]()
-    channels, labels = tuple(c.name for c in data.channels), data.labels
+    data = model.plan.data
     check_output_folder(cases, out)
-    if save_probabilities and not labels.names:
+    if save_probabilities and not data.labels.names:
         raise UsageError(
             "the model has learnt landmarks only, so there are no class probabilities", fix="no --save_probabilities"
         )
-
-    def files(case: Case) -> list[Path]:
-        wanted = [output_path(out, case)] if labels.names else []
-        wanted += [probabilities_path(out, case)] if save_probabilities else []
-        return wanted + ([landmarks_path(out, case, landmarks_ending)] if data.landmarks.names else [])
-
-    if any(path.name == LANDMARK_TABLE for case in cases for path in files(case)):
+    outputs = _Outputs(out, data, save_probabilities, landmarks_ending, overwrite)
+    if any(path.name == LANDMARK_TABLE for case in cases for path in outputs.files(case)):
         raise UsageError(f"a case's landmarks would be named {LANDMARK_TABLE}, as those of all cases", fix="rename that image")
-    todo = [c for c in cases if overwrite or not all(path.exists() for path in files(c))]
-    if len(todo) < len(cases):
-        log.warning(
-            "%d of %d cases are there already and skipped; --overwrite predicts them again", len(cases) - len(todo), len(cases)
-        )
+    remaining = [case for case in cases if not outputs.are_complete(case)]
+    if len(remaining) < len(cases):
+        n_skipped = len(cases) - len(remaining)
+        log.warning("%d of %d cases are there already and skipped; --overwrite predicts them again", n_skipped, len(cases))
+    channels = tuple(c.name for c in data.channels)
+    predicted: dict[str, Landmarks] = {}
 
     def work(case: Case) -> None:
         image = read_image(case.images, channels)
         check_several_slices(model, image.grid, case.images[0])
         prediction = model.predict_image(image, mirror, probabilities=save_probabilities)
-        if prediction.probabilities is not None:
-            write_probabilities(probabilities_path(out, case), prediction.probabilities, like=case.images[0])
-        # what is there already, where only another file is lacking, may have been corrected by hand
-        target, points = output_path(out, case), landmarks_path(out, case, landmarks_ending)
-        if prediction.labels is not None and (overwrite or not target.exists()):
-            indices = apply_rules(prediction.labels, rules, labels)
-            write_label_map(target, LabelMap(indices, image.grid, labels), like=case.images[0])
-        if prediction.landmarks is not None and (overwrite or not points.exists()):
-            write_landmarks(points, prediction.landmarks, case.name, not has_geometry(case.images[0]))
-            found[case.name] = prediction.landmarks
+        landmarks = outputs.write(case, image.grid, prediction, rules)
+        if landmarks is not None:
+            predicted[case.name] = landmarks
 
-    run = CaseRun(work, todo, "predict", workers=workers)
+    run = CaseRun(work, remaining, "predict", workers=workers)
     done = len(run.finish())
     unreadable: tuple[Failure, ...] = ()
     if data.landmarks.names:
-        table, unreadable = _all_landmarks(found, cases, out, landmarks_ending, data.landmarks)
+        table, unreadable = _all_landmarks(predicted, cases, out, landmarks_ending, data.landmarks)
         if table:
             write_landmark_table(out / LANDMARK_TABLE, table, not any(has_geometry(case.images[0]) for case in cases))
-    return PredictReport(done, len(cases) - len(todo), failures=(*run.failures, *unreadable))
+    return PredictReport(done, len(cases) - len(remaining), failures=(*run.failures, *unreadable))
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """The files of predictions in a folder, as far as the model has learnt what they hold.
+
+    Args:
+        data: of the model's plan.
+        overwrite: write files that exist, too.
+    """
+
+    folder: Path
+    data: DataPlan
+    save_probabilities: bool
+    landmarks_ending: str
+    overwrite: bool
+
+    def files(self, case: Case) -> list[Path]:
+        """Files that a case gets."""
+        paths = [output_path(self.folder, case)] if self.data.labels.names else []
+        paths += [probabilities_path(self.folder, case)] if self.save_probabilities else []
+        return paths + ([landmarks_path(self.folder, case, self.landmarks_ending)] if self.data.landmarks.names else [])
+
+    def are_complete(self, case: Case) -> bool:
+        """True where nothing of a case is to be written."""
+        return not self.overwrite and all(path.exists() for path in self.files(case))
+
+    def write(self, case: Case, grid: Grid, prediction: Prediction, rules: Sequence[Rule]) -> Landmarks | None:
+        """Writes the files of a case; a label map or landmarks that exist may have been corrected by hand, and stay.
+
+        Returns:
+            The landmarks, if they were written.
+        """
+        source, labels = case.images[0], self.data.labels
+        if prediction.probabilities is not None:
+            write_probabilities(probabilities_path(self.folder, case), prediction.probabilities, like=source)
+        map_file = output_path(self.folder, case)
+        if prediction.labels is not None and (self.overwrite or not map_file.exists()):
+            indices = apply_rules(prediction.labels, rules, labels)
+            write_label_map(map_file, LabelMap(indices, grid, labels), like=source)
+        point_file = landmarks_path(self.folder, case, self.landmarks_ending)
+        if prediction.landmarks is None or (point_file.exists() and not self.overwrite):
+            return None
+        write_landmarks(point_file, prediction.landmarks, case.name, not has_geometry(source))
+        return prediction.landmarks
 
 
 def describe_outcome(data: DataPlan, n_cases: int) -> str:
-    """What there is now: '20 label maps', 'landmarks of 20 cases'."""
+    """The files of a prediction in words: '20 label maps', 'landmarks of 20 cases'."""
     if not data.landmarks.names:
         return number_of(n_cases, "label map")
     return f"{'label maps and ' if data.labels.names else ''}landmarks of {number_of(n_cases, 'case')}"
 
 
 def check_several_slices(model: Model, grid: Grid, source: Path | None) -> None:
-    """
+    """Refuses a single slice for a model of volumes.
+
     Raises:
         GeometryError: a single slice, and the model has learnt from volumes.
     """
@@ -143,14 +177,14 @@ def check_several_slices(model: Model, grid: Grid, source: Path | None) -> None:
 
 
 def landmarks_format_ending(word: str) -> str:
-    """The ending of files of landmarks that a user calls 'mrk.json', 'csv', …
+    """The ending of landmark files of the format that a user calls 'mrk.json', 'csv', …
 
     Raises:
         UsageError: no such format.
     """
-    known = [ending[1:] for ending in LANDMARK_ENDINGS]
-    if word.lower().lstrip(".") not in known:
-        raise UsageError(f"unknown format of landmarks{nearest(word, known)}", found=word, allowed=", ".join(known))
+    formats = [ending[1:] for ending in LANDMARK_ENDINGS]
+    if word.lower().lstrip(".") not in formats:
+        raise UsageError(f"unknown format of landmarks{nearest(word, formats)}", found=word, allowed=", ".join(formats))
     return "." + word.lower().lstrip(".")
 
 

@@ -1,4 +1,4 @@
-"""How landmarks lie relative to each other: a second opinion on those whose maps are undecided.
+"""The shape prior of landmarks: a second opinion on those whose maps are undecided.
 
 A network that has seen few cases may take a wrong point, far away, for a landmark. Its map then often has a second, smaller peak
 at the right one. The shape prior chooses between the peaks: by the probability that the map gives to each, and by how far each
@@ -74,7 +74,7 @@ class ShapePrior:
         return chosen
 
     def _predict(self, i: int, points: np.ndarray, trusted: np.ndarray) -> tuple[np.ndarray, float] | None:
-        """Where its neighbours expect landmark `i`, and the error of that in training along an axis, both in mm.
+        """Position that its neighbours predict for landmark `i`, and the error of that in training along an axis, both in mm.
 
         Neighbours are the nearest landmarks that can be trusted; they expect it at its mean position, moved as they are
         themselves. None where there are too few neighbours or cases.

@@ -28,7 +28,7 @@ from autoseg.system.files import FilePath
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a model says about one image, postprocessed, on the image's own grid.
+    """The prediction of a model for one image, postprocessed, on the image's own grid.
 
     Args:
         label_map: class indices; None of a model without structures.

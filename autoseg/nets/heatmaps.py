@@ -92,7 +92,7 @@ def expected_points(logits: Tensor) -> tuple[Tensor, Tensor]:
     p = logits.flatten(2).softmax(2, dtype=dtype).unflatten(2, shape)
     means, variances = [], []
     for axis, n in enumerate(shape):
-        along = p.sum([2 + other for other in range(len(shape)) if other != axis])
+        along = p.sum([2 + summed for summed in range(len(shape)) if summed != axis])
         voxels = torch.arange(n, dtype=dtype, device=p.device)
         mean = along @ voxels
         means.append(mean)

@@ -109,10 +109,10 @@ class UNet(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """He initialisation for leaky ReLU, no bias; then what a module says of itself."""
+    """He initialisation for leaky ReLU, no bias; then the initialisation of a module's own, if it has one."""
     if isinstance(module, (nn.Conv2d, nn.Conv3d)):
         nn.init.kaiming_normal_(module.weight, a=SLOPE)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    if callable(own := getattr(module, "initialise", None)):
-        own()
+    if callable(initialise := getattr(module, "initialise", None)):
+        initialise()

@@ -56,13 +56,13 @@ def apply_corruptions(labels: np.ndarray, corruptions: tuple[Corruption, ...]) -
             continue
         margin = corruption.radius + 1
         near = tuple(slice(max(0, along.start - margin), along.stop + margin) for along in box)
-        before = result[near] == corruption.class_index
-        after = before if corruption.operation is None else _morphed(before, corruption.operation, corruption.radius)
+        mask = result[near] == corruption.class_index
+        corrupted = mask if corruption.operation is None else _morphed(mask, corruption.operation, corruption.radius)
         if corruption.lost is not None:
-            after = _without_component(after, corruption.lost, LARGEST_LOSS * labels.size)
+            corrupted = _without_component(corrupted, corruption.lost, LARGEST_LOSS * labels.size)
         part = result[near]
-        part[before & ~after] = 0
-        part[after] = corruption.class_index
+        part[mask & ~corrupted] = 0
+        part[corrupted] = corruption.class_index
     return result
 
 

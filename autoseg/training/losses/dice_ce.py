@@ -37,9 +37,9 @@ class _DiceCe(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool) -> Tensor:
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        known = (target != ignore_index).flatten(1)
-        index = torch.where(known, target.flatten(1), 0).unsqueeze(1)
-        weight = known.to(dtype)
+        is_known = (target != ignore_index).flatten(1)
+        index = torch.where(is_known, target.flatten(1), 0).unsqueeze(1)
+        weight = is_known.to(dtype)
         p = F.softmax(logits.flatten(2), 1, dtype=dtype)
         picked = p.gather(1, index).squeeze(1)
         count = all_reduce_sum(weight.sum()).clamp(min=1)

@@ -30,26 +30,26 @@ class _Voxels:
 
     Args:
         log_p: (B, K, *size) log probabilities.
-        picked: log probability of the true class; meaningless where not `known`.
-        known: true where the voxel counts.
-        target: class index, 0 where not known.
+        picked: log probability of the true class; meaningless where the voxel does not count.
+        is_known: true where the voxel counts.
+        target: class index, 0 where the voxel does not count.
     """
 
     log_p: Tensor
     picked: Tensor
-    known: Tensor
+    is_known: Tensor
     target: Tensor
 
     @staticmethod
     def of(logits: Tensor, target: Tensor, ignore_index: int) -> _Voxels:
-        known = target != ignore_index
-        safe = torch.where(known, target, 0)
+        is_known = target != ignore_index
+        safe = torch.where(is_known, target, 0)
         log_p = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
-        return _Voxels(log_p, log_p.gather(1, safe.unsqueeze(1)).squeeze(1), known, safe)
+        return _Voxels(log_p, log_p.gather(1, safe.unsqueeze(1)).squeeze(1), is_known, safe)
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of (B, *size) values over the voxels that count."""
-        return (values * self.known).sum() / all_reduce_sum(self.known.sum()).clamp(min=1)
+        return (values * self.is_known).sum() / all_reduce_sum(self.is_known.sum()).clamp(min=1)
 
 
 def ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
@@ -64,9 +64,9 @@ def balanced_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: b
     Source: Xie & Tu, Holistically-Nested Edge Detection, ICCV 2015 (two classes, weights 1 - share); here for any number.
     """
     voxels = _Voxels.of(logits, target, ignore_index)
-    flat, weight = voxels.target.flatten(), voxels.known.flatten().to(voxels.picked.dtype)
+    flat, weight = voxels.target.flatten(), voxels.is_known.flatten().to(voxels.picked.dtype)
     count = all_reduce_sum(weight.new_zeros(logits.shape[1]).index_add_(0, flat, weight))
-    total = weight.new_zeros(logits.shape[1]).index_add_(0, flat, (voxels.picked * voxels.known).flatten())
+    total = weight.new_zeros(logits.shape[1]).index_add_(0, flat, (voxels.picked * voxels.is_known).flatten())
     return -(total / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
 
@@ -76,7 +76,7 @@ def topk_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool 
     Each of several processes takes the worst tenth of its own voxels.
     """
     voxels = _Voxels.of(logits, target, ignore_index)
-    losses = -voxels.picked[voxels.known]
+    losses = -voxels.picked[voxels.is_known]
     n = min(len(losses), max(1, round(WORST_SHARE * len(losses))))
     return losses.topk(n, sorted=False).values.sum() / all_reduce_sum(torch.tensor(n, device=losses.device)).clamp(min=1)
 
@@ -132,10 +132,10 @@ def _focal(voxels: _Voxels) -> Tensor:
 def _soft_dice(voxels: _Voxels, batch_dice: bool) -> Tensor:
     """Mean soft Dice over structures, and over the samples with an annotated voxel or, with `batch_dice`, once for the batch."""
     batch, classes = voxels.log_p.shape[:2]
-    weight = voxels.known.flatten(1).to(voxels.log_p.dtype)
+    weight = voxels.is_known.flatten(1).to(voxels.log_p.dtype)
     predicted = (voxels.log_p.exp().flatten(2) * weight.unsqueeze(1)).sum(2)
     rows = (torch.arange(batch, device=weight.device).unsqueeze(1) * classes + voxels.target.flatten(1)).flatten()
-    overlap = _sum_rows(rows, (voxels.picked.exp() * voxels.known).flatten(), batch, classes)
+    overlap = _sum_rows(rows, (voxels.picked.exp() * voxels.is_known).flatten(), batch, classes)
     size = _sum_rows(rows, weight.flatten(), batch, classes)
     annotated = weight.amax(1)
     if batch_dice:
