@@ -1,4 +1,4 @@
-"""Models: folds are averaged, slices go through 2D networks, and a GPU says what a CPU says."""
+"""Models: folds are averaged, slices go through 2D networks, and a GPU predicts what a CPU does."""
 
 from __future__ import annotations
 
@@ -130,9 +130,9 @@ def test_an_unfinished_fold_is_no_model(tiny_runs: TinyRuns, float32_cpu: Device
 def test_folds_of_different_plans_are_not_averaged(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     name, configuration = tiny.plan.configuration(None)
     coarse = replace(configuration, space=replace(configuration.space, spacing_mm=(3.0, 3.0, 3.0)))
-    other = with_plan(tiny_runs.runs[1], tmp_path / "fold_1", replace(tiny.plan, configurations={name: coarse}))
+    coarse_run = with_plan(tiny_runs.runs[1], tmp_path / "fold_1", replace(tiny.plan, configurations={name: coarse}))
     with pytest.raises(PlanError, match="different plans"):
-        load_model([tiny_runs.runs[0], other], float32_cpu)
+        load_model([tiny_runs.runs[0], coarse_run], float32_cpu)
     reworded = replace(tiny.plan, configurations={name: replace(configuration, why={})})
     same = with_plan(tiny_runs.runs[1], tmp_path / "fold_2", reworded)
     assert len(load_model([tiny_runs.runs[0], same], float32_cpu)[0].networks) == 2
@@ -155,6 +155,8 @@ def test_a_gpu_trains_and_predicts_what_a_cpu_does(tiny: Tiny, float32_cpu: Devi
     assert record.finished
     assert load_model([tmp_path / "run"], gpu)[0].networks[0].encoder[0][0][0].weight.is_cuda
     image = prepared_image(tiny, tmp_path / "run")
-    there, here = (load_model([tmp_path / "run"], device)[0].logits(image, mirror=True) for device in (gpu, float32_cpu))
+    gpu_logits, cpu_logits = (
+        load_model([tmp_path / "run"], device)[0].logits(image, mirror=True) for device in (gpu, float32_cpu)
+    )
     tolerance = 2e-3 if compute == torch.float32 else 5e-2  # of the largest logit; convolutions on a GPU may run in TF32
-    np.testing.assert_allclose(there, here, atol=tolerance * float(np.abs(here).max()))
+    np.testing.assert_allclose(gpu_logits, cpu_logits, atol=tolerance * float(np.abs(cpu_logits).max()))

@@ -1,4 +1,4 @@
-"""Landmarks of a model: found where they are whatever the memory, the view and the slices; on networks with random weights."""
+"""Landmarks of a model: the same points whatever the memory, the view and the slices; on networks with random weights."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ SIDES = LandmarkSet(NAMES, (("left ear", "right ear"),))
 BALL, NOTHING = LabelSet(("ball",), (1,)), LabelSet((), ())
 
 
-def plan_of(landmarks: LandmarkSet, labels: LabelSet = NOTHING, **how: Any) -> Plan:
-    return make_landmark_plan(Dataset("x", None, ("MR",), labels, (), landmarks), **how)  # type: ignore[arg-type]
+def plan_of(landmarks: LandmarkSet, labels: LabelSet = NOTHING, **options: Any) -> Plan:
+    return make_landmark_plan(Dataset("x", None, ("MR",), labels, (), landmarks), **options)  # type: ignore[arg-type]
 
 
 def model_of(plan: Plan, device: Device, n: int = 1, **changes: Any) -> Model:
@@ -61,21 +61,21 @@ def test_a_mirrored_case_has_mirrored_landmarks(float32_cpu: Device, coarse: boo
     model = model_of(plan_of(SIDES, BALL if maps else NOTHING, coarse=coarse), float32_cpu)
     image = noise(1, 12, 24, 28)
     peaks = model.predict_logits(image, True).peaks
-    other = model.predict_logits(np.ascontiguousarray(image[..., ::-1]), True).peaks
+    mirrored = model.predict_logits(np.ascontiguousarray(image[..., ::-1]), True).peaks
     plain = model.predict_logits(image, False).peaks
     assert peaks is not None
-    assert other is not None
+    assert mirrored is not None
     assert plain is not None
     expected = peaks.points[[2, 1, 0]]
     expected[:, 2] = 27 - expected[:, 2]
-    np.testing.assert_allclose(other.points, expected, atol=1e-3)
-    np.testing.assert_allclose(other.presence, peaks.presence[[2, 1, 0]], atol=1e-5)
+    np.testing.assert_allclose(mirrored.points, expected, atol=1e-3)
+    np.testing.assert_allclose(mirrored.presence, peaks.presence[[2, 1, 0]], atol=1e-5)
     assert np.abs(plain.points - peaks.points).max() > 0.1
 
 
 @pytest.mark.parametrize("n", [1, 2, 200])
 @pytest.mark.parametrize("maps", [False, True])
-def test_what_does_not_fit_into_memory_is_predicted_in_parts(
+def test_maps_beyond_memory_are_predicted_in_groups(
     float32_cpu: Device, monkeypatch: pytest.MonkeyPatch, n: int, maps: bool
 ) -> None:
     """With pairs that lie far apart in the list."""
@@ -140,30 +140,30 @@ def painted(points: np.ndarray, shape: tuple[int, int, int], width: float = 1.5)
     return (6 - squared / (2 * width**2)).astype(np.float32)
 
 
-def test_windows_are_put_together_where_they_overlap(float32_cpu: Device) -> None:
+def test_overlapping_windows_are_averaged(float32_cpu: Device) -> None:
     """Each window sees the same map, so the mean of the logits is the map itself; from there to the world."""
     plan = plan_of(LandmarkSet(("a", "b")))
     model = replace(model_of(plan, float32_cpu), networks=(Painted(),))
     shape = (12, 40, 60)
     points = np.array([[5.25, 20.5, 30.125], [8.0, 3.5, 55.25]])
     placement = plain_placement(shape)
-    found = model.predict_prepared(painted(points, shape), placement, False).landmarks
-    assert found is not None
-    np.testing.assert_allclose(placement.to_voxels(found.points_mm), points, atol=1e-3)
-    assert found.state.tolist() == [State.PRESENT] * 2
-    assert found.confidence is not None
+    landmarks = model.predict_prepared(painted(points, shape), placement, False).landmarks
+    assert landmarks is not None
+    np.testing.assert_allclose(placement.to_voxels(landmarks.points_mm), points, atol=1e-3)
+    assert landmarks.state.tolist() == [State.PRESENT] * 2
+    assert landmarks.confidence is not None
     share = erf(2.5 / (1.5 * sqrt(2))) ** 3  # of the Gaussian, within two voxels along each axis
-    np.testing.assert_allclose(found.confidence, share, atol=0.05)
+    np.testing.assert_allclose(landmarks.confidence, share, atol=0.05)
 
 
-def test_a_threshold_decides_what_is_absent(float32_cpu: Device) -> None:
+def test_presence_thresholds(float32_cpu: Device) -> None:
     plan = plan_of(LandmarkSet(("a", "b", "c")))
     image = painted(np.array([[6.0, 12, 14]] * 3), (12, 24, 28)) - np.array([0, 9, 9], dtype=np.float32)[:, None, None, None]
     model = replace(model_of(plan, float32_cpu), networks=(Painted(),), thresholds=(0.5, 0.9, 0.0))
-    found = model.predict_prepared(image, plain_placement((12, 24, 28)), False).landmarks
-    assert found is not None
-    assert found.state.tolist() == [State.PRESENT, State.ABSENT, State.PRESENT]
-    assert np.isnan(found.points_mm[1]).all()
+    landmarks = model.predict_prepared(image, plain_placement((12, 24, 28)), False).landmarks
+    assert landmarks is not None
+    assert landmarks.state.tolist() == [State.PRESENT, State.ABSENT, State.PRESENT]
+    assert np.isnan(landmarks.points_mm[1]).all()
     presence = model.predict_prepared(image, plain_placement((12, 24, 28)), False).presence
     assert presence is not None
     assert presence[1] == pytest.approx(presence[2])
@@ -174,7 +174,7 @@ def test_a_threshold_decides_what_is_absent(float32_cpu: Device) -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_slices_of_a_2d_network_choose_the_one_that_shows_it(float32_cpu: Device, axis: int) -> None:
+def test_a_2d_network_finds_the_slice_of_a_landmark(float32_cpu: Device, axis: int) -> None:
     plan = plan_of(LandmarkSet(("a", "b")), pictures=True)
     configuration = plan.configuration(None)[1]
     space = replace(configuration.space, slice_axis=axis, spacing_mm=(1.0, 1.0))
@@ -206,16 +206,16 @@ def test_an_image_is_predicted_in_the_world(float32_cpu: Device) -> None:
     plain = model.predict_image(Image(image, grid, ("MR",)), True)
     axes = AxisMap((2, 0, 1), (True, False, True))
     turned = Image(np.ascontiguousarray(axes.apply(image)), grid.reoriented(axes), ("MR",))
-    other = model.predict_image(turned, True, probabilities=True)
+    prediction = model.predict_image(turned, True, probabilities=True)
     assert plain.landmarks is not None
-    assert other.landmarks is not None
+    assert prediction.landmarks is not None
     assert plain.labels is not None
-    assert other.labels is not None
-    np.testing.assert_allclose(other.landmarks.points_mm, plain.landmarks.points_mm, atol=1e-4)
-    assert np.array_equal(other.labels, axes.apply(plain.labels))
+    assert prediction.labels is not None
+    np.testing.assert_allclose(prediction.landmarks.points_mm, plain.landmarks.points_mm, atol=1e-4)
+    assert np.array_equal(prediction.labels, axes.apply(plain.labels))
     assert plain.probabilities is None
-    assert other.probabilities is not None
-    assert other.probabilities.shape == (2, *turned.grid.shape)
+    assert prediction.probabilities is not None
+    assert prediction.probabilities.shape == (2, *turned.grid.shape)
 
 
 @pytest.mark.parametrize("tilt", [0.0, 0.2])
@@ -226,19 +226,19 @@ def test_a_case_mirrored_in_the_world_is_predicted_mirrored(float32_cpu: Device,
     turn, mirror = np.eye(4), np.diag([-1.0, 1, 1, 1])
     turn[:2, :2] = [[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]]
     grid = Grid((12, 24, 28), turn @ Grid.from_spacing((12, 24, 28), (1.5, 1, 1), (-3, 4, 5)).affine)
-    plain, other = (
+    plain, mirrored = (
         model.predict_image(Image(noise(1, 12, 24, 28), Grid(grid.shape, affine), ("MR",)), True)
         for affine in (grid.affine, mirror @ grid.affine)
     )
     assert plain.landmarks is not None
-    assert other.landmarks is not None
+    assert mirrored.landmarks is not None
     assert plain.labels is not None
-    assert other.labels is not None
-    np.testing.assert_allclose(other.landmarks.points_mm, plain.landmarks.points_mm[[2, 1, 0]] * (-1, 1, 1), atol=1e-3)
+    assert mirrored.labels is not None
+    np.testing.assert_allclose(mirrored.landmarks.points_mm, plain.landmarks.points_mm[[2, 1, 0]] * (-1, 1, 1), atol=1e-3)
     assert np.ptp(plain.landmarks.points_mm[[0, 2]], axis=0).max() > 1  # else nobody could tell them apart
     swapped = np.array([0, 2, 1])[plain.labels]
     assert (swapped != plain.labels).any()
-    assert (other.labels == swapped).mean() > 0.999  # two classes may be as likely but for rounding
+    assert (mirrored.labels == swapped).mean() > 0.999  # two classes may be as likely but for rounding
 
 
 SCN = ScnPlan("convolutions", (2, 4, 4), 3, 1, 4, "gate")
@@ -264,28 +264,26 @@ def with_branch(model: Model, factor: tuple[int, ...] = SCN.factor) -> Model:
 
 
 def peaks_of(model: Model, image: np.ndarray, mirror: bool = False) -> Peaks:
-    found = model.predict_logits(image, mirror).peaks
-    assert found is not None
-    return found
+    peaks = model.predict_logits(image, mirror).peaks
+    assert peaks is not None
+    return peaks
 
 
 @pytest.mark.parametrize("coarse", [False, True])
-def test_a_branch_keeps_the_mirror(float32_cpu: Device, coarse: bool) -> None:
-    """It is shown what all views say, and is itself asked in every view."""
+def test_a_branch_is_equivariant_to_mirroring(float32_cpu: Device, coarse: bool) -> None:
+    """It sees the mean over all views, and is itself applied in every view."""
     model = with_branch(model_of(plan_of(SIDES, coarse=coarse), float32_cpu))
     image = noise(1, 12, 24, 32)
     peaks = peaks_of(model, image, True)
-    other = peaks_of(model, np.ascontiguousarray(image[..., ::-1]), True)
+    mirrored = peaks_of(model, np.ascontiguousarray(image[..., ::-1]), True)
     expected = peaks.points[[2, 1, 0]]
     expected[:, 2] = 31 - expected[:, 2]
-    np.testing.assert_allclose(other.points, expected, atol=1e-3)
-    np.testing.assert_allclose(other.presence, peaks.presence[[2, 1, 0]], atol=1e-5)
+    np.testing.assert_allclose(mirrored.points, expected, atol=1e-3)
+    np.testing.assert_allclose(mirrored.presence, peaks.presence[[2, 1, 0]], atol=1e-5)
 
 
 @pytest.mark.parametrize("maps", [False, True])
-def test_a_branch_sees_all_landmarks_even_where_their_maps_do_not_fit(
-    float32_cpu: Device, monkeypatch: pytest.MonkeyPatch, maps: bool
-) -> None:
+def test_a_branch_sees_the_landmarks_of_all_groups(float32_cpu: Device, monkeypatch: pytest.MonkeyPatch, maps: bool) -> None:
     names = tuple(f"p{i}" for i in range(20))
     pairs = tuple((f"p{i}", f"p{19 - i}") for i in range(6))
     model = model_of(plan_of(LandmarkSet(names, pairs), BALL if maps else NOTHING), float32_cpu)
@@ -304,7 +302,7 @@ def test_a_branch_sees_all_landmarks_even_where_their_maps_do_not_fit(
         np.testing.assert_allclose(parts.logits, whole.logits, atol=1e-5)
 
 
-def test_a_branch_is_asked_once_for_all_windows(float32_cpu: Device) -> None:
+def test_a_branch_is_applied_to_the_mean_of_all_windows(float32_cpu: Device) -> None:
     """As training does it for a patch that shows everything: maps, then the branch on all of them."""
     model = with_branch(model_of(plan_of(SIDES), float32_cpu))
     image = noise(1, 12, 24, 60)
@@ -324,8 +322,8 @@ def test_branches_of_folds_are_averaged_on_common_maps(float32_cpu: Device) -> N
     branches = model.landmark_reader.branches
     assert len(branches) == 2
     with torch.inference_mode():
-        said = sum(branch(branch.coarse_view(local)) for branch in branches) / 2
-        final = branches[0].combine(local, said)
+        spatial = sum(branch(branch.coarse_view(local)) for branch in branches) / 2
+        final = branches[0].combine(local, spatial)
     np.testing.assert_allclose(peaks_of(model, image).points, find_peaks(final[0]).points, atol=1e-4)
 
 

@@ -43,7 +43,7 @@ def test_masks_lie_on_the_grid_of_their_images(tiny: Tiny, model: Model, tmp_pat
         assert mask.data.max() > 0
 
 
-def test_a_second_run_gives_the_same_bytes_and_a_finished_one_is_skipped(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+def test_predictions_are_reproducible_and_finished_cases_skipped(tiny: Tiny, model: Model, tmp_path: Path) -> None:
     images = tiny.data / "imagesTs"
     done(model, images, tmp_path / "a")
     files = sorted((tmp_path / "a").iterdir())
@@ -113,10 +113,10 @@ def test_left_stays_left_however_the_file_is_oriented(
     write_image(tmp_path / "in" / "plain_0000.nii.gz", image)
     write_image(tmp_path / "in" / "turned_0000.nii.gz", turned)
     done(model, tmp_path / "in", tmp_path / "out")
-    plain, other = (read_label_map(tmp_path / "out" / f"{n}.nii.gz", tiny.dataset.labels) for n in ("plain", "turned"))
-    assert other.grid.corner_distance(turned.grid) < 1e-3
+    plain, label_map = (read_label_map(tmp_path / "out" / f"{n}.nii.gz", tiny.dataset.labels) for n in ("plain", "turned"))
+    assert label_map.grid.corner_distance(turned.grid) < 1e-3
     assert len(np.unique(plain.data)) > 2
-    assert np.array_equal(axes.apply(plain.data), other.data)
+    assert np.array_equal(axes.apply(plain.data), label_map.data)
 
 
 def test_an_ensemble_of_folds_predicts(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
@@ -138,17 +138,17 @@ def test_prediction_without_mirroring_takes_fewer_passes(tiny: Tiny, model: Mode
     ("image", "mask"),
     [("a.nii.gz", "a.nii.gz"), ("a.nrrd", "a.nrrd"), ("a.mha", "a.mha"), ("a.mhd", "a.mha"), ("a.nhdr", "a.nrrd")],
 )
-def test_masks_keep_the_format_but_for_headers_with_a_second_file(image: str, mask: str) -> None:
+def test_masks_keep_the_format_of_the_image_except_detached_headers(image: str, mask: str) -> None:
     assert output_path(Path("out"), Case("a", (Path(image),), None)) == Path("out") / mask
 
 
 def test_results_do_not_go_among_the_images(tiny: Tiny, model: Model, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(tiny.data / "imagesTs", images)
-    before = {p.name: p.read_bytes() for p in images.iterdir()}
+    contents = {p.name: p.read_bytes() for p in images.iterdir()}
     with pytest.raises(UsageError, match=r"among the images.*-o a folder of its own"):
         predict(model, (), images_in(images, 1), images / ".." / "images", overwrite=True)
-    assert {p.name: p.read_bytes() for p in images.iterdir()} == before
+    assert {p.name: p.read_bytes() for p in images.iterdir()} == contents
 
 
 def test_missing_probabilities_are_added_and_the_mask_stays(tiny: Tiny, model: Model, tmp_path: Path) -> None:

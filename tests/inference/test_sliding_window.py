@@ -107,26 +107,26 @@ def test_identity_network_returns_its_input(
 
 
 def test_batches_are_full_and_on_the_device() -> None:
-    seen = []
+    shapes = []
 
     def network(batch: Tensor) -> Tensor:
         assert batch.device == torch.device("cpu")
-        seen.append(tuple(batch.shape))
+        shapes.append(tuple(batch.shape))
         return batch
 
     predict(torch.zeros(1, 4, 4, 10), network, (4, 4, 4), 1, batch_size=3, axes=(1, 2), device=torch.device("cpu"))
-    assert seen == [(3, 1, 4, 4, 4)] * 4 + [(1, 1, 4, 4, 4)] * 4  # four windows, four mirrors of each batch
+    assert shapes == [(3, 1, 4, 4, 4)] * 4 + [(1, 1, 4, 4, 4)] * 4  # four windows, four mirrors of each batch
 
 
 def test_a_small_volume_is_padded_with_zeros_on_both_sides() -> None:
-    seen = []
+    rows = []
 
     def network(batch: Tensor) -> Tensor:
-        seen.append(batch[0, 0, 0, 0].tolist())
+        rows.append(batch[0, 0, 0, 0].tolist())
         return batch
 
     predict(torch.tensor([[[[1.0, 2.0]]]]), network, (1, 1, 5), 1)
-    assert seen == [[0, 1, 2, 0, 0]]
+    assert rows == [[0, 1, 2, 0, 0]]
 
 
 def test_logits_in_half_precision_are_summed_in_float32() -> None:
@@ -178,7 +178,7 @@ def test_left_and_right_swap_under_an_x_mirror_only() -> None:
     assert float(confused.abs().max()) == pytest.approx(0, abs=1e-6)
 
 
-def test_what_an_x_mirror_does_to_the_input() -> None:
+def test_an_x_mirror_swaps_sides_of_the_input() -> None:
     """A network that repeats the class indices in its only channel: under an x mirror these change sides themselves."""
     volume = torch.tensor([0.0, 1, 1, 0, 2, 0]).expand(1, 2, 2, 6)
 

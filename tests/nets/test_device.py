@@ -1,4 +1,4 @@
-"""Devices: what a machine has is found, what it has not is refused, and the precision is as promised."""
+"""Devices: those of the machine are found, missing ones are refused, and the precision is as documented."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_auto_takes_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) 
     assert choose_device("cuda:1") == Device(torch.device("cuda:1"), torch.float16)
 
 
-@pytest.mark.parametrize("wanted", ["gpu", "cpu:x", "meta", ""])
-def test_unknown_device(wanted: str) -> None:
+@pytest.mark.parametrize("name", ["gpu", "cpu:x", "meta", ""])
+def test_unknown_device(name: str) -> None:
     with pytest.raises(UsageError, match="unknown device"):
-        choose_device(wanted)
+        choose_device(name)
 
 
-def test_devices_that_are_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpus(monkeypatch, 0)
     with pytest.raises(UsageError, match="no such GPU"):
         choose_device("cuda")
@@ -72,11 +72,11 @@ def test_only_fp16_needs_loss_scaling() -> None:
     assert [Device(CPU, t).needs_scaler for t in (torch.float16, torch.bfloat16, torch.float32)] == [True, False, False]
 
 
-def test_reads_as_text() -> None:
+def test_a_device_as_text() -> None:
     assert str(Device(torch.device("cuda:1"), torch.bfloat16)) == "cuda:1 (bfloat16)"
 
 
-def test_memory_that_is_not_there() -> None:
+def test_out_of_memory_becomes_a_resource_error() -> None:
     with pytest.raises(ResourceError, match=r"out of memory.*fix: take less"), out_of_memory("take less"):
         torch.empty(2**60, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match="size of tensor"), out_of_memory("take less"):

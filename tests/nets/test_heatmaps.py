@@ -38,11 +38,11 @@ def test_a_line_by_hand() -> None:
 def test_maps_are_products_of_lines(ndim: int) -> None:
     shape, sigma = SHAPES[ndim], (0.6, 1.2, 0.9)[:ndim]
     point = np.array([3.3, 8.9, -0.8][:ndim])
-    (found,) = gaussian_maps(torch.from_numpy(point).view(1, 1, ndim), sigma, shape)[0].numpy()
+    (gaussian,) = gaussian_maps(torch.from_numpy(point).view(1, 1, ndim), sigma, shape)[0].numpy()
     expected = np.ones(())
     for c, s, n in zip(point, sigma, shape):
         expected = expected[..., None] * np.diff(norm(c, s).cdf(np.arange(n + 1) - 0.5))
-    np.testing.assert_allclose(found, expected, atol=2e-4 * expected.max())  # four sigmas away, where boxes end
+    np.testing.assert_allclose(gaussian, expected, atol=2e-4 * expected.max())  # four sigmas away, where boxes end
 
 
 @settings(max_examples=30, deadline=None)
@@ -54,9 +54,9 @@ def test_all_of_a_gaussian_is_inside_or_outside(ndim: int, seed: int, sigma: flo
     whole = gaussian_maps(point, (sigma,) * ndim, (32,) * ndim).sum()
     assert float(whole) == pytest.approx(1, abs=ndim * 7e-5)
     shift = torch.tensor([15.0] + [0.0] * (ndim - 1))
-    left = gaussian_maps(point, (sigma,) * ndim, (15, *(32,) * (ndim - 1)))
+    inside = gaussian_maps(point, (sigma,) * ndim, (15, *(32,) * (ndim - 1)))
     right = gaussian_maps(point - shift, (sigma,) * ndim, (17, *(32,) * (ndim - 1)))
-    assert float(left.sum() + right.sum()) == pytest.approx(float(whole), abs=ndim * 7e-5)
+    assert float(inside.sum() + right.sum()) == pytest.approx(float(whole), abs=ndim * 7e-5)
 
 
 def test_a_point_far_outside_leaves_nothing() -> None:
@@ -84,8 +84,8 @@ def test_targets_give_their_points_back(sigma: float, ndim: int) -> None:
     shape = SHAPES[ndim]
     points = np.random.default_rng(0).uniform(-0.5, np.array(shape) - 0.5, (300, ndim))
     maps = gaussian_maps(torch.from_numpy(points[None]), (sigma,) * ndim, shape)[0]
-    found = find_peaks(maps.clamp(min=1e-30).log())
-    assert np.abs(found.points - points).max() < 0.02
+    peaks = find_peaks(maps.clamp(min=1e-30).log())
+    assert np.abs(peaks.points - points).max() < 0.02
 
 
 def test_oblique_gaussians_give_their_points_back() -> None:
@@ -107,16 +107,16 @@ def test_probabilities_of_a_peak_by_hand() -> None:
     assert peaks.points[0, 0] == pytest.approx(4)
 
 
-def test_without_a_maximum_nearby_the_highest_voxel_is_the_point() -> None:
+def test_without_a_maximum_nearby_the_highest_voxel_counts() -> None:
     """A slope without end, and a map too thin for a parabola."""
     assert find_peaks(np.arange(9.0)[None] ** 2 / 10).points.tolist() == [[8]]
     assert find_peaks(np.array([[[0.0, 1.0, 0.0]]])).points.tolist() == [[0, 1]]
 
 
-@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
-def test_chunks_memory_maps_and_tensors_give_the_same(kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    maps = np.random.default_rng(1).normal(size=(7, 6, 5, 4)).astype(kind)
-    file = np.lib.format.open_memmap(tmp_path / "maps.npy", mode="w+", dtype=kind, shape=maps.shape)
+@pytest.mark.parametrize("container", [np.float16, np.float32, np.float64])
+def test_chunks_memory_maps_and_tensors_give_the_same(container: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = np.random.default_rng(1).normal(size=(7, 6, 5, 4)).astype(container)
+    file = np.lib.format.open_memmap(tmp_path / "maps.npy", mode="w+", dtype=container, shape=maps.shape)
     file[:] = maps
     whole = find_peaks(torch.from_numpy(maps))
     monkeypatch.setattr("autoseg.nets.heatmaps.MAP_ELEMENTS_AT_ONCE", 300)  # two maps
@@ -125,13 +125,13 @@ def test_chunks_memory_maps_and_tensors_give_the_same(kind: type, tmp_path: Path
         np.testing.assert_array_equal(getattr(by_chunks, name), getattr(whole, name))
 
 
-def test_at_size_keeps_edges() -> None:
+def test_rescaled_points_keep_edges() -> None:
     """Eight voxels as four: index -0.5 stays, 7.5 becomes 3.5."""
     points = torch.tensor([[[-0.5, 7.5], [0.5, 2.5]]])
     assert rescale_points(points, (8, 8), (4, 16)).tolist() == [[[-0.5, 15.5], [0.0, 5.5]]]
 
 
-def test_undecided_before_training() -> None:
+def test_an_untrained_head_is_undecided() -> None:
     head = nn.Conv3d(2, 3, 1)
     nn.init.zeros_(head.weight)
     initialise_undecided(head, 5 * 6 * 7)
@@ -149,20 +149,20 @@ def test_expected_points_by_hand() -> None:
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_rivals_by_hand(ndim: int) -> None:
+def test_candidates_by_hand(ndim: int) -> None:
     """Three Gaussians with 60, 25 and 5 % of a map, 10 % are "not here"; the flat rest of the map has peaks, too."""
     shape, sigma = (40, 44, 30)[:ndim], (1.0,) * ndim
     points = np.array([[8.25, 30.375, 9.0], [30.0, 10.75, 20.25], [12.0, 8.0, 15.25]])[:, :ndim]
     masses = np.array([0.6, 0.25, 0.05])
     maps = gaussian_maps(torch.from_numpy(points)[None], sigma, shape)[0]
     whole = (maps * torch.from_numpy(masses).reshape(-1, *(1,) * ndim)).sum(0)
-    found = find_candidates((whole.clamp(min=1e-20) / 0.1).log())
-    np.testing.assert_allclose(found.points[:3], points, atol=0.05)
-    np.testing.assert_allclose(found.mass[:3], masses * math.erf(2.5 / 2**0.5) ** ndim, rtol=0.03)
-    assert found.mass[3:].max(initial=0) < 1e-3
-    assert len(found.points) <= 6
+    peaks = find_candidates((whole.clamp(min=1e-20) / 0.1).log())
+    np.testing.assert_allclose(peaks.points[:3], points, atol=0.05)
+    np.testing.assert_allclose(peaks.mass[:3], masses * math.erf(2.5 / 2**0.5) ** ndim, rtol=0.03)
+    assert peaks.mass[3:].max(initial=0) < 1e-3
+    assert len(peaks.points) <= 6
 
 
-def test_a_line_of_one_voxel_has_a_rival() -> None:
-    found = find_candidates(torch.tensor([[0.0, 3.0, 0.0]]))
-    assert found.points.tolist() == [[0, 1]]
+def test_a_line_of_three_voxels_has_one_candidate() -> None:
+    peaks = find_candidates(torch.tensor([[0.0, 3.0, 0.0]]))
+    assert peaks.points.tolist() == [[0, 1]]

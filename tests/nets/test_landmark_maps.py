@@ -1,4 +1,4 @@
-"""What maps mean for each loss: how it begins, and what is read from maps that are as they should be."""
+"""Landmark maps of each loss: its value before training, and points read from perfect maps."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def configuration(tmp_path: object, coarse: bool, loss: LandmarkLossName = "spat
     return replace(c, landmarks=replace(c.landmarks, loss=loss))
 
 
-def test_sigma_is_told_in_voxels_of_the_maps() -> None:
+def test_sigma_in_voxels_of_the_maps() -> None:
     c = configuration(None, coarse=True)
     assert map_sigma(c, LandmarkPlan((3.0, 1.0, 2.0), "spatial_ce", None)) == (1.0, 0.5, 1.0)  # 1.5×1×1 mm, every second voxel
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("coarse", [False, True])
-def test_a_new_head_begins_at_a_loss_of_about_one(loss: LandmarkLossName, coarse: bool) -> None:
+def test_an_untrained_head_has_a_loss_of_about_one(loss: LandmarkLossName, coarse: bool) -> None:
     torch.manual_seed(0)
     c = configuration(None, coarse, loss)
     shape = (6, 12, 14) if coarse else (12, 24, 28)
@@ -48,21 +48,21 @@ def test_a_new_head_begins_at_a_loss_of_about_one(loss: LandmarkLossName, coarse
 
 
 @pytest.mark.parametrize("coarse", [False, True])
-def test_points_of_the_patch_are_brought_to_the_maps(coarse: bool) -> None:
-    """The loss is least where the maps peak at the place that corresponds; half a voxel beside it is more."""
+def test_points_of_the_patch_are_rescaled_to_the_maps(coarse: bool) -> None:
+    """The loss is least where the maps peak at the corresponding point; half a voxel beside it is more."""
     c = configuration(None, coarse)
     shape, factor = ((6, 12, 14), 2) if coarse else ((12, 24, 28), 1)
-    there = torch.tensor([[[3.0, 5.25, 6.5]]])
+    map_points = torch.tensor([[[3.0, 5.25, 6.5]]])
     sigma = map_sigma(c, c.landmarks)  # type: ignore[arg-type]
-    maps = gaussian_maps(there, sigma, shape).clamp(min=1e-12).log() + 20
-    known = torch.tensor([[State.PRESENT]])
+    maps = gaussian_maps(map_points, sigma, shape).clamp(min=1e-12).log() + 20
+    state = torch.tensor([[State.PRESENT]])
 
     def loss(points: Tensor) -> float:
-        return float(landmark_loss(maps, (points + 0.5) * factor - 0.5, known, c))
+        return float(landmark_loss(maps, (points + 0.5) * factor - 0.5, state, c))
 
     for step in torch.eye(3) / 2:
-        assert loss(there) < loss(there + step)
-        assert loss(there) < loss(there - step)
+        assert loss(map_points) < loss(map_points + step)
+        assert loss(map_points) < loss(map_points - step)
 
 
 def perfect(points: Tensor, loss: LandmarkLossName, shape: tuple[int, ...]) -> Tensor:
@@ -88,12 +88,12 @@ def test_perfect_maps_are_read_exactly(loss: LandmarkLossName, shape: tuple[int,
 
 
 @pytest.mark.parametrize("loss", ["spatial_ce", "mse", "cone_bce"])
-def test_an_empty_map_says_that_nothing_is_there(loss: LandmarkLossName) -> None:
+def test_an_empty_map_means_absent(loss: LandmarkLossName) -> None:
     empty = torch.zeros(1, 8, 9) if loss == "mse" else torch.full((1, 8, 9), -12.0)
     assert read_maps(empty, loss).presence[0] < 0.01
 
 
-def test_where_nothing_can_be_absent_everything_is_there() -> None:
+def test_dsnt_landmarks_are_always_present() -> None:
     assert read_maps(torch.full((2, 8, 9), -12.0), "dsnt").presence.tolist() == [1, 1]
     flat = torch.randn(2, 8, 9, generator=torch.Generator().manual_seed(0))  # where its maps lie is left to chance
     shares = [read_maps(flat + height, "dsnt").confidence for height in (-30.0, 0.0, 5.0)]

@@ -68,10 +68,10 @@ def test_every_level_has_its_size_and_every_weight_a_gradient(name: str, bottlen
     network, size = network_of(plan), size_of(plan, bottleneck)
     image = torch.randn(1, 2, *size)
     outputs = network(image).logits
-    expected, here = [], size
+    expected, level_size = [], size
     for row in plan.strides[:-1]:
-        here = [n // s for n, s in zip(here, row)]
-        expected.append((1, 3, *here))
+        level_size = [n // s for n, s in zip(level_size, row)]
+        expected.append((1, 3, *level_size))
     assert [tuple(o.shape) for o in outputs] == expected
     sum(o.square().sum() for o in outputs).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
@@ -96,9 +96,9 @@ def test_without_deep_supervision_there_is_one_output() -> None:
 
 
 def test_same_seed_same_weights() -> None:
-    first, second, other = (network_of(PLAIN_2D, seed=s).state_dict() for s in (7, 7, 8))
+    first, second, different = (network_of(PLAIN_2D, seed=s).state_dict() for s in (7, 7, 8))
     assert all(torch.equal(first[k], second[k]) for k in first)
-    assert not all(torch.equal(first[k], other[k]) for k in first)
+    assert not all(torch.equal(first[k], different[k]) for k in first)
 
 
 def test_samples_of_a_batch_do_not_see_one_another() -> None:
@@ -159,17 +159,19 @@ def test_the_gradient_of_the_norm_is_right(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("name", ["plain 3D", "plain 2D", "residual 3D", "residual 2D"])
 def test_maps_stay_channels_last(name: str) -> None:
     network, size = network_of(PLANS[name], channels=1), size_of(PLANS[name], 2)
-    seen: list[bool] = []
+    is_channels_last: list[bool] = []
 
     def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        seen.append(output.is_contiguous(memory_format=torch.channels_last_3d if output.ndim == 5 else torch.channels_last))
+        is_channels_last.append(
+            output.is_contiguous(memory_format=torch.channels_last_3d if output.ndim == 5 else torch.channels_last)
+        )
 
     for part, module in network.named_modules():  # torch may take another path for the tiny 1×1×1 convolution of a shortcut
         if isinstance(module, InstanceNorm | Upsample) and "shortcut" not in part:
             module.register_forward_hook(note)
     network(torch.randn(2, 1, *size))
-    assert seen
-    assert all(seen)
+    assert is_channels_last
+    assert all(is_channels_last)
 
 
 def test_norm_of_a_single_voxel_is_its_bias() -> None:
@@ -238,9 +240,9 @@ def test_a_cascaded_network_sees_one_channel_a_structure() -> None:
     image, indices = torch.randn(1, 2, 32, 32), torch.randint(0, 4, (1, 1, 32, 32))
     alone = UNet(plan, 5, 4).eval()
     alone.load_state_dict(network.state_dict())
-    spread = torch.cat([image, *((indices == k).float() for k in (1, 2, 3))], dim=1)
+    one_hot = torch.cat([image, *((indices == k).float() for k in (1, 2, 3))], dim=1)
     with torch.no_grad():
-        torch.testing.assert_close(network(torch.cat([image, indices.float()], dim=1)).logits[0], alone(spread).logits[0])
+        torch.testing.assert_close(network(torch.cat([image, indices.float()], dim=1)).logits[0], alone(one_hot).logits[0])
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -262,13 +264,13 @@ def test_heads_for_both_or_either(name: str) -> None:
         assert all(p.grad is not None for p in network.parameters())
 
 
-def test_a_segmentation_network_is_what_it_was_without_landmarks() -> None:
+def test_a_point_head_is_optional() -> None:
     names = set(network_of(PLAIN_3D).state_dict())
     assert not any(name.startswith("point_head") for name in names)
     torch.manual_seed(3)
-    other = UNet(PLAIN_3D, 2, 3, point_head=None).state_dict()
+    without = UNet(PLAIN_3D, 2, 3, point_head=None).state_dict()
     torch.manual_seed(3)
-    assert all(torch.equal(value, other[name]) for name, value in UNet(PLAIN_3D, 2, 3).state_dict().items())
+    assert all(torch.equal(value, without[name]) for name, value in UNet(PLAIN_3D, 2, 3).state_dict().items())
 
 
 def test_landmarks_are_chosen_in_the_order_asked_for() -> None:
@@ -287,6 +289,6 @@ def test_a_new_point_head_is_undecided() -> None:
     """Before training "not here" is about as likely as the whole patch, for each landmark."""
     head = PointHead(3, 32, 4, loss="spatial_ce", voxels=20**3)
     features = torch.nn.functional.leaky_relu(torch.randn(1, 32, 20, 20, 20), SLOPE)
-    here = head(features).flatten(2).logsumexp(2).sigmoid()
-    assert float(here.detach().min()) > 0.3
-    assert float(here.detach().max()) < 0.9
+    presence = head(features).flatten(2).logsumexp(2).sigmoid()
+    assert float(presence.detach().min()) > 0.3
+    assert float(presence.detach().max()) < 0.9

@@ -1,4 +1,4 @@
-"""Coarse views of maps, beside plain torch."""
+"""Coarse views of maps, against plain torch."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ SIZES = [((8, 12), (4, 2)), ((7, 9), (4, 2)), ((4, 6, 8), (2, 2, 4)), ((5, 6, 9)
 
 @pytest.mark.parametrize(("size", "factor"), SIZES)
 @pytest.mark.parametrize("at_once", [10, 2**22])
-def test_shares_are_sums_of_a_softmax(
+def test_cell_probabilities_are_sums_of_a_softmax(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, ...], factor: tuple[int, ...], at_once: int
 ) -> None:
     monkeypatch.setattr(heatmaps, "MAP_ELEMENTS_AT_ONCE", at_once)
     torch.manual_seed(0)
     logits = 3 * torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
-    found = cell_probabilities(logits, factor)
-    torch.testing.assert_close(found, plain_shares(logits.detach(), factor))
-    assert not found.requires_grad
+    cells = cell_probabilities(logits, factor)
+    torch.testing.assert_close(cells, plain_shares(logits.detach(), factor))
+    assert not cells.requires_grad
 
 
-def test_shares_of_far_logits_are_finite_and_float32_of_halves() -> None:
+def test_cell_probabilities_of_extreme_logits_are_finite() -> None:
     logits = torch.full((1, 2, 4, 4), -1e4).bfloat16()
     logits[0, 1, 1, 2] = 1e4
-    found = cell_probabilities(logits, (2, 2))
-    assert found.dtype == torch.float32
-    assert found[0, 0].tolist() == [[0, 0], [0, 0]]
-    assert found[0, 1].tolist() == [[0, 1], [0, 0]]
+    cells = cell_probabilities(logits, (2, 2))
+    assert cells.dtype == torch.float32
+    assert cells[0, 0].tolist() == [[0, 0], [0, 0]]
+    assert cells[0, 1].tolist() == [[0, 1], [0, 0]]
 
 
 def test_the_last_cell_may_be_smaller() -> None:
@@ -56,12 +56,12 @@ def test_the_last_cell_may_be_smaller() -> None:
 
 
 @pytest.mark.parametrize(("size", "factor"), SIZES)
-def test_between_cells_it_is_linear(size: tuple[int, ...], factor: tuple[int, ...]) -> None:
+def test_interpolation_between_cells_is_linear(size: tuple[int, ...], factor: tuple[int, ...]) -> None:
     """As torch's interpolation, of which the part that fits is taken."""
     torch.manual_seed(0)
     coarse = torch.randn(2, 3, *(-(-n // f) for n, f in zip(size, factor)), dtype=torch.float64, requires_grad=True)
-    found = interpolate_cells(coarse, factor, size)
+    fine = interpolate_cells(coarse, factor, size)
     whole = [n * f for n, f in zip(coarse.shape[2:], factor)]
     expected = F.interpolate(coarse, whole, mode="bilinear" if len(size) == 2 else "trilinear")[(..., *map(slice, size))]
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(fine, expected)
     assert torch.autograd.gradcheck(lambda x: interpolate_cells(x, factor, size), coarse)

@@ -1,4 +1,4 @@
-"""The spatial configuration branch: what it is fed, what it may say, and that it learns where landmarks should be."""
+"""The spatial configuration branch: its input, the range of its output, and that it learns where landmarks should be."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMS = get_args(ScnForm)
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_its_layers_are_those_of_the_footprint(form: ScnForm, ndim: int) -> None:
+def test_layers_are_those_of_the_footprint(form: ScnForm, ndim: int) -> None:
     plan = replace(SUM, form=form, factor=SUM.factor[:ndim])
     branch = SpatialConfiguration(plan, 5, "spatial_ce")
     layers = list(scn_layers(plan, (16, 16, 16)[:ndim], 5))
@@ -42,7 +42,7 @@ def test_its_layers_are_those_of_the_footprint(form: ScnForm, ndim: int) -> None
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("size", [(16, 16, 12), (13, 7, 9), (1, 1, 1)])
-def test_an_untrained_branch_favours_no_place(form: ScnForm, size: tuple[int, ...]) -> None:
+def test_an_untrained_branch_favours_no_voxel(form: ScnForm, size: tuple[int, ...]) -> None:
     """Whatever the size; maps of one cell, too."""
     maps = torch.randn(2, 5, *size)
     for plan, less in ((SUM, 0.0), (GATE, 0.126928)):
@@ -50,7 +50,7 @@ def test_an_untrained_branch_favours_no_place(form: ScnForm, size: tuple[int, ..
         torch.testing.assert_close(branch.combine(maps, branch(branch.coarse_view(maps))), maps - less)
 
 
-def test_a_gate_only_takes_away() -> None:
+def test_a_gate_only_lowers_logits() -> None:
     torch.manual_seed(0)
     branch = SpatialConfiguration(GATE, 5, "spatial_ce")
     for p in branch.parameters():
@@ -77,14 +77,14 @@ def test_a_product_is_bounded(form: ScnForm) -> None:
     for p in branch.parameters():
         torch.nn.init.normal_(p)
     maps = torch.randn(2, 5, 16, 16, 12)
-    said = branch(branch.coarse_view(maps))
-    assert said.abs().max() > 0.5
-    final = branch.combine(maps, said)
+    spatial = branch(branch.coarse_view(maps))
+    assert spatial.abs().max() > 0.5
+    final = branch.combine(maps, spatial)
     assert (final.abs() <= maps.abs() + 1e-6).all()
     assert not torch.allclose(final, maps)
 
 
-def test_one_landmark_has_no_say_in_its_own_place() -> None:
+def test_a_landmark_does_not_predict_itself() -> None:
     """With one convolution for each, over the maps of the others (Payer et al. 2016)."""
     torch.manual_seed(0)
     branch = SpatialConfiguration(ScnPlan("per_landmark", (2, 2), 3, 1, 1, "product"), 3, "mse")
@@ -95,7 +95,7 @@ def test_one_landmark_has_no_say_in_its_own_place() -> None:
 
 
 @pytest.mark.parametrize("loss", get_args(LandmarkLossName))
-def test_it_sees_what_maps_mean(loss: LandmarkLossName) -> None:
+def test_coarse_view_of_each_loss(loss: LandmarkLossName) -> None:
     """A certain landmark is 1 in its cell, the mean over voxels where maps are values."""
     branch = SpatialConfiguration(PRODUCT if loss == "mse" else GATE, 1, loss)
     nothing = 0.0 if loss == "mse" else -40.0
@@ -115,7 +115,7 @@ def test_cells_lie_where_their_voxels_are() -> None:
     torch.testing.assert_close(wide[..., 2:10, :], ramp[..., 2:10, :])
 
 
-def test_a_head_with_a_branch_asks_it_in_training_only() -> None:
+def test_a_head_applies_its_branch_in_training_only() -> None:
     torch.manual_seed(0)
     head = PointHead(3, 4, 5, loss="spatial_ce", voxels=1000, scn=GATE)
     assert head.scn is not None
@@ -128,7 +128,7 @@ def test_a_head_with_a_branch_asks_it_in_training_only() -> None:
 
 
 @pytest.mark.parametrize(("form", "combine"), [(form, "gate") for form in FORMS] + [("convolutions", "logit_sum")])
-def test_it_tells_landmarks_that_look_alike_apart(form: ScnForm, combine: ScnCombination) -> None:
+def test_a_branch_tells_similar_landmarks_apart(form: ScnForm, combine: ScnCombination) -> None:
     """Two places look the same; only where a third landmark is tells which is which."""
     torch.manual_seed(0)
     plan = ScnPlan(form, (4, 4), 5, 2, 16, combine)
@@ -161,5 +161,5 @@ def test_levels_of_a_u_net_lie_over_each_other(n: int) -> None:
     for p in branch.parameters():
         torch.nn.init.constant_(p, float(p.ndim > 1))
     ramp = torch.arange(float(n)).expand(1, 1, n, n).contiguous()
-    found = branch(ramp) / 3  # the sum of three levels
-    torch.testing.assert_close(found[..., 6:-9], ramp[..., 6:-9])
+    output = branch(ramp) / 3  # the sum of three levels
+    torch.testing.assert_close(output[..., 6:-9], ramp[..., 6:-9])

@@ -1,4 +1,4 @@
-"""Training batches: a function of seed and step, patches where they should be, faults that are not swallowed."""
+"""Training batches: a function of seed and step, patches in the right places, errors that are not swallowed."""
 
 from __future__ import annotations
 
@@ -122,26 +122,26 @@ def test_rare_structures_are_drawn_as_often_as_the_others(tiny: Tiny, tmp_path: 
     rare[:, :2, :] = 3
     cases = [store(tmp_path, f"c{i}", rare if i == 4 else common) for i in range(10)]
     shares = {}
-    for how in ("cases", "structures"):
+    for mode in ("cases", "structures"):
         chosen = plain(tiny.configuration, (1, 1, 1), 100, 0.5)
-        chosen = replace(chosen, patch=replace(chosen.patch, sampling=how))
+        chosen = replace(chosen, patch=replace(chosen.patch, sampling=mode))
         made = [PatchSampler(cases, chosen, LABELS, 0).batch(step) for step in range(4)]
         free = np.concatenate([b.label[:50].flatten() for b in made])
         forced = np.concatenate([b.label[50:].flatten() for b in made])
         assert set(forced) == {1, 3}
         assert np.mean(free == 3) < 0.05  # the other half comes from anywhere in either way
-        shares[how] = np.mean(forced == 3)
+        shares[mode] = np.mean(forced == 3)
         names = [n for b in made for n in b.cases[50:]]
         assert all(names[i] == "c4" for i in np.flatnonzero(forced == 3))
         assert len(set(names)) == 10
-        if how == "structures":
+        if mode == "structures":
             again = PatchSampler(cases, chosen, LABELS, 0).batch(3)
             assert equal(again, made[3])
     assert shares["structures"] == pytest.approx(0.5, abs=0.1)
     assert shares["cases"] == pytest.approx(0.05, abs=0.04)
 
 
-def test_structures_first_where_there_is_none(tiny: Tiny, tmp_path: Path) -> None:
+def test_structure_sampling_without_structures(tiny: Tiny, tmp_path: Path) -> None:
     chosen = plain(tiny.configuration, (2, 4, 4), 4, 1.0)
     chosen = replace(chosen, patch=replace(chosen.patch, sampling="structures"))
     empty = store(tmp_path, "a", np.zeros((10, 20, 20), dtype=np.uint8))
@@ -215,8 +215,8 @@ def test_left_and_right_swap_with_the_mirror(tiny: Tiny, tmp_path: Path) -> None
     for step in range(3):
         for patch in sampler.batch(step).label:
             x = torch.arange(20.0)
-            left, right = ((patch == c).float().sum((0, 1)) for c in (1, 2))
-            assert (x * left).sum() / left.sum() < (x * right).sum() / right.sum()
+            left_profile, right_profile = ((patch == c).float().sum((0, 1)) for c in (1, 2))
+            assert (x * left_profile).sum() / left_profile.sum() < (x * right_profile).sum() / right_profile.sum()
 
 
 def test_a_case_without_label_map_is_refused(tiny: Tiny, tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_case_without_label_map_is_refused(tiny: Tiny, tmp_path: Path) -> None
             loader.next()
 
 
-def test_a_fault_names_case_and_stage(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_errors_name_case_and_action(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sampler = PatchSampler([store(tmp_path, "a", spot((1, 1, 1)))], plain(tiny.configuration, (2, 4, 4), 2, 0.5), LABELS, 0)
     with monkeypatch.context() as patched:
         patched.setattr(sampling, "apply_spatial", lambda *_: 1 / 0)
@@ -261,7 +261,7 @@ def test_a_fault_names_case_and_stage(tiny: Tiny, tmp_path: Path, monkeypatch: p
     ids=["numpy", "GPU", "CPU"],
 )
 @pytest.mark.parametrize("where", ["read", "augment"])
-def test_a_lack_of_memory_is_no_fault_of_case_or_code(
+def test_out_of_memory_passes_through(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
 ) -> None:
     """It keeps its type, which the exit code goes by."""
@@ -276,15 +276,15 @@ def test_a_lack_of_memory_is_no_fault_of_case_or_code(
     assert caught.value is error
 
 
-def test_a_loader_can_be_set_back(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_loader_can_be_rewound(tiny: Tiny, tmp_path: Path) -> None:
     sampler = PatchSampler([store(tmp_path, "a", spot((1, 1, 1)))], plain(tiny.configuration, (2, 4, 4), 2, 0.5), LABELS, 0)
-    other = replace(sampler, seed=1)
+    reseeded = replace(sampler, seed=1)
     for threads in (0, 2):
         with Loader(sampler, 5, threads) as loader:
             loader.next()
-            loader.rewind(other, 3)
-            assert equal(loader.next(), other.batch(3))
-            assert equal(loader.next(), other.batch(4))
+            loader.rewind(reseeded, 3)
+            assert equal(loader.next(), reseeded.batch(3))
+            assert equal(loader.next(), reseeded.batch(4))
 
 
 class _Broken:
@@ -304,7 +304,7 @@ class _Broken:
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2])
-def test_a_fault_is_raised_at_once(threads: int) -> None:
+def test_an_error_of_a_later_batch_is_raised_at_once(threads: int) -> None:
     broken = _Broken()
     with Loader(broken, 0, threads) as loader:  # type: ignore[arg-type]
         loader.next()
@@ -318,7 +318,7 @@ def test_a_fault_is_raised_at_once(threads: int) -> None:
     assert max(broken.made) <= BATCHES_AHEAD
 
 
-def test_batches_are_begun_when_asked_for() -> None:
+def test_batches_are_drawn_ahead_on_request() -> None:
     """As a step does before it waits for a GPU; asked twice, or for the next batch, nothing more is."""
     begun: list[int] = []
 
@@ -336,7 +336,7 @@ def test_batches_are_begun_when_asked_for() -> None:
         assert begun == list(range(1 + BATCHES_AHEAD))
 
 
-def test_waiting_is_counted() -> None:
+def test_waiting_seconds_are_summed() -> None:
     class Slow(_Broken):
         def batch(self, step: int) -> Batch:
             time.sleep(0.02)
@@ -349,7 +349,7 @@ def test_waiting_is_counted() -> None:
             assert 0.04 < loader.waited < 2
 
 
-def test_points_lie_where_the_patch_shows_them(tiny: Tiny, tmp_path: Path) -> None:
+def test_points_match_the_patch(tiny: Tiny, tmp_path: Path) -> None:
     """The image tells where a voxel comes from: interpolated at a point of the patch it must say the point of the case."""
     points = [(4.0, 8.5, 7.25), (5.5, 12.0, 11.0), None]
     case = store_points(tmp_path, "a", points)
@@ -363,17 +363,17 @@ def test_points_lie_where_the_patch_shows_them(tiny: Tiny, tmp_path: Path) -> No
         assert (batch.label.shape, batch.points.shape, batch.state.shape) == ((6, 0), (6, 3, 3), (6, 3))
         assert (batch.points.dtype, batch.state.dtype) == (torch.float32, torch.int64)
         mirrored = 0
-        for image, found, state in zip(batch.image[:, 0].numpy(), batch.points.numpy(), batch.state.tolist()):
-            names = [2, 1, 0] if np.isnan(found[0, 0]) else [0, 1, 2]  # where x is mirrored the absent one comes first
+        for image, patch_points, state in zip(batch.image[:, 0].numpy(), batch.points.numpy(), batch.state.tolist()):
+            names = [2, 1, 0] if np.isnan(patch_points[0, 0]) else [0, 1, 2]  # where x is mirrored the absent one comes first
             mirrored += names[0] == 2
             assert state == [(2, 2, 1)[i] for i in names]
-            for i, at in zip(names, found):
-                place = points[i]
-                if place is None:
+            for i, at in zip(names, patch_points):
+                point = points[i]
+                if point is None:
                     assert np.isnan(at).all()
                 elif ((at > 1) & (at < np.array(image.shape) - 2)).all():
-                    seen = ndimage.map_coordinates(image, at[:, None], order=1)
-                    assert seen == pytest.approx(1 + 100 * place[0] + 10 * place[1] + place[2] / 10, abs=0.6)
+                    intensity = ndimage.map_coordinates(image, at[:, None], order=1)
+                    assert intensity == pytest.approx(1 + 100 * point[0] + 10 * point[1] + point[2] / 10, abs=0.6)
         assert (mirrored > 0) == (augmentation == "default")
 
 
@@ -390,18 +390,18 @@ def test_forced_patches_show_a_landmark_off_the_centre(tiny: Tiny, tmp_path: Pat
     assert shown.float().mean() < 0.3
 
 
-@pytest.mark.parametrize("how", ["cases", "structures"])
-def test_structures_and_landmarks_are_shown_as_often(tiny: Tiny, tmp_path: Path, how: Literal["cases", "structures"]) -> None:
+@pytest.mark.parametrize("mode", ["cases", "structures"])
+def test_structures_and_landmarks_are_shown_as_often(tiny: Tiny, tmp_path: Path, mode: Literal["cases", "structures"]) -> None:
     """A spot in one corner, a landmark in the other; and a case that has a landmark only."""
     cases = [store_points(tmp_path, "both", [(8.0, 16.0, 16.0), None, None], spot((1, 2, 2)))]
     cases.append(store_points(tmp_path, "points", [(8.0, 16.0, 16.0), None, None]))
     configuration = plain(tiny.configuration, (2, 4, 4), 100, 1.0)
-    configuration = replace(configuration, patch=replace(configuration.patch, sampling=how))
+    configuration = replace(configuration, patch=replace(configuration.patch, sampling=mode))
     batch = PatchSampler(cases, configuration, LABELS, 0, landmarks=POINTS).batch(0)
     spots = (batch.label == 3).flatten(1).any(1)
     points = ((batch.points[:, 0] > -0.5) & (batch.points[:, 0] < torch.tensor([1.5, 3.5, 3.5]))).all(-1)
     assert (spots ^ points).all()
-    assert float(spots.float().mean()) == pytest.approx(0.5 if how == "structures" else 0.25, abs=0.15)
+    assert float(spots.float().mean()) == pytest.approx(0.5 if mode == "structures" else 0.25, abs=0.15)
     for label, name in zip(batch.label, batch.cases):
         assert bool((label == 255).all()) == (name == "points")  # nothing is known of its label map
 
@@ -420,8 +420,8 @@ def test_a_landmark_is_absent_in_other_slices(tiny: Tiny, tmp_path: Path, axis: 
     assert not present[:30].any(1).all()
     # what two samples show of different slices they show at different places
     shown_by = [min(max(round(p[axis]), 0), case.shape[axis] - 1) for p in points]
-    for there in present:
-        assert len({shown_by[i] for i in there.nonzero().flatten().tolist()}) <= 1
+    for is_present in present:
+        assert len({shown_by[i] for i in is_present.nonzero().flatten().tolist()}) <= 1
 
 
 def test_a_single_slice_shows_all(tiny: Tiny, tmp_path: Path) -> None:

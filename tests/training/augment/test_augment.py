@@ -109,7 +109,7 @@ def test_source_box_holds_every_voxel_that_is_needed(seed: int, shape: Triple, s
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_patch_voxels_show_the_place_the_map_says(seed: int) -> None:
+def test_patch_voxels_follow_the_affine_map(seed: int) -> None:
     """A volume that holds its own x, y and z index."""
     ramps = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in SHAPE), indexing="ij"))
     spatial = replace(turned(seed, (5, 6, 7), (1.5, 1.0, 1.0)), centre=np.array([6.3, 8.1, 10.2]))
@@ -214,14 +214,14 @@ def test_a_constant_patch_stays_finite(name: str, value: float) -> None:
         np.testing.assert_allclose(result, value, atol=1e-6)
 
 
-def test_nothing_drawn_changes_nothing_and_channels_are_apart() -> None:
+def test_no_step_changes_nothing_and_channels_are_independent() -> None:
     image = noise_patch((2, 4, 5, 6))
     result = apply_intensity(image.copy(), (Intensity(), STEPS["all"]))
     assert np.array_equal(result[0], image[0])
     assert not np.array_equal(result[1], image[1])
 
 
-def test_steps_are_what_they_are_called() -> None:
+def test_each_intensity_step_by_hand() -> None:
     image = noise_patch()
     x = image[0]
     expected = {
@@ -230,8 +230,8 @@ def test_steps_are_what_they_are_called() -> None:
         "brightness": 1.2 * x,
         "contrast": ((x - x.mean()) * 0.8 + x.mean()).clip(x.min(), x.max()),
     }
-    for name, wanted in expected.items():
-        np.testing.assert_allclose(apply_intensity(image.copy(), (STEPS[name],))[0], wanted, rtol=1e-4, atol=1e-5, err_msg=name)
+    for name, changed in expected.items():
+        np.testing.assert_allclose(apply_intensity(image.copy(), (STEPS[name],))[0], changed, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_contrast_never_leaves_the_range() -> None:
@@ -252,7 +252,7 @@ def test_gamma_keeps_order_mean_and_spread() -> None:
     np.testing.assert_allclose(mirrored, apply_intensity(image.copy(), (Intensity(inverted_gamma=1.4),)), rtol=1e-4, atol=1e-5)
 
 
-def test_zoom_loses_detail_but_no_place() -> None:
+def test_zoom_loses_detail_but_shifts_nothing() -> None:
     ramp = np.broadcast_to(np.arange(16, dtype=np.float32), (1, 8, 8, 16)).copy()
     result = apply_intensity(ramp.copy(), (Intensity(zoom=0.5),))
     assert np.abs(result - ramp).max() <= 1
@@ -300,25 +300,25 @@ def test_points_move_with_the_image(
     np.testing.assert_allclose(moved, centres, atol=0.1)
 
 
-def test_a_mirror_of_x_swaps_names_and_what_is_known() -> None:
+def test_an_x_mirror_swaps_points_and_states() -> None:
     crop = draw_spatial(
         np.random.default_rng(0), (4, 6, 8), np.array([10.5, 12.5, 14.5]), spacing=(1, 1, 1), mirror_axes=(), augment=False
     )
     points = np.array([[9.0, 10, 11], [10.25, 12, 15], [np.nan] * 3])
     state, names = np.array([2, 2, 1]), ("left", "middle", "right")
     partner = LandmarkSet(names, (("left", "right"),))
-    plain, known = apply_to_points(crop, points, state, partner)
+    plain, states = apply_to_points(crop, points, state, partner)
     assert plain.tolist()[:2] == [[0, 0, 0], [1.25, 2, 4]]
-    assert known.tolist() == [2, 2, 1]
-    mirrored, known = apply_to_points(replace(crop, mirror=(2,)), points, state, partner)
+    assert states.tolist() == [2, 2, 1]
+    mirrored, states = apply_to_points(replace(crop, mirror=(2,)), points, state, partner)
     assert mirrored.tolist()[1:] == [[1.25, 2, 3], [0, 0, 7]]
     assert np.isnan(mirrored[0]).all()
-    assert known.tolist() == [1, 2, 2]
-    other, known = apply_to_points(replace(crop, mirror=(0, 1)), points, state, partner)
-    assert other.tolist()[:2] == [[3, 5, 0], [1.75, 3, 4]]
-    assert known.tolist() == [2, 2, 1]
+    assert states.tolist() == [1, 2, 2]
+    unswapped, states = apply_to_points(replace(crop, mirror=(0, 1)), points, state, partner)
+    assert unswapped.tolist()[:2] == [[3, 5, 0], [1.75, 3, 4]]
+    assert states.tolist() == [2, 2, 1]
     one_sided = LandmarkSet(names, (), ("left",))
-    _, known = apply_to_points(replace(crop, mirror=(2,)), points, state, one_sided)
-    assert known.tolist() == [0, 2, 1]
-    _, known = apply_to_points(replace(crop, mirror=(1,)), points, state, one_sided)
-    assert known.tolist() == [2, 2, 1]
+    _, states = apply_to_points(replace(crop, mirror=(2,)), points, state, one_sided)
+    assert states.tolist() == [0, 2, 1]
+    _, states = apply_to_points(replace(crop, mirror=(1,)), points, state, one_sided)
+    assert states.tolist() == [2, 2, 1]

@@ -65,7 +65,7 @@ def on_device(
 @pytest.mark.parametrize("window", [(8, 10, 12), (9, 7, 11), (1, 12, 9), (30, 30, 30)])
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 1.0, 0.7), (6.0, 1.0, 1.0)])
 @pytest.mark.parametrize("augment", [True, False])
-def test_turned_scaled_and_mirrored_alike(
+def test_spatial_transforms_agree(
     device: torch.device, window: tuple[int, int, int], spacing: tuple[float, float, float], augment: bool
 ) -> None:
     rng = np.random.default_rng(0)
@@ -126,12 +126,12 @@ STEPS = [
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
 @pytest.mark.parametrize("shape", [(8, 10, 13), (1, 12, 9), (3, 2, 40)])
-def test_intensities_change_alike(device: torch.device, step: Intensity, shape: tuple[int, int, int]) -> None:
+def test_intensity_steps_agree(device: torch.device, step: Intensity, shape: tuple[int, int, int]) -> None:
     image = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
     image[1] = 0.25  # constant: gamma has nothing to spread
-    before = torch.from_numpy(image.copy()).to(device)
-    sent = apply_intensity_on(before, (step, step))
-    assert torch.equal(before.cpu(), torch.from_numpy(image))
+    sent_image = torch.from_numpy(image.copy()).to(device)
+    sent = apply_intensity_on(sent_image, (step, step))
+    assert torch.equal(sent_image.cpu(), torch.from_numpy(image))
     np.testing.assert_allclose(sent.cpu().numpy(), apply_intensity(image.copy(), (step, step)), atol=1e-4)
 
 
@@ -146,9 +146,7 @@ def test_noise_follows_from_its_seed(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_batches_are_the_same(
-    device: torch.device, kind: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_agree(device: torch.device, kind: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same cases, places, transforms and landmarks, whichever makes them."""
 
     def without_noise(rng: np.random.Generator, channels: int) -> tuple[Intensity, ...]:
@@ -190,8 +188,8 @@ def smooth_case(folder: Path, i: int, labels: LabelSet, points: LandmarkSet, *, 
     label = classes.astype(labels.index_dtype) if labels.names and not missing else None
     grid = Grid.from_spacing(shape, (1, 1, 1))
     placement = Placement(grid, AxisMap((0, 1, 2), (False,) * 3), Box((0, 0, 0), shape), grid)
-    known = (rng.uniform(0, shape, (len(points), 3)), np.full(len(points), State.PRESENT)) if len(points) else ()
-    write_case(folder, f"c{i}", Prepared(image, label, placement, *known), "key")
+    landmarks = (rng.uniform(0, shape, (len(points), 3)), np.full(len(points), State.PRESENT)) if len(points) else ()
+    write_case(folder, f"c{i}", Prepared(image, label, placement, *landmarks), "key")
     if cascade:
         write_case(folder / "before", f"c{i}", Prepared(classes[None].astype(np.uint8), None, placement), "key")
     return StoredCase.open(folder, f"c{i}", folder / "before" if cascade else None)

@@ -22,7 +22,7 @@ def line(text: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("before", "corruption", "after"),
+    ("labels_row", "corruption", "expected"),
     [
         ("0001000", Corruption(1, "dilate", 2, None), "0111110"),
         ("0001020", Corruption(1, "dilate", 2, None), "0111110"),  # overwrites the other structure
@@ -36,10 +36,10 @@ def line(text: str) -> np.ndarray:
         ("0020000", Corruption(1, "dilate", 2, 0.5), "0020000"),
     ],
 )
-def test_corruptions_by_hand(before: str, corruption: Corruption, after: str) -> None:
-    labels = line(before)
-    assert apply_corruptions(labels, (corruption,)).tolist() == line(after).tolist()
-    assert labels.tolist() == line(before).tolist()
+def test_corruptions_by_hand(labels_row: str, corruption: Corruption, expected: str) -> None:
+    labels = line(labels_row)
+    assert apply_corruptions(labels, (corruption,)).tolist() == line(expected).tolist()
+    assert labels.tolist() == line(labels_row).tolist()
 
 
 @pytest.mark.parametrize("rim", [0, 3])

@@ -17,16 +17,16 @@ UNLABELLED, ABSENT, PRESENT = (int(s) for s in (State.UNLABELLED, State.ABSENT, 
 NOWHERE = [math.nan] * 3
 
 
-def batch(seed: int = 0, kind: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+def batch(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     """Two samples of four landmarks: inside and outside the patch, absent, unlabelled."""
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(2, 4, 5, 6, 7, generator=generator, dtype=kind)
+    logits = torch.randn(2, 4, 5, 6, 7, generator=generator, dtype=dtype)
     points = torch.tensor(
         [
             [[2.3, 2.6, 3.1], [-1.2, 3.0, 6.4], NOWHERE, NOWHERE],
             [[0.1, 5.4, 2.2], NOWHERE, [30.0, 2.0, 2.0], [3.9, -0.4, 5.6]],
         ],
-        dtype=kind,
+        dtype=dtype,
     )
     state = torch.tensor([[PRESENT, PRESENT, ABSENT, UNLABELLED], [PRESENT, ABSENT, PRESENT, PRESENT]])
     return logits, points, state
@@ -37,9 +37,9 @@ def test_two_voxels_by_hand() -> None:
     logits = torch.tensor([[[1.0, 3.0], [1.0, 3.0]]])
     points = torch.tensor([[[0.5], [math.nan]]])
     z = 1 + math.exp(1) + math.exp(3)
-    here = math.log(z) - (1 + 3) / 2
+    present_loss = math.log(z) - (1 + 3) / 2
     state = torch.tensor([[PRESENT, UNLABELLED]])
-    assert float(spatial_ce(logits, points, state, (0.2,))) == pytest.approx(here, abs=0.03)  # 1 % is outside
+    assert float(spatial_ce(logits, points, state, (0.2,))) == pytest.approx(present_loss, abs=0.03)  # 1 % is outside
     state = torch.tensor([[UNLABELLED, ABSENT]])
     assert float(spatial_ce(logits, points, state, (0.2,))) == pytest.approx(math.log(z))
 
@@ -50,8 +50,8 @@ def naive(logits: Tensor, points: Tensor, state: Tensor) -> Tensor:
     g = gaussian_maps(points.where(present, torch.zeros(())), SIGMA, logits.shape[2:]).flatten(2) * present
     g = torch.cat([g, 1 - g.sum(2, keepdim=True)], 2)
     log_p = torch.cat([logits.flatten(2), torch.zeros_like(g[..., :1])], 2).log_softmax(2)
-    known = state != State.UNLABELLED
-    return -(g * log_p).sum(2)[known].mean()
+    is_labelled = state != State.UNLABELLED
+    return -(g * log_p).sum(2)[is_labelled].mean()
 
 
 @pytest.mark.parametrize("at_once", [2**22, 300])
@@ -108,7 +108,7 @@ def test_learning_from_one_patch_finds_its_points(name: str) -> None:
 
 @pytest.mark.parametrize("name", LANDMARK_LOSSES)
 def test_half_precision_logits_give_a_float32_loss(name: str) -> None:
-    logits, points, state = batch(kind=torch.float32)
+    logits, points, state = batch(dtype=torch.float32)
     half = logits.bfloat16().requires_grad_()
     loss = LANDMARK_LOSSES[name](half, points, state, SIGMA)
     assert loss.dtype == torch.float32
@@ -148,7 +148,7 @@ def test_dsnt_by_hand() -> None:
 
 
 @pytest.mark.parametrize("point", [-0.6, 3.6, math.nan])
-def test_dsnt_leaves_out_what_the_patch_does_not_show(point: float) -> None:
+def test_dsnt_ignores_landmarks_outside_the_patch(point: float) -> None:
     logits = torch.randn(1, 2, 4, 3)
     points, alone = torch.tensor([[[1.2, 0.9], [point, 1.0]]]), torch.tensor([[[1.2, 0.9]]])
     state = torch.tensor([[PRESENT, ABSENT if math.isnan(point) else PRESENT]])

@@ -31,15 +31,15 @@ IGNORE = 255
 
 def naive(logits: Tensor, target: Tensor) -> Tensor:
     """The definition, with a one-hot label map."""
-    known = target != IGNORE
-    one_hot = F.one_hot(torch.where(known, target, 0), logits.shape[1]).movedim(-1, 1).float() * known.unsqueeze(1)
+    is_known = target != IGNORE
+    one_hot = F.one_hot(torch.where(is_known, target, 0), logits.shape[1]).movedim(-1, 1).float() * is_known.unsqueeze(1)
     p = logits.softmax(1)
-    cross_entropy = -(one_hot * p.log()).sum() / known.sum()
+    cross_entropy = -(one_hot * p.log()).sum() / is_known.sum()
     dices = []
     for i in range(len(logits)):
-        if known[i].any():
-            seen = p[i] * known[i]
-            overlap, size = (seen * one_hot[i]).flatten(1).sum(1), (seen + one_hot[i]).flatten(1).sum(1)
+        if is_known[i].any():
+            counted = p[i] * is_known[i]
+            overlap, size = (counted * one_hot[i]).flatten(1).sum(1), (counted + one_hot[i]).flatten(1).sum(1)
             dices.append(((2 * overlap + SMOOTH) / (size + SMOOTH))[1:])
     return cross_entropy - torch.stack(dices).mean()
 
@@ -199,7 +199,7 @@ def test_half_precision_logits_give_a_float32_loss() -> None:
     assert float(loss) == float(dice_ce(logits.bfloat16().float(), target, IGNORE))
 
 
-def test_levels_weigh_half_of_the_finer_one_and_the_coarsest_nothing() -> None:
+def test_deep_supervision_weights_by_hand() -> None:
     target = torch.randint(3, (2, 8, 8))
     outputs = [torch.randn(2, 3, n, n, requires_grad=True) for n in (8, 4, 2, 1)]
     assert deep_supervision(outputs[:1], target, IGNORE, focal).equal(focal(outputs[0], target, IGNORE))
@@ -232,8 +232,8 @@ def test_nearest_resize_gains_no_values(sizes: list[tuple[int, int]], seed: int)
     target = torch.randint(300, (2, *(a for a, _ in sizes)), generator=torch.Generator().manual_seed(seed))
     resized = nearest_resize(target, [b for _, b in sizes])
     assert resized.shape == (2, *(b for _, b in sizes))
-    for before, after in zip(target, resized):
-        assert set(after.unique().tolist()) <= set(before.unique().tolist())
+    for old, new in zip(target, resized):
+        assert set(new.unique().tolist()) <= set(old.unique().tolist())
 
 
 @pytest.mark.parametrize("batch_dice", [False, True])
@@ -280,18 +280,18 @@ def test_a_gpu_finds_the_loss_and_gradient_of_a_cpu(batch_dice: bool) -> None:
     draw = torch.Generator().manual_seed(0)
     logits, target = torch.randn(2, 21, 6, 7, 8, generator=draw), torch.randint(0, 21, (2, 6, 7, 8), generator=draw)
     target[0, 0] = 255
-    found = []
+    results = []
     for device in ("cpu", "cuda"):
-        here = logits.to(device).requires_grad_()
-        loss = dice_ce(here, target.to(device), 255, batch_dice)
+        leaf = logits.to(device).requires_grad_()
+        loss = dice_ce(leaf, target.to(device), 255, batch_dice)
         loss.backward()
-        assert here.grad is not None
-        found.append((loss.detach().cpu(), here.grad.cpu()))
-    torch.testing.assert_close(found[1], found[0])
+        assert leaf.grad is not None
+        results.append((loss.detach().cpu(), leaf.grad.cpu()))
+    torch.testing.assert_close(results[1], results[0])
 
 
 @pytest.mark.parametrize("classes", [2, 3, 8, 21])
-def test_sums_by_class_whichever_way(classes: int) -> None:
+def test_both_ways_of_summing_by_class_agree(classes: int) -> None:
     draw = torch.Generator().manual_seed(classes)
     p = torch.rand(2, classes, 50, generator=draw, dtype=torch.float64)
     index = torch.randint(0, classes, (2, 1, 50), generator=draw)
@@ -300,5 +300,5 @@ def test_sums_by_class_whichever_way(classes: int) -> None:
     one_hot = F.one_hot(index.squeeze(1), classes).movedim(-1, 1)
     expected = [(x * weight.unsqueeze(1)).sum(2) for x in (p * one_hot, one_hot, p)]
     for sums in (sums_by_adding, sums_by_comparing):
-        for found, right in zip(sums(p, index, picked, weight), expected):
-            torch.testing.assert_close(found, right)
+        for computed, right in zip(sums(p, index, picked, weight), expected):
+            torch.testing.assert_close(computed, right)
