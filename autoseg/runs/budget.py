@@ -41,7 +41,7 @@ class RunBudget:
         return max(1, min(10, int(self.seconds / shortest)), math.ceil(self.seconds / longest))
 
     def progress(self, step: int, steps_per_epoch: int, elapsed: float, reserve: float) -> float:
-        """Share of the training that is behind us, 1 when it must stop; `reserve` seconds are kept for the validation."""
+        """Share of the training that is done, 1 when it must stop; `reserve` seconds are kept for the validation."""
         if self.epochs is not None:
             return min(1.0, step / (self.epochs * steps_per_epoch))
         assert self.seconds is not None

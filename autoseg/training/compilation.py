@@ -1,4 +1,4 @@
-"""The network as torch compiles it, where that works."""
+"""Compiling a network with torch, where that works and is worth it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from autoseg.system.progress import log
 
 Forward = Callable[[Tensor], Output]
 
-WORTH_SECONDS, WORTH_STEPS = 1200.0, 20_000  # left of a run on a GPU
+MIN_SECONDS, MIN_STEPS = 1200.0, 20_000  # to go of a run on a GPU
 
 
 def is_worth_compiling(device: Device, seconds: float, steps: int) -> bool:
-    """Whether a run may be expected to gain more by compiled steps than compiling takes, a minute or so.
+    """Whether compiled steps save a run more time than compiling takes, which is a minute or so.
 
     On a GPU a compiled step takes 0.58 of the time with patches of 128³ voxels, 0.83 with small ones (benchmarks/results/
     step_cuda.md, step_nnunet_cuda.md): in 20 000 steps even that is more than a minute.
 
     Args:
-        seconds: that are left of the run's budget; 0 where it is one of epochs.
-        steps: the same; 0 where it is one of time.
+        seconds: not yet spent of the run's budget; 0 where it is one of epochs.
+        steps: not yet spent; 0 where it is one of time.
     """
-    return device.torch_device.type == "cuda" and (seconds >= WORTH_SECONDS or steps >= WORTH_STEPS)
+    return device.torch_device.type == "cuda" and (seconds >= MIN_SECONDS or steps >= MIN_STEPS)
 
 
 def compiled(network: torch.nn.Module, example: Tensor, device: Device) -> Forward:
     """The compiled network, tried forward and backward on a batch like `example`; the network itself where that fails.
 
-    Whatever goes wrong then (no C++ compiler, no Triton, an operation that it does not know), training can go on without, so it
-    is said once and no more.
+    Training can go on without it, so any error (no C++ compiler, no Triton, an unsupported operation) is
+    one note in the log.
     """
     try:
         faster: Forward = torch.compile(network)

@@ -1,6 +1,6 @@
-"""Training that gives the same numbers each time: for the same seed, on the same machine, with as many threads of torch.
+"""Deterministic training: the same numbers for the same seed, on the same machine, with as many threads of torch.
 
-Batches are a function of seed and step, the checkpoint holds the rest, and on a CPU torch repeats itself. What is left are
+Batches are a function of seed and step, the checkpoint holds the rest, and on a CPU torch repeats itself. What remains are
 kernels of a GPU that add up in whatever order their threads finish, and decisions that a clock takes.
 """
 
@@ -16,23 +16,24 @@ from autoseg.errors import UsageError
 
 
 @contextlib.contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """If `wanted`, torch takes only operations inside that repeat themselves bit by bit; else cuDNN may try which of its kernels
-    are fastest, as in nnU-Net, since all patches have one size.
+def deterministic(enabled: bool) -> Iterator[None]:
+    """Let torch use deterministic operations only, if `enabled`.
+
+    Else cuDNN may try which of its kernels are fastest, as in nnU-Net, since all patches have one size.
 
     Raises:
-        UsageError: the work needs an operation that does not.
+        UsageError: an operation has no deterministic implementation.
     """
     cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark
-    if wanted:
+    if enabled:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used; value: its manual
         torch.use_deterministic_algorithms(True)
-    cudnn.deterministic, cudnn.benchmark = wanted, not wanted
+    cudnn.deterministic, cudnn.benchmark = enabled, not enabled
     try:
         yield
     except RuntimeError as error:
-        if not wanted or "determinis" not in str(error).lower():
+        if not enabled or "determinis" not in str(error).lower():
             raise
         raise UsageError(
             "this training cannot be repeated bit by bit here",

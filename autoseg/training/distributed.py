@@ -31,45 +31,45 @@ from autoseg.system.progress import log
 LONGEST_WAIT = timedelta(days=7)  # for the first process, which may be predicting large cases; torchrun ends those that hang
 
 
-def local_device(wanted: str) -> str:
-    """The device for this process: of several on a machine, each takes the GPU of its number.
+def local_device(device: str) -> str:
+    """The device of this process: each of several on a machine takes the GPU of its number.
 
     Raises:
         UsageError: several processes on one GPU.
     """
-    if _announced_world_size() == 1 or wanted == "cpu":
-        return wanted
-    if wanted not in ("auto", "cuda"):
-        raise UsageError("several processes need a GPU each", found=f"--device {wanted}", allowed="auto, cuda, cpu")
-    return f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else wanted
+    if _announced_world_size() == 1 or device == "cpu":
+        return device
+    if device not in ("auto", "cuda"):
+        raise UsageError("several processes need a GPU each", found=f"--device {device}", allowed="auto, cuda, cpu")
+    return f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else device
 
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Inside, the processes that torchrun has started work together; all but the first say only what is wrong."""
+    """Join the processes that torchrun has started; all but the first log errors only."""
     if _announced_world_size() == 1:
         yield
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    before = log.level
+    level = log.level
     if not is_first():
         log.setLevel("ERROR")
     try:
         yield
     finally:
-        log.setLevel(before)
+        log.setLevel(level)
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """Number of this process among those that work together, from 0."""
+    """Number of this process among those that train together, from 0."""
     return dist.get_rank() if _is_distributed() else 0
 
 
 def world_size() -> int:
-    """How many processes work together."""
+    """Number of processes that train together."""
     return dist.get_world_size() if _is_distributed() else 1
 
 
@@ -79,14 +79,15 @@ def is_first() -> bool:
 
 
 def local_batch_size(batch_size: int) -> int:
-    """How many patches of a batch this process learns from."""
+    """Number of patches of a batch that this process learns from."""
     return len(range(batch_size)[rank() :: world_size()])
 
 
 def check_shares(batch_size: int) -> None:
-    """
+    """Check that each process has a patch to learn from.
+
     Raises:
-        UsageError: a process would have nothing to learn from.
+        UsageError: more processes than patches in a batch.
     """
     if batch_size < world_size():
         raise UsageError(
@@ -97,10 +98,10 @@ def check_shares(batch_size: int) -> None:
 
 
 def log_shares(batch_size: int) -> None:
-    """Says what each process will learn from.
+    """Log how the processes share a batch.
 
     Raises:
-        UsageError: for one there is nothing.
+        UsageError: more processes than patches in a batch.
     """
     check_shares(batch_size)
     n = world_size()
@@ -115,35 +116,35 @@ def log_shares(batch_size: int) -> None:
 
 
 def barrier() -> None:
-    """Until all have come here."""
+    """Wait until all processes have come here."""
     if world_size() > 1:
         with _error_names_the_process():
             dist.barrier()
 
 
 def broadcast_float(value: float) -> float:
-    """What the first process gives here, in every process."""
+    """Broadcast a number from the first process."""
     if world_size() == 1:
         return value
-    said = torch.tensor([value], dtype=torch.float64)
+    tensor = torch.tensor([value], dtype=torch.float64)
     with _error_names_the_process():
-        dist.broadcast(said, 0)
-    return said.item()
+        dist.broadcast(tensor, 0)
+    return tensor.item()
 
 
 def broadcast_score(value: float | None) -> float | None:
-    """`decided` for a score, which may be unknown."""
-    said = broadcast_float(math.nan if value is None else value)
-    return None if math.isnan(said) else said
+    """Broadcast a score from the first process; None where there is none."""
+    number = broadcast_float(math.nan if value is None else value)
+    return None if math.isnan(number) else number
 
 
 def broadcast_bool(value: bool) -> bool:
-    """`decided` for a question."""
+    """Broadcast an answer from the first process."""
     return bool(broadcast_float(value))
 
 
 def all_reduce_sum(part: Tensor) -> Tensor:
-    """The sum of all processes' parts, each of which gets the gradient of the sum."""
+    """Sum a tensor over the processes; each part gets the gradient of the sum."""
     if world_size() == 1:
         return part
     total: Tensor = _AllReduceSum.apply(part)
@@ -151,12 +152,12 @@ def all_reduce_sum(part: Tensor) -> Tensor:
 
 
 def all_reduce_float(value: float) -> float:
-    """The sum over the processes."""
+    """Sum a number over the processes."""
     return float(all_reduce_sum(torch.tensor(value, dtype=torch.float64)))
 
 
 def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replaces gradients by their sum over the processes."""
+    """Replace gradients by their sum over the processes."""
     if world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -167,7 +168,7 @@ def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def all_gather_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of all processes, one process after another."""
+    """Collect the names of all processes, one process after another."""
     if world_size() == 1:
         return names
     parts: list[tuple[str, ...]] = [()] * world_size()
@@ -191,17 +192,18 @@ class _AllReduceSum(torch.autograd.Function):
 
 @contextlib.contextmanager
 def _error_names_the_process() -> Iterator[None]:
-    """
+    """Turn an error of communication into one that names this process.
+
     Raises:
-        ResourceError: another process has ended, so that there is nobody to talk to.
+        ResourceError: another process has ended.
     """
     try:
         yield
     except RuntimeError as error:
         raise ResourceError(
-            f"process {rank()} of {world_size()} that train together has lost another one",
+            f"process {rank()} of {world_size()} has lost another process that trains with it",
             found=str(error).strip().splitlines()[0].split(". ")[0],
-            fix="see what that one has said; the same command continues",
+            fix="read the messages of the other process; the same command continues",
         ) from error
 
 
@@ -210,5 +212,5 @@ def _is_distributed() -> bool:
 
 
 def _announced_world_size() -> int:
-    """Clusters set WORLD_SIZE, too, for programs that they start once."""
+    """Number of processes that torchrun has started; clusters set WORLD_SIZE for programs that they start once, too."""
     return int(os.environ["WORLD_SIZE"]) if dist.is_available() and dist.is_torchelastic_launched() else 1

@@ -1,4 +1,4 @@
-"""Whether there is memory for a training, before its first step: the system may end one that takes too much without a word."""
+"""Check of the memory before the first step: the system may kill a training that takes too much without a message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from autoseg.training.distributed import local_batch_size
 
 
 def check_memory(plan: Plan, configuration: str, device: Device) -> None:
-    """Each of several processes has a GPU for its share of the batch; on a CPU they share the memory, too.
+    """Check that a plan's training fits into the free memory.
+
+    Each of several processes has a GPU for its share of the batch; on a CPU they share the memory, too.
 
     Raises:
         ResourceError: the plan takes more memory than is free.
@@ -28,24 +30,24 @@ def check_memory(plan: Plan, configuration: str, device: Device) -> None:
     chosen = plan.configurations[configuration]
 
     def memory(batch: int) -> TrainingMemory:
-        there = batch if kind == "cpu" else local_batch_size(batch)
-        here = replace(chosen, patch=replace(chosen.patch, batch_size=there))
-        return plan_memory(replace(plan, configurations={configuration: here}), configuration, compute, kind)
+        local_batch = batch if kind == "cpu" else local_batch_size(batch)
+        smaller = replace(chosen, patch=replace(chosen.patch, batch_size=local_batch))
+        return plan_memory(replace(plan, configurations={configuration: smaller}), configuration, compute, kind)
 
     def needed(batch: int) -> float:
-        """GB; the base is there already."""
-        taken = memory(batch)
-        return (taken.total - taken.base) / 1e9
+        """GB beyond the base, which the process has taken already."""
+        estimate = memory(batch)
+        return (estimate.total - estimate.base) / 1e9
 
     batch = chosen.patch.batch_size
     if needed(batch) <= free:
         return
-    smaller = bisect_right(range(1, batch), free, key=needed)
-    in_all = free + memory(batch).base / 1e9
+    largest = bisect_right(range(1, batch), free, key=needed)
+    total = free + memory(batch).base / 1e9
     raise ResourceError(
         "training with this plan takes more memory than is free",
         found=f"about {needed(batch):.1f} GB for patch {'×'.join(map(str, chosen.patch.patch_size))}, batch {batch}",
         allowed=f"{free:.1f} GB",
-        fix=(f"patch.batch_size {smaller} in plan.json, or " if smaller else "")
-        + f"autoseg plan_and_preprocess --replan --memory {in_all:.1f}",
+        fix=(f"patch.batch_size {largest} in plan.json, or " if largest else "")
+        + f"autoseg plan_and_preprocess --replan --memory {total:.1f}",
     )

@@ -10,17 +10,17 @@ from torch import nn
 
 from autoseg.plan import TrainingPlan
 
-TAKEN_RATE = 0.1  # of the learning rate, for weights from another model: they need to adapt, not to be found
+TRANSFER_RATE = 0.1  # of the learning rate, for weights from another model, which only need to adapt
 
 
 def make_optimizer(network: nn.Module, plan: TrainingPlan, taken: Collection[str] = ()) -> torch.optim.Optimizer:
-    """The plan's optimizer over all weights of a network that are not frozen.
+    """Make the plan's optimizer over all weights of a network that are not frozen.
 
     `sgd` is nnU-Net's: momentum 0.99, Nesterov, weight decay on everything. With the others, which adapt the step of each
     weight, decay acts on convolution kernels only: on norms and biases it has nothing to regularise.
 
     Args:
-        taken: names of weights that another model has learnt.
+        taken: names of weights that come from another model.
 
     Returns:
         An optimizer whose groups have, beside torch's entries, a `scale`: the factor on the learning rate of the run.
@@ -29,7 +29,7 @@ def make_optimizer(network: nn.Module, plan: TrainingPlan, taken: Collection[str
     for name, weight in network.named_parameters():
         if weight.requires_grad:
             decay = plan.weight_decay if weight.ndim > 1 or plan.optimizer == "sgd" else 0.0
-            split.setdefault((TAKEN_RATE if name in taken else 1.0, decay), []).append(weight)
+            split.setdefault((TRANSFER_RATE if name in taken else 1.0, decay), []).append(weight)
     groups: list[dict[str, Any]] = [
         {"params": weights, "weight_decay": decay, "scale": scale} for (scale, decay), weights in split.items()
     ]

@@ -1,4 +1,4 @@
-"""Beginning with the weights of another model: what fits is taken, the rest is learnt anew."""
+"""Transfer of weights from another model: tensors that fit are taken, the others are learnt anew."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from autoseg.training.state import Transfer
 
 
 def take_weights(network: nn.Module, pretrained: Pretrained, data: DataPlan, landmarks: LandmarkPlan | None) -> Transfer:
-    """Copies every averaged weight whose name and shape fit, and says in a line what was and what was not.
+    """Copy every averaged weight whose name and shape fit, and log which were taken and which were not.
 
     The output heads are not taken from a model that has learnt other structures or landmarks, even if it has learnt as many, nor
     that of landmarks if its maps mean something else.
 
     Args:
-        data, landmarks: what the network is to learn, and how.
+        data, landmarks: of the plan that the network will be trained by.
 
     Raises:
         UsageError: nothing fits; or everything does, and all of it is to stay as it is.
         DataError: damaged weights.
     """
-    given, own = read_tensors(pretrained.file, AVERAGED), network.state_dict()
+    tensors, own = read_tensors(pretrained.file, AVERAGED), network.state_dict()
     plan = load_plan(pretrained.model / "plan.json")
-    learnt, before = plan.data, [c.landmarks for c in plan.configurations.values() if c.landmarks]
+    learnt, heads = plan.data, [c.landmarks for c in plan.configurations.values() if c.landmarks]
     same = {
         "heads.": learnt.labels.names == data.labels.names,
         "point_head.": learnt.landmarks.names == data.landmarks.names
-        and (landmarks is None or landmarks.loss in [b.loss for b in before]),
-        "point_head.scn.": landmarks is None or landmarks.scn in [b.scn for b in before],
+        and (landmarks is None or landmarks.loss in [head.loss for head in heads]),
+        "point_head.scn.": landmarks is None or landmarks.scn in [head.scn for head in heads],
     }
     others = tuple(prefix for prefix, alike in same.items() if not alike)
     taken = {
-        name: given[name]
+        name: tensors[name]
         for name, weight in own.items()
-        if name in given and given[name].shape == weight.shape and not name.startswith(others)
+        if name in tensors and tensors[name].shape == weight.shape and not name.startswith(others)
     }
-    left = [
+    untaken = [
         name
-        if name not in given or given[name].shape == own[name].shape
-        else f"{name} {_shape(given[name])} for {_shape(own[name])}"
+        if name not in tensors or tensors[name].shape == own[name].shape
+        else f"{name} {_shape(tensors[name])} for {_shape(own[name])}"
         for name in own
         if name not in taken
     ]
     if not taken:
-        raise UsageError("nothing of this model fits the network", file=pretrained.model, found=", ".join(left[:3]))
-    if pretrained.freeze and not left:
+        raise UsageError("nothing of this model fits the network", file=pretrained.model, found=", ".join(untaken[:3]))
+    if pretrained.freeze and not untaken:
         raise UsageError(
             "--freeze leaves nothing to learn", file=pretrained.model, found="every weight fits", fix="leave out --freeze"
         )
     network.load_state_dict(taken, strict=False)
     transfer = Transfer(str(pretrained.model.resolve()), pretrained.freeze, tuple(taken), len(own))
-    missing = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+    missing = ", ".join(untaken[:3]) + (f" and {len(untaken) - 3} more" if len(untaken) > 3 else "")
     log.info("pretrained: %s; learnt anew: %s", transfer, missing or "nothing")
     return transfer
 

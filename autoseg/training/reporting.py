@@ -1,4 +1,4 @@
-"""What is seen of a training: a line that moves with its steps; and at the end of an epoch a row in the curve, and a line."""
+"""Reports of a training: a line that moves with its steps, and for each epoch a row in the curve and a line in the log."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from autoseg.training.run import TrainingRun
 
 
 def report_epoch(run: TrainingRun, row: Epoch) -> bool:
-    """Adds an epoch to the curve, saves, and says how it went.
+    """Add an epoch to the curve, save, and log its scores.
 
-    One file is what counts: killed before it is written, the epoch is trained again; afterwards, nothing is left to be decided.
+    Only last.safetensors counts: a run that is killed before it is written trains the epoch again; after
+    that, nothing remains to be decided.
 
     Returns:
         Whether the network has collapsed and is back at its best weights.
@@ -48,7 +49,7 @@ def report_epoch(run: TrainingRun, row: Epoch) -> bool:
 
 
 def report_step(run: TrainingRun, seconds: float, steps: int) -> None:
-    """On a terminal the line of the epoch that is being trained, after `steps` steps in `seconds`."""
+    """Show the progress of the epoch on a terminal, after `steps` steps in `seconds`."""
     if run.ticker.due:
         number, loss = _epoch_of(run, len(run.state.history) + 1), run.state.mean_loss
         pace = f"{seconds / steps:.2f} s/step  {_left(run, run.elapsed)} left"
@@ -60,7 +61,7 @@ def _epoch_of(run: TrainingRun, epoch: int) -> str:
 
 
 def _left(run: TrainingRun, elapsed: float) -> str:
-    """The time until the validation, `elapsed` seconds after the very beginning of the run."""
+    """Text of the time until the final validation, `elapsed` seconds after the run began."""
     return duration((elapsed - run.state.budget_start.seconds) * (1 / max(run.progress(), 1e-9) - 1))
 
 

@@ -174,12 +174,12 @@ class TrainingRun:
 
 
 def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device, *, clock: Clock = time.monotonic) -> TrainingRun:
-    """A new run, or the one in the job's folder.
+    """Begin a new run, or take up the one in the job's folder.
 
     Raises:
         PlanError: the run in the folder follows another plan.
-        UsageError: to be extended, but not finished; or begun with other weights; or a deterministic run that is limited by time;
-            or more processes than patches in a batch.
+        UsageError: a run to extend that is not finished, or to continue that began with other weights; a
+            deterministic run that is limited by time; or more processes than patches in a batch.
     """
     start_time = clock()
     _, configuration = job.plan.configuration(job.configuration)
@@ -251,7 +251,7 @@ def _wants_compiling(options: TrainingOptions, configuration: Configuration, dev
 
 
 def _example(plan: Plan, configuration: Configuration, device: Device) -> torch.Tensor:
-    """Zeros of the shape that the batches of this process have."""
+    """Zeros in the shape of this process's batches."""
     patch, channels = configuration.patch, len(plan.data.channels) + (configuration.previous_stage is not None)
     return torch.zeros(local_batch_size(patch.batch_size), channels, *patch.patch_size, device=device.torch_device)
 
@@ -280,17 +280,17 @@ def unspent(job: TrainingJob, state: State) -> str | None:
 
 
 def plan_changes(before: Plan, now: Plan, configuration: str) -> tuple[str, ...]:
-    """What two plans differ in of all that training follows, which is the data and the configuration: 'key old → new'."""
+    """Differences of two plans in the data and the configuration, which training follows: 'key old → new'."""
     keys = ("data.", f"configurations.{configuration}.")
     old, new = (replace(p, configurations={configuration: p.configuration(configuration)[1].decisions}) for p in (before, now))
-    found = {key: pair for key, pair in plan_differences(old, new).items() if key.startswith(keys)}
-    if not found:  # what `plan_differences` does not tell apart
+    differences = {key: pair for key, pair in plan_differences(old, new).items() if key.startswith(keys)}
+    if not differences:  # what `plan_differences` does not tell apart
         return tuple(part for part in ("data", "configurations") if getattr(old, part) != getattr(new, part))
-    return tuple(f"{key.removeprefix(keys[1])} {a.value} → {b.value}" for key, (a, b) in found.items())
+    return tuple(f"{key.removeprefix(keys[1])} {a.value} → {b.value}" for key, (a, b) in differences.items())
 
 
 def _optimizer(network: torch.nn.Module, plan: TrainingPlan, transfer: Transfer | None) -> torch.optim.Optimizer:
-    """With weights from another model frozen or at a lower rate, as asked."""
+    """The plan's optimizer, with weights from another model frozen or at a lower rate."""
     taken = transfer.taken if transfer else ()
     if transfer and transfer.frozen:
         for name, weight in network.named_parameters():

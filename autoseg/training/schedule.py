@@ -1,11 +1,11 @@
-"""Budget and learning rate: how far a run is, between 0 and 1, and what follows from it."""
+"""Learning rate schedules: factors on the base learning rate as functions of a run's progress, 0 to 1."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-EXTENSION_RATE = 1 / 3  # of the base learning rate, at its highest: less than at first, so that what was learnt is kept
+EXTENSION_RATE = 1 / 3  # of the base learning rate, at its highest: lower than in the first training, so that it is not undone
 EXTENSION_WARMUP = 0.05
 
 

@@ -20,7 +20,7 @@ GRADIENT_NORM = 12.0  # clipping, as nnU-Net
 
 
 def step(run: TrainingRun, loader: Loader, progress: float) -> None:
-    """Learns from the loader's next batch, and counts the step and its loss.
+    """Learn from the loader's next batch, and count the step and its loss.
 
     Raises:
         NotFinite: loss or gradient is not finite; names the cases. Nothing has changed then.
@@ -40,8 +40,8 @@ def step(run: TrainingRun, loader: Loader, progress: float) -> None:
     run.scaler.unscale_(run.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
     loader.draw_ahead()
-    here, gradient = torch.stack([loss.detach(), norm]).tolist()  # a GPU is waited for once, when all is under way
-    value = all_reduce_float(here)
+    local_loss, gradient = torch.stack([loss.detach(), norm]).tolist()  # a GPU is waited for once, when all is under way
+    value = all_reduce_float(local_loss)
     _check_finite(value, "loss", run, batch)
     if not run.scaler.is_enabled():  # which itself leaves out steps whose gradients overflow
         _check_finite(gradient, "gradient", run, batch)
@@ -50,8 +50,10 @@ def step(run: TrainingRun, loader: Loader, progress: float) -> None:
 
 
 def total_loss(run: TrainingRun, outputs: Output, batch: Batch) -> torch.Tensor:
-    """The loss of the label maps plus that of the landmarks, as far as the dataset has them; of several processes that share
-    the batch, this one's part of it."""
+    """Sum of the losses of label maps and landmarks, as far as the dataset has them.
+
+    Where several processes share the batch, this process's part of it.
+    """
     torch_device, plan = run.model.device.torch_device, run.configuration.training
     parts = []
     if outputs.logits:

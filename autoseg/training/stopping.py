@@ -1,4 +1,4 @@
-"""Being told to stop: Ctrl-C, SIGTERM (which clusters send before they kill), or a file named STOP."""
+"""Requests to stop: Ctrl-C, SIGTERM (which clusters send before they kill), or a file named STOP."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ ECHO = 0.5  # seconds in which a second signal is an echo of the first: wrappers
 
 
 class Stopping:
-    """Use as a context manager around work that should end well when it is told to stop.
+    """Context manager around work that should end well when the user stops it.
 
-    The first signal, or the file, sets `reason`; the work calls `asked` where it could end. A signal after that raises
-    KeyboardInterrupt at once, or at the end of a `shielded` block. A file of that name that is there at the beginning was meant
-    for another process and is removed, as it is at the end. Outside of Python's main thread only the file is heard.
+    The first signal, or the file, sets `reason`; the work calls `is_requested` where it could end. A
+    second signal raises KeyboardInterrupt at once, or at the end of a `shielded` block. A STOP file from
+    before was meant for another process and is removed, as it is at the end. Outside of Python's main
+    thread only the file counts.
 
-    A process that `follows` another, which decides for it, hears nothing of all this.
+    Args:
+        follows: another process decides for this one, which ignores signals and the file.
     """
 
     def __init__(self, folder: Path, *, follows: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,14 +56,14 @@ class Stopping:
         if not self._follows:
             self._file.unlink(missing_ok=True)
 
-    def asked(self, at_last: bool = False) -> bool:
-        """Whether to end now.
+    def is_requested(self, *, final: bool = False) -> bool:
+        """Whether the work is to end now.
 
         Args:
-            at_last: nobody will ask again, so look for the file even if that was done a moment ago.
+            final: this is the last call, so check for the file even if that was done a moment ago.
         """
         now = self._clock()
-        if self.reason is None and not self._follows and (at_last or now - self._check_time > CHECK_EVERY):
+        if self.reason is None and not self._follows and (final or now - self._check_time > CHECK_EVERY):
             self._check_time = now
             if self._file.exists():
                 self._file.unlink(missing_ok=True)
@@ -70,7 +72,7 @@ class Stopping:
 
     @contextlib.contextmanager
     def shielded(self) -> Iterator[None]:
-        """Steps that must all be taken or none: KeyboardInterrupt waits for the end of the block."""
+        """Let KeyboardInterrupt wait for the end of the block, whose changes must all be made or none."""
         self._shielded = True
         try:
             yield
@@ -89,4 +91,4 @@ class Stopping:
 
     def _stop(self, reason: str) -> None:
         self.reason, self._signal_time = reason, self._clock()
-        log.warning("%s: stopping: validating what was learnt so far; Ctrl-C or SIGTERM now stops at once", reason)
+        log.warning("%s: stopping: validating the present model; Ctrl-C or SIGTERM now stops at once", reason)

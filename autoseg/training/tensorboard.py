@@ -14,19 +14,22 @@ FIX = 'pip install "autoseg-medical[tensorboard]", or leave out --tensorboard; m
 
 
 class TensorBoardWriter:
-    """Writes the rows of metrics.csv as scalars named after its columns. If not `wanted`, it does nothing.
+    """Writes the rows of metrics.csv as scalars named after its columns.
 
-    What an interrupted run has written of steps after `step`, which are trained again, is not shown any more.
+    Events after `step` are purged, since these steps are trained again.
+
+    Args:
+        enabled: if not, nothing is written.
 
     Raises:
         UsageError: TensorBoard is not installed.
         DiskError: the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, wanted: bool, step: int) -> None:
+    def __init__(self, folder: Path, enabled: bool, step: int) -> None:
         self._folder = folder
         self._writer: Any = None
-        if wanted:
+        if enabled:
             with disk_errors(folder):
                 self._writer = _writer_class()(str(folder), purge_step=step + 1)
 
@@ -46,7 +49,8 @@ class TensorBoardWriter:
 
 
 def check_tensorboard() -> None:
-    """
+    """Check that TensorBoard can be imported.
+
     Raises:
         UsageError: TensorBoard is not installed.
     """

@@ -1,4 +1,4 @@
-"""The training loop."""
+"""Training of one fold, or of several in turn: the loop over epochs, and the validation at its end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from autoseg.training.distributed import (
     rank,
     world_size,
 )
-from autoseg.training.interim_validation import NO_SCORES, begin_to_reserve, interim_score, time_to_validate
+from autoseg.training.interim_validation import NO_SCORES, interim_score, set_first_reserve, validation_time
 from autoseg.training.loader import Loader
 from autoseg.training.memory_check import check_memory
 from autoseg.training.reporting import report_epoch, report_step, scores_text
@@ -53,11 +53,11 @@ SAVE_EVERY = 120.0  # seconds of work that a crash may cost
 
 @dataclass(frozen=True)
 class FoldResult:
-    """A fold that is done.
+    """The outcome of training a fold.
 
     Args:
-        skipped: it had been finished before, so that nothing was trained now.
-        told_to_stop: by the user, while it was trained or, too late to end it earlier, while it was validated.
+        skipped: the fold was finished already, so that nothing was trained.
+        told_to_stop: the user stopped it while it was trained or, too late to end it earlier, validated.
     """
 
     job: TrainingJob
@@ -67,27 +67,31 @@ class FoldResult:
 
 
 def train(job: TrainingJob, options: TrainingOptions, device: Device, *, clock: Clock = time.monotonic) -> RunRecord:
-    """Trains one fold and validates it on whole cases; continues an interrupted run, skips a finished one unless it is extended.
+    """Train one fold and validate it on whole cases.
 
-    Told to stop (see `stopping`), it ends early but well: the model is validated and recorded as usual. Told twice, it saves
-    its state and leaves with KeyboardInterrupt; the same call continues.
+    Continues an interrupted run, skips a finished one unless it is extended. When the user stops it (see
+    `stopping`), the model is validated and recorded as usual. When the user stops it twice, it saves its
+    state and leaves with KeyboardInterrupt; the same call continues.
 
-    Writes below `job.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json, run.json,
-    shape_prior.npy where there are landmarks, and the predicted validation cases.
+    Writes below `job.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json,
+    run.json, shape_prior.npy where there are landmarks, and the predicted validation cases.
+
+    Args:
+        clock: seconds; whatever the run measures or decides by time, it reads here.
 
     Raises:
-        DataError: no prepared case to train on; or a loss that is not finite (names the cases), or a network that predicts
-            background only or landmarks anywhere, once `rollback` has done what it can.
-        PlanError: an interrupted run in the folder follows another plan.
+        DataError: no prepared case to train on; or a loss that is not finite (names the cases), or a
+            network that predicts background only or landmarks anywhere, after `rollback.MAX_ROLLBACKS`.
+        PlanError: the interrupted run in the folder follows another plan.
         ResourceError: not enough memory for a step.
-        UsageError: a run to be extended that is not finished, to be continued that has begun with other weights, or that another
-            process is training.
+        UsageError: the run to extend is not finished, the run to continue began with other weights, or
+            another process is training it.
     """
     return _fold(job, options, device, clock).record
 
 
 def check_new_run(job: TrainingJob, options: TrainingOptions, device: Device) -> None:
-    """What would refuse a new run; to be asked before the one that is there is taken away.
+    """Raise whatever a new run would raise at its start, before `--restart` moves the old run aside.
 
     Raises:
         ResourceError, UsageError: see `train`.
@@ -100,30 +104,31 @@ def check_new_run(job: TrainingJob, options: TrainingOptions, device: Device) ->
 
 
 def train_folds(jobs: Sequence[TrainingJob], options: TrainingOptions, device: Device) -> Iterator[FoldResult]:
-    """`train` for several folds, one after another; the budget is that of each. Ends after a fold that the user has stopped.
+    """Train several folds one after another, each with the whole budget; end after a fold that the user has stopped.
 
     Raises:
-        UsageError: several folds are to be extended. Repeated after an interruption, that would extend the first ones twice.
+        UsageError: several folds to extend. Repeated after an interruption, that would extend the first
+            ones twice.
     """
     if options.extend and len(jobs) > 1:
         raise UsageError(
-            "only one fold at a time can be extended", found=", ".join(t.fold for t in jobs), fix="-f with one of them"
+            "only one fold at a time can be extended", found=", ".join(job.fold for job in jobs), fix="-f with one of them"
         )
     for i, job in enumerate(jobs):
         if len(jobs) > 1:
             log.info("fold %s, %d of %d; the budget is for each", job.fold, i + 1, len(jobs))
-        done = _fold(job, options, device)
-        yield done
-        if done.told_to_stop and i + 1 < len(jobs):
-            log.warning("not trained: fold %s; the same command trains the rest", ", ".join(t.fold for t in jobs[i + 1 :]))
+        result = _fold(job, options, device)
+        yield result
+        if result.told_to_stop and i + 1 < len(jobs):
+            log.warning("not trained: fold %s; the same command trains the rest", ", ".join(job.fold for job in jobs[i + 1 :]))
             return
 
 
 def _fold(job: TrainingJob, options: TrainingOptions, device: Device, clock: Clock = time.monotonic) -> FoldResult:
     if is_finished(job.run) and not options.extend:
         return FoldResult(job, _skipped(job, options.seed), skipped=True)
-    here = folder_lock(job.run, wait=False) if is_first() else nullcontext()
-    with here, deterministic(options.deterministic):
+    lock = folder_lock(job.run, wait=False) if is_first() else nullcontext()
+    with lock, deterministic(options.deterministic):
         return _train(job, options, device, clock)
 
 
@@ -164,8 +169,8 @@ def _train(job: TrainingJob, options: TrainingOptions, device: Device, clock: Cl
                 stopped = _learn(run, training, validation)
             if is_first():
                 _finish(run, training, validation, stopped)
-            barrier()  # here, where being told to stop ends no process before the first one is done
-            told_to_stop = broadcast_bool(run.stopping.asked(at_last=True))
+            barrier()  # here, where a signal ends no process before the first one is done
+            told_to_stop = broadcast_bool(run.stopping.is_requested(final=True))
         return FoldResult(job, load_run(job.run), told_to_stop=told_to_stop)
     except KeyboardInterrupt:
         log.warning("stopped; the same command continues at step %d", run.state.step)
@@ -176,24 +181,23 @@ def _train(job: TrainingJob, options: TrainingOptions, device: Device, clock: Cl
 
 
 def _skipped(job: TrainingJob, seed: int) -> RunRecord:
-    """The record of a finished run, with a word on why nothing happens."""
-    record, before = load_run(job.run), load_plan(job.run / "plan.json")
-    how = f" until it was stopped ({record.stopped})" if record.stopped else ""
-    other_plan, last = plan_changes(before, job.plan, job.configuration), job.run / "last.safetensors"
-    differs = ["another plan than the present one"] if other_plan else []
+    """The record of a finished run, after a note on why nothing is trained."""
+    record, run_plan = load_run(job.run), load_plan(job.run / "plan.json")
+    other_plan, last = plan_changes(run_plan, job.plan, job.configuration), job.run / "last.safetensors"
+    differences = ["another plan than the present one"] if other_plan else []
     further = "--extend trains it further"
     if last.is_file():
         state = load_state(last)
         if state.seed != seed:
-            differs.append(f"the seed {state.seed}, not {seed}")
+            differences.append(f"the seed {state.seed}, not {seed}")
         if record.stopped and (rest := unspent(job, state)):
             further = f"--extend {rest} trains it for the rest of its budget"
     log.warning(
-        "%s is already trained%s (%s)%s; %s",
+        "%s is already trained (%s%s)%s; %s",
         job.run,
-        how,
         scores_text(job, record.case_dice, record.mre),
-        f", but with {' and '.join(differs)}" if differs else "",
+        f"; ended early: {record.stopped}" if record.stopped else "",
+        f", but with {' and '.join(differences)}" if differences else "",
         "--restart trains it anew" if other_plan else f"{further}, --restart anew",
     )
     return record
@@ -206,13 +210,13 @@ def _stored(job: TrainingJob, cases: Sequence[Case]) -> list[StoredCase]:
 
 
 def _learn(run: TrainingRun, training: list[StoredCase], validation: list[StoredCase]) -> str | None:
-    """Epochs until the budget is spent.
+    """Train epochs until the budget is spent.
 
     Returns:
-        Why it ended before the budget was spent, if it did.
+        The reason if training ended before the budget was spent.
     """
-    begin_to_reserve(run)
-    if is_first() and run.progress() < 1:  # what is there has been predicted with other weights
+    set_first_reserve(run)
+    if is_first() and run.progress() < 1:  # label maps in there were predicted with other weights
         shutil.rmtree(run.job.run / "validation", ignore_errors=True)
     try:
         if run.state.step == 0:  # so that there is a way back, and a full disk is known before hours of work
@@ -235,13 +239,13 @@ def _learn(run: TrainingRun, training: list[StoredCase], validation: list[Stored
 
 
 def _epoch(run: TrainingRun, loader: Loader, training: list[StoredCase], validation: list[StoredCase]) -> bool:
-    """Steps to the end of an epoch, or of the budget; reports, scores and saves.
+    """Train to the end of an epoch, or of the budget; report, score and save.
 
-    A deterministic run is saved at the ends of epochs only: what a step that goes wrong is taken back to must not depend on when
-    the run was interrupted, or on a clock.
+    A deterministic run is saved at the ends of epochs only: the step that a rollback goes back to must not
+    depend on when the run was interrupted, or on a clock.
 
     Returns:
-        Whether the user has told the run to stop.
+        Whether the user has stopped the run.
     """
     start_time, waited, steps = run.clock(), loader.waited, 0
     while (progress := broadcast_float(run.progress())) < 1:
@@ -254,7 +258,7 @@ def _epoch(run: TrainingRun, loader: Loader, training: list[StoredCase], validat
         steps += 1
         if is_first():
             report_step(run, run.clock() - start_time, steps)
-        stopped = broadcast_bool(run.stopping.asked() and run.progress() < 1)
+        stopped = broadcast_bool(run.stopping.is_requested() and run.progress() < 1)
         if not stopped and not broadcast_bool(run.epoch_is_over()):
             if run.clock() - run.save_time > SAVE_EVERY and not run.options.deterministic:
                 run.save()
@@ -280,7 +284,7 @@ def _epoch(run: TrainingRun, loader: Loader, training: list[StoredCase], validat
 
 
 def _sampler(run: TrainingRun, training: list[StoredCase]) -> PatchSampler:
-    """Draws other batches after each rollback: it may have been the batch."""
+    """The sampler of a run; it draws other batches after each rollback, since the batch may have been at fault."""
     seed, torch_device = run.state.seed + 1000003 * run.state.rollbacks, run.model.device.torch_device
     data = run.job.plan.data
     return PatchSampler(
@@ -295,11 +299,11 @@ def _sampler(run: TrainingRun, training: list[StoredCase]) -> PatchSampler:
 
 
 def _finish(run: TrainingRun, training: list[StoredCase], validation: list[StoredCase], stopped: str | None) -> None:
-    """Validates on the prepared cases and writes run.json."""
+    """Validate on the prepared cases and write run.json."""
     job, prepared = run.job, {case.name for case in validation}
     stored = (*training, *validation)
     lacking = [name for i, name in enumerate(job.plan.data.landmarks.names) if any(c.state[i] == State.ABSENT for c in stored)]
-    case_seconds, seconds = time_to_validate(run, stopped is not None)
+    case_seconds, seconds = validation_time(run, stopped is not None)
     cases = [c for c in job.validation if c.name in prepared]
     candidates = () if job.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
     result = validate(

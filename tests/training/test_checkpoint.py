@@ -48,7 +48,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
-def test_training_goes_on_as_if_nothing_had_happened(kind: str, tmp_path: Path) -> None:
+def test_training_round_trip(kind: str, tmp_path: Path) -> None:
     net, averaged = network(0), network(1)
     by = optimizer(kind, net)
     for i in range(3):
@@ -165,7 +165,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
-def test_a_file_that_the_system_does_not_let_grow_keeps_the_old_one(tmp_path: Path) -> None:
+def test_file_size_limit_keeps_the_old_file(tmp_path: Path) -> None:
     """What a full disk does, with safetensors' own error."""
     import resource
 
@@ -183,7 +183,7 @@ def test_a_file_that_the_system_does_not_let_grow_keeps_the_old_one(tmp_path: Pa
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no modes there")
-def test_others_may_read_what_they_may_read_of_other_files(tmp_path: Path) -> None:
+def test_mode_of_checkpoints(tmp_path: Path) -> None:
     network = torch.nn.Linear(2, 2)
     save_weights(tmp_path / "best.safetensors", network, STATE)
     (tmp_path / "plain").write_text("")

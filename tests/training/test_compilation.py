@@ -19,7 +19,7 @@ from autoseg.nets.build import build_network
 from autoseg.nets.device import Device
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.options import TrainingOptions
-from autoseg.training import run as running
+from autoseg.training import run as run_module
 from autoseg.training.compilation import compiled, is_worth_compiling
 from autoseg.training.train import train
 
@@ -59,7 +59,7 @@ def traced(network: torch.nn.Module) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("compile", [refused, broken, broken_backward])
-def test_where_it_cannot_be_compiled_training_goes_on_without(
+def test_failed_compilation_trains_uncompiled(
     tiny: Tiny,
     tiny_runs: TinyRuns,
     float32_cpu: Device,
@@ -78,7 +78,7 @@ def test_where_it_cannot_be_compiled_training_goes_on_without(
     assert [m for m in caplog.messages if "compiled" in m] == [told]
 
 
-def test_an_error_that_says_nothing(
+def test_compilation_error_without_message(
     tiny: Tiny, float32_cpu: Device, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def silent(network: torch.nn.Module) -> None:
@@ -90,7 +90,9 @@ def test_an_error_that_says_nothing(
     assert "(NotImplementedError: no reason given)" in caplog.text
 
 
-def test_nobody_asked(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_compilation_on_cpu_by_default(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried: list[object] = []
     monkeypatch.setattr(torch, "compile", tried.append)
     train(tiny.job(tmp_path / "fold_0"), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
@@ -107,31 +109,31 @@ def test_nobody_asked(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypat
         ("cpu", 86400.0, 250_000, False),
     ],
 )
-def test_where_compiling_is_worth_it(device: str, seconds: float, steps: int, worth: bool) -> None:
+def test_is_worth_compiling(device: str, seconds: float, steps: int, worth: bool) -> None:
     assert is_worth_compiling(Device(torch.device(device), torch.bfloat16), seconds, steps) is worth
 
 
 @pytest.mark.parametrize(("budget", "left"), [(RunBudget(epochs=10), (0.0, 27)), (RunBudget(3600.0), (3540.0, 0))], ids=str)
-def test_it_is_what_is_left_of_a_run_that_counts(
+def test_compilation_is_decided_by_the_unspent_budget(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: RunBudget, left: tuple[float, int]
 ) -> None:
     """Three steps, a minute ago."""
     interrupt_at(monkeypatch, 4)
     with pytest.raises(KeyboardInterrupt):
         train(tiny.job(tmp_path), TrainingOptions(budget), float32_cpu)
-    run = running.begin_or_resume(tiny.job(tmp_path), TrainingOptions(budget), float32_cpu)
+    run = run_module.begin_or_resume(tiny.job(tmp_path), TrainingOptions(budget), float32_cpu)
     run.state = replace(run.state, step=3, elapsed=60.0)
     run.save()
     given: list[tuple[float, int]] = []
-    monkeypatch.setattr(running, "is_worth_compiling", lambda device, *left: given.append(left))
-    running.begin_or_resume(tiny.job(tmp_path), TrainingOptions(budget), float32_cpu)
+    monkeypatch.setattr(run_module, "is_worth_compiling", lambda device, *left: given.append(left))
+    run_module.begin_or_resume(tiny.job(tmp_path), TrainingOptions(budget), float32_cpu)
     [(seconds, steps)] = given
     assert (max(seconds, 0.0), max(steps, 0)) == (pytest.approx(left[0], abs=1), left[1])
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, about itself
 @pytest.mark.parametrize(("asked", "deterministic", "does"), [(None, False, 1), (None, True, 0), (False, False, 0)])
-def test_where_it_is_worth_it_a_run_is_compiled_unless_its_numbers_must_be_the_same(
+def test_compile_policy(
     tiny: Tiny,
     float32_cpu: Device,
     tmp_path: Path,
@@ -142,15 +144,15 @@ def test_where_it_is_worth_it_a_run_is_compiled_unless_its_numbers_must_be_the_s
 ) -> None:
     tried: list[object] = []
     monkeypatch.setattr(torch, "compile", lambda network: tried.append(network) or traced(network))
-    monkeypatch.setattr(running, "is_worth_compiling", lambda *_: True)
+    monkeypatch.setattr(run_module, "is_worth_compiling", lambda *_: True)
     options = replace(EPOCHS, compiled=asked, deterministic=deterministic)
-    run = running.begin_or_resume(tiny.job(tmp_path / "fold_0"), options, float32_cpu)
+    run = run_module.begin_or_resume(tiny.job(tmp_path / "fold_0"), options, float32_cpu)
     assert len(tried) == does
     assert (run.forward is not run.network) == bool(does)
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, about itself
-def test_a_run_goes_on_with_or_without(
+def test_compiled_run_resumes_uncompiled(
     tiny: Tiny,
     tiny_runs: TinyRuns,
     float32_cpu: Device,
@@ -186,7 +188,7 @@ def test_a_run_goes_on_with_or_without(
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "cl"))), reason="no C++ compiler on this system")
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_step_is_the_step(tiny: Tiny, float32_cpu: Device, caplog: pytest.LogCaptureFixture) -> None:
+def test_compiled_network_equals_network(tiny: Tiny, float32_cpu: Device, caplog: pytest.LogCaptureFixture) -> None:
     """Outputs, gradients and new weights of a network of two stages."""
     torch.manual_seed(0)
     small = replace(

@@ -22,7 +22,7 @@ from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import load_run
 from autoseg.training import interim_validation as interim_module
 from autoseg.training import reporting as reporting_module
-from autoseg.training import run as running_module
+from autoseg.training import run as run_module
 from autoseg.training import train as train_module
 from autoseg.training.checkpoint import load_state
 from autoseg.training.determinism import deterministic
@@ -55,7 +55,7 @@ def kill_at(event: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return call
 
-    places = ((running_module, "save_training"), (reporting_module, "save_weights"), (reporting_module, "write_history"))
+    places = ((run_module, "save_training"), (reporting_module, "save_weights"), (reporting_module, "write_history"))
     for module, name in (*places, *((train_module, name) for name in ("step", "validate", "write_text"))):
         monkeypatch.setattr(module, name, fatal(getattr(module, name)))
 
@@ -65,7 +65,7 @@ def score(run: TrainingRun, *_: object) -> CaseScores:
     return CaseScores((0.3, 0.5, 0.01, 0.6, 0.5, 0.4, 0.3)[len(run.state.history)], None)
 
 
-def test_killed_anywhere_it_comes_to_the_same_end(
+def test_deterministic_run_killed_at_any_moment(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through a loss that is not finite, a collapse, and an end for lack of patience; killed once at each of its moments."""
@@ -97,7 +97,7 @@ def test_killed_anywhere_it_comes_to_the_same_end(
     same_outcome(whole, parts)
 
 
-def test_a_second_interrupt_does_not_change_what_a_step_is_taken_back_to(
+def test_deterministic_run_is_saved_at_epochs_only(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt_at(monkeypatch, 4)
@@ -109,9 +109,7 @@ def test_a_second_interrupt_does_not_change_what_a_step_is_taken_back_to(
         assert load_state(job.run / "last.safetensors").step == saved
 
 
-def test_no_clock_decides_how_many_cases_are_scored(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deterministic_interim_cases(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """5 % of an epoch of 3 steps of 2 patches, three passes each, are 0.9 windows; of a thousand steps, 300."""
     for windows, steps, scored in ((1, 3, 1), (2, 3, 0), (1, 1000, 2), (300, 1000, 1), (601, 1000, 0)):
         monkeypatch.setattr(Model, "n_windows", lambda *_, n=windows: n)
@@ -128,7 +126,7 @@ def test_no_clock_decides_how_many_cases_are_scored(
     assert interim_score(run, [], 1e9, 1) == CaseScores(None, None)
 
 
-def test_torch_is_told_and_told_otherwise_afterwards() -> None:
+def test_deterministic_restores_torch_settings() -> None:
     cudnn = torch.backends.cudnn
 
     def told() -> tuple[bool, int, bool, bool]:
@@ -145,7 +143,7 @@ def test_torch_is_told_and_told_otherwise_afterwards() -> None:
     assert told() == before
 
 
-def test_an_operation_that_does_not_repeat_itself_ends_the_run(
+def test_nondeterministic_operation_ends_the_run(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = "avg_pool3d_backward_cuda does not have a deterministic implementation, but you set 'torch.use_…"
@@ -161,7 +159,7 @@ def test_an_operation_that_does_not_repeat_itself_ends_the_run(
         train(tiny.job(tmp_path), replace(EPOCHS, deterministic=True), float32_cpu)
 
 
-def test_time_does_not_repeat_itself(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+def test_deterministic_refuses_a_time_budget(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     message = r"limited by time cannot be repeated exactly; found: --deterministic with 60 s; fix: --epochs instead"
     with pytest.raises(UsageError, match=message):
         check_deterministic(RunBudget(seconds=60))
@@ -174,7 +172,7 @@ def test_time_does_not_repeat_itself(tiny: Tiny, float32_cpu: Device, tmp_path: 
         train(job, TrainingOptions(deterministic=True), float32_cpu)
 
 
-def test_a_run_goes_on_with_as_many_threads_as_it_began_with(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+def test_deterministic_run_keeps_its_threads(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     job, options = tiny.job(tmp_path), replace(EPOCHS, deterministic=True)
     begin_or_resume(job, options, float32_cpu).save()
     assert load_state(tmp_path / "last.safetensors").threads == 1
@@ -186,7 +184,7 @@ def test_a_run_goes_on_with_as_many_threads_as_it_began_with(tiny: Tiny, float32
         torch.set_num_threads(1)
 
 
-def test_the_loss_scale_rises_when_it_would_have(tiny: Tiny, tmp_path: Path) -> None:
+def test_loss_scale_after_resuming(tiny: Tiny, tmp_path: Path) -> None:
     """It doubles after so many steps without overflow; the count goes on."""
     half = Device(torch.device("cpu"), torch.float16)
     run = begin_or_resume(tiny.job(tmp_path), EPOCHS, half)
@@ -196,7 +194,7 @@ def test_the_loss_scale_rises_when_it_would_have(tiny: Tiny, tmp_path: Path) -> 
     assert (again["scale"], again["_growth_tracker"]) == (512.0, 7)
 
 
-def test_what_a_killed_process_was_writing_is_cleared_away(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_run_are_removed(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     (tmp_path / "validation").mkdir()
     for name in (".77-last.safetensors", "validation/.77-phantom_000.nii.gz"):
         (tmp_path / name).write_bytes(b"half a file")
@@ -204,7 +202,7 @@ def test_what_a_killed_process_was_writing_is_cleared_away(tiny: Tiny, float32_c
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_the_loss_of_an_epoch_is_that_of_all_its_steps(
+def test_epoch_loss_across_an_interruption(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of those before an interruption."""

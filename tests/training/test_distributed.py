@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from autoseg.errors import UsageError
 from autoseg.nets.device import Device
 from autoseg.runs.record import load_run
-from autoseg.training import distributed as parallel
+from autoseg.training import distributed
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
@@ -65,13 +65,13 @@ def both(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Both:
     return Both(out, (first, second), done.stderr.splitlines())
 
 
-def test_the_first_one_decides(both: Both) -> None:
+def test_broadcast_from_the_first_process(both: Both) -> None:
     assert [(f["alone"], f["rank"], f["world_size"]) for f in both.found] == [(1, 0, 2), (1, 1, 2)]
     assert [f["decided"] for f in both.found] == [[0.5, None]] * 2
 
 
 @pytest.mark.parametrize("name", [*label_losses(), *landmark_losses()])
-def test_gradients_of_two_parts_are_that_of_the_whole_batch(both: Both, name: str) -> None:
+def test_gradients_of_shares_sum_to_the_batch(both: Both, name: str) -> None:
     """Of three samples, little of which is annotated, so that a mean of means would be another number."""
     values = [f["losses"][name] for f in both.found]
     assert values[0] == values[1]
@@ -84,7 +84,7 @@ def test_gradients_of_two_parts_are_that_of_the_whole_batch(both: Both, name: st
         assert error < 1e-12 * largest
 
 
-def test_two_train_as_one_would(both: Both, tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(both: Both, tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     """A batch of three: two samples for the first process, one for the second."""
     together, alone = both.same("three"), watched(with_batch(tiny.job(tmp_path), tmp_path / "run", 3))
     drawn = [f["three"]["samples"] for f in both.found]
@@ -100,14 +100,14 @@ def test_two_train_as_one_would(both: Both, tiny: Tiny, float32_cpu: Device, tmp
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
 
 
-def test_what_is_said_is_said_once(both: Both) -> None:
+def test_only_the_first_process_logs(both: Both) -> None:
     assert both.said.count("2 processes share each batch of 3 patches") == 1
     told = [line for line in both.said if "divide" in line]
     assert told == ["note: 3 patches do not divide evenly among 2 processes: those with 1 wait for those with 2"]
     assert sum(line.startswith("epoch 1/2") for line in both.said) == 4  # once for each of the trainings
 
 
-def test_the_first_one_writes(both: Both) -> None:
+def test_only_the_first_process_writes(both: Both) -> None:
     for scenario in ("three", "not finite"):
         run = both.out / scenario.replace(" ", "_")
         rows = [(int(row["epoch"]), int(row["step"])) for row in history(run)]
@@ -116,13 +116,13 @@ def test_the_first_one_writes(both: Both) -> None:
         assert not list(run.rglob(".*"))
 
 
-def test_a_process_would_have_nothing_to_do(both: Both) -> None:
+def test_more_processes_than_patches(both: Both) -> None:
     message = "more processes than patches in a batch; found: 2 processes, 1 in a batch; fix: --nproc-per-node 1, or a larger"
     assert [f["one"][: len(message)] for f in both.found] == [message] * 2
     assert not (both.out / "one").exists()
 
 
-def test_a_loss_that_is_not_finite_in_one_takes_both_back(both: Both) -> None:
+def test_rollback_in_all_processes(both: Both) -> None:
     came = both.same("not finite")
     assert (came["steps"], came["rollbacks"]) == (6, 1)
     assert [[step for step, _ in f["not finite"]["samples"]] for f in both.found] == [[0, 1, 2, 3, 4, 3, 4, 5]] * 2
@@ -133,18 +133,18 @@ def test_a_loss_that_is_not_finite_in_one_takes_both_back(both: Both) -> None:
     assert told[0].count("phantom_") == 2  # the case of each process
 
 
-def test_told_to_stop_both_end_with_a_model(both: Both) -> None:
+def test_stopping_two_processes(both: Both) -> None:
     came = both.same("stopped")
     assert (came["steps"], came["stopped"]) == (5, "SIGTERM")
     assert load_run(both.out / "stopped").case_dice is not None
     assert [row["step"] for row in history(both.out / "stopped")] == ["3", "5"]
 
 
-def test_one_that_loses_the_other_says_so(both: Both) -> None:
+def test_lost_process_is_reported(both: Both) -> None:
     first, second = (f["interrupted"] for f in both.found)
     assert first == "KeyboardInterrupt"
-    assert second.startswith("process 1 of 2 that train together has lost another one; found: ")
-    assert second.endswith("; fix: see what that one has said; the same command continues")
+    assert second.startswith("process 1 of 2 has lost another process that trains with it; found: ")
+    assert second.endswith("; fix: read the messages of the other process; the same command continues")
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def started(command: list[str], stderr: Path) -> Iterator[subprocess.Popen[str]]
 
 
 @pytest.mark.parametrize("told", ["SIGTERM", "STOP file"])
-def test_the_command_goes_on_and_stops_when_it_is_told_to(both: Both, tiny: Tiny, tmp_path: Path, told: str) -> None:
+def test_torchrun_command_resumes_and_stops(both: Both, tiny: Tiny, tmp_path: Path, told: str) -> None:
     """After the interruption at step 4; a signal is told to torchrun."""
     root = tmp_path / "work"
     shutil.copytree(tiny.workspace.root, root, ignore=shutil.ignore_patterns("runs"))
@@ -202,45 +202,49 @@ def torchrun_starts(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_each_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parallel.local_device("auto") == "auto"
+def test_local_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert distributed.local_device("auto") == "auto"
     torchrun_starts(monkeypatch, 2)
     for there, place in ((True, "cuda:1"), (False, "auto")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert parallel.local_device("auto") == place
-        assert parallel.local_device("cpu") == "cpu"
+        assert distributed.local_device("auto") == place
+        assert distributed.local_device("cpu") == "cpu"
     for wanted in ("cuda:0", "mps"):
         with pytest.raises(UsageError, match=f"need a GPU each; found: --device {wanted}; allowed: auto, cuda, cpu"):
-            parallel.local_device(wanted)
+            distributed.local_device(wanted)
     torchrun_starts(monkeypatch, 1)
-    assert parallel.local_device("cuda:0") == "cuda:0"
+    assert distributed.local_device("cuda:0") == "cuda:0"
 
 
-def test_a_cluster_that_counts_its_tasks_starts_one_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_world_size_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm scripts and container services often set WORLD_SIZE; without torchrun nobody would come to meet."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with parallel.process_group(torch.device("cpu")):
-        assert (parallel.world_size(), parallel.rank(), parallel.is_first()) == (1, 0, True)
+    with distributed.process_group(torch.device("cpu")):
+        assert (distributed.world_size(), distributed.rank(), distributed.is_first()) == (1, 0, True)
 
 
-def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_collectives_in_a_single_process(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([1.0, 2.0])
-    parallel.all_reduce_gradients([weight])
+    distributed.all_reduce_gradients([weight])
     assert weight.grad.tolist() == [1, 2]
-    assert parallel.all_reduce_sum(weight) is weight
-    assert (parallel.all_reduce_float(0.5), parallel.broadcast_float(0.25), parallel.broadcast_bool(True)) == (0.5, 0.25, True)
-    assert (parallel.broadcast_score(None), parallel.all_gather_names(("a", "b"))) == (None, ("a", "b"))
-    parallel.log_shares(1)
-    parallel.barrier()
-    assert parallel.local_batch_size(5) == 5
+    assert distributed.all_reduce_sum(weight) is weight
+    assert (distributed.all_reduce_float(0.5), distributed.broadcast_float(0.25), distributed.broadcast_bool(True)) == (
+        0.5,
+        0.25,
+        True,
+    )
+    assert (distributed.broadcast_score(None), distributed.all_gather_names(("a", "b"))) == (None, ("a", "b"))
+    distributed.log_shares(1)
+    distributed.barrier()
+    assert distributed.local_batch_size(5) == 5
     assert not caplog.messages
 
 
-def test_shares_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "world_size", lambda: 3)
+def test_local_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
     shares = []
     for i in range(3):
-        monkeypatch.setattr(parallel, "rank", lambda i=i: i)
-        shares.append(parallel.local_batch_size(7))
+        monkeypatch.setattr(distributed, "rank", lambda i=i: i)
+        shares.append(distributed.local_batch_size(7))
     assert shares == [3, 2, 2]

@@ -24,7 +24,7 @@ from autoseg.training.validation import CaseScores
 
 
 @pytest.mark.parametrize("faster", [1.0, 0.5])
-def test_a_timed_run_stops_in_time_for_its_validation(
+def test_timed_run_keeps_time_for_validation(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: float
 ) -> None:
     """A step takes two seconds and a prediction half a second, or ever less."""
@@ -46,7 +46,7 @@ def test_a_timed_run_stops_in_time_for_its_validation(
     assert int(rows[-1]["step"]) == record.steps
 
 
-def test_cases_too_large_to_score_leave_time_to_learn(
+def test_large_cases_leave_time_to_train(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A minute a case, of ten in all: scored once along the way, and a quarter of the time kept for the end."""
@@ -58,7 +58,7 @@ def test_cases_too_large_to_score_leave_time_to_learn(
 
 
 @pytest.mark.parametrize(("windows", "kept", "validated"), [(100, 75, "1 case"), (200, 3, "0 of 1 case")])
-def test_cases_that_would_take_too_long_are_not_scored_along_the_way(
+def test_no_interim_validation_of_huge_cases(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, windows: int, kept: int, validated: str
 ) -> None:
     """Windows of a third of a second: a hundred are more than a tenth of five minutes, which is known before the first one is
@@ -73,7 +73,7 @@ def test_cases_that_would_take_too_long_are_not_scored_along_the_way(
 
 
 @pytest.mark.parametrize(("at", "validated"), [(10, "4 cases"), (250, "3 of 4 cases")])
-def test_a_run_that_is_stopped_validates_in_what_is_left_of_its_time(
+def test_stopped_run_validates_in_its_unspent_time(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, validated: str
 ) -> None:
     """Of 300 s, where a case of the validation takes 25 s: after 10 s there is time for all; after 250 s for two, but a quarter

@@ -14,12 +14,12 @@ from autoseg.nets.device import Device
 from autoseg.plan import Plan
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.options import TrainingOptions
-from autoseg.training import distributed as parallel
+from autoseg.training import distributed
 from autoseg.training.memory_check import check_memory
 from autoseg.training.train import train
 
 
-def test_a_plan_that_is_too_large_is_refused_before_the_first_step(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+def test_too_large_plan_is_refused(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     check_memory(tiny.plan, "3d_fullres", float32_cpu)
     huge = replace(tiny.configuration, patch=replace(tiny.configuration.patch, batch_size=2_000_000))
     plan = replace(tiny.plan, configurations={"3d_fullres": huge})
@@ -30,7 +30,7 @@ def test_a_plan_that_is_too_large_is_refused_before_the_first_step(tiny: Tiny, f
     assert not (tmp_path / "fold_0" / "run.json").exists()
 
 
-def test_where_the_system_does_not_tell(tiny: Tiny, float32_cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_free_memory(tiny: Tiny, float32_cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Device, "free_gb", lambda _: None)
     huge = replace(tiny.configuration, patch=replace(tiny.configuration.patch, batch_size=2_000_000))
     check_memory(replace(tiny.plan, configurations={"3d_fullres": huge}), "3d_fullres", float32_cpu)
@@ -39,7 +39,7 @@ def test_where_the_system_does_not_tell(tiny: Tiny, float32_cpu: Device, monkeyp
         check_memory(tiny.plan, "3d_fullres", float32_cpu)
 
 
-def test_the_largest_batch_that_would_fit_is_named(tiny: Tiny, float32_cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_the_largest_batch_that_fits(tiny: Tiny, float32_cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Device, "free_gb", lambda _: 1.0)
 
     def plan(batch: int) -> Plan:
@@ -54,14 +54,14 @@ def test_the_largest_batch_that_would_fit_is_named(tiny: Tiny, float32_cpu: Devi
         check_memory(plan(named + 1), "3d_fullres", float32_cpu)
 
 
-def test_each_of_several_gpus_holds_its_share_of_a_batch(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_a_share_of_a_batch(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """The memory of a CPU they share."""
     large = replace(tiny.configuration, patch=replace(tiny.configuration.patch, batch_size=100_000))
     plan, gpu = replace(tiny.plan, configurations={"3d_fullres": large}), Device(torch.device("cuda"), torch.bfloat16)
     monkeypatch.setattr(Device, "free_gb", lambda _: 1.0)
     with pytest.raises(ResourceError, match=r"batch 100000; allowed: 1\.0 GB"):
         check_memory(plan, "3d_fullres", gpu)
-    monkeypatch.setattr(parallel, "world_size", lambda: 10_000)
+    monkeypatch.setattr(distributed, "world_size", lambda: 10_000)
     check_memory(plan, "3d_fullres", gpu)
     with pytest.raises(ResourceError, match="batch 100000"):
         check_memory(plan, "3d_fullres", replace(gpu, torch_device=torch.device("cpu")))

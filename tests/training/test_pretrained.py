@@ -22,7 +22,7 @@ from autoseg.runs.options import Pretrained, TrainingOptions, pretrained_from_op
 from autoseg.runs.record import load_run
 from autoseg.system.files import write_text
 from autoseg.training.checkpoint import load_state
-from autoseg.training.optimizers import TAKEN_RATE, make_optimizer
+from autoseg.training.optimizers import TRANSFER_RATE, make_optimizer
 from autoseg.training.pretrained import take_weights
 from autoseg.training.run import begin_or_resume
 from autoseg.training.train import train
@@ -36,7 +36,9 @@ def wider(plan: Plan, n_channels: int = 1, labels: LabelSet | None = None) -> Pl
     return replace(plan, data=replace(plan.data, channels=plan.data.channels * n_channels, labels=labels or plan.data.labels))
 
 
-def test_what_fits_is_taken(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, caplog: pytest.LogCaptureFixture) -> None:
+def test_fitting_tensors_are_taken(
+    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, caplog: pytest.LogCaptureFixture
+) -> None:
     """Two channels instead of one: all but the first kernel. Two structures instead of four: all but the heads."""
     caplog.set_level("INFO")
     given = read_tensors(tiny_runs.runs[0] / "last.safetensors", AVERAGED)
@@ -64,7 +66,7 @@ def test_what_fits_is_taken(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device
     assert "learnt anew: heads.0.weight, heads.0.bias, heads.1.weight and 1 more" in caplog.messages[3]
 
 
-def test_a_head_for_landmarks_is_taken_from_a_model_of_the_same_landmarks(
+def test_landmark_head_is_taken_for_the_same_landmarks(
     tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path
 ) -> None:
     """A model of label maps gives all but the head for landmarks; one of landmarks gives its head if they are the same."""
@@ -97,18 +99,18 @@ def test_a_head_for_landmarks_is_taken_from_a_model_of_the_same_landmarks(
     assert taken(tmp_path / "branch", joint("a", "b", scn=replace(branch, combine="logit_sum"))) == body
 
 
-def test_what_is_taken_learns_at_a_lower_rate(tiny: Tiny, float32_cpu: Device) -> None:
+def test_learning_rate_of_taken_weights(tiny: Tiny, float32_cpu: Device) -> None:
     network = build_network(tiny.plan, tiny.configuration, float32_cpu)
     names = [name for name, _ in network.named_parameters()]
     taken = [name for name in names if not name.startswith("heads.")]
     groups = make_optimizer(network, tiny.configuration.training, taken).param_groups
     scale = {id(p): group["scale"] for group in groups for p in group["params"]}
-    assert {name: scale[id(p)] for name, p in network.named_parameters()} == {n: TAKEN_RATE if n in taken else 1 for n in names}
+    assert {name: scale[id(p)] for name, p in network.named_parameters()} == {
+        n: TRANSFER_RATE if n in taken else 1 for n in names
+    }
 
 
-def test_a_run_with_other_structures_learns_from_a_model(
-    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path
-) -> None:
+def test_pretrained_run_with_other_structures(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     """Frozen, all but the heads stay as they are, in the averaged weights as well, also over an interruption."""
     model = tmp_path / "model"
     write_text(model / "plan.json", (tiny_runs.runs[0] / "plan.json").read_text().replace("left stone", "left cyst"))
@@ -138,12 +140,12 @@ def test_a_lower_rate_changes_weights_less(tiny: Tiny, tiny_runs: TinyRuns, floa
     train(job, replace(ONE, pretrained=Pretrained(tiny_runs.runs[0], False)), float32_cpu)
     after = read_tensors(job.run / "last.safetensors", "network/")
     most = max(float((after[name] - weight).abs().max()) for name, weight in given.items())
-    assert 0 < most <= 3 * 1.01 * TAKEN_RATE * 0.01
+    assert 0 < most <= 3 * 1.01 * TRANSFER_RATE * 0.01
     with open(job.run / "metrics.csv") as table:
         assert float(table.readlines()[1].split(",")[3]) > 0.001  # the curve has the rate of the run, not the lower one
 
 
-def test_a_run_goes_on_with_what_it_has_begun_with(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+def test_resuming_with_other_pretrained_weights(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     wish = Pretrained(tiny_runs.runs[0], False)
     new, begun = tiny.job(tmp_path / "new"), tiny.job(tmp_path / "begun")
     train(new, ONE, float32_cpu)
@@ -167,7 +169,7 @@ def test_what_the_options_ask_for(tiny_runs: TinyRuns, tmp_path: Path) -> None:
         pretrained_from_options(tmp_path, False)
 
 
-def test_weights_that_cannot_be_used(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+def test_unusable_pretrained_weights(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     network = build_network(tiny.plan, tiny.configuration, float32_cpu)
     with pytest.raises(UsageError, match=r"--freeze leaves nothing to learn; .*; fix: leave out --freeze"):
         take_weights(network, Pretrained(tiny_runs.runs[0], True), tiny.plan.data, None)

@@ -21,7 +21,7 @@ from autoseg.preprocessing.store import StoredCase, write_case
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.history import Epoch
 from autoseg.runs.options import TrainingOptions
-from autoseg.training import rollback as rescue_module
+from autoseg.training import rollback as rollback_module
 from autoseg.training import step as step_module
 from autoseg.training import train as train_module
 from autoseg.training.checkpoint import load_state
@@ -32,7 +32,7 @@ from autoseg.training.schedule import learning_rate_factor
 from autoseg.training.train import train
 
 
-def test_a_loss_that_is_not_finite_names_the_cases(
+def test_not_finite_loss_names_the_cases(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = replace(tiny.configuration, training=replace(tiny.configuration.training, augmentation="none"))
@@ -51,7 +51,7 @@ def test_a_loss_that_is_not_finite_names_the_cases(
 
 
 @pytest.mark.parametrize(("what", "compute"), [("loss", "float32"), ("gradient", "float32"), ("loss", "float16")])
-def test_a_step_that_fails_is_taken_back_with_half_the_learning_rate(
+def test_rollback_halves_the_learning_rate(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str, compute: str
 ) -> None:
     """At the fifth step: back to the third, after which the run was saved, and on with other batches."""
@@ -83,7 +83,7 @@ def test_a_step_that_fails_is_taken_back_with_half_the_learning_rate(
     assert all(bool(t.isfinite().all()) for t in load_file(tmp_path / "last.safetensors").values())
 
 
-def test_the_loss_scale_is_taken_back_too(tiny: Tiny, tmp_path: Path) -> None:
+def test_rollback_restores_the_loss_scale(tiny: Tiny, tmp_path: Path) -> None:
     """To the same number of steps until it rises, and ready for gradients although the last ones were not used."""
     run = begin_or_resume(tiny.job(tmp_path), EPOCHS, Device(torch.device("cpu"), torch.float16))
     run.state = replace(run.state, loss_scale=512.0, scale_steps=7)
@@ -101,14 +101,14 @@ def test_the_loss_scale_is_taken_back_too(tiny: Tiny, tmp_path: Path) -> None:
     run.scaler.unscale_(run.optimizer)
 
 
-def test_a_network_that_sees_background_only_goes_back_to_its_best(
+def test_collapsed_network_goes_back_to_its_best(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     scores = dice(0.5, 0.04, 0.06)
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     saved: list[Any] = []
     monkeypatch.setattr(
-        rescue_module, "log", SimpleNamespace(warning=lambda *_: saved.append(load_file(tmp_path / "last.safetensors")))
+        rollback_module, "log", SimpleNamespace(warning=lambda *_: saved.append(load_file(tmp_path / "last.safetensors")))
     )
     record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=3)), float32_cpu)
     assert (record.steps, record.stopped) == (9, None)
@@ -121,9 +121,7 @@ def test_a_network_that_sees_background_only_goes_back_to_its_best(
     assert load_state(tmp_path / "last.safetensors").rollbacks == 1
 
 
-def test_a_network_that_cannot_be_rescued(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repeated_collapse_is_an_error(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = dice(0.5, 0.0, 0.0, 0.0, 0.0)
     monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
     message = r"come to predict background only; .*fallen from 0\.500 to 0\.000 at step 15, after 3 attempts.*; fix: a lower"
@@ -131,7 +129,7 @@ def test_a_network_that_cannot_be_rescued(
         train(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=6)), float32_cpu)
 
 
-def test_a_network_that_has_not_begun_to_learn_has_not_collapsed(
+def test_untrained_network_has_not_collapsed(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = dice(0.05, 0.0, None)
@@ -149,9 +147,7 @@ def test_a_network_that_has_not_begun_to_learn_has_not_collapsed(
         ([8.0, 14.0], 0),
     ],
 )
-def test_landmarks_that_are_lost_are_a_collapse(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, errors: list[float], collapses: int
-) -> None:
+def test_collapse_of_landmarks(tiny: Tiny, float32_cpu: Device, tmp_path: Path, errors: list[float], collapses: int) -> None:
     """A large error that is ten times the best one, and no smaller one."""
     run = begin_or_resume(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=4)), float32_cpu)
     found = 0
@@ -162,7 +158,7 @@ def test_landmarks_that_are_lost_are_a_collapse(
     assert found == collapses
 
 
-def test_landmarks_that_are_lost_for_good(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+def test_repeated_collapse_of_landmarks_is_an_error(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     run = begin_or_resume(tiny.job(tmp_path), TrainingOptions(RunBudget(epochs=4)), float32_cpu)
     run.state = replace(run.state, best=-0.25, rollbacks=3)
     with pytest.raises(DataError, match=r"find landmarks no better than by chance; .*has risen from 0\.25 to 30 mm at step 0"):

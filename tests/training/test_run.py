@@ -22,7 +22,7 @@ from autoseg.runs.job import TrainingJob
 from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import load_run
 from autoseg.system.lock import folder_lock
-from autoseg.training import run as running_module
+from autoseg.training import run as run_module
 from autoseg.training.checkpoint import load_state
 from autoseg.training.run import unspent
 from autoseg.training.schedule import extension_factor
@@ -34,9 +34,7 @@ from autoseg.training.train import train
     ("seconds", "epochs", "rest"),
     [(180.0, None, "140s"), (45.0, None, None), (None, 9, "7"), (None, 2, None)],  # three steps an epoch
 )
-def test_what_a_run_has_not_spent(
-    tiny: Tiny, tmp_path: Path, seconds: float | None, epochs: int | None, rest: str | None
-) -> None:
+def test_unspent_budget(tiny: Tiny, tmp_path: Path, seconds: float | None, epochs: int | None, rest: str | None) -> None:
     """Forty seconds and eight steps after it was extended."""
     state = State(seconds, epochs, 0, 20, 100.0, 5.0, 0, None, 1.0, (), budget_start=BudgetStart(12, 60.0, 4))
     if seconds == 45.0:
@@ -44,7 +42,7 @@ def test_what_a_run_has_not_spent(
     assert unspent(tiny.job(tmp_path), state) == rest
 
 
-def test_another_plan_does_not_continue_the_run(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+def test_resuming_with_another_plan(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     job = tiny.job(tmp_path)
     train(job, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     (tmp_path / "run.json").unlink()
@@ -74,7 +72,7 @@ def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, job: TrainingJob
     return simulate_durations(monkeypatch, step_seconds=2, case_seconds=0.1)
 
 
-def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
+def test_resuming_with_more_time_keeps_epochs_long(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = interrupt_at_step_25_of_50(monkeypatch, tiny.job(tmp_path), float32_cpu)
@@ -83,7 +81,7 @@ def test_more_time_on_resuming_does_not_end_an_epoch_at_every_step(
     assert len(history(tmp_path)) == 12
 
 
-def test_time_instead_of_epochs_on_resuming_goes_on_reporting(
+def test_resuming_with_time_instead_of_epochs(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Twenty epochs of three steps, of two seconds each, and then what is left of ten minutes, reported once a minute."""
@@ -108,7 +106,7 @@ def test_an_interrupted_run_keeps_its_budget(
     assert 90 < train(tiny.job(tmp_path), TrainingOptions(), float32_cpu, clock=clock).seconds < 100
 
 
-def test_an_interrupted_run_keeps_its_seed_and_says_so(
+def test_an_interrupted_run_keeps_its_seed(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = interrupt_at_step_25_of_50(monkeypatch, tiny.job(tmp_path), float32_cpu)
@@ -165,7 +163,7 @@ def test_an_extension_in_time(tiny: Tiny, float32_cpu: Device, tmp_path: Path, m
     assert [row["epoch"] for row in history(tmp_path)] == [str(i + 1) for i in range(n + 10)]
 
 
-def test_an_extension_has_no_more_time_for_the_validation_than_a_quarter(
+def test_extension_keeps_at_most_a_quarter_for_validation(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cases of a minute: a run that is limited by epochs keeps as many minutes as there are, more than the extension has."""
@@ -178,7 +176,7 @@ def test_an_extension_has_no_more_time_for_the_validation_than_a_quarter(
     assert 240 * 3 / 4 / 30 <= more.steps - first.steps <= 240 / 30
 
 
-def test_a_run_that_is_being_trained_is_left_alone(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+def test_locked_run(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     run = tmp_path / "fold_0"
     for touch in (lambda: train(tiny.job(run), EPOCHS, float32_cpu), lambda: set_runs_aside([run])):
         run.mkdir(exist_ok=True)
@@ -197,13 +195,13 @@ def test_the_time_to_compile_is_part_of_the_budget(
         clock.now += 50
         return network
 
-    monkeypatch.setattr(running_module, "compiled", slowly)
+    monkeypatch.setattr(run_module, "compiled", slowly)
     record = train(tiny.job(tmp_path), TrainingOptions(RunBudget(seconds=100), compiled=True), float32_cpu, clock=clock)
     assert record.seconds < 102
     assert record.steps < 50 / 2
 
 
-def test_a_run_knows_how_fast_its_latest_steps_were(
+def test_step_seconds_are_this_process_own(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The steps before an interruption or an extension may have been another machine's."""
@@ -215,19 +213,17 @@ def test_a_run_knows_how_fast_its_latest_steps_were(
     assert train(tiny.job(tmp_path), TrainingOptions(), float32_cpu, clock=clock).step_s == 0
 
 
-def test_only_what_is_finished_can_be_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+def test_extending_an_unfinished_run(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"only a finished run can be extended; .*found: nothing trained"):
         train(tiny.job(tmp_path), replace(EPOCHS, extend=True), float32_cpu)
 
 
-def test_without_a_budget_the_plan_decides(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+def test_budget_of_the_plan(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     epochs, steps = tiny.configuration.training.epochs, tiny.configuration.training.steps_per_epoch
     assert train(tiny.job(tmp_path), TrainingOptions(), float32_cpu).steps == epochs * steps
 
 
-def test_a_plan_that_names_a_time_is_trained_for_it(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_budget_of_the_plan(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = simulate_durations(monkeypatch, step_seconds=2, case_seconds=0.1)
     timed = replace(tiny.configuration, training=replace(tiny.configuration.training, time_s=100.0))
     job = tiny.job(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": timed}))

@@ -30,21 +30,19 @@ def send(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize(("number", "reason"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
-def test_the_first_signal_asks_and_the_second_stops(
-    tmp_path: Path, number: signal.Signals, reason: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_first_and_second_signal(tmp_path: Path, number: signal.Signals, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     with Stopping(tmp_path) as stopping:
-        assert not stopping.asked()
+        assert not stopping.is_requested()
         send(number)
-        assert stopping.asked()
+        assert stopping.is_requested()
         assert stopping.reason == reason
         assert reason in ("Ctrl-C", "SIGTERM")
-        assert caplog.messages == [f"{reason}: stopping: validating what was learnt so far; Ctrl-C or SIGTERM now stops at once"]
+        assert caplog.messages == [f"{reason}: stopping: validating the present model; Ctrl-C or SIGTERM now stops at once"]
         with pytest.raises(KeyboardInterrupt):
             send(number)
 
 
-def test_an_echo_is_not_a_second_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_echo_of_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ECHO", 60.0)
     with Stopping(tmp_path) as stopping:
         send(signal.SIGTERM)
@@ -52,7 +50,7 @@ def test_an_echo_is_not_a_second_signal(tmp_path: Path, monkeypatch: pytest.Monk
         assert stopping.reason == "SIGTERM"
 
 
-def test_a_shielded_block_is_not_torn_apart(tmp_path: Path) -> None:
+def test_shielded_block(tmp_path: Path) -> None:
     done = []
 
     def work(stopping: Stopping, *signals: signal.Signals) -> None:
@@ -69,45 +67,45 @@ def test_a_shielded_block_is_not_torn_apart(tmp_path: Path) -> None:
     assert done == [0, 1, 2]
 
 
-def test_a_file_asks_once_and_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECK_EVERY", 0.0)
     (tmp_path / FILE).touch()
     with Stopping(tmp_path) as stopping:
-        assert not stopping.asked()  # that one was for an earlier process
+        assert not stopping.is_requested()  # that one was for an earlier process
         (tmp_path / FILE).touch()
-        assert stopping.asked()
+        assert stopping.is_requested()
         assert stopping.reason == "STOP file"
         assert not (tmp_path / FILE).exists()
         (tmp_path / FILE).touch()
     assert not (tmp_path / FILE).exists()
 
 
-def test_the_file_is_not_looked_for_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_file_is_checked_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECK_EVERY", 3600.0)
     with Stopping(tmp_path) as stopping:
-        stopping.asked()
+        stopping.is_requested()
         (tmp_path / FILE).touch()
-        assert not stopping.asked()
+        assert not stopping.is_requested()
 
 
-def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
+def test_ignored_signal(tmp_path: Path) -> None:
     """As Ctrl-C is for what a script starts in the background."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with Stopping(tmp_path) as stopping:
             send(signal.SIGINT)
-            assert not stopping.asked()
+            assert not stopping.is_requested()
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def test_outside_the_main_thread_only_the_file_is_heard(tmp_path: Path) -> None:
+def test_stop_file_outside_the_main_thread(tmp_path: Path) -> None:
     heard: list[object] = []
 
     def work() -> None:
         with Stopping(tmp_path) as stopping:
             (tmp_path / FILE).touch()
-            heard.extend([stopping.asked(), stopping.reason, signal.getsignal(signal.SIGTERM)])
+            heard.extend([stopping.is_requested(), stopping.reason, signal.getsignal(signal.SIGTERM)])
 
     handler = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=work)

@@ -93,7 +93,7 @@ def test_rows_are_scalars(writers: list[Writer], tmp_path: Path) -> None:
     assert writer.closed == 1
 
 
-def test_an_interrupted_run_goes_on_with_its_curve(
+def test_events_of_a_resumed_run(
     writers: list[Writer], tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:

@@ -38,7 +38,7 @@ from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import load_run, model_folds
 from autoseg.training import checkpoint as checkpoint_module
 from autoseg.training import reporting as reporting_module
-from autoseg.training import run as running_module
+from autoseg.training import run as run_module
 from autoseg.training import train as train_module
 from autoseg.training.checkpoint import load_state
 from autoseg.training.losses import LOSSES, deep_supervision
@@ -47,7 +47,7 @@ from autoseg.training.sampling import PatchSampler
 from autoseg.training.train import train, train_folds
 
 
-def test_a_run_leaves_what_it_promises(tiny: Tiny, tiny_runs: TinyRuns) -> None:
+def test_files_of_a_run(tiny: Tiny, tiny_runs: TinyRuns) -> None:
     run, record = tiny_runs.runs[0], tiny_runs.records[0]
     validation = tiny.job(run).validation
     assert {p.name for p in run.iterdir()} == {
@@ -93,7 +93,7 @@ def test_a_finished_run_is_skipped(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu:
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
-def test_a_plan_that_does_not_fit_the_run_or_the_device_is_said_to_be_so(
+def test_notes_on_another_plan_and_device(
     tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
@@ -206,13 +206,13 @@ def test_killed_three_times_in_a_row(tiny: Tiny, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("what", "reason"), [("SIGTERM", "SIGTERM"), ("SIGINT", "Ctrl-C"), ("STOP file", "STOP file")])
-def test_a_run_that_is_told_to_stop_leaves_a_model(
+def test_stopped_run_leaves_a_model(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str, reason: str
 ) -> None:
     run = tmp_path / "fold_0"
     done = program(tiny, run, what)
     assert done.returncode == 0, done.stderr
-    assert f"{reason}: stopping: validating what was learnt so far; Ctrl-C or SIGTERM now stops at once" in done.stderr
+    assert f"{reason}: stopping: validating the present model; Ctrl-C or SIGTERM now stops at once" in done.stderr
     record = load_run(run)
     assert (record.finished, record.stopped, record.steps) == (True, reason, 5)
     assert record.case_dice is not None
@@ -220,13 +220,11 @@ def test_a_run_that_is_told_to_stop_leaves_a_model(
     assert not (run / "STOP").exists()
     assert len(load_model((run,), float32_cpu)[0].networks) == 1
     assert train(tiny.job(run), EPOCHS, float32_cpu) == record
-    assert f"already trained until it was stopped ({reason})" in caplog.text
+    assert f"; ended early: {reason})" in caplog.text
     assert "; --extend 1 trains it for the rest of its budget, --restart anew" in caplog.text
 
 
-def test_a_run_that_is_told_twice_stops_at_once_and_continues_to_the_same_end(
-    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path
-) -> None:
+def test_run_stopped_twice_resumes_to_the_same_end(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     """The second time as the validation begins. Its label maps, of half-trained weights, must not be taken for the last ones."""
     run = tmp_path / "fold_0"
     done = program(tiny, run, "SIGTERM", "SIGINT")
@@ -263,7 +261,7 @@ def test_an_interrupted_run_continues_to_the_same_weights(
     assert [row["step"] for row in history(job.run)] == ["3", "6"]
 
 
-def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
+def test_two_hundred_epochs_are_two_hundred_rows(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """200 epochs of one step: an epoch ends at every step, whatever floating point makes of k/200 × 200."""
@@ -274,14 +272,14 @@ def test_more_epochs_than_the_curve_can_be_cut_into_evenly(
     monkeypatch.setattr(train_module, "step", no_work)
     rows: list[Epoch] = []
     monkeypatch.setattr(reporting_module, "write_history", lambda _, seen: rows.append(seen[-1]))
-    monkeypatch.setattr(running_module, "save_training", lambda *_: None)
+    monkeypatch.setattr(run_module, "save_training", lambda *_: None)
     configuration = replace(tiny.configuration, training=replace(tiny.configuration.training, steps_per_epoch=1))
     job = tiny.job(tmp_path, plan=replace(tiny.plan, configurations={"3d_fullres": configuration}), validation=())
     train(job, TrainingOptions(RunBudget(epochs=200)), float32_cpu)
     assert [(row.epoch, row.step) for row in rows] == [(i, i) for i in range(1, 201)]
 
 
-def test_a_full_disk_costs_what_was_not_saved_and_no_more(
+def test_full_disk_costs_only_unsaved_steps(
     tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = checkpoint_module.save_file
@@ -302,7 +300,7 @@ def test_a_full_disk_costs_what_was_not_saved_and_no_more(
     same_outcome(run, tiny_runs.runs[0])
 
 
-def test_on_a_terminal_a_line_moves_with_the_steps(
+def test_progress_line_on_a_terminal(
     tiny: Tiny,
     float32_cpu: Device,
     tmp_path: Path,
@@ -317,12 +315,12 @@ def test_on_a_terminal_a_line_moves_with_the_steps(
     assert re.search(r"\r\x1b\[Kepoch 1/1  step 1  loss 0\.500  \d+\.\d\d s/step  .*\d s left\r", capsys.readouterr().err)
 
 
-def test_without_prepared_cases_there_is_nothing_to_learn(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+def test_no_prepared_cases(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no prepared case"):
         train(tiny.job(tmp_path / "run", prepared=tmp_path / "nothing"), EPOCHS, float32_cpu)
 
 
-def test_without_validation_cases_a_run_has_no_score(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+def test_no_validation_cases(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     record = train(tiny.job(tmp_path, validation=()), TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     assert (record.finished, record.case_dice, record.postprocess) == (True, None, ())
     assert history(tmp_path)[0]["case_dice"] == ""
@@ -392,7 +390,7 @@ def test_several_folds_in_turn(tiny: Tiny, float32_cpu: Device, tmp_path: Path, 
     assert len(load_model(model_folds(tmp_path), float32_cpu)[0].networks) == 3
 
 
-def test_a_fold_that_was_stopped_is_the_last_one(
+def test_no_fold_is_trained_after_a_stopped_one(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     original = train_module.step
@@ -410,7 +408,7 @@ def test_a_fold_that_was_stopped_is_the_last_one(
     assert [(record.steps, record.stopped) for record in done] == [(1, "Ctrl-C"), (6, None), (6, None)]
 
 
-def test_told_to_stop_while_it_is_validated_a_fold_is_the_last_one_too(
+def test_fold_stopped_while_it_is_validated(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     original = train_module.validate

@@ -16,7 +16,7 @@ from autoseg.preprocessing.store import StoredCase
 from autoseg.training.validation import case_scores, validate
 
 
-def test_no_case_is_begun_after_the_time_is_up(
+def test_validation_ends_in_time(
     tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
@@ -30,9 +30,7 @@ def test_no_case_is_begun_after_the_time_is_up(
     assert validate(model, job.training, tmp_path, prepared=job.prepared).n_cases == 4
 
 
-def test_rules_have_a_label_map_to_go_by_where_time_is_short(
-    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path
-) -> None:
+def test_labelled_cases_are_validated_first(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
     model, _ = load_model(tiny_runs.runs[:1], float32_cpu)
     job = tiny.job(tmp_path)
     first, *others = job.training
