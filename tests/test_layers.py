@@ -43,7 +43,7 @@ ROOMS: dict[str, str] = {
         "evaluation nets preprocessing planner postprocessing runs inference training"
     ),
     "api": "system plan splits dataset evaluation runs inference nets pipeline",
-    "cli": "api system plan splits dataset evaluation runs inference pipeline",
+    "cli": "api system io plan splits dataset evaluation runs inference pipeline",
     "__main__": "cli",
 }
 TORCH = {"nets", "inference", "training"}

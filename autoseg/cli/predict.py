@@ -35,9 +35,12 @@ def run(
     """Predict label maps, landmarks or both for a folder of images."""
     from autoseg.api import load_model
     from autoseg.inference.predict import describe_outcome
+    from autoseg.io.landmark_files import landmarks_format_ending
     from autoseg.system.progress import log
 
     o.be_quiet(quiet)
+    if landmarks_format:
+        landmarks_format_ending(landmarks_format)  # refused before the model is loaded
     trained = load_model(model, device=device, root=root)
     log.info("model: %s", ", ".join(str(run) for run in trained.runs))
     report = trained.predict_folder(

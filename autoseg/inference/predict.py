@@ -15,13 +15,12 @@ from autoseg.dataset import (
     output_path,
     probabilities_path,
 )
-from autoseg.errors import AutosegError, GeometryError, UsageError, nearest
+from autoseg.errors import AutosegError, GeometryError, UsageError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import LabelMap
 from autoseg.imaging.landmarks import Landmarks, LandmarkSet
 from autoseg.inference.model import Model, Prediction
 from autoseg.io import (
-    LANDMARK_ENDINGS,
     has_geometry,
     read_grid,
     read_image,
@@ -174,18 +173,6 @@ def check_several_slices(model: Model, grid: Grid, source: Path | None) -> None:
             found=f"shape {grid.shape}",
             allowed="several slices (z, y, x)",
         )
-
-
-def landmarks_format_ending(word: str) -> str:
-    """The ending of landmark files of the format that a user calls 'mrk.json', 'csv', …
-
-    Raises:
-        UsageError: no such format.
-    """
-    formats = [ending[1:] for ending in LANDMARK_ENDINGS]
-    if word.lower().lstrip(".") not in formats:
-        raise UsageError(f"unknown format of landmarks{nearest(word, formats)}", found=word, allowed=", ".join(formats))
-    return "." + word.lower().lstrip(".")
 
 
 def _all_landmarks(

@@ -15,10 +15,11 @@ from autoseg.errors import UsageError
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.inference.model import Model, load_model
-from autoseg.inference.predict import WORKERS, PredictReport, check_several_slices, landmarks_format_ending, predict
+from autoseg.inference.predict import WORKERS, PredictReport, check_several_slices, predict
 from autoseg.io import IMAGE_ENDINGS, LANDMARK_ENDINGS, has_geometry, image_ending, landmark_ending, read_image, write_label_map
 from autoseg.io import write_landmarks as write_landmark_file
 from autoseg.io.in_memory import image_from_memory
+from autoseg.io.landmark_files import landmarks_format_ending
 from autoseg.nets.device import Device
 from autoseg.plan import Plan
 from autoseg.postprocessing.component_rules import Rule, apply_rules

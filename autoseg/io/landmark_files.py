@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from autoseg.errors import DataError
+from autoseg.errors import DataError, UsageError, nearest
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.io.fcsv import fcsv_text, read_fcsv
 from autoseg.io.markups import markups_text, read_markups
@@ -22,6 +22,18 @@ def landmark_ending(path: Path) -> str | None:
     """Ending of a landmark file's name ('.mrk.json', …); None for any other file and for hidden files."""
     name = path.name.lower()
     return None if name.startswith(".") else next((e for e in LANDMARK_ENDINGS if name.endswith(e)), None)
+
+
+def landmarks_format_ending(word: str) -> str:
+    """Ending of the landmark files of a format, by the name that a user gives it: 'mrk.json' or 'csv', for example.
+
+    Raises:
+        UsageError: no such format.
+    """
+    formats = [ending[1:] for ending in LANDMARK_ENDINGS]
+    if word.lower().lstrip(".") not in formats:
+        raise UsageError(f"unknown format of landmarks{nearest(word, formats)}", found=word, allowed=", ".join(formats))
+    return "." + word.lower().lstrip(".")
 
 
 def read_points(path: Path) -> PointFile:
