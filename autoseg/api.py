@@ -12,7 +12,7 @@ that failed, and `raise_if_failed()` is there for scripts. Everything is written
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,7 @@ def plan_dataset(
     device: str = "auto",
     family: str | None = None,
     recipe: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     replan: bool = False,
     root: FilePath = ROOT,
 ) -> Plan:
@@ -75,6 +76,7 @@ def plan_dataset(
         device: 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.
         family: 'plain' or 'residual'; None is plain.
         recipe: 'adamw_constant', 'adamw_cosine' or 'sgd_poly'; None is adamw_constant.
+        settings: values to set in the plan by their keys, such as {"training.loss": "dice"}, as `--set` does.
         replan: make a new plan although there is one; edits by hand are carried over.
 
     Raises:
@@ -88,7 +90,7 @@ def plan_dataset(
     if failures:
         log.warning("note: %s cannot be used, the first: %s", number_of(len(failures), "case"), failures[0].reason)
     options = PlanOptions(device, memory_gb, family, _seconds(time), recipe)
-    return plan_in_workspace(opened, workspace, options, replan)
+    return plan_in_workspace(opened, workspace, options, replan, settings=settings)
 
 
 def train(
@@ -98,6 +100,7 @@ def train(
     epochs: int | None = None,
     fold: str | int = 0,
     configuration: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     restart: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -114,6 +117,7 @@ def train(
         epochs: budget in epochs instead. With neither, that of the interrupted run, else the plan's.
         fold: 0 to 4, 'all' to train on every case, or several, such as '0..4'.
         configuration: of the plan; None is its default.
+        settings: values of the plan that are other ones for this run, by their keys, as `--set` does.
         restart: forget what was trained before.
         seed: of weights, sampling and augmentation.
         device: 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.
@@ -136,7 +140,14 @@ def train(
         plan_dataset(opened, time=seconds, device=device, root=root)
     options = TrainingOptions(budget=budget, seed=seed, threads=workers)
     report = train_dataset(
-        opened, workspace, configuration=configuration, folds=folds, options=options, device=device, restart=restart
+        opened,
+        workspace,
+        configuration=configuration,
+        folds=folds,
+        options=options,
+        device=device,
+        restart=restart,
+        settings=settings,
     )
     assert report is not None, "one process alone is always the first"
     return report

@@ -41,6 +41,18 @@ RecipeOption = Annotated[
     ),
 ]
 ReplanOption = Annotated[bool, typer.Option("--replan", help="Replace the existing plan; your edits are carried over.")]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file that registers a loss, block, augmentation or planner rule; repeatable."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a value of the plan, such as training.loss=dice; repeatable."),
+]
+RunSetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a value of the plan for this run only; repeatable."),
+]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 ROOT = Path("autoseg_work")
@@ -50,6 +62,18 @@ def be_quiet(quiet: bool) -> None:
     """Log warnings and errors only, if -q was given."""
     if quiet:
         logging.getLogger("autoseg").setLevel(logging.WARNING)
+
+
+def settings_and_plugins(settings: Sequence[str] | None, plugins: Sequence[Path] | None) -> dict[str, Any]:
+    """Load the files of --plugin, and read what --set asks for."""
+    if not (settings or plugins):
+        return {}
+    from autoseg.pipeline.plugins import load_plugins
+    from autoseg.plan.settings import parse_settings
+
+    values = parse_settings(settings or ())
+    load_plugins(plugins or ())
+    return values
 
 
 def plan_options(device: str, memory: float | None, family: str | None, time: str | None, recipe: str | None) -> PlanOptions:

@@ -32,6 +32,8 @@ def run(
     recipe: o.RecipeOption = None,
     replan: o.ReplanOption = False,
     device: o.DeviceOption = "auto",
+    setting: o.SetOption = None,
+    plugin: o.PluginOption = None,
     root: o.RootOption = o.ROOT,
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
@@ -47,6 +49,7 @@ def run(
     from autoseg.system.records import json_schema, to_json
 
     o.be_quiet(quiet)
+    settings = o.settings_and_plugins(setting, plugin)
     if words == ["schema"]:
         typer.echo(to_json(json_schema(Plan)), nl=False)
         return
@@ -66,7 +69,7 @@ def run(
     else:
         opened = open_dataset_folder(folders[0], workspace)
         failures = ensure_fingerprint(opened, workspace)
-        made = plan_dataset(opened, workspace, options, replan)
+        made = plan_dataset(opened, workspace, options, replan, settings=settings)
         log.info("%s", describe_plan(made, workspace.dataset_folder(opened.name) / "plan.json", opened.unit))
         o.show(made, json)
         if failures:

@@ -15,6 +15,8 @@ def run(
     recipe: o.RecipeOption = None,
     replan: o.ReplanOption = False,
     device: o.DeviceOption = "auto",
+    setting: o.SetOption = None,
+    plugin: o.PluginOption = None,
     root: o.RootOption = o.ROOT,
     workers: o.WorkersOption = None,
     quiet: o.QuietOption = False,
@@ -30,11 +32,13 @@ def run(
     from autoseg.system.progress import log
 
     o.be_quiet(quiet)
+    settings = o.settings_and_plugins(setting, plugin)
     workspace = Workspace(root)
     opened = open_named_dataset(dataset, workspace)
     reader = CaseReader(opened)
     fingerprinted = fingerprint_dataset(opened, workspace, workers=workers, reader=reader)
-    made = plan_dataset(opened, workspace, o.plan_options(device, memory, family, time, recipe), replan)
+    options = o.plan_options(device, memory, family, time, recipe)
+    made = plan_dataset(opened, workspace, options, replan, settings=settings, configuration=configuration)
     log.info("%s", describe_plan(made, workspace.dataset_folder(opened.name) / "plan.json", opened.unit))
     report = preprocess_dataset(opened, workspace, configuration=configuration, workers=workers, reader=reader)
     done, kept, removed = len(report.done), len(report.reused), len(report.removed)

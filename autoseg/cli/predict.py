@@ -27,6 +27,7 @@ def run(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing predictions.")] = False,
     device: o.DeviceOption = "auto",
+    plugin: o.PluginOption = None,
     root: o.RootOption = o.ROOT,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that read and write cases; 0 for none.")] = 2,
     quiet: o.QuietOption = False,
@@ -41,6 +42,7 @@ def run(
     o.be_quiet(quiet)
     if landmarks_format:
         landmarks_format_ending(landmarks_format)  # refused before the model is loaded
+    o.settings_and_plugins(None, plugin)
     trained = load_model(model, device=device, root=root)
     log.info("model: %s", ", ".join(str(run) for run in trained.runs))
     report = trained.predict_folder(

@@ -50,6 +50,8 @@ def run(
         ),
     ] = None,
     device: o.DeviceOption = "auto",
+    setting: o.RunSetOption = None,
+    plugin: o.PluginOption = None,
     root: o.RootOption = o.ROOT,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that prepare batches; 0 for none.")] = 1,
     quiet: o.QuietOption = False,
@@ -72,6 +74,7 @@ def run(
     from autoseg.system.progress import log
 
     o.be_quiet(quiet)
+    settings = o.settings_and_plugins(setting, plugin)
     workspace = Workspace(root)
     folds = parse_folds(fold)
     options = TrainingOptions(
@@ -100,6 +103,7 @@ def run(
         options=options,
         device=device,
         restart=restart,
+        settings=settings,
         on_fold=show_fold,
     )
     if report is None:

@@ -24,9 +24,11 @@ from autoseg.nets.device import Device, out_of_memory
 from autoseg.nets.heatmaps import Peaks
 from autoseg.nets.weights import load_weights
 from autoseg.plan import Configuration, Plan, load_plan
+from autoseg.plan.plugin_names import check_plugins
 from autoseg.preprocessing.case import preprocess_case, preprocess_labels, restore_labels, restore_probabilities
 from autoseg.preprocessing.landmark_spots import mirrored_previous_classes, paint_landmarks
 from autoseg.preprocessing.placement import Placement
+from autoseg.runs.plugins import PLUGINS
 from autoseg.runs.record import RunRecord, common_thresholds, load_run, model_folds
 
 NEVER = -1e4  # a logit whose probability is zero in every precision, and that still averages and interpolates
@@ -269,9 +271,12 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
             raise UsageError("the training of this fold has not finished", file=run, fix="run the same train command again")
     plan = load_plan(runs[0] / "plan.json")
     _, configuration = plan.configuration(records[0].configuration)
+    check_plugins(configuration, runs[0], kinds=("block",), copies=runs[0] / PLUGINS)
     for run, record in zip(runs[1:], records[1:]):
         fold_plan = load_plan(run / "plan.json")
-        if (fold_plan.data, fold_plan.configuration(record.configuration)[1].decisions) != (plan.data, configuration.decisions):
+        _, fold_configuration = fold_plan.configuration(record.configuration)
+        check_plugins(fold_configuration, run, kinds=("block",), copies=run / PLUGINS)
+        if (fold_plan.data, fold_configuration.decisions) != (plan.data, configuration.decisions):
             raise PlanError("the folds of this model follow different plans", file=run, fix="give -m the folder of one fold")
     previous_stage = None
     if configuration.previous_stage is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from autoseg.dataset import Dataset, read_description
 from autoseg.errors import DataError, UsageError
@@ -16,9 +17,11 @@ from autoseg.footprint import STEP_PASSES, multiply_accumulates, plan_io, plan_m
 from autoseg.footprint.speed import cpu_has_bf16, cpu_throughput, gpu_throughput
 from autoseg.imaging.landmarks import Unit
 from autoseg.pipeline.ownership import check_owner
+from autoseg.pipeline.plugins import note_unused_rules, set_in_plan
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import DEFAULT_RECIPE, Configuration, DeviceKind, Footprint, Plan, load_plan, save_plan
-from autoseg.plan.edits import apply_edits, find_edits
+from autoseg.plan.edits import BY_HAND, apply_edits, carry_plugins, find_edits, remember_in_plan
+from autoseg.plan.registries import BLOCKS
 from autoseg.planner.make_plan import Budget, make_plan
 from autoseg.planner.nnunet import FILE as NNUNET_FINGERPRINT
 from autoseg.planner.nnunet import from_nnunet
@@ -91,15 +94,27 @@ class PlanOptions:
             raise UsageError("unknown device", found=self.device, allowed="auto, cpu, cuda, cuda:1, mps")
 
 
-def plan_dataset(dataset: Dataset, workspace: Workspace, options: PlanOptions = PlanOptions(), replan: bool = False) -> Plan:
+def plan_dataset(
+    dataset: Dataset,
+    workspace: Workspace,
+    options: PlanOptions = PlanOptions(),
+    replan: bool = False,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    configuration: str | None = None,
+) -> Plan:
     """Writes plan.json, or keeps the one that is there: a plan may have been edited by hand, and models depend on it.
 
     A note says where a kept plan no longer fits dataset or options; `replan` makes a new one, carries edits by hand over to it,
     and keeps the old one beside it.
 
+    Args:
+        settings: values to set in the plan, new or kept, by key; see `plan.settings.apply_settings`.
+        configuration: the one that they are for; None means all.
+
     Raises:
         PlanError: the existing plan is malformed, or its edits contradict the new plan.
-        UsageError: the workspace holds work on another dataset of this name.
+        UsageError: the workspace holds work on another dataset of this name; a setting that cannot be.
     """
     check_owner(dataset.name, dataset.root, workspace)
     folder = workspace.dataset_folder(dataset.name)
@@ -113,11 +128,18 @@ def plan_dataset(dataset: Dataset, workspace: Workspace, options: PlanOptions = 
             log.warning("note: the dataset has changed since it was planned; the plan is kept, --replan makes a new one")
         elif not options.is_default and (kept := _budget_of(plan)) != _without_speed(budget):
             log.warning("note: the existing plan is for %s; it is kept, --replan makes one for %s", kept, budget)
+        note_unused_rules()
+        if settings:
+            plan = set_in_plan(plan, settings, path, configuration)
+            save_plan(plan, path)
         return plan
     planned = make_plan(fingerprint, budget)
     plan = planned
     if path.is_file():
         plan = _with_edits(planned, folder)
+    if settings:
+        plan = set_in_plan(plan, settings, path, configuration)
+    if path.is_file():
         shutil.copyfile(path, folder / "plan.previous.json")
     save_plan(planned, folder / "plan.planned.json")
     save_plan(plan, path)
@@ -133,6 +155,8 @@ def note_speed(workspace: Workspace, plan: Plan, configuration: str, device: str
     c = plan.configurations[configuration]
     macs = multiply_accumulates(c.network, c.patch.patch_size, plan_io(plan, configuration))
     gmacs = STEP_PASSES * c.patch.batch_size * macs / 1e9
+    if c.network.kind not in BLOCKS.built_in:
+        return  # whose work nobody has counted
     if device in get_args(DeviceKind) and step_s > 0 and gmacs >= TELLING_GMACS:
         workspace.remember_speed(device, gmacs / step_s)
 
@@ -204,7 +228,7 @@ def _with_edits(planned: Plan, folder: Path) -> Plan:
         log.warning("note: it is unknown what was edited by hand in the old plan; it is kept as plan.previous.json")
         return planned
     edits = find_edits(old_planned, old)
-    plan, dropped = apply_edits(planned, edits, path)
+    plan, dropped = apply_edits(carry_plugins(planned, old), edits, path)
     for name, c in plan.configurations.items():
         needed = plan_memory(plan, name, plan.origin.compute or "float32", plan.origin.device).total / 1e9
         if c.footprint is None and needed > plan.origin.memory_gb:
@@ -212,8 +236,9 @@ def _with_edits(planned: Plan, folder: Path) -> Plan:
                 "note: with the edits %s takes about %.1f GB to train, more than %g GB", name, needed, plan.origin.memory_gb
             )
     for edit in edits:
-        log.warning("note: edit by hand %s: %s", "has no place in the new plan" if edit in dropped else "kept", edit)
-    return plan
+        what = "edit by hand" if edit.origin == BY_HAND else "setting of the command line"
+        log.warning("note: %s %s: %s", what, "has no place in the new plan" if edit in dropped else "kept", edit)
+    return remember_in_plan(plan)
 
 
 def _landmarks(plan: Plan, c: Configuration, unit: Unit) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from autoseg.dataset import Dataset
 from autoseg.errors import UsageError
@@ -13,6 +14,7 @@ from autoseg.fingerprint.dataset import load_fingerprint
 from autoseg.pipeline.cascade import cascade_of
 from autoseg.pipeline.ownership import check_owner
 from autoseg.pipeline.plan import note_speed
+from autoseg.pipeline.plugins import note_block_costs, plan_for_run
 from autoseg.pipeline.preprocess import preprocess_dataset, preprocess_previous_stage
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import load_plan
@@ -66,6 +68,7 @@ def train_dataset(
     options: TrainingOptions | None = None,
     device: str = "auto",
     restart: bool = False,
+    settings: Mapping[str, Any] | None = None,
     on_fold: Callable[[Path, RunRecord], None] | None = None,
 ) -> TrainReport | None:
     """Train folds of a planned dataset one after another, and validate each on whole cases.
@@ -77,6 +80,7 @@ def train_dataset(
         configuration: of the plan; None is its default.
         folds: names of folds.
         restart: set earlier runs of these folds aside first.
+        settings: values of the plan that are other ones for this training, by key (see `plan.settings`).
         on_fold: called after each fold with the model's folder and the fold's record.
 
     Returns:
@@ -87,6 +91,8 @@ def train_dataset(
         DataError, PlanError, ResourceError: see `training.train.train`.
     """
     options = options or TrainingOptions()
+    plans = [plan_for_run(workspace, dataset.name, configuration, fold, settings or {}, restart=restart) for fold in folds]
+    note_block_costs(plans[0].configurations)
 
     from autoseg.nets.device import choose_device
     from autoseg.training.distributed import barrier, is_first, local_device, process_group, world_size
@@ -102,7 +108,7 @@ def train_dataset(
         if is_first():  # takes no time if nothing has changed or been deleted
             failures = _prepare(dataset, workspace, configuration, workers=0 if options.threads == 0 else None)
         barrier()
-        jobs = [training_job(dataset, workspace, configuration, fold) for fold in folds]
+        jobs = [replace(training_job(dataset, workspace, configuration, fold), plan=p) for fold, p in zip(folds, plans)]
         model = jobs[0].run if len(jobs) == 1 else jobs[0].run.parent  # all folds together
         if restart:
             check_new_run(jobs[0], options, chosen)

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autoseg.errors import PlanError
 from autoseg.plan import Configuration, Plan, parse_plan
+from autoseg.plan.plugin_names import plugin_names, remember_plugins, remembered_plugin
 from autoseg.system.records import to_json
 
 NOT_DECISIONS = ("schema_version", "name", "task", "origin", "why", "footprint")  # at whatever depth they stand
 CONFIGURATIONS = "configurations"
 COSTLY = ("space", "patch", "network")  # groups of a configuration that decide its footprint
 
+BY_HAND = "set by hand"
+SET = "set on the command line"
+SET_FOR_RUN = "set on the command line for this run"
+
 Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Edit:
-    """A value that was set by hand; None for `planned` or `edited` where a whole configuration was added or removed."""
+    """A value that was set by hand; None for `planned` or `edited` where a whole configuration was added or removed.
+
+    Args:
+        origin: who has set it, the first words of its `why`.
+    """
 
     key: Key
     planned: Any
     edited: Any
+    origin: str = BY_HAND
 
     def __str__(self) -> str:
         name = ".".join(self.key)
@@ -43,7 +53,7 @@ def find_edits(planned: Plan, edited: Plan) -> tuple[Edit, ...]:
     removed = [name for name in old[CONFIGURATIONS] if name not in new[CONFIGURATIONS]]
     edits = [Edit((CONFIGURATIONS, name), None, new[CONFIGURATIONS].pop(name)) for name in added]
     edits += [Edit((CONFIGURATIONS, name), old[CONFIGURATIONS].pop(name), None) for name in removed]
-    return (*edits, *_changes(old, new))
+    return (*edits, *(replace(edit, origin=_origin(edit, new)) for edit in _changes(old, new)))
 
 
 def configuration_edits(planned: Configuration, edited: Configuration) -> tuple[Edit, ...]:
@@ -63,7 +73,7 @@ def apply_edits(plan: Plan, edits: Sequence[Edit], source: str | Path) -> tuple[
         PlanError: the plan contradicts itself once it is edited.
     """
     document = _document(plan)
-    dropped = tuple(edit for edit in edits if not _set(document, edit))
+    dropped = tuple(edit for edit in edits if not apply_edit(document, edit))
     try:
         merged = parse_plan(json.dumps(document), source)
     except PlanError as error:
@@ -76,6 +86,21 @@ def apply_edits(plan: Plan, edits: Sequence[Edit], source: str | Path) -> tuple[
             fix="change or revert these edits in the plan, or delete it to plan without them",
         ) from error
     return merged, dropped
+
+
+def remember_in_plan(plan: Plan) -> Plan:
+    """The plan, each configuration of which remembers the plugins of this process that it uses."""
+    return replace(plan, configurations={name: remember_plugins(c) for name, c in plan.configurations.items()})
+
+
+def carry_plugins(plan: Plan, old: Plan) -> Plan:
+    """A new plan that remembers the plugins whose losses, blocks or augmentations the old one names."""
+    configurations = dict(plan.configurations)
+    for name in set(configurations) & set(old.configurations):
+        words = [f"{registry.kind} {word}" for _, registry, word in plugin_names(old.configurations[name])]
+        records = [record for word in words if (record := remembered_plugin(old.configurations[name], word)) is not None]
+        configurations[name] = remember_plugins(configurations[name], records)
+    return replace(plan, configurations=configurations)
 
 
 def _document(record: Plan | Configuration) -> dict[str, Any]:
@@ -103,8 +128,8 @@ def _leaves(value: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
             yield from _leaves(part, (*key, name))
 
 
-def _set(document: dict[str, Any], edit: Edit) -> bool:
-    """Applies an edit and notes it in `why`; returns whether the document still has its key."""
+def apply_edit(document: dict[str, Any], edit: Edit) -> bool:
+    """Applies an edit to a plan's JSON and notes it in `why`; returns whether the plan has its key."""
     parent: Any = document
     for name in edit.key[:-1]:
         parent = _part(parent, name)
@@ -121,15 +146,34 @@ def _set(document: dict[str, Any], edit: Edit) -> bool:
         return False
     parent[int(name) if isinstance(parent, list) else name] = edit.edited
     inside = edit.key[0] == CONFIGURATIONS
-    why = document[CONFIGURATIONS][edit.key[1]]["why"] if inside else document["why"]
+    why, key = _reasons(document, edit)
     if inside and edit.key[2] in COSTLY:
         document[CONFIGURATIONS][edit.key[1]]["footprint"] = None
         for estimated in [k for k in why if k.startswith("footprint.")]:
             del why[estimated]
-    key = dotted(edit.key[2:] if inside else edit.key)
-    planned = f"; planned before: {json.dumps(edit.planned)}"
-    why[key] = f"set by hand{planned}" + (f"; planned now: {why[key]}" if key in why else "")
+    why[key] = _edit_reason(edit, why.get(key))
     return True
+
+
+def _reasons(document: dict[str, Any], edit: Edit) -> tuple[dict[str, str], str]:
+    """The `why` in which an edit is noted, and its key there."""
+    if edit.key[0] != CONFIGURATIONS:
+        return document["why"], dotted(edit.key)
+    return document[CONFIGURATIONS][edit.key[1]]["why"], dotted(edit.key[2:])
+
+
+def _origin(edit: Edit, document: dict[str, Any]) -> str:
+    """Who has set a value, as the document says that has it."""
+    why, key = _reasons(document, edit)
+    return SET if why.get(key, "").startswith(SET) else BY_HAND
+
+
+def _edit_reason(edit: Edit, reason: str | None) -> str:
+    """The reason of an edited value; of one that was set before, too, what was planned is still told."""
+    if reason is not None and reason.startswith((BY_HAND, SET)):
+        return edit.origin + reason[reason.index(";") :] if ";" in reason else edit.origin
+    planned = f"{edit.origin}; planned before: {json.dumps(edit.planned)}"
+    return planned if reason is None else f"{planned}; planned now: {reason}"
 
 
 def _part(parent: Any, name: str) -> Any:

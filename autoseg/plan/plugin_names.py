@@ -14,9 +14,10 @@ from pathlib import Path
 from autoseg.errors import PlanError, nearest
 from autoseg.plan.model import Configuration
 from autoseg.plan.plugins import Plugin, PluginRecord, plugin_of
-from autoseg.plan.registries import AUGMENTATIONS, BLOCKS, LOSSES
+from autoseg.plan.registries import AUGMENTATIONS, BLOCKS, LOSSES, REGISTRIES
 from autoseg.system.registry import Registry
 
+COST = f"memory and time are counted as of {BLOCKS.built_in[0]}, since nothing is known of this block's"
 ORIGIN = "plugins."  # begins the keys of `why` that tell which plugins a configuration uses
 _REMEMBERED = re.compile(r"(?P<registered>[\w ,]+); sha256 (?P<sha256>[0-9a-f]{64})")
 
@@ -47,7 +48,11 @@ def remember_plugins(configuration: Configuration, records: Collection[PluginRec
     """
     used = [plugin.record for plugin in used_plugins(configuration)]
     entries = {f"{ORIGIN}{r.file}": f"{', '.join(r.registered)}; sha256 {r.sha256}" for r in (*records, *used)}
-    return replace(configuration, why={**configuration.why, **entries})
+    why = {**configuration.why, **entries}
+    if configuration.network.kind not in BLOCKS.built_in:
+        reason = why.get("network.kind", "")
+        why["network.kind"] = reason if COST in reason else f"{reason}; {COST}".removeprefix("; ")
+    return replace(configuration, why=why)
 
 
 def remembered_plugins(why: Mapping[str, str]) -> tuple[PluginRecord, ...]:
@@ -59,6 +64,42 @@ def remembered_plugins(why: Mapping[str, str]) -> tuple[PluginRecord, ...]:
 def remembered_plugin(configuration: Configuration, word: str) -> PluginRecord | None:
     """The plugin that has registered 'loss my_loss', as far as the configuration remembers."""
     return next((r for r in remembered_plugins(configuration.why) if word in r.registered), None)
+
+
+def check_plugins(
+    configuration: Configuration,
+    source: str | Path,
+    kinds: Collection[str] = tuple(REGISTRIES),
+    *,
+    copies: Path,
+    otherwise: str = "",
+) -> None:
+    """Checks that what a trained configuration names of plugins is there, and the same as when it was trained.
+
+    Args:
+        source: the plan's file, for messages.
+        kinds: what is going to be used.
+        copies: the folder in which the run keeps the plugins as they were.
+        otherwise: a further way out, for the message.
+
+    Raises:
+        PlanError: a plugin is not loaded, or not the one of the training.
+    """
+    for _, registry, name in plugin_names(configuration):
+        word = f"{registry.kind} {name}"
+        record, plugin = remembered_plugin(configuration, word), plugin_of(word)
+        if registry.kind not in kinds or record is None or (plugin is not None and plugin.record.sha256 == record.sha256):
+            continue
+        copy = copies / record.file
+        kept = f"--plugin {copy}, which is kept as it was" if copy.is_file() else f"--plugin {record.file} as it was"
+        problem = "is not loaded" if plugin is None else "has changed since"
+        raise PlanError(
+            f"the {registry.kind} '{name}' of this training comes from a plugin that {problem}",
+            file=source,
+            found=f"{plugin.path} (sha256 {plugin.record.sha256})" if plugin else "no plugin with it",
+            allowed=record,
+            fix=f"{kept}{otherwise}",
+        )
 
 
 def check_names(configuration: Configuration, where: str, source: str | Path) -> None:
@@ -97,7 +138,7 @@ def require_plugins(
         if registry.kind in kinds and name not in registry:
             record = remembered_plugin(configuration, f"{registry.kind} {name}")
             raise PlanError(
-                f"'{key}' names a {registry.kind} of a plugin that is not loaded",
+                f"'{key}' names {registry.article} {registry.kind} of a plugin that is not loaded",
                 file=source,
                 found=f"{name}, of {record}" if record else name,
                 fix=f"--plugin {record.file if record else 'FILE'}, or autoseg.load_plugin in Python",

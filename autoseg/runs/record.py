@@ -9,6 +9,7 @@ from statistics import fmean
 
 from autoseg.errors import UsageError
 from autoseg.imaging.landmarks import Unit
+from autoseg.plan.plugins import PluginRecord
 from autoseg.postprocessing.component_rules import Rule
 from autoseg.postprocessing.presence_threshold import DEFAULT_THRESHOLD
 from autoseg.system.records import from_json
@@ -30,6 +31,7 @@ class RunRecord:
         extra: count of landmarks that are absent and were predicted.
         thresholds: for landmarks that are absent in some cases, the probability from which they count
             as present; None where the validation cases cannot tell.
+        plugins: the files of users whose losses, blocks or augmentations were used.
     """
 
     dataset: str
@@ -51,6 +53,7 @@ class RunRecord:
     missed: int = 0
     extra: int = 0
     thresholds: dict[str, float | None] = field(default_factory=dict)
+    plugins: tuple[PluginRecord, ...] = ()
 
 
 def load_run(run: Path) -> RunRecord:

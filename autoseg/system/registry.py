@@ -29,6 +29,10 @@ class Registry(Mapping[str, Any]):
     def built_in(self) -> tuple[str, ...]:
         return tuple(self._homes)
 
+    @property
+    def article(self) -> str:
+        return "an" if self.kind[0] in "aeiou" else "a"
+
     def add(self, name: str, item: Any) -> None:
         """Add an object under a new name.
 
@@ -37,17 +41,19 @@ class Registry(Mapping[str, Any]):
         """
         if not isinstance(name, str) or not name.isidentifier():
             raise UsageError(
-                f"the name of a {self.kind} cannot be used", found=repr(name), allowed="letters, digits and _, no digit first"
+                f"the name of {self.article} {self.kind} cannot be used",
+                found=repr(name),
+                allowed="letters, digits and _, no digit first",
             )
         if name in self:
             raise UsageError(
-                f"there is a {self.kind} '{name}' already",
+                f"there is {self.article} {self.kind} '{name}' already",
                 found=first_few(tuple(self), len(self)),
                 fix="register it under another name",
             )
         if (problem := self._misfit(item)) is not None:
             raise UsageError(
-                f"the {self.kind} '{name}' cannot be called as a {self.kind} is",
+                f"the {self.kind} '{name}' cannot be called as {self.article} {self.kind} is",
                 found=problem,
                 allowed=f"a function or class that takes ({', '.join(self.arguments)})",
             )

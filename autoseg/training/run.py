@@ -19,11 +19,13 @@ from autoseg.nets.build import build_network
 from autoseg.nets.device import Device
 from autoseg.nets.weights import AVERAGED, load_weights
 from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
+from autoseg.plan.plugin_names import check_plugins, remember_plugins, require_plugins
 from autoseg.plan.text import plan_differences
 from autoseg.runs.budget import RunBudget, check_deterministic, planned_budget
 from autoseg.runs.history import Epoch
 from autoseg.runs.job import TrainingJob
 from autoseg.runs.options import Pretrained, TrainingOptions
+from autoseg.runs.plugins import PLUGINS, keep_plugins
 from autoseg.runs.record import is_finished
 from autoseg.system.files import remove_leftovers
 from autoseg.system.progress import Ticker, duration, log
@@ -183,6 +185,7 @@ def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device, 
     """
     start_time = clock()
     _, configuration = job.plan.configuration(job.configuration)
+    require_plugins(configuration, job.run / "plan.json")
     log_shares(configuration.patch.batch_size)
     torch.manual_seed(options.seed)
     network = build_network(job.plan, configuration, device)
@@ -192,6 +195,7 @@ def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device, 
     if last.is_file():
         state = load_state(last)
         _check_plan(job)
+        _check_plugins(job)
         _check_weights(state.transfer, options.pretrained, job)
     else:
         wish = options.pretrained
@@ -215,7 +219,8 @@ def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device, 
     if _wants_compiling(options, configuration, device, state):
         forward = compiled(network, _example(job.plan, configuration, device), device)
     if is_first():
-        save_plan(job.plan, job.run / "plan.json")
+        keep_plugins(job.run, configuration)
+        save_plan(_remembering(job), job.run / "plan.json")
     barrier()  # all have read what the first will write over
     return TrainingRun(
         job=job,
@@ -308,6 +313,18 @@ def _check_weights(begun: Transfer | None, asked: Pretrained | None, job: Traini
         )
 
 
+def _remembering(job: TrainingJob) -> Plan:
+    """The plan, with what its configuration uses of plugins."""
+    configuration = remember_plugins(job.plan.configurations[job.configuration])
+    return replace(job.plan, configurations={**job.plan.configurations, job.configuration: configuration})
+
+
+def _check_plugins(job: TrainingJob) -> None:
+    """Refuse to go on with a loss, a block or an augmentation that is not the one of the steps before."""
+    trained = load_plan(job.run / "plan.json").configurations[job.configuration]
+    check_plugins(trained, job.run, copies=job.run / PLUGINS, otherwise=", or --restart to train anew")
+
+
 def _check_plan(job: TrainingJob) -> None:
     changes = plan_changes(load_plan(job.run / "plan.json"), job.plan, job.configuration)
     if changes:
@@ -315,5 +332,5 @@ def _check_plan(job: TrainingJob) -> None:
             "the run in this folder follows another plan",
             file=job.run,
             found="; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else ""),
-            fix="add --restart to train anew with the present plan, or put the old plan back",
+            fix="add --restart to train anew with the present plan, put the old plan back, or leave out --set",
         )

@@ -16,17 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoseg.errors import DataError
+from autoseg.errors import AutosegError, DataError
 from autoseg.imaging.geometry import Box, Triple
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS, LandmarkSet, State
 from autoseg.nets.device import lacks_memory
 from autoseg.plan import Configuration
+from autoseg.plan.registries import AUGMENTATIONS
 from autoseg.preprocessing.landmark_spots import mirrored_previous_classes
 from autoseg.preprocessing.store import StoredCase
 from autoseg.training.augment import (
     Intensity,
     Spatial,
+    apply_added,
     apply_corruptions,
     apply_intensity,
     apply_intensity_on,
@@ -127,7 +129,7 @@ class PatchSampler:
 
     Args:
         device: makes the patches, from voxels that are sent as they are stored; None for the CPU. With a previous stage, whose
-            prediction is corrupted on the CPU, finished patches are sent.
+            prediction is corrupted on the CPU, or an augmentation of a plugin, finished patches are sent.
         share: (i, n) for process i of n processes that share a batch: it gets every n-th sample.
     """
 
@@ -227,12 +229,13 @@ class PatchSampler:
         with _augment_errors_of(case):
             points, state = apply_to_points(spatial, case.points, self._states_in_patch(case, spatial.centre), self.landmarks)
             steps = draw_intensity(rng, len(image)) if augment else ()
-            if self.device is not None and previous is None:
+            if self.device is not None and previous is None and training.augmentation in AUGMENTATIONS.built_in:
                 raw_label = None if label is None else host_tensor(label, self.device)
                 return _RawPatch(case, spatial, box, host_tensor(image, self.device), raw_label, steps), points, state
             maps = [m for m in (label, previous) if m is not None]
             image, maps = apply_spatial(spatial, box, image, maps, self._mirrored_class)
             image = apply_intensity(image, steps) if augment else image
+            image = apply_added(training.augmentation, rng, image)
             if previous is not None:
                 corrupted = apply_corruptions(
                     maps[-1], draw_corruptions(rng, len(mirrored_previous_classes(labels, self.landmarks))) if augment else ()
@@ -300,6 +303,9 @@ def _augment_errors_of(case: StoredCase) -> Iterator[None]:
     """Adds the case's name to any error while augmenting, which is a bug; out-of-memory passes through."""
     try:
         yield
+    except AutosegError as error:  # of a plugin
+        error.case = case.name
+        raise
     except Exception as error:
         if lacks_memory(error):
             raise

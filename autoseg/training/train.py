@@ -14,6 +14,7 @@ from autoseg.imaging.landmarks import State
 from autoseg.inference.shape_prior import fit_shape_prior
 from autoseg.nets.device import Device, out_of_memory
 from autoseg.plan import load_plan
+from autoseg.plan.plugin_names import used_plugins
 from autoseg.preprocessing.store import StoredCase, stored_key
 from autoseg.runs.budget import check_deterministic, planned_budget
 from autoseg.runs.history import Epoch, epochs_without_gain
@@ -339,5 +340,6 @@ def _finish(run: TrainingRun, training: list[StoredCase], validation: list[Store
         missed=result.missed,
         extra=result.extra,
         thresholds=result.thresholds,
+        plugins=tuple(plugin.record for plugin in used_plugins(run.configuration)),
     )
     write_text(job.run / "run.json", to_json(record))

@@ -26,14 +26,16 @@ FAMILY = ("family", "--family", False)
 PLAN_TIME = ("time", "--time", False)
 RECIPE = ("recipe", "--recipe", False)
 REPLAN = ("replan", "--replan", False)
+SET = ("setting", "--set", False)
+PLUGIN = ("plugin", "--plugin", False)
 QUIET = ("quiet", "-q --quiet", False)
 JSON = ("json", "--json", False)
 MODEL = ("model", "-m --model", False)
 
 COMMANDS = {
-    "plan_and_preprocess": {D, C, MEMORY, PLAN_TIME, FAMILY, RECIPE, REPLAN, DEVICE, ROOT, WORKERS, QUIET, JSON},
+    "plan_and_preprocess": {D, C, MEMORY, PLAN_TIME, FAMILY, RECIPE, REPLAN, SET, PLUGIN, DEVICE, ROOT, WORKERS, QUIET, JSON},
     "train": {
-        *(D, C, DEVICE, ROOT, WORKERS, QUIET, JSON),
+        *(D, C, SET, PLUGIN, DEVICE, ROOT, WORKERS, QUIET, JSON),
         ("fold", "-f --fold", False),
         ("time", "--time", False),
         ("epochs", "--epochs", False),
@@ -48,7 +50,7 @@ COMMANDS = {
         ("compile", "--compile --no-compile", False),
     },
     "predict": {
-        *(MODEL, DEVICE, ROOT, WORKERS, QUIET, JSON),
+        *(MODEL, PLUGIN, DEVICE, ROOT, WORKERS, QUIET, JSON),
         ("images", "-i --images", True),
         ("out", "-o --out", True),
         ("disable_tta", "--disable_tta", False),
@@ -67,7 +69,7 @@ COMMANDS = {
     },
     "postprocess": {MODEL, ROOT, WORKERS, QUIET, ("masks", "-i --masks", True), ("out", "-o --out", True)},
     "fingerprint": {D, ROOT, WORKERS, QUIET, JSON},
-    "plan": {D, MEMORY, PLAN_TIME, FAMILY, RECIPE, REPLAN, DEVICE, ROOT, QUIET, JSON},
+    "plan": {D, MEMORY, PLAN_TIME, FAMILY, RECIPE, REPLAN, SET, PLUGIN, DEVICE, ROOT, QUIET, JSON},
     "preprocess": {D, C, ROOT, WORKERS, QUIET, JSON},
     "demo": {DEVICE, QUIET, JSON, ("folder", "-o --out", False), ("time", "--time", False)},
 }

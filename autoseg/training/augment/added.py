@@ -1,0 +1,34 @@
+"""The augmentation of a plugin, which comes after the built-in ones."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoseg.errors import PlanError
+from autoseg.plan.plugins import plugin_of
+from autoseg.plan.registries import AUGMENTATIONS
+
+
+def apply_added(name: str, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Changes the intensities of a patch (C, Z, Y, X) as the plugin's augmentation says; built-in names change nothing here.
+
+    Raises:
+        PlanError: the augmentation returns something else than such an image.
+    """
+    augmentation = AUGMENTATIONS[name]
+    if augmentation is None:
+        return image
+    shape = image.shape
+    changed = augmentation(rng, image)
+    if not isinstance(changed, np.ndarray) or changed.shape != shape or changed.dtype.kind != "f":
+        plugin = plugin_of(f"{AUGMENTATIONS.kind} {name}")
+        what = (
+            f"an array {changed.shape} of {changed.dtype}" if isinstance(changed, np.ndarray) else f"a {type(changed).__name__}"
+        )
+        raise PlanError(
+            f"the augmentation '{name}' returns another kind of image than it is given",
+            file=plugin.path if plugin else None,
+            found=what,
+            allowed=f"an array {shape} of float32",
+        )
+    return changed.astype(np.float32, order="C", copy=False)
