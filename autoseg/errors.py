@@ -79,7 +79,7 @@ class ResourceError(AutosegError):
 
 
 class DiskError(ResourceError):
-    """Nothing more can be written, for any case, so the first such error ends the work."""
+    """Nothing more can be written, for any case, so the first such error ends the work: exit code 3, as of its base."""
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -44,7 +44,7 @@ from autoseg.fingerprint.landmarks import covisibility, measure_landmarks
 from autoseg.footprint import multiply_accumulates, plan_io
 from autoseg.plan import Configuration
 from autoseg.planner.landmark_head import map_grid
-from autoseg.planner.landmark_rules import plan_scn, shape_scn
+from autoseg.planner.scn_rule import plan_scn, shape_scn
 
 BRANCHES = ("off", "on")
 

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from autoseg.errors import LabelError
+from autoseg.imaging.mirror_partners import class_partners
 from autoseg.imaging.side_names import NameSide, name_sides
 
 _DIRECTIONS = {
@@ -119,9 +120,7 @@ class LabelSet:
         """Class index that takes the place of each one when left and right swap; itself where it
         has no partner.
         """
-        by_name = {name.lower(): i for i, name in enumerate(self.names, start=1)}
-        partner = [0] + [by_name.get(s.partner, i) if s else i for i, s in enumerate(self._sides, start=1)]
-        return tuple(j if partner[j] == i else i for i, j in enumerate(partner))  # both must name each other
+        return class_partners(self.names, self._sides)
 
     @property
     def side_pairs(self) -> tuple[tuple[int, int], ...]:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from autoseg.errors import LabelError
+from autoseg.imaging.mirror_partners import landmark_partners
 
 Unit = Literal["mm", "px"]
 """Unit of lengths: pixels in pictures, whose files do not say how large a pixel is."""
@@ -69,8 +70,7 @@ class LandmarkSet:
         """Index of the landmark that takes the place of each one when left and right swap; its own
         without a partner.
         """
-        partner = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
-        return tuple(self.names.index(partner.get(name, name)) for name in self.names)
+        return landmark_partners(self.names, self.pairs)
 
     @cached_property
     def mirrorable(self) -> np.ndarray:

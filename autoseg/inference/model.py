@@ -25,9 +25,10 @@ from autoseg.nets.heatmaps import Peaks
 from autoseg.nets.weights import load_weights
 from autoseg.plan import Configuration, Plan, load_plan
 from autoseg.plan.plugin_names import check_plugins
-from autoseg.preprocessing.case import preprocess_case, preprocess_labels, restore_labels, restore_probabilities
+from autoseg.preprocessing.case import preprocess_case, preprocess_labels
 from autoseg.preprocessing.landmark_spots import mirrored_previous_classes, paint_landmarks
 from autoseg.preprocessing.placement import Placement
+from autoseg.preprocessing.restore import restore_labels, restore_probabilities
 from autoseg.runs.plugins import PLUGINS
 from autoseg.runs.record import RunRecord, common_thresholds, load_run, model_folds
 

@@ -1,4 +1,4 @@
-"""From image files to label maps on the images' own grids, and to files of landmarks."""
+"""Prediction of files: read each case, apply model and component rules, write label maps and landmarks."""
 
 from __future__ import annotations
 

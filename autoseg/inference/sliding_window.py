@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autoseg.imaging.mirror_partners import LEFT_RIGHT_AXIS
 from autoseg.plan.limits import LARGEST_SINGLE_WINDOW
 
 Network = Callable[[Tensor], Tensor]
@@ -132,12 +133,12 @@ def mirrored_mean(batch: Tensor, network: Network, mirroring: Mirroring) -> Tens
     for combination in combinations:
         dims = [a + 2 for a in combination]
         view = batch.flip(dims) if dims else batch
-        if 2 in combination and mirroring.swap_input is not None:
+        if LEFT_RIGHT_AXIS in combination and mirroring.swap_input is not None:
             view = mirroring.swap_input(view)
         output = network(view)
         if dims:
             output = output.flip(dims)
-        if 2 in combination and mirroring.partners is not None:
+        if LEFT_RIGHT_AXIS in combination and mirroring.partners is not None:
             output = output[:, list(mirroring.partners)]
         total = output.float() if total is None else total + output
     assert total is not None

@@ -12,8 +12,9 @@ from autoseg.imaging.geometry import Triple
 from autoseg.plan import LandmarkPlan, NetworkPlan, SpacePlan
 from autoseg.planner.architecture import Architecture
 from autoseg.planner.budget import Budget
-from autoseg.planner.landmark_rules import LOSS, LOSS_REASON, MOST_WORK, NO_SCN, ScnChoice, plan_scn, scn_macs, target_sigma
+from autoseg.planner.landmark_rules import LOSS, LOSS_REASON, target_sigma
 from autoseg.planner.memory import allowed_overrun
+from autoseg.planner.scn_rule import MOST_WORK, NO_SCN, ScnChoice, plan_scn, scn_macs
 from autoseg.planner.wording import number, percent
 
 

@@ -8,6 +8,7 @@ from autoseg.fingerprint.case import CaseFingerprint
 from autoseg.fingerprint.laterality import check_laterality
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS, LandmarkSet
+from autoseg.imaging.mirror_partners import LEFT_RIGHT_AXIS
 from autoseg.planner.spacing import AXES
 from autoseg.planner.wording import percent
 
@@ -54,7 +55,7 @@ def mirror_axes(
     axes, reasons = [], []
     x_mirrored, x_reason = _mirrors_x(labels, cases, slice_axis)
     if x_mirrored:
-        axes.append(2)
+        axes.append(LEFT_RIGHT_AXIS)
     reasons.append(x_reason)
     placed = [name for name in (labels.names_direction(0), labels.names_direction(1)) if name]
     others = [axis for axis in (1, 0) if axis != slice_axis and (ndim == 3 or slice_axis or axis == 1)]
@@ -74,14 +75,14 @@ def mirror_axes(
 
 def _landmark_axes(landmarks: LandmarkSet, slice_axis: int | None) -> tuple[tuple[int, ...], str]:
     """The axes that landmarks allow: x, if some of them swap with partners."""
-    if slice_axis == 2:
+    if slice_axis == LEFT_RIGHT_AXIS:
         return (), f"x is not mirrored: it runs through the slices; others are not: {UPRIGHT}"
     if not landmarks.pairs:
         return (), f"no axis is mirrored: no landmark is known to have a partner on the other side, and {UPRIGHT}"
     first, second = landmarks.pairs[0]
     n = len(landmarks.pairs)
     several = f"{n} pairs such as " if n > 1 else ""
-    return (2,), (
+    return (LEFT_RIGHT_AXIS,), (
         f"x is mirrored, {several}'{first}' and '{second}' swap names: so few cases become twice as many; other axes are not: "
         f"{UPRIGHT}"
     )
@@ -89,7 +90,7 @@ def _landmark_axes(landmarks: LandmarkSet, slice_axis: int | None) -> tuple[tupl
 
 def _mirrors_x(labels: LabelSet, cases: Sequence[CaseFingerprint], slice_axis: int | None) -> tuple[bool, str]:
     """Decides whether left and right may be exchanged, with the reason."""
-    if slice_axis == 2:
+    if slice_axis == LEFT_RIGHT_AXIS:
         return False, "x is not mirrored: it runs through the slices"
     if labels.unpaired_sides:
         return False, f"x is not mirrored: the other side of '{labels.unpaired_sides[0]}' is no structure of its own"

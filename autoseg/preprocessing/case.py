@@ -1,4 +1,4 @@
-"""A case on the plan's grid, and predictions back on the case's own.
+"""A case on the plan's grid.
 
 Order of steps as in nnU-Net: orient, crop, normalise, resample. Normalising first keeps the mask of nonzero voxels exact.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoseg.errors import DataError, GeometryError, LabelError
+from autoseg.errors import DataError, LabelError
 from autoseg.imaging.alignment import shape_mismatch
-from autoseg.imaging.geometry import AxisMap, Box, Grid, Triple, resampled_shape
+from autoseg.imaging.geometry import Box, Grid, Triple, resampled_shape
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.plan import DataPlan, SpacePlan
 from autoseg.preprocessing.normalize import MASKED, normalize
 from autoseg.preprocessing.placement import Placement, Prepared
-from autoseg.preprocessing.resample import axis_orders, resample_argmax, resample_image, resample_labels
+from autoseg.preprocessing.resample import axis_orders, resample_image, resample_labels
 
 
 def preprocess_case(
@@ -70,47 +70,6 @@ def preprocess_labels(label: LabelMap, placement: Placement, space: SpacePlan) -
     return resample_labels(indices, placement.target.shape, _orders(cropped, space, space.label_order))
 
 
-def restore_labels(logits: np.ndarray, placement: Placement) -> np.ndarray:
-    """Turn (K, z, y, x) logits on the prepared grid into (Z, Y, X) class indices on the source grid.
-
-    Background outside the crop. uint8, or uint16 from 255 classes on, as `LabelSet.index_dtype`. Where
-    nothing was resampled, exactly `argmax`.
-
-    Raises:
-        GeometryError: logits of another shape than the prepared case.
-    """
-    _check_prepared(logits, placement)
-    inside = resample_argmax(logits, placement.crop.shape)
-    result = np.zeros(placement.source.shape, dtype=inside.dtype)
-    _canonical(result, placement.axes, placement.crop)[...] = inside
-    return result
-
-
-def restore_probabilities(logits: np.ndarray, placement: Placement) -> np.ndarray:
-    """Turn (K, z, y, x) logits on the prepared grid into (K, Z, Y, X) float32 probabilities on the source grid.
-
-    Logits are resampled, then softmax; outside the crop the background has 1.
-
-    Raises:
-        GeometryError: logits of another shape than the prepared case.
-    """
-    _check_prepared(logits, placement)
-    result = np.zeros((len(logits), *placement.source.shape), dtype=np.float32)
-    result[0] = 1
-    inside = [_canonical(r, placement.axes, placement.crop) for r in result]
-    for k, view in enumerate(inside):
-        view[...] = resample_image(logits[k : k + 1], placement.crop.shape, (1, 1, 1))[0]
-    largest = np.maximum.reduce(inside)
-    total = np.zeros(placement.crop.shape, dtype=np.float32)
-    for view in inside:
-        view -= largest
-        np.exp(view, out=view)
-        total += view
-    for view in inside:
-        view /= total
-    return result
-
-
 def _crop(voxels: np.ndarray, data: DataPlan, space: SpacePlan) -> tuple[Box, np.ndarray | None]:
     """Box to keep of (C, Z, Y, X), and the nonzero mask inside it where a channel's normalisation needs one."""
     everything = Box((0, 0, 0), voxels.shape[1:])
@@ -132,13 +91,3 @@ def _target_spacing(cropped: Grid, space: SpacePlan) -> tuple[float, float, floa
 def _orders(cropped: Grid, space: SpacePlan, order: int) -> Triple:
     """Interpolation order along (z, y, x). Across slices nothing is resampled, so their distance does not count in 2D."""
     return (order,) * 3 if len(space.spacing_mm) == 2 else axis_orders(cropped.spacing, _target_spacing(cropped, space), order)
-
-
-def _canonical(array: np.ndarray, axes: AxisMap, crop: Box) -> np.ndarray:
-    """View of the crop of a source-shaped array in canonical orientation, for writing to the source array."""
-    return axes.apply(array)[crop.slices]
-
-
-def _check_prepared(logits: np.ndarray, placement: Placement) -> None:
-    if logits.shape[1:] != placement.target.shape:
-        raise GeometryError("logits do not fit the prepared case", found=logits.shape[1:], allowed=placement.target.shape)

@@ -51,3 +51,8 @@ class Prepared:
     placement: Placement
     points: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))
     state: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+
+def canonical_crop(array: np.ndarray, axes: AxisMap, crop: Box) -> np.ndarray:
+    """View of the crop of a source-shaped array in canonical orientation, for writing to the source array."""
+    return axes.apply(array)[crop.slices]

@@ -1,4 +1,8 @@
-"""Weights and training state on disk: safetensors with JSON in its header. Nothing that could execute on loading."""
+"""Checkpoints: everything that a resumed run restores, as safetensors with JSON in the header; nothing executes on loading.
+
+Tensors: the trained network, the averaged network, the optimizer. JSON: `State` (training/state.py), with the step, the budget,
+the best score and the loss scale. Batches need nothing: they follow from the seed and the step (training/sampling.py).
+"""
 
 from __future__ import annotations
 
@@ -52,7 +56,7 @@ def load_state(path: Path) -> State:
 
 
 def load_training(path: Path, network: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """The inverse of `save_training`; same errors as `load_weights`."""
+    """Restore the network, the averaged network and the optimizer, as `save_training` wrote them; raises as `load_weights`."""
     load_weights(path, network, TRAINED)
     load_weights(path, averaged, AVERAGED)
     stored = read_tensors(path, OPTIMIZER)

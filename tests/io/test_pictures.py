@@ -31,8 +31,9 @@ from autoseg.io import (
     write_probabilities,
 )
 from autoseg.plan import ChannelPlan, DataPlan, SpacePlan
-from autoseg.preprocessing.case import preprocess_case, restore_labels
+from autoseg.preprocessing.case import preprocess_case
 from autoseg.preprocessing.placement import Placement
+from autoseg.preprocessing.restore import restore_labels
 
 RGB = ("rgb_to_0_1",) * 3
 LABELS = LabelSet(("a", "b"), (1, 2))

@@ -22,9 +22,9 @@ from autoseg.imaging.landmarks import LandmarkSet, State
 from autoseg.plan import Configuration, LandmarkPlan, Plan, ScnPlan, parse_plan
 from autoseg.planner import landmark_head
 from autoseg.planner.family import FAMILIES
-from autoseg.planner.landmark_rules import MOST_WORK, NO_SCN
 from autoseg.planner.make_plan import Budget, make_plan
 from autoseg.planner.mirroring import mirror_axes
+from autoseg.planner.scn_rule import MOST_WORK, NO_SCN
 from autoseg.planner.training import UNUSED
 from autoseg.system.records import to_json
 

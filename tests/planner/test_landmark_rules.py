@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from autoseg.fingerprint.landmarks import CasePoints, LandmarkStatistics, PointStatistics, measure_landmarks
 from autoseg.plan import ScnPlan
-from autoseg.planner.landmark_rules import plan_context, plan_scn, scn_macs, shape_scn, target_sigma
+from autoseg.planner.landmark_rules import plan_context, target_sigma
+from autoseg.planner.scn_rule import plan_scn, scn_macs, shape_scn
 
 ONE = (1.0, 1.0, 1.0)
 

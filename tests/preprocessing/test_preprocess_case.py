@@ -23,8 +23,9 @@ from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS, Landmarks, LandmarkSet, State
 from autoseg.io import read_image, read_label_map
 from autoseg.plan import ChannelPlan, DataPlan, SpacePlan
-from autoseg.preprocessing.case import preprocess_case, restore_labels, restore_probabilities
+from autoseg.preprocessing.case import preprocess_case
 from autoseg.preprocessing.normalize import MASKED
+from autoseg.preprocessing.restore import restore_labels, restore_probabilities
 
 LABELS = LabelSet(("a", "b"), (1, 2))
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoseg.imaging.geometry import Box
+from autoseg.imaging.mirror_partners import LEFT_RIGHT_AXIS
 from autoseg.training.augment.intensity import Intensity
 from autoseg.training.augment.spatial import Spatial
 
@@ -64,7 +65,7 @@ def apply_spatial_on(
     data = F.grid_sample(image.to(device, non_blocking=True).float()[None], grid[None], "bilinear", "zeros", align_corners=False)
     sent = [label.to(device, non_blocking=True)[None, None].float() for label in labels]
     classes = [F.grid_sample(label, grid[None], "nearest", "zeros", align_corners=False)[0, 0].long() for label in sent]
-    if 2 in spatial.mirror:
+    if LEFT_RIGHT_AXIS in spatial.mirror:
         classes = [mirrored_class[label] for label in classes]
     return data[0], classes
 

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from autoseg.imaging.geometry import Box, Triple
 from autoseg.imaging.landmarks import LandmarkSet, State
+from autoseg.imaging.mirror_partners import LEFT_RIGHT_AXIS
 
 ROTATION_DEGREES = 20.0  # how far heads and bodies tilt in a scanner; nnU-Net turns by up to 30
 SCALE = (0.8, 1.25)  # nnU-Net: 0.7 to 1.4
@@ -115,7 +116,7 @@ def apply_spatial(
         # copied: along an axis of one voxel a flipped view counts as contiguous, but torch takes no negative stride
         data = np.flip(data, tuple(a + 1 for a in spatial.mirror)).copy()
         classes = [np.flip(c, spatial.mirror).copy() for c in classes]
-        if 2 in spatial.mirror:
+        if LEFT_RIGHT_AXIS in spatial.mirror:
             classes = [mirrored_class[c] for c in classes]
     return np.ascontiguousarray(data), [np.ascontiguousarray(c) for c in classes]
 
@@ -137,7 +138,7 @@ def apply_to_points(
     moved = (points - spatial.centre) @ np.linalg.inv(spatial.matrix).T + half
     for axis in spatial.mirror:
         moved[:, axis] = spatial.shape[axis] - 1 - moved[:, axis]
-    if 2 in spatial.mirror:
+    if LEFT_RIGHT_AXIS in spatial.mirror:
         swapped = list(landmarks.mirror_partners)
         moved, state = moved[swapped], np.where(landmarks.mirrorable, state[swapped], State.UNLABELLED)
     return moved, state
