@@ -86,7 +86,7 @@ def apply_run_settings(plan: Plan, settings: Mapping[str, Any], source: str | Pa
 
 
 def run_settings(configuration: Configuration) -> dict[str, Any]:
-    """What was set for the run that a configuration was trained in, by key."""
+    """Values that were set for the run that a configuration was trained in, by key."""
     values = {dotted(key): value for key, value in _values(json.loads(to_json(configuration)))}
     return {key: values[key] for key, reason in configuration.why.items() if reason.startswith(SET_FOR_RUN) and key in values}
 
