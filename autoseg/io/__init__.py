@@ -1,7 +1,8 @@
 """The only place that knows file formats."""
 
 from autoseg.io.colour import RGB_8_BIT, is_rgb
-from autoseg.io.formats import IMAGE_ENDINGS, Header, has_geometry, image_ending, label_ending, probabilities_ending
+from autoseg.io.formats import Header
+from autoseg.io.image_formats import IMAGE_ENDINGS, has_geometry, image_ending, label_ending, probabilities_ending
 from autoseg.io.images import (
     read_grid,
     read_header,

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import DataError
-from autoseg.io.formats import Header, plain_grid, read_errors
+from autoseg.io.formats import Header, ImageFormat, on_plain_grid, plain_grid, read_errors
 from autoseg.system.files import atomic_path, write_array
+
+ENDING = ".npy"
 
 
 def read_header(path: Path) -> Header:
@@ -34,7 +36,7 @@ def read_pixels(path: Path) -> np.ndarray:
 
 def write_labels(path: Path, values: np.ndarray, like: Path | None) -> None:
     """Write (Z, Y, X) atomically, without the first axis where the array `like` has none."""
-    flat = like is not None and len(values) == 1 and like.suffix.lower() == ".npy" and like.is_file() and _open(like).ndim == 2
+    flat = like is not None and len(values) == 1 and like.suffix.lower() == ENDING and like.is_file() and _open(like).ndim == 2
     write_pixels(path, values[0] if flat else values)
 
 
@@ -60,3 +62,14 @@ def _open(path: Path) -> np.ndarray:
 
 def _with_four_axes(array: np.ndarray) -> np.ndarray:
     return array.reshape((1,) * (4 - array.ndim) + array.shape)
+
+
+FORMAT = ImageFormat(
+    endings=(ENDING,),
+    has_geometry=False,
+    read_header=read_header,
+    read=lambda path, as_labels: on_plain_grid(read_pixels(path), path),
+    write_image=lambda path, image: write_pixels(path, image.data),
+    write_labels=lambda path, values, grid, like: write_labels(path, values, like),
+    write_probabilities=lambda path, data, like: write_pixels(path, data),
+)

@@ -14,7 +14,7 @@ from pathlib import Path
 from autoseg.errors import DataError, nearest
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.io.markups import description_text, split_description
-from autoseg.io.points import PointFile, confidence_of, coordinates, make_point, parse_space, read_text
+from autoseg.io.points import LandmarkFormat, PointFile, confidence_of, coordinates, make_point, parse_space, read_text
 from autoseg.system.tables import csv_text
 
 _COLUMNS = ("id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc", "associatedNodeID")
@@ -77,3 +77,6 @@ def fcsv_text(landmarks: Landmarks) -> str:
             description = description_text(landmarks.state[i], confidence_of(landmarks, i))
             rows.append((i + 1, *position, 0, 0, 0, 1, 1, 1, 0, name, description, ""))
     return head + csv_text(rows)
+
+
+FORMAT = LandmarkFormat(".fcsv", read_fcsv, lambda landmarks, case, pixels: fcsv_text(landmarks))

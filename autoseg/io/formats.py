@@ -1,24 +1,17 @@
-"""File endings of images, and the facts of an image's header."""
+"""A format of images: its endings, and how its files are read and written."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from autoseg.errors import AutosegError, DataError
 from autoseg.imaging.geometry import Grid
-
-VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp")
-TIFF_ENDINGS = (".tif", ".tiff")
-ARRAY_ENDING = ".npy"
-IMAGE_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS, *TIFF_ENDINGS, ARRAY_ENDING)
-
-# Format of label maps where the image's own will not do: a header with a second file beside it cannot
-# be written atomically, and JPG changes values.
-_LABEL_ENDINGS = {".mhd": ".mha", ".nhdr": ".nrrd", ".jpg": ".png", ".jpeg": ".png"}
+from autoseg.imaging.image import Image
 
 
 @dataclass(frozen=True)
@@ -37,27 +30,31 @@ class Header:
     eight_bit: bool
 
 
-def image_ending(path: Path) -> str | None:
-    """Image ending of a file name ('.nii.gz', …); None for any other file and for hidden files."""
-    name = path.name.lower()
-    return None if name.startswith(".") else next((e for e in IMAGE_ENDINGS if name.endswith(e)), None)
+@dataclass(frozen=True)
+class ImageFormat:
+    """How files with certain endings are read and written; `io.image_formats` lists all formats.
 
+    Args:
+        endings: of file names, in lower case; the longer ones first.
+        has_geometry: whether files store where voxels lie in the world; natural images and arrays do not.
+        read_header: raises as `io.images.read_header` does.
+        read: the (C, Z, Y, X) array of a file in its own type, as a label map or as an image, and its grid.
+        write_image: writes an image as it is, atomically.
+        write_labels: writes (Z, Y, X) uint8 or uint16 on a grid or, where there is one, with the header of the
+            image's file.
+        write_probabilities: writes (K, Z, Y, X) float32 with the header of the image's file; None where files
+            hold integers only.
+        label_endings: for endings that label maps cannot have, the one that they get.
+    """
 
-def has_geometry(path: Path) -> bool:
-    """Tell if the format stores where voxels lie in the world; natural images and arrays do not."""
-    ending = image_ending(path)
-    return ending is None or ending in VOLUME_ENDINGS
-
-
-def label_ending(image: Path) -> str:
-    """Ending of an image's label maps: its own, or that of the nearest format that can hold them."""
-    ending = image_ending(image) or ".nii.gz"
-    return _LABEL_ENDINGS.get(ending, ending)
-
-
-def probabilities_ending(image: Path) -> str:
-    """Ending of an image's class probabilities: that of label maps, or .npy where these hold integers only."""
-    return label_ending(image) if has_geometry(image) else ARRAY_ENDING
+    endings: tuple[str, ...]
+    has_geometry: bool
+    read_header: Callable[[Path], Header]
+    read: Callable[[Path, bool], tuple[np.ndarray, Grid]]
+    write_image: Callable[[Path, Image], None]
+    write_labels: Callable[[Path, np.ndarray, Grid, Path | None], None]
+    write_probabilities: Callable[[Path, np.ndarray, Path], None] | None = None
+    label_endings: Mapping[str, str] = field(default_factory=dict)
 
 
 def plain_grid(shape: Sequence[int]) -> Grid:
@@ -66,6 +63,30 @@ def plain_grid(shape: Sequence[int]) -> Grid:
     It is canonical: preprocessing such an image neither flips nor turns it.
     """
     return Grid.from_spacing(shape, (1.0, 1.0, 1.0))
+
+
+def on_plain_grid(data: np.ndarray, path: Path) -> tuple[np.ndarray, Grid]:
+    """The (C, Z, Y, X) array of a file without spacing, checked, and its grid.
+
+    Raises:
+        DataError: no plain numbers, or NaN or infinity among them.
+    """
+    if data.dtype.kind not in "uif":
+        raise DataError("the file holds no plain numbers", file=path, found=data.dtype, allowed="whole numbers or fractions")
+    if data.dtype.kind == "f" and (n_not_finite := int((~np.isfinite(data)).sum())):
+        raise not_finite_error(path, n_not_finite)
+    return data, plain_grid(data.shape[1:])
+
+
+def not_finite_error(path: Path | str, count: int) -> DataError:
+    """Error for an image in which `count` voxels are NaN or infinite."""
+    return DataError(
+        "the file holds NaN or infinity",
+        file=path,
+        found=f"{count} voxels",
+        allowed="finite numbers",
+        fix="replace them with the background value",
+    )
 
 
 @contextlib.contextmanager

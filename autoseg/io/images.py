@@ -17,10 +17,9 @@ from autoseg.errors import DataError, GeometryError, LabelError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.labels import LabelSet, whole_numbers
-from autoseg.io import arrays, itk, pictures, tiff
 from autoseg.io.colour import is_grey, match_channels
-from autoseg.io.formats import ARRAY_ENDING, PICTURE_ENDINGS, TIFF_ENDINGS, Header, has_geometry, image_ending, plain_grid
-from autoseg.io.nifti import is_nifti
+from autoseg.io.formats import Header, plain_grid
+from autoseg.io.image_formats import format_of, has_geometry
 from autoseg.system.files import FilePath
 
 
@@ -31,12 +30,7 @@ def read_header(path: Path) -> Header:
         DataError: no such file, or not an image.
         GeometryError: an invalid grid.
     """
-    ending = image_ending(path)
-    if ending in PICTURE_ENDINGS:
-        return pictures.read_header(path)
-    if ending in TIFF_ENDINGS:
-        return tiff.read_header(path)
-    return arrays.read_header(path) if ending == ARRAY_ENDING else itk.read_header(path)
+    return format_of(path).read_header(path)
 
 
 def read_grid(path: Path) -> Grid:
@@ -59,7 +53,7 @@ def read_image(paths: FilePath | Sequence[FilePath], channels: Sequence[str]) ->
     parts: list[np.ndarray] = []
     grid: Grid | None = None
     for i, path in enumerate(files):
-        data, file_grid = _read(path)
+        data, file_grid = format_of(path).read(path, False)
         if grid is not None and (file_grid.shape != grid.shape or file_grid.corner_distance(grid) > min(grid.spacing)):
             raise GeometryError(
                 "the channels of one case lie on different grids",
@@ -125,17 +119,7 @@ def write_image(path: FilePath, image: Image) -> None:
         DataError: the format cannot hold the image without loss.
     """
     path = Path(path)
-    ending = image_ending(path)
-    if ending in PICTURE_ENDINGS:
-        deep = image.data.max(initial=0) > 255
-        whole = image.data.clip(0, 65535).astype(np.uint16 if deep else np.uint8)
-        pictures.write_pixels(path, whole if np.array_equal(whole, image.data) else image.data)
-    elif ending in TIFF_ENDINGS:
-        tiff.write_pixels(path, image.data)
-    elif ending == ARRAY_ENDING:
-        arrays.write_pixels(path, image.data)
-    else:
-        itk.write_on_grid(path, image.data[0] if len(image.data) == 1 else image.data, image.grid)
+    format_of(path).write_image(path, image)
 
 
 def write_label_map(path: FilePath, label_map: LabelMap, like: FilePath | None = None) -> None:
@@ -149,20 +133,10 @@ def write_label_map(path: FilePath, label_map: LabelMap, like: FilePath | None =
         DataError: the format of a natural image cannot hold the values or slices.
     """
     path, like = Path(path), None if like is None else Path(like)
-    values = label_map.labels.decode(label_map.data)
-    ending = image_ending(path)
-    if ending in PICTURE_ENDINGS:
-        pictures.write_labels(path, values)
-    elif ending in TIFF_ENDINGS:
-        tiff.write_labels(path, values)
-    elif ending == ARRAY_ENDING:
-        arrays.write_labels(path, values, like)
-    elif like is None:
-        itk.write_on_grid(path, values, label_map.grid)
-    elif has_geometry(like):
-        itk.write_like(path, values, like, like if is_nifti(like) and is_nifti(path) else None)
-    else:
-        itk.write_on_grid(path, values, plain_grid(values.shape))
+    values, grid, target = label_map.labels.decode(label_map.data), label_map.grid, format_of(path)
+    if like is not None and target.has_geometry and not has_geometry(like):
+        grid, like = plain_grid(values.shape), None
+    target.write_labels(path, values, grid, like)
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray, like: Path) -> None:
@@ -173,42 +147,15 @@ def write_probabilities(path: Path, probabilities: np.ndarray, like: Path) -> No
     Raises:
         DataError: another format than .npy for a natural image.
     """
-    data = probabilities.astype(np.float32, copy=False)
-    if image_ending(path) == ARRAY_ENDING:
-        arrays.write_pixels(path, data)
-    elif has_geometry(path) and has_geometry(like):
-        itk.write_like(path, data, like)
-    else:
+    target = format_of(path)
+    if target.write_probabilities is None or (target.has_geometry and not has_geometry(like)):
         raise DataError("probabilities cannot be written in this format", file=path, allowed=".npy for natural images")
-
-
-def _read(path: Path, as_labels: bool = False) -> tuple[np.ndarray, Grid]:
-    """Read a (C, Z, Y, X) array in the file's own type, and its grid."""
-    ending = image_ending(path)
-    if ending in PICTURE_ENDINGS:
-        data = pictures.read_pixels(path, as_labels)
-    elif ending in TIFF_ENDINGS:
-        data = tiff.read_pixels(path, as_labels)
-    elif ending == ARRAY_ENDING:
-        data = arrays.read_pixels(path)
-    else:
-        return itk.read(path)
-    if data.dtype.kind not in "uif":
-        raise DataError("the file holds no plain numbers", file=path, found=data.dtype, allowed="whole numbers or fractions")
-    if data.dtype.kind == "f" and (n_not_finite := int((~np.isfinite(data)).sum())):
-        raise itk.not_finite_error(path, n_not_finite)
-    return data, plain_grid(data.shape[1:])
+    target.write_probabilities(path, probabilities.astype(np.float32, copy=False), like)
 
 
 def _read_labels(path: Path) -> tuple[np.ndarray, Grid]:
     """Read a (Z, Y, X) array in the file's own type, and its grid."""
-    if image_ending(path) in (".jpg", ".jpeg"):
-        raise DataError(
-            "a label map cannot be a JPG: its compression changes values along every border",
-            file=path,
-            fix="export the label maps again as PNG or TIFF; converting the JPG does not bring the values back",
-        )
-    data, grid = _read(path, as_labels=True)
+    data, grid = format_of(path).read(path, True)
     if len(data) > 1 and not (not has_geometry(path) and len(data) == 3 and is_grey(data)):
         colours = " (colours)" if not has_geometry(path) and len(data) == 3 else ""
         raise DataError(

@@ -11,7 +11,8 @@ import SimpleITK as sitk
 
 from autoseg.errors import DataError, DiskError, GeometryError, ResourceError
 from autoseg.imaging.geometry import Grid
-from autoseg.io.formats import Header
+from autoseg.imaging.image import Image
+from autoseg.io.formats import Header, ImageFormat, not_finite_error
 from autoseg.io.nifti import check_complete, copy_geometry, count_not_finite, is_nifti, voxel_offset
 from autoseg.io.write_check import check_disk_space, missing_end
 from autoseg.system.files import atomic_path
@@ -68,17 +69,6 @@ def write_like(path: Path, data: np.ndarray, like: Path, geometry_from: Path | N
         origin=header.GetOrigin()[:n],
         direction=direction.ravel().tolist(),
         geometry_from=geometry_from,
-    )
-
-
-def not_finite_error(path: Path | str, count: int) -> DataError:
-    """Error for an image in which `count` voxels are NaN or infinite."""
-    return DataError(
-        "the file holds NaN or infinity",
-        file=path,
-        found=f"{count} voxels",
-        allowed="finite numbers",
-        fix="replace them with the background value",
     )
 
 
@@ -221,3 +211,27 @@ def _reason(error: RuntimeError) -> str:
     """Last line of an ITK exception, which names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else "unknown"
+
+
+def _write_image(path: Path, image: Image) -> None:
+    """Write an image on its own grid, several channels as vectors."""
+    write_on_grid(path, image.data[0] if len(image.data) == 1 else image.data, image.grid)
+
+
+def _write_labels(path: Path, values: np.ndarray, grid: Grid, like: Path | None) -> None:
+    if like is None:
+        write_on_grid(path, values, grid)
+    else:
+        write_like(path, values, like, like if is_nifti(like) and is_nifti(path) else None)
+
+
+FORMAT = ImageFormat(
+    endings=(".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"),
+    has_geometry=True,
+    read_header=read_header,
+    read=lambda path, as_labels: read(path),
+    write_image=_write_image,
+    write_labels=_write_labels,
+    write_probabilities=write_like,
+    label_endings={".mhd": ".mha", ".nhdr": ".nrrd"},  # a header with a second file beside it cannot be written atomically
+)

@@ -1,4 +1,4 @@
-"""Files of landmarks in any format, chosen by their ending."""
+"""Files of landmarks in any format, chosen by their ending: a new format is a file with a FORMAT, and a line here."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 
 from autoseg.errors import DataError, UsageError, nearest
 from autoseg.imaging.landmarks import Landmarks
-from autoseg.io.fcsv import fcsv_text, read_fcsv
-from autoseg.io.markups import markups_text, read_markups
-from autoseg.io.point_json import point_json_text, read_point_json
-from autoseg.io.point_tables import read_table, table_text
-from autoseg.io.points import PointFile, read_json_object
+from autoseg.io import fcsv, markups, point_json, point_tables
+from autoseg.io.points import LandmarkFormat, PointFile
 from autoseg.system.files import FilePath, file_stamp, write_text
 
-LANDMARK_ENDINGS = (".mrk.json", ".fcsv", ".json", ".csv")
+FORMATS: tuple[LandmarkFormat, ...] = (
+    markups.FORMAT,
+    fcsv.FORMAT,
+    point_json.FORMAT,
+    point_tables.FORMAT,
+)
+LANDMARK_ENDINGS = tuple(landmark_format.ending for landmark_format in FORMATS)
 
 
 def landmark_ending(path: Path) -> str | None:
@@ -42,12 +45,10 @@ def read_points(path: Path) -> PointFile:
     Raises:
         DataError: no such file, or no file of landmarks.
     """
-    ending = landmark_ending(path)
-    if ending is None:
-        raise DataError("not a file of landmarks", file=path, allowed=", ".join(LANDMARK_ENDINGS))
+    landmark_format = _format_of(path)
     if not path.is_file():
         raise DataError("no such file", file=path)
-    return _read(path, ending, file_stamp(path))
+    return _read(path, landmark_format, file_stamp(path))
 
 
 def write_landmarks(path: FilePath, landmarks: Landmarks, case: str = "", pixels: bool = False) -> None:
@@ -65,31 +66,27 @@ def write_landmarks(path: FilePath, landmarks: Landmarks, case: str = "", pixels
         DiskError: nothing can be written there.
     """
     path = Path(path)
-    ending = landmark_ending(path)
-    if ending == ".mrk.json":
-        write_text(path, markups_text(landmarks))
-    elif ending == ".fcsv":
-        write_text(path, fcsv_text(landmarks))
-    elif ending == ".json":
-        write_text(path, point_json_text(landmarks, case, pixels))
-    elif ending == ".csv":
-        write_text(path, table_text({case: landmarks}, pixels))
-    else:
-        raise DataError("not a file of landmarks", file=path, allowed=", ".join(LANDMARK_ENDINGS))
+    write_text(path, _format_of(path).text(landmarks, case, pixels))
 
 
 def write_landmark_table(path: Path, cases: Mapping[str, Landmarks], pixels: bool = False) -> None:
     """Write the landmarks of many cases as one CSV, atomically; see `write_landmarks`."""
-    write_text(path, table_text(cases, pixels))
+    write_text(path, point_tables.table_text(cases, pixels))
 
 
 @lru_cache(maxsize=4096)
-def _read(path: Path, ending: str, stamp: str) -> PointFile:
+def _read(path: Path, landmark_format: LandmarkFormat, stamp: str) -> PointFile:
     """Parse a file; `stamp` changes with it, and so makes the cache forget."""
-    if ending == ".csv":
-        return read_table(path)
-    if ending == ".fcsv":
-        return read_fcsv(path)
-    if ending == ".json" and "markups" not in read_json_object(path):
-        return read_point_json(path)
-    return read_markups(path)
+    return landmark_format.read(path)
+
+
+def _format_of(path: Path) -> LandmarkFormat:
+    """Format of a file by its ending.
+
+    Raises:
+        DataError: no format of landmarks has that ending.
+    """
+    ending = landmark_ending(path)
+    if ending is None:
+        raise DataError("not a file of landmarks", file=path, allowed=", ".join(LANDMARK_ENDINGS))
+    return next(f for f in FORMATS if f.ending == ending)

@@ -16,7 +16,17 @@ from typing import Any
 
 from autoseg.errors import DataError
 from autoseg.imaging.landmarks import Landmarks, State
-from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, parse_space, read_json_object, state_name
+from autoseg.io.points import (
+    LandmarkFormat,
+    Point,
+    PointFile,
+    confidence_of,
+    coordinates,
+    make_point,
+    parse_space,
+    read_json_object,
+    state_name,
+)
 
 _SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
@@ -127,3 +137,6 @@ def _points(path: Path, markup: dict[str, Any]) -> list[Point]:
             )
         )
     return points
+
+
+FORMAT = LandmarkFormat(".mrk.json", read_markups, lambda landmarks, case, pixels: markups_text(landmarks))

@@ -10,13 +10,16 @@ import SimpleITK as sitk
 from PIL import Image as Pillow
 
 from autoseg.errors import DataError
+from autoseg.imaging.geometry import Grid
+from autoseg.imaging.image import Image
 from autoseg.io.colour import without_alpha
-from autoseg.io.formats import Header, image_ending, plain_grid, read_errors
+from autoseg.io.formats import Header, ImageFormat, on_plain_grid, plain_grid, read_errors
 from autoseg.system.files import atomic_path
 
 Pillow.MAX_IMAGE_PIXELS = None  # a whole slide is no attack; an image that does not fit into memory fails as a case of its own
 
 _GREY = ("1", "L", "I;16", "I;16B", "I", "F")
+_LOSSY = (".jpg", ".jpeg")
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -75,19 +78,19 @@ def write_pixels(path: Path, data: np.ndarray) -> None:
 
 
 def _write(path: Path, picture: np.ndarray | None, dtype: np.dtype, found: str) -> None:
-    ending = image_ending(path)
-    most_bytes = {".png": 2, ".bmp": 1}.get(ending or "", 0)
+    ending = path.suffix.lower()
+    most_bytes = {".png": 2, ".bmp": 1}.get(ending, 0)
     if picture is None or dtype.kind != "u" or dtype.itemsize > most_bytes:
         allowed = {".png": "one slice of 8-bit grey or colour, or of 16-bit grey", ".bmp": "one slice of 8-bit grey or colour"}
         raise DataError(
             f"{ending} cannot hold this without loss",
             file=path,
             found=f"{found}, {dtype}",
-            allowed=allowed.get(ending or "", "nothing: JPG changes values"),
+            allowed=allowed.get(ending, "nothing: JPG changes values"),
             fix="write .tif or .npy" if ending != ".bmp" else "write .png, .tif or .npy",
         )
     content = io.BytesIO()  # Pillow itself does not notice that the end of a BMP finds no room on the disk
-    Pillow.fromarray(np.ascontiguousarray(picture)).save(content, format=(ending or "")[1:])
+    Pillow.fromarray(np.ascontiguousarray(picture)).save(content, format=ending[1:])
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.getbuffer())
 
@@ -128,3 +131,31 @@ def _is_deep_colour(path: Path) -> bool:
 def _grey_factor(path: Path) -> int:
     """Factor by which Pillow multiplies grey samples of 2 or 4 bit."""
     return {(2, 0): 85, (4, 0): 17}.get(_png_depth(path) or (8, 0), 1)
+
+
+def _read(path: Path, as_labels: bool) -> tuple[np.ndarray, Grid]:
+    if as_labels and path.suffix.lower() in _LOSSY:
+        raise DataError(
+            "a label map cannot be a JPG: its compression changes values along every border",
+            file=path,
+            fix="export the label maps again as PNG or TIFF; converting the JPG does not bring the values back",
+        )
+    return on_plain_grid(read_pixels(path, as_labels), path)
+
+
+def _write_image(path: Path, image: Image) -> None:
+    """Write whole numbers on one slice; anything else is refused."""
+    deep = image.data.max(initial=0) > 255
+    whole = image.data.clip(0, 65535).astype(np.uint16 if deep else np.uint8)
+    write_pixels(path, whole if np.array_equal(whole, image.data) else image.data)
+
+
+FORMAT = ImageFormat(
+    endings=(".png", *_LOSSY, ".bmp"),
+    has_geometry=False,
+    read_header=read_header,
+    read=_read,
+    write_image=_write_image,
+    write_labels=lambda path, values, grid, like: write_labels(path, values),
+    label_endings=dict.fromkeys(_LOSSY, ".png"),
+)

@@ -13,7 +13,18 @@ from typing import Any
 
 from autoseg.errors import DataError, nearest
 from autoseg.imaging.landmarks import Landmarks
-from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, parse_space, read_json_object, state_name
+from autoseg.io.markups import read_markups
+from autoseg.io.points import (
+    LandmarkFormat,
+    Point,
+    PointFile,
+    confidence_of,
+    coordinates,
+    make_point,
+    parse_space,
+    read_json_object,
+    state_name,
+)
 
 _UNITS = {"LPS": "mm", "RAS": "mm", "voxel": "px"}
 _KEYS = ("position", "state", "confidence")
@@ -72,3 +83,11 @@ def point_json_text(landmarks: Landmarks, case: str, pixels: bool) -> str:
     )
     head = f'  "space": "{space}",\n  "unit": "{unit}",\n  "case": {json.dumps(case, ensure_ascii=False)},\n'
     return f'{{\n{head}  "landmarks": {{\n{lines}\n  }}\n}}\n'
+
+
+def _read_json(path: Path) -> PointFile:
+    """Read our own JSON, or a markup file of 3D Slicer under that ending."""
+    return read_markups(path) if "markups" in read_json_object(path) else read_point_json(path)
+
+
+FORMAT = LandmarkFormat(".json", _read_json, point_json_text)

@@ -17,7 +17,17 @@ from pathlib import Path
 
 from autoseg.errors import DataError, nearest
 from autoseg.imaging.landmarks import Landmarks
-from autoseg.io.points import Point, PointFile, confidence_of, coordinates, make_point, parse_space, read_text, state_name
+from autoseg.io.points import (
+    LandmarkFormat,
+    Point,
+    PointFile,
+    confidence_of,
+    coordinates,
+    make_point,
+    parse_space,
+    read_text,
+    state_name,
+)
 from autoseg.system.tables import parse_csv
 
 _REQUIRED = ("landmark", "x", "y")
@@ -122,3 +132,6 @@ def table_text(cases: Mapping[str, Landmarks], pixels: bool) -> str:
             row |= zip("xyz", coordinates(landmarks, i) or ())
             table.writerow(row | {"confidence": confidence_of(landmarks, i)})
     return out.getvalue()
+
+
+FORMAT = LandmarkFormat(".csv", read_table, lambda landmarks, case, pixels: table_text({case: landmarks}, pixels))

@@ -71,6 +71,21 @@ class PointFile:
     remark: str = ""
 
 
+@dataclass(frozen=True)
+class LandmarkFormat:
+    """How files of landmarks with an ending are read and written; `io.landmark_files` lists all formats.
+
+    Args:
+        ending: of file names, in lower case.
+        read: all points of a file, which exists.
+        text: of a file with the landmarks of one case, for the case's name and whether LPS mm are pixels.
+    """
+
+    ending: str
+    read: Callable[[Path], PointFile]
+    text: Callable[[Landmarks, str, bool], str]
+
+
 def make_point(
     path: Path,
     label: str,

@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 
 from autoseg.errors import DataError
 from autoseg.io.colour import without_alpha
-from autoseg.io.formats import Header, plain_grid, read_errors
+from autoseg.io.formats import Header, ImageFormat, on_plain_grid, plain_grid, read_errors
 from autoseg.system.files import atomic_path
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it describes unusual tags on stderr; what matters is checked here
@@ -141,3 +141,13 @@ def _unpacked(series: tifffile.TiffPageSeries, path: Path) -> np.ndarray:
     if data.size != np.prod(series.shape):
         raise ValueError(f"compression {series.keyframe.compression!r} with this kind of pixels")
     return data.reshape(series.shape)
+
+
+FORMAT = ImageFormat(
+    endings=(".tif", ".tiff"),
+    has_geometry=False,
+    read_header=read_header,
+    read=lambda path, as_labels: on_plain_grid(read_pixels(path, as_labels), path),
+    write_image=lambda path, image: write_pixels(path, image.data),
+    write_labels=lambda path, values, grid, like: write_labels(path, values),
+)

@@ -26,7 +26,10 @@ autoseg/training/losses/segmentation.py."""
 BLOCKS = Registry(
     "block",
     ("ndim", "n_in", "n_out", "kernel", "stride"),
-    {"plain_unet": "autoseg.nets.blocks:ConvBlock", "residual_unet": "autoseg.nets.blocks:ResidualBlock"},
+    {
+        "plain_unet": "autoseg.nets.blocks:ConvBlock",
+        "residual_unet": "autoseg.nets.blocks:ResidualBlock",
+    },
 )
 """`(ndim, n_in, n_out, kernel, stride) -> nn.Module` from (B, n_in, *size) to (B, n_out, *size / stride, rounded up), which the
 encoder of a U-Net is made of: `network.kind`. With a true attribute `needs_stem` a convolution to the width of the first stage
@@ -40,7 +43,9 @@ patch whose intensities are normalised and whose label map and landmarks stay as
 PLANNER_RULES = Registry(
     "planner_rule",
     ("configuration", "fingerprint", "budget"),
-    {"postprocess": "autoseg.planner.postprocess:plan_postprocess"},
+    {
+        "postprocess": "autoseg.planner.postprocess:plan_postprocess",
+    },
 )
 """`(Configuration, Fingerprint, Budget) -> Configuration`: what the planner does to each configuration at the end, one after the
 other. Those of plugins come last, and in every plan that is made while they are loaded."""

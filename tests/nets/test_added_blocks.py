@@ -64,7 +64,7 @@ def test_it_may_ask_for_a_stem_and_initialise_itself(tiny: Tiny, tmp_path: Path,
 def test_built_in_blocks_by_their_names() -> None:
     from autoseg.plan.registries import BLOCKS
 
-    assert dict(BLOCKS) == {"plain_unet": ConvBlock, "residual_unet": ResidualBlock}
+    assert (BLOCKS["plain_unet"], BLOCKS["residual_unet"]) == (ConvBlock, ResidualBlock)
 
 
 @pytest.mark.parametrize(

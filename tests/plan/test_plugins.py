@@ -117,7 +117,7 @@ def test_bad_plugins_are_named_and_leave_nothing(tmp_path: Path, text: str, mess
     assert "autoseg_plugin_my_plugin" not in sys.modules
     path.write_text(RULE, encoding="utf-8")  # mended, it can be loaded in the same process
     assert load_plugin(path).registered == ("planner_rule my_rule",)
-    assert tuple(PLANNER_RULES) == ("postprocess", "my_rule")
+    assert tuple(PLANNER_RULES) == (*PLANNER_RULES.built_in, "my_rule")
 
 
 def test_ctrl_c_in_a_plugin_is_an_interruption(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_misspelt_name_is_refused_with_the_nearest_one(tmp_path: Path) -> None
     message = (
         r"'configurations\.3d_fullres\.training\.loss' is unknown - did you mean 'my_loss'\?; file: plan\.json; found: my_los; "
     )
-    with pytest.raises(PlanError, match=message + r"allowed: dice_ce, .*, focal, my_loss; fix: --plugin FILE, if a plugin"):
+    with pytest.raises(PlanError, match=message + r"allowed: dice_ce, .*, my_loss; fix: --plugin FILE, if a plugin"):
         parse_plan(to_json(with_configuration(naming(loss="my_los"))), "plan.json")
 
 

@@ -25,7 +25,7 @@ Loss = Callable[[Tensor, Tensor, int, bool], Tensor]
 
 
 @dataclass(frozen=True)
-class _Voxels:
+class Voxels:
     """Log probabilities and targets of the voxels that count, (B, *size) unless another shape is given.
 
     Args:
@@ -41,11 +41,11 @@ class _Voxels:
     target: Tensor
 
     @staticmethod
-    def of(logits: Tensor, target: Tensor, ignore_index: int) -> _Voxels:
+    def of(logits: Tensor, target: Tensor, ignore_index: int) -> Voxels:
         is_known = target != ignore_index
         safe = torch.where(is_known, target, 0)
         log_p = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
-        return _Voxels(log_p, log_p.gather(1, safe.unsqueeze(1)).squeeze(1), is_known, safe)
+        return Voxels(log_p, log_p.gather(1, safe.unsqueeze(1)).squeeze(1), is_known, safe)
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of (B, *size) values over the voxels that count."""
@@ -54,7 +54,7 @@ class _Voxels:
 
 def ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
     """Cross entropy, mean over voxels."""
-    voxels = _Voxels.of(logits, target, ignore_index)
+    voxels = Voxels.of(logits, target, ignore_index)
     return -voxels.mean(voxels.picked)
 
 
@@ -63,7 +63,7 @@ def balanced_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: b
 
     Source: Xie & Tu, Holistically-Nested Edge Detection, ICCV 2015 (two classes, weights 1 - share); here for any number.
     """
-    voxels = _Voxels.of(logits, target, ignore_index)
+    voxels = Voxels.of(logits, target, ignore_index)
     flat, weight = voxels.target.flatten(), voxels.is_known.flatten().to(voxels.picked.dtype)
     count = all_reduce_sum(weight.new_zeros(logits.shape[1]).index_add_(0, flat, weight))
     total = weight.new_zeros(logits.shape[1]).index_add_(0, flat, (voxels.picked * voxels.is_known).flatten())
@@ -75,7 +75,7 @@ def topk_ce(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool 
 
     Each of several processes takes the worst tenth of its own voxels.
     """
-    voxels = _Voxels.of(logits, target, ignore_index)
+    voxels = Voxels.of(logits, target, ignore_index)
     losses = -voxels.picked[voxels.is_known]
     n = min(len(losses), max(1, round(WORST_SHARE * len(losses))))
     return losses.topk(n, sorted=False).values.sum() / all_reduce_sum(torch.tensor(n, device=losses.device)).clamp(min=1)
@@ -86,17 +86,17 @@ def focal(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = 
 
     Source: Lin et al., Focal Loss, ICCV 2017, without class weights.
     """
-    return _focal(_Voxels.of(logits, target, ignore_index))
+    return _focal(Voxels.of(logits, target, ignore_index))
 
 
 def dice(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
     """Minus the mean soft Dice of the structures (background left out), between -1 (perfect) and 0."""
-    return -_soft_dice(_Voxels.of(logits, target, ignore_index), batch_dice)
+    return -_soft_dice(Voxels.of(logits, target, ignore_index), batch_dice)
 
 
 def dice_focal(logits: Tensor, target: Tensor, ignore_index: int, batch_dice: bool = False) -> Tensor:
     """Focal loss minus soft Dice (Zhu et al., AnatomyNet, Medical Physics 2019)."""
-    voxels = _Voxels.of(logits, target, ignore_index)
+    voxels = Voxels.of(logits, target, ignore_index)
     return _focal(voxels) - _soft_dice(voxels, batch_dice)
 
 
@@ -125,11 +125,11 @@ def nearest_resize(target: Tensor, size: Sequence[int]) -> Tensor:
     return target
 
 
-def _focal(voxels: _Voxels) -> Tensor:
+def _focal(voxels: Voxels) -> Tensor:
     return -voxels.mean((1 - voxels.picked.exp()) ** GAMMA * voxels.picked)
 
 
-def _soft_dice(voxels: _Voxels, batch_dice: bool) -> Tensor:
+def _soft_dice(voxels: Voxels, batch_dice: bool) -> Tensor:
     """Mean soft Dice over structures, and over the samples with an annotated voxel or, with `batch_dice`, once for the batch."""
     batch, classes = voxels.log_p.shape[:2]
     weight = voxels.is_known.flatten(1).to(voxels.log_p.dtype)
