@@ -151,7 +151,7 @@ def test_label_maps_are_as_good_as_without_landmarks(joint: Joint, float32_cpu: 
     """The same cases, steps and seed."""
     name, both = joint.plan.configuration(None)
     data = replace(joint.plan.data, landmarks=NO_LANDMARKS)
-    plan = replace(joint.plan, job="segmentation", data=data, configurations={name: replace(both, landmarks=None)})
+    plan = replace(joint.plan, task="segmentation", data=data, configurations={name: replace(both, landmarks=None)})
     alone = train(replace(joint.job, plan=plan, run=tmp_path / "run"), TrainingOptions(), float32_cpu)
     assert alone.steps == joint.record.steps
     assert alone.case_dice is not None
