@@ -1,10 +1,10 @@
-"""How much of a training step is waiting for its batch: steps with one batch again and again, and with batches as they are drawn.
+"""Time that training steps wait for their batches: one batch repeated, beside batches as drawn.
 
     python benchmarks/bench_feed.py [DATASET] [--device cpu] [--steps 40] [--out benchmarks/results/feed.md]
 
-Each row is `autoseg.step.step` after some steps to warm up. DATASET is planned for the device and prepared in a folder of its
-own. On a GPU the network and patch of nnU-Net's plan for the Decathlon's liver come beside it, two samples of 128³ voxels drawn
-from a made-up case of 160³.
+Each row is `autoseg.training.step.step` after some steps to warm up. DATASET is planned for the
+device and prepared in a folder of its own. On a GPU the network and patch of nnU-Net's plan for the
+Decathlon's liver come beside it, two samples of 128³ voxels drawn from a made-up case of 160³.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from autoseg.cli import SPINS
 os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # as the command line does
 
 import torch
-from bench_footprint import LIVER, made_up_job
-from learning import machine, plan_and_prepare
+from _made_up_job import LIVER, made_up_job
+from _report import machine, write_report
+from _training import plan_and_prepare
 
 from autoseg.nets.device import Device, choose_device
 from autoseg.pipeline.plan import PlanOptions
@@ -42,7 +43,7 @@ WARM_UP = 8
 THREADS = (1, 4)
 
 
-class Again(Loader):
+class RepeatedBatch(Loader):
     """The same batch for each step."""
 
     def __init__(self, sampler: PatchSampler) -> None:
@@ -71,13 +72,13 @@ def rows(name: str, job: TrainingJob, device: Device, steps: int) -> list[str]:
             step(run, loader, 0.5)
         return (time.perf_counter() - began) / steps, (loader.waited - waited) / steps
 
-    ways: dict[str, Loader] = {"one batch again and again": Again(sampler)}
-    ways |= {f"drawn by {number_of(n, 'thread')}": Loader(sampler, 0, n) for n in THREADS}
+    loaders: dict[str, Loader] = {"one batch repeated": RepeatedBatch(sampler)}
+    loaders |= {f"drawn by {number_of(n, 'thread')}": Loader(sampler, 0, n) for n in THREADS}
     lines = []
-    for way, loader in ways.items():
+    for name_of_loader, loader in loaders.items():
         with loader:
             seconds, waited = timed(loader)
-        lines.append(f"| {name}, {way} | {1e3 * seconds:.1f} | {1e3 * waited:.1f} | {1e3 * drawing:.1f} |")
+        lines.append(f"| {name}, {name_of_loader} | {1e3 * seconds:.1f} | {1e3 * waited:.1f} | {1e3 * drawing:.1f} |")
         print(lines[-1], flush=True)
     return lines
 
@@ -105,20 +106,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    words = f"{options.dataset.name} " if options.dataset else ""
-    lines = [
-        "# How batches keep up with steps",
-        "",
-        f"`python benchmarks/bench_feed.py {words}--device {options.device}` on {machine('torch', device=options.device)}.",
-        "",
+    names = f"{options.dataset.name} " if options.dataset else ""
+    command = f"bench_feed.py {names}--device {options.device}"
+    table = [
         "| | ms a step | of which waited for the batch | ms to draw a batch alone |",
         "| --- | ---: | ---: | ---: |",
         *bench(options.dataset and options.dataset.resolve(), options.device, options.steps),
     ]
-    table = "\n".join([*lines, ""])
-    print(table)
-    if options.out:
-        options.out.write_text(table)
+    machine_name = machine("torch", device=options.device)
+    write_report("How batches keep up with steps", command, machine_name, table, out=options.out)
 
 
 if __name__ == "__main__":

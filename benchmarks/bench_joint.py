@@ -1,12 +1,13 @@
-"""Label maps and landmarks learnt together, beside label maps alone: does the second head cost Dice?
+"""Label maps and landmarks learnt together, beside label maps alone: the cost in Dice.
 
     python benchmarks/bench_joint.py DATASET [--steps 1000] [--seeds 2] [--out benchmarks/results/joint.md]
 
-DATASET is a Decathlon folder with label maps. The landmarks are the centre and the two ends of each structure (`joint_dataset`).
-Both sides have the planner's own plan for a CPU, which must be the same but for the landmarks, and the same cases; they are
-trained in turns by the command line on fold 0, for so many steps of the plan's recipe, and validated on the images' own voxels.
-The baseline of the landmarks says for every case where each one lies on average in the training cases, relative to the centre
-of the image.
+DATASET is a Decathlon folder with label maps. The landmarks are the centre and the two ends of each
+structure (`_joint_dataset`). Both sides have the planner's own plan for a CPU, which must be the
+same but for the landmarks, and the same cases; they are trained in turns by the command line on
+fold 0, for so many steps of the plan's recipe, and validated on the images' own voxels. The
+baseline of the landmarks predicts in every case the mean position in the training cases, relative
+to the centre of the image.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from joint_dataset import make_joint_dataset, mean_place_mre
-from learning import machine
+from _joint_dataset import make_joint_dataset, mean_position_mre
+from _report import machine, write_report
 
 from autoseg.dataset import Dataset, output_path
 from autoseg.evaluation.bootstrap import interval, resample_weights
@@ -55,7 +56,7 @@ class Trained:
     side: str
     seed: int
     record: RunRecord
-    peak_gb: float
+    peak_gb: float | None
     dice: np.ndarray
 
 
@@ -63,8 +64,8 @@ def prepare(source: Path, folder: Path, name: str, steps: int) -> Side:
     """The plan is the planner's, with as many epochs as make up the steps."""
     dataset = make_joint_dataset(source, folder / name / source.name, landmarks=name == "joint")
     workspace = Workspace(folder / name / "work")
-    where = ["-d", str(dataset.root), "--root", str(workspace.root)]
-    command = [*AUTOSEG, "plan_and_preprocess", *where, "-c", "3d_fullres", "--device", "cpu"]
+    data = ["-d", str(dataset.root), "--root", str(workspace.root)]
+    command = [*AUTOSEG, "plan_and_preprocess", *data, "-c", "3d_fullres", "--device", "cpu"]
     subprocess.run(command, check=True)
     path = workspace.dataset_folder(dataset.name) / "plan.json"
     plan = load_plan(path)
@@ -76,8 +77,8 @@ def prepare(source: Path, folder: Path, name: str, steps: int) -> Side:
 
 
 def train(side: Side, seed: int) -> Trained:
-    where = ["-d", str(side.dataset.root), "--root", str(side.workspace.root)]
-    command = [*AUTOSEG, "train", *where, "--seed", str(seed), "--restart", "--device", "cpu"]
+    data = ["-d", str(side.dataset.root), "--root", str(side.workspace.root)]
+    command = [*AUTOSEG, "train", *data, "--seed", str(seed), "--restart", "--device", "cpu"]
     print("$", " ".join(command), flush=True)
     subprocess.run(command, check=True)
     run = side.workspace.run(side.dataset.name, "3d_fullres", "0")
@@ -88,9 +89,9 @@ def train(side: Side, seed: int) -> Trained:
 def case_dice(side: Side, predictions: Path) -> np.ndarray:
     """(cases, structures) of fold 0, NaN where neither side has the structure."""
     labels, rows = side.dataset.labels, []
-    _, held_out = split(side)
+    _, validation = split(side)
     for case in side.dataset.cases:
-        if case.name in held_out:
+        if case.name in validation:
             assert case.label is not None
             reference = read_label_map(case.label, labels).data
             predicted = read_label_map(output_path(predictions, case), labels).data
@@ -99,38 +100,36 @@ def case_dice(side: Side, predictions: Path) -> np.ndarray:
 
 
 def split(side: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the cases that fold 0 learns from and is judged by."""
+    """Names of the training and of the validation cases of fold 0."""
     folds = load_folds(side.workspace.dataset_folder(side.dataset.name) / "splits.json")
     return folds.training_cases("0"), folds.validation_cases("0")
 
 
-def table(source: Path, steps: int, joint: Side, runs: list[Trained]) -> str:
-    seeds = sorted({r.seed for r in runs})
+def report(joint: Side, runs: list[Trained]) -> tuple[list[str], str]:
+    """Table and comparison, and notes."""
     structures = joint.dataset.labels.names
     c = joint.configuration
-    n_learnt, n_judged = map(len, split(joint))
+    n_training, n_validation = map(len, split(joint))
     facts = load_fingerprint(joint.workspace.dataset_folder(joint.dataset.name) / "fingerprint.json").cases
-    baseline = mean_place_mre(facts, *split(joint))
-    lines = [
-        "# Label maps and landmarks in one training",
-        "",
-        f"`python benchmarks/bench_joint.py {source.name} --steps {steps} --seeds {len(seeds)}` on "
-        f"{machine('autoseg', 'torch')}.",
-        f"{n_learnt} cases to learn from, {n_judged} to be judged by. Patch {'×'.join(map(str, c.patch.patch_size))}, batch "
+    baseline = mean_position_mre(facts, *split(joint))
+    notes = (
+        f"{n_training} training and {n_validation} validation cases. Patch {'×'.join(map(str, c.patch.patch_size))}, batch "
         f"{c.patch.batch_size}, features {', '.join(map(str, c.network.features))}; {len(joint.dataset.landmarks)} landmarks, "
-        f"whose mean place is {baseline:.2f} mm off.",
-        "",
-        f"| | seed | Dice | {' | '.join(structures)} | MRE mm | mean place mm | s a step | peak RAM GB |",
+        f"whose mean position is {baseline:.2f} mm off."
+    )
+    lines = [
+        f"| | seed | Dice | {' | '.join(structures)} | MRE mm | mean position mm | s a step | peak RAM GB |",
         f"| --- |{' ---: |' * (len(structures) + 6)}",
     ]
     for r in runs:
-        found, place = ("", "") if r.record.mre is None else (f"{r.record.mre:.2f}", f"{baseline:.2f}")
+        mre, mean_position = ("", "") if r.record.mre is None else (f"{r.record.mre:.2f}", f"{baseline:.2f}")
+        peak = "" if r.peak_gb is None else f"{r.peak_gb:.2f}"
         each = " | ".join(f"{d:.4f}" for d in np.nanmean(r.dice, 0))
         lines.append(
-            f"| {r.side} | {r.seed} | {r.record.case_dice:.4f} | {each} | {found} | {place} | {r.record.step_s:.3f} "
-            f"| {r.peak_gb:.2f} |"
+            f"| {r.side} | {r.seed} | {r.record.case_dice:.4f} | {each} | {mre} | {mean_position} | {r.record.step_s:.3f} "
+            f"| {peak} |"
         )
-    return "\n".join([*lines, "", *comparison(runs), ""])
+    return [*lines, "", *comparison(runs)], notes
 
 
 def comparison(runs: list[Trained]) -> list[str]:
@@ -139,15 +138,15 @@ def comparison(runs: list[Trained]) -> list[str]:
     means = {name: np.nanmean(d, axis=2).mean(1) for name, d in by_side.items()}
     gap = np.nanmean(by_side["joint"].mean(0) - by_side["alone"].mean(0), axis=1)
     low, high = interval(resample_weights(len(gap)) @ gap)
-    said = [
+    sentences = [
         f"Joint minus alone, case by case: Dice {gap.mean():+.4f} (95 % interval of a bootstrap over {len(gap)} cases "
         f"{low:+.4f} to {high:+.4f})."
     ]
     spread = {name: f"{min(values):.4f} to {max(values):.4f}" for name, values in means.items()}
-    said.append(f"Mean Dice of the cases over seeds: alone {spread['alone']}, joint {spread['joint']}.")
+    sentences.append(f"Mean Dice of the cases over seeds: alone {spread['alone']}, joint {spread['joint']}.")
     seconds = {name: statistics.median(r.record.step_s for r in runs if r.side == name) for name in means}
-    said.append(f"A step takes {seconds['joint'] / seconds['alone']:.2f} times as long.")
-    return said
+    sentences.append(f"A step takes {seconds['joint'] / seconds['alone']:.2f} times as long.")
+    return sentences
 
 
 def main() -> None:
@@ -169,10 +168,10 @@ def main() -> None:
             for side in (alone, joint):
                 runs.append(train(side, seed))
                 print(runs[-1].record, flush=True)
-        text = table(source, options.steps, joint, runs)
-    print(text)
-    if options.out:
-        options.out.write_text(text)
+        table, notes = report(joint, runs)
+    command = f"bench_joint.py {source.name} --steps {options.steps} --seeds {options.seeds}"
+    title = "Label maps and landmarks in one training"
+    write_report(title, command, machine("autoseg", "torch"), table, notes=notes, out=options.out)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
     python benchmarks/bench_landmark_losses.py DATASET... (--steps N | --time 3m) [--losses spatial_ce cone_bce] [--seeds 2]
         [--threads 1] [--out benchmarks/results/landmark_losses.md]
 
-Fold 0, all of its training cases, no spatial configuration branch. The maps of each loss are read as autoseg does, a Gaussian
-fitted around the highest voxel; nnLandmark, whose loss `cone_bce` is, takes the highest voxel itself, so that network is read
-both ways. Only the loss is nnLandmark's here, not its network, its augmentation or its length of training. Learning rate and
-optimizer are those planned for `spatial_ce`. The first row says of every case the mean place in the training cases, relative to
-the image's centre.
+Fold 0, all of its training cases, no spatial configuration branch. The maps of each loss are read
+as autoseg does, a Gaussian fitted around the highest voxel; nnLandmark, whose loss `cone_bce` is,
+takes the highest voxel itself, so that network is read both ways. Only the loss is nnLandmark's
+here, not its network, its augmentation or its length of training. Learning rate and optimizer are
+those planned for `spatial_ce`. The baseline of the first row predicts in every case the mean
+position in the training cases, relative to the image's centre.
 """
 
 from __future__ import annotations
@@ -23,21 +24,17 @@ from typing import get_args
 from unittest import mock
 
 import numpy as np
-from landmark_cells import (
+from _landmark_study import (
     DASHES,
-    HEAD,
-    Cell,
-    Outcome,
+    SCORES,
+    Experiment,
+    Result,
     Study,
-    cell_of,
-    cells_of,
-    evaluate_cell,
-    fill,
     open_study,
-    options_of,
-    predict_judged,
-    train_cell,
-    write_table,
+    parse_options,
+    run_experiments,
+    score_columns,
+    write_study,
 )
 
 from autoseg.imaging.landmarks import Landmarks, State
@@ -46,62 +43,63 @@ from autoseg.nets.heatmaps import find_peaks
 from autoseg.plan import Configuration, LandmarkLossName
 
 LOSSES = get_args(LandmarkLossName)
-MEAN_PLACE = "mean place"
+MEAN_POSITION = "mean position"
 HIGHEST = ", highest voxel"
 
 
-def mean_places(study: Study) -> dict[str, Landmarks]:
-    """Of every validation case: where the training cases have their landmarks, mm from the centre along the canonical axes."""
-    names = {case.name for case in study.order}
+def mean_positions(study: Study) -> dict[str, Landmarks]:
+    """Predicts in each validation case the training cases' mean positions, mm from the centre along the canonical axes."""
+    names = {case.name for case in study.training}
     mean = np.nanmean([case.landmarks.points_mm for case in study.planned.fingerprint.cases if case.name in names], axis=0)
-    found = {}
-    for j in study.judged:
-        grid = j.grid.reoriented(j.grid.canonical_axes())
+    predictions = {}
+    for v in study.validation:
+        grid = v.grid.reoriented(v.grid.canonical_axes())
         world = grid.index_to_world(mean / grid.spacing + (np.array(grid.shape) - 1) / 2)
-        found[j.case.name] = Landmarks(j.reference.names, world, np.full(len(world), State.PRESENT))
-    return found
+        predictions[v.case.name] = Landmarks(v.reference.names, world, np.full(len(world), State.PRESENT))
+    return predictions
 
 
 def with_loss(study: Study, loss: LandmarkLossName) -> Configuration:
-    assert study.chosen.landmarks is not None
-    return replace(study.chosen, landmarks=replace(study.chosen.landmarks, loss=loss, scn=None))
+    landmarks = study.configuration.landmarks
+    assert landmarks is not None
+    return replace(study.configuration, landmarks=replace(landmarks, loss=loss, scn=None))
 
 
-def cells_for(study: Study, loss: LandmarkLossName, seed: int) -> list[Cell]:
-    """Of one training: read as autoseg does and, for nnLandmark's loss, as nnLandmark does."""
-    arms = [loss, loss + HIGHEST] if loss == "cone_bce" else [loss]
-    return [cell_of(study, arm, with_loss(study, loss), len(study.order), seed) for arm in arms]
+def experiments_of(study: Study, loss: LandmarkLossName, seed: int) -> list[Experiment]:
+    """The readings of one training: autoseg's and, for nnLandmark's loss, nnLandmark's."""
+    variants = [loss, loss + HIGHEST] if loss == "cone_bce" else [loss]
+    return [study.experiment(v, with_loss(study, loss), n_cases=len(study.training), seed=seed) for v in variants]
 
 
-def train_loss(study: Study, loss: LandmarkLossName, cells: list[Cell], run: Path) -> Iterator[Outcome]:
-    model, record = train_cell(study, with_loss(study, loss), len(study.order), cells[0].seed, run)
-    for cell in cells:
+def train_loss(study: Study, loss: LandmarkLossName, experiments: list[Experiment], run: Path) -> Iterator[Result]:
+    model, record = study.train(experiments[0], with_loss(study, loss), run)
+    for experiment in experiments:
         with ExitStack() as stack:
-            if cell.arm.endswith(HIGHEST):  # no neighbours, no fit
+            if experiment.variant.endswith(HIGHEST):  # no neighbours, no fit
                 stack.enter_context(mock.patch.object(landmark_maps, "find_peaks", partial(find_peaks, radius=0)))
-            found = predict_judged(study, model)
-        yield evaluate_cell(study, cell, found, record.steps, record.step_s)
+            predictions = study.predict(model)
+        yield study.evaluate(experiment, predictions, record)
 
 
 def main() -> None:
-    def more(parser: argparse.ArgumentParser) -> None:
+    def add_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
 
-    options = options_of(__doc__, more)
-    lines = [f"| dataset | loss | {HEAD} |", f"| --- | --- |{DASHES}"]
+    options = parse_options(__doc__, add_options)
+    table = [f"| dataset | loss | {SCORES} |", f"| --- | --- |{DASHES}"]
     for data in options.folders:
         with tempfile.TemporaryDirectory() as folder:
             study = open_study(data, Path(folder), options.limit)
-            guess = cell_of(study, MEAN_PLACE, study.chosen, len(study.order), 0)
-            outcomes = [evaluate_cell(study, guess, mean_places(study))]
+            baseline = study.experiment(MEAN_POSITION, study.configuration, n_cases=len(study.training), seed=0)
+            results = [study.evaluate(baseline, mean_positions(study))]
             for seed in range(options.seeds):
                 for loss in options.losses:
-                    cells = cells_for(study, loss, seed)
-                    outcomes += fill(options.ledger, cells, partial(train_loss, study, loss, cells))
-        for arm in dict.fromkeys(o.cell.arm for o in outcomes):
-            lines.append(f"| {study.dataset} | {arm} | {cells_of([o for o in outcomes if o.cell.arm == arm])} |")
-    typed = f" --losses {' '.join(options.losses)}"
-    write_table("bench_landmark_losses.py", "Losses of landmark maps", options, typed, lines)
+                    experiments = experiments_of(study, loss, seed)
+                    results += run_experiments(options.ledger, experiments, partial(train_loss, study, loss, experiments))
+        for variant in dict.fromkeys(r.experiment.variant for r in results):
+            columns = score_columns([r for r in results if r.experiment.variant == variant])
+            table.append(f"| {study.dataset} | {variant} | {columns} |")
+    write_study("Losses of landmark maps", "bench_landmark_losses.py", options, f" --losses {' '.join(options.losses)}", table)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
     python benchmarks/bench_loader.py DATASET... [--seconds 10] [--out benchmarks/results/loader.md]
 
-For each dataset, prepared as planned for a CPU: how many training batches (patches read, deformed, their intensities changed)
-come out while nothing else is done. Threads are autoseg's own loader. Processes make the same batches with the same code, started
-with spawn, and hand them over in shared memory (torch's DataLoader); batchgenerators' MultiThreadedAugmenter, which forks, is
-there for reference. The time to start is not counted. Kinds take turns, each in a process of its own, since a fork copies no
-threads that were started before; a figure is the median of three rounds.
+For each dataset, prepared as planned for a CPU: how many training batches (patches read, deformed,
+their intensities changed) come out while nothing else is done. Threads are autoseg's own loader.
+Processes make the same batches with the same code, started with spawn, and hand them over in shared
+memory (torch's DataLoader); batchgenerators' MultiThreadedAugmenter, which forks, is there for
+reference. The time to start is not counted. Kinds take turns, each in a process of its own, since a
+fork copies no threads that were started before; a figure is the median of three rounds.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _report import machine, write_report
+from _training import plan_and_prepare
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-from learning import machine, plan_and_prepare
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from autoseg.pipeline.plan import PlanOptions
@@ -108,11 +110,11 @@ def rate(kind: str, sampler: PatchSampler, seconds: float) -> float:
     batches = iter(
         DataLoader(Steps(sampler, stop), batch_size=None, num_workers=n, multiprocessing_context=spawn, prefetch_factor=4)
     )
-    found = _rate(batches.__next__, seconds)
+    batches_per_second = _rate(batches.__next__, seconds)
     stop.set()
     for _ in batches:
         pass
-    return found
+    return batches_per_second
 
 
 def _rate(following: Callable[[], object], seconds: float) -> float:
@@ -139,18 +141,16 @@ def main() -> None:
             rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
             for _ in range(ROUNDS):
                 for kind in KINDS:
-                    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-                        rates[kind].append(alone.submit(rate, kind, sampler, options.seconds).result())
-            what = f"{patch.batch_size} of {'×'.join(map(str, patch.patch_size))}"
-            lines.append(f"| {data.name} | {what} | " + " | ".join(f"{statistics.median(r):.1f}" for r in rates.values()) + " |")
+                    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                        rates[kind].append(process.submit(rate, kind, sampler, options.seconds).result())
+            patches = f"{patch.batch_size} of {'×'.join(map(str, patch.patch_size))}"
+            lines.append(
+                f"| {data.name} | {patches} | " + " | ".join(f"{statistics.median(r):.1f}" for r in rates.values()) + " |"
+            )
             print(lines[-1], flush=True)
-    where = machine("torch", "numpy", "batchgenerators")
     names = " ".join(d.name for d in options.datasets)
-    about = f"`python benchmarks/bench_loader.py {names} --seconds {options.seconds:g}` on {where}."
-    table = "\n".join(["# Batches a second", "", about, "", *lines, ""])
-    print(table)
-    if options.out:
-        options.out.write_text(table)
+    command = f"bench_loader.py {names} --seconds {options.seconds:g}"
+    write_report("Batches a second", command, machine("torch", "numpy", "batchgenerators"), lines, out=options.out)
 
 
 if __name__ == "__main__":

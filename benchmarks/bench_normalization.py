@@ -1,14 +1,16 @@
-"""Whether outliers in the images cost Dice, and whether the robust normalisation gives it back.
+"""Dice with outliers in the images, with and without the robust normalisation.
 
     python benchmarks/bench_normalization.py [--epochs 10] [--seeds 2] [--data FOLDER] [--out benchmarks/results/normalization.md]
 
-First, what the planner's threshold stands on: the spread that clipping leaves in every image below FOLDER/*/imagesTr, and in
-normal noise with spikes. Then, what it is worth.
+First, the evidence for the planner's threshold: the spread that clipping leaves in every image
+below FOLDER/*/imagesTr, and in normal noise with spikes. Then, its effect on Dice.
 
-Phantoms (two kidneys, two stones) with one to three bright blobs in each case, as metal or a reconstruction fault would leave
-them: radius 1 to 2 voxels, 5 to 100 times as bright as a stone, anywhere in the volume. Beside them stand the same phantoms
-without blobs, and, since it is the simplest remedy, those with blobs clipped to their percentiles 0.5 and 99.5. All learn, with
-half of the planned features and batches of 2, from 20 cases for the same number of steps; Dice is that of 12 other cases.
+Phantoms (two kidneys, two stones) with one to three bright blobs in each case, as metal or a
+reconstruction fault would leave them: radius 1 to 2 voxels, 5 to 100 times as bright as a stone,
+anywhere in the volume. Beside them stand the same phantoms without blobs, and, since it is the
+simplest remedy, those with blobs clipped to their percentiles 0.5 and 99.5. All learn, with half of
+the planned features and batches of 2, from 20 cases for the same number of steps; Dice is that of
+12 other cases.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from learning import learn_and_test, machine
+from _report import machine, write_report
+from _training import learn_and_test
 
 from autoseg.dataset.phantoms import make_phantoms
 from autoseg.imaging.geometry import Box
@@ -28,7 +31,7 @@ from autoseg.imaging.intensities import clip_levels
 from autoseg.io import read_image, write_image
 from autoseg.plan import Normalization, Plan
 
-ARMS: tuple[tuple[str, Normalization], ...] = (
+VARIANTS: tuple[tuple[str, Normalization], ...] = (
     ("with blobs", "zscore"),
     ("with blobs", "zscore_robust"),
     ("with blobs, all clipped", "zscore"),
@@ -57,7 +60,7 @@ def clip(file: Path) -> None:
     write_image(file, replace(image, data=image.data.clip(*clip_levels(image.data))))
 
 
-def spread_left(voxels: np.ndarray) -> float:
+def remaining_spread(voxels: np.ndarray) -> float:
     """Standard deviation after clipping to the percentiles 0.5 and 99.5, as a share of that before."""
     exact = voxels.astype(np.float64)
     return float(exact.clip(*clip_levels(voxels)).std() / exact.std())
@@ -70,20 +73,20 @@ def read(file: Path) -> np.ndarray:
 def real_spreads(folder: Path) -> list[str]:
     """A row a dataset: of all voxels, and of those that are not 0."""
     lines = [
-        "| dataset | images | all: least | all: median | not 0: least | not 0: median |",
+        "| dataset | images | all: min | all: median | not 0: min | not 0: median |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for images in sorted(folder.glob("*/imagesTr")):
-        whole, nonzero = [], []
+        every, nonzero = [], []
         for file in sorted(images.iterdir()):
             volume = read(file)
             box = Box.around(volume != 0)
             assert box
             inside = volume[box.slices]
-            whole.append(spread_left(inside))
-            nonzero.append(spread_left(inside[inside != 0]))
-        each = (min(whole), np.median(whole), min(nonzero), np.median(nonzero))
-        lines.append(f"| {images.parent.name} | {len(whole)} | " + " | ".join(f"{v:.3f}" for v in each) + " |")
+            every.append(remaining_spread(inside))
+            nonzero.append(remaining_spread(inside[inside != 0]))
+        each = (min(every), np.median(every), min(nonzero), np.median(nonzero))
+        lines.append(f"| {images.parent.name} | {len(every)} | " + " | ".join(f"{v:.3f}" for v in each) + " |")
         print(lines[-1], flush=True)
     return lines
 
@@ -94,12 +97,12 @@ def spike_spreads() -> list[str]:
     heights = (5, 10, 20, 50, 100)
     lines = ["| spikes | " + " | ".join(f"{h} std" for h in heights) + " |", "| --- |" + " ---: |" * len(heights)]
     for share in (1e-4, 3e-4, 1e-3, 3e-3):
-        cells = []
+        columns = []
         for height in heights:
             spiky = noise.copy()
             spiky[: round(share * noise.size)] += height
-            cells.append(f"{spread_left(spiky):.2f}")
-        lines.append(f"| {100 * share:g} % | " + " | ".join(cells) + " |")
+            columns.append(f"{remaining_spread(spiky):.2f}")
+        lines.append(f"| {100 * share:g} % | " + " | ".join(columns) + " |")
     return lines
 
 
@@ -130,7 +133,7 @@ def main() -> None:
     total: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(options.seeds):
-            for kind, scheme in ARMS:
+            for kind, scheme in VARIANTS:
                 work = Path(folder) / f"{seed}{kind}{scheme}"
                 data = make_phantoms(work / "Dataset001_Phantom", N_TRAINING, N_TEST, seed, SHAPE)
                 files = sorted(data.glob("images*/*.nii.gz"))
@@ -138,25 +141,23 @@ def main() -> None:
                     add_blobs(file, np.random.default_rng([seed, i]))
                     if kind.endswith("clipped"):
                         clip(file)
-                left = float(np.median([spread_left(read(file)) for file in files]))
+                spread = float(np.median([remaining_spread(read(file)) for file in files]))
                 each = dice(data, work / "autoseg_work", scheme, options.epochs, seed)
                 total.setdefault((kind, scheme), []).append(float(np.mean(each)))
                 kidneys, stones = np.mean(each[:2]), np.mean(each[2:])
-                lines.append(f"| {kind} | {seed} | {left:.2f} | {scheme} | {np.mean(each):.3f} | {kidneys:.3f} | {stones:.3f} |")
+                lines.append(
+                    f"| {kind} | {seed} | {spread:.2f} | {scheme} | {np.mean(each):.3f} | {kidneys:.3f} | {stones:.3f} |"
+                )
                 print(lines[-1], flush=True)
-    command = f"python benchmarks/bench_normalization.py --epochs {options.epochs} --seeds {options.seeds}"
+    command = f"bench_normalization.py --epochs {options.epochs} --seeds {options.seeds}"
     means = [
         f"- {kind}, {scheme}: mean {np.mean(v):.3f} ({min(v):.3f}–{max(v):.3f}) of {len(v)}"
         for (kind, scheme), v in total.items()
     ]
-    head = ["# Robust normalisation", "", f"`{command}` on {machine('torch')}; {options.epochs * STEPS} steps each.", ""]
-    if options.data:
-        head += [*real_spreads(options.data), ""]
-    head += [*spike_spreads(), ""]
-    table = "\n".join([*head, *lines, "", "Case Dice of 12 test cases:", "", *means, ""])
-    print(table)
-    if options.out:
-        options.out.write_text(table)
+    table = [*real_spreads(options.data), ""] if options.data else []
+    table += [*spike_spreads(), "", *lines, "", f"Case Dice of {N_TEST} test cases:", "", *means]
+    steps = f"{options.epochs * STEPS} steps each."
+    write_report("Robust normalisation", command, machine("torch"), table, notes=steps, out=options.out)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,26 @@
 """Plans of the Medical Segmentation Decathlon: autoseg beside nnU-Net, value by value.
 
-    python benchmarks/bench_plan.py FOLDER
+    python benchmarks/bench_plan.py FOLDER [--out benchmarks/results/plan.md]
 
-FOLDER has one folder a task, each with nnU-Net's dataset.json, dataset_fingerprint.json and the nnunet_plans.json that its
-default planner made of them. Time is that of `make_plan`, the first call in a new process and the median of ten more.
+FOLDER has one folder a task, each with nnU-Net's dataset.json, dataset_fingerprint.json and the
+nnunet_plans.json that its default planner made of them. Time is that of `make_plan`, the first call
+in a new process and the median of ten more.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from _report import machine, write_report
 
 from autoseg.dataset import read_description
 from autoseg.fingerprint.dataset import Fingerprint
@@ -61,7 +66,7 @@ def halvings(strides: Any) -> str:
 
 
 def rows_of(ours: Configuration, theirs: dict[str, Any], shape: tuple[float, ...]) -> list[tuple[str, str, str, bool]]:
-    """Name, our value, nnU-Net's value, equal or not."""
+    """Rows of name, our value, nnU-Net's value, equal or not."""
     network = theirs["architecture"]["arch_kwargs"]
     spacing = max(abs(a - b) for a, b in zip(ours.space.spacing_mm, theirs["spacing"]))
     median = theirs["median_image_size_in_voxels"]
@@ -70,7 +75,7 @@ def rows_of(ours: Configuration, theirs: dict[str, Any], shape: tuple[float, ...
     kernels = list(map(tuple, k))
     return [
         (
-            "stage before",
+            "previous stage",
             ours.previous_stage or "none",
             theirs.get("previous_stage") or "none",
             ours.previous_stage == theirs.get("previous_stage"),
@@ -97,10 +102,10 @@ def rows_of(ours: Configuration, theirs: dict[str, Any], shape: tuple[float, ...
     ]
 
 
-def shape_at(seen: Fingerprint, plan: Plan, name: str) -> tuple[float, ...]:
+def shape_at(fingerprint: Fingerprint, plan: Plan, name: str) -> tuple[float, ...]:
     """Median case; that of slices and of the coarse grid follows from the full one, as in nnU-Net."""
     full, space = plan.configurations["3d_fullres"].space.spacing_mm, plan.configurations[name].space
-    shape = median_shape(seen.cases, full)
+    shape = median_shape(fingerprint.cases, full)
     if space.slice_axis is not None:
         return tuple(n for axis, n in enumerate(shape) if axis != space.slice_axis)
     if space.spacing_mm == full:
@@ -109,7 +114,7 @@ def shape_at(seen: Fingerprint, plan: Plan, name: str) -> tuple[float, ...]:
 
 
 def complete(theirs: dict[str, Any]) -> dict[str, Any]:
-    """nnU-Net's configurations under our names; its cascade inherits all but the stage before from 3d_fullres."""
+    """nnU-Net's configurations under our names; its cascade inherits all but its previous stage from 3d_fullres."""
     own = {name: c for name, c in theirs.items() if name in ("2d", "3d_fullres", "3d_lowres")}
     if "3d_cascade_fullres" in theirs:
         own["3d_cascade"] = theirs["3d_fullres"] | theirs["3d_cascade_fullres"]
@@ -119,7 +124,7 @@ def complete(theirs: dict[str, Any]) -> dict[str, Any]:
 def first_call(folder: Path) -> float:
     """Milliseconds of the first plan that a process makes."""
     code = "import sys, time, pathlib; sys.path.insert(0, sys.argv[1]); import bench_plan as b\n"
-    code += "seen = b.load(pathlib.Path(sys.argv[2])); start = time.perf_counter(); b.make_plan(seen, b.BUDGET)\n"
+    code += "fingerprint = b.load(pathlib.Path(sys.argv[2])); start = time.perf_counter(); b.make_plan(fingerprint, b.BUDGET)\n"
     code += "print(1000 * (time.perf_counter() - start)); assert 'torch' not in sys.modules"
     done = subprocess.run(
         [sys.executable, "-c", code, str(Path(__file__).parent), str(folder)], capture_output=True, text=True, check=True
@@ -127,63 +132,87 @@ def first_call(folder: Path) -> float:
     return float(done.stdout)
 
 
-def timed(seen: Fingerprint, budget: Budget) -> float:
+def timed(fingerprint: Fingerprint, budget: Budget) -> float:
     seconds = []
     for _ in range(10):
         start = time.perf_counter()
-        make_plan(seen, budget)
+        make_plan(fingerprint, budget)
         seconds.append(time.perf_counter() - start)
     return 1000 * statistics.median(seconds)
 
 
-def main() -> None:
-    tasks = sorted(p for p in Path(sys.argv[1]).iterdir() if (p / FILE).is_file())
-    print(f"{platform.machine()}, Python {platform.python_version()}\n")
-    print("## Family plain, 8 GB, beside nnU-Net's default plans\n")
-    print("| task | configuration | value | autoseg | nnU-Net | equal |\n| --- | --- | --- | --- | --- | --- |")
-    equal = total = 0
-    for folder in tasks:
-        seen = load(folder)
-        plan = make_plan(seen, BUDGET)
-        theirs = complete(json.loads((folder / "nnunet_plans.json").read_text())["configurations"])
-        names = list(theirs)
-        rows = [("-", "configurations", ", ".join(sorted(plan.configurations)), ", ".join(sorted(names)))]
-        schemes = zip(theirs["3d_fullres"]["normalization_schemes"], theirs["3d_fullres"]["use_mask_for_norm"])
-        normalization = ", ".join(SCHEMES[name, masked] for name, masked in schemes)
-        rows.append(("-", "normalisation", ", ".join(c.normalization for c in plan.data.channels), normalization))
-        checked = [(*row, row[2] == row[3]) for row in rows]
-        for name in sorted({*names} & {*plan.configurations}):
-            values = rows_of(plan.configurations[name], theirs[name], shape_at(seen, plan, name))
-            checked += [(name, *row) for row in values]
-        for name, value, ours, wanted, same in checked:
-            equal, total = equal + same, total + 1
-            print(f"| {folder.name} | {name} | {value} | {ours} | {wanted} | {'yes' if same else 'NO'} |")
-    print(f"\n{equal} of {total} values are equal.\n")
+def values_of(folder: Path) -> list[tuple[str, str, str, str, bool]]:
+    """Rows of configuration, value, ours, nnU-Net's, equal or not: one task."""
+    fingerprint = load(folder)
+    plan = make_plan(fingerprint, BUDGET)
+    theirs = complete(json.loads((folder / "nnunet_plans.json").read_text())["configurations"])
+    schemes = zip(theirs["3d_fullres"]["normalization_schemes"], theirs["3d_fullres"]["use_mask_for_norm"])
+    normalization = ", ".join(SCHEMES[name, masked] for name, masked in schemes)
+    rows = [
+        ("-", "configurations", ", ".join(sorted(plan.configurations)), ", ".join(sorted(theirs))),
+        ("-", "normalisation", ", ".join(c.normalization for c in plan.data.channels), normalization),
+    ]
+    values = [(*row, row[2] == row[3]) for row in rows]
+    for name in sorted({*theirs} & {*plan.configurations}):
+        shape = shape_at(fingerprint, plan, name)
+        values += [(name, *row) for row in rows_of(plan.configurations[name], theirs[name], shape)]
+    return values
 
-    print("## Family residual beside nnU-Net's ResEnc M, L and XL\n")
-    print(
-        "Patch / batch of 3d_fullres. Batches differ where 5 % of the dataset's voxels are less: a limit that the presets lack.\n"
-    )
-    print("| task | memory, GB | autoseg | nnU-Net | patch equal | 3d_lowres of autoseg |\n| --- | --- | --- | --- | --- | --- |")
+
+def plain_lines(tasks: Sequence[Path]) -> list[str]:
+    lines = ["| task | configuration | value | autoseg | nnU-Net | equal |", "| --- | --- | --- | --- | --- | --- |"]
+    equal = 0
     for folder in tasks:
-        seen = load(folder)
+        for name, value, ours, expected, is_equal in values_of(folder):
+            equal += is_equal
+            lines.append(f"| {folder.name} | {name} | {value} | {ours} | {expected} | {'yes' if is_equal else 'NO'} |")
+    return [*lines, "", f"{equal} of {len(lines) - 2} values are equal."]
+
+
+def residual_lines(tasks: Sequence[Path]) -> list[str]:
+    lines = [
+        "Patch / batch of 3d_fullres. Batches differ where 5 % of the dataset's voxels are less: a limit that the presets lack.",
+        "",
+        "| task | memory, GB | autoseg | nnU-Net | patch equal | 3d_lowres of autoseg |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for folder in tasks:
+        fingerprint = load(folder)
         for memory, published in RESENC.items():
-            plan = make_plan(seen, Budget("cuda", memory, "residual"))
-            chosen = plan.configurations["3d_fullres"].patch
-            wanted = published[folder.name[4:6]]
+            plan = make_plan(fingerprint, Budget("cuda", memory, "residual"))
+            full = plan.configurations["3d_fullres"].patch
+            expected = published[folder.name[4:6]]
             low = plan.configurations.get("3d_lowres")
             coarse = f"{size(low.space.spacing_mm)} mm, {size(low.patch.patch_size)} / {low.patch.batch_size}" if low else "none"
-            same = "yes" if wanted.split(" / ")[0] == size(chosen.patch_size) else "NO"
-            print(
-                f"| {folder.name} | {memory} | {size(chosen.patch_size)} / {chosen.batch_size} | {wanted} | {same} | {coarse} |"
-            )
+            is_equal = "yes" if expected.split(" / ")[0] == size(full.patch_size) else "NO"
+            ours = f"{size(full.patch_size)} / {full.batch_size}"
+            lines.append(f"| {folder.name} | {memory} | {ours} | {expected} | {is_equal} | {coarse} |")
+    return lines
 
-    print("\n## Time to plan, ms\n")
-    print("| task | cases | plain, 8 GB, first | again | residual, 40 GB | CPU |\n| --- | --- | --- | --- | --- | --- |")
+
+def time_lines(tasks: Sequence[Path]) -> list[str]:
+    lines = ["| task | cases | plain, 8 GB, first | again | residual, 40 GB | CPU |", "| --- | --- | --- | --- | --- | --- |"]
     for folder in tasks:
-        seen = load(folder)
-        again, residual, cpu = (timed(seen, b) for b in (BUDGET, Budget("cuda", 40, "residual"), Budget("cpu", 8)))
-        print(f"| {folder.name} | {len(seen.cases)} | {first_call(folder):.0f} | {again:.0f} | {residual:.0f} | {cpu:.0f} |")
+        fingerprint = load(folder)
+        again, residual, cpu = (timed(fingerprint, b) for b in (BUDGET, Budget("cuda", 40, "residual"), Budget("cpu", 8)))
+        times = f"{first_call(folder):.0f} | {again:.0f} | {residual:.0f} | {cpu:.0f}"
+        lines.append(f"| {folder.name} | {len(fingerprint.cases)} | {times} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    tasks = sorted(p for p in options.folder.iterdir() if (p / FILE).is_file())
+    lines = [
+        *("## Family plain, 8 GB, beside nnU-Net's default plans", "", *plain_lines(tasks), ""),
+        *("## Family residual beside nnU-Net's ResEnc M, L and XL", "", *residual_lines(tasks), ""),
+        *("## Time to plan, ms", "", *time_lines(tasks)),
+    ]
+    versions = f"{machine('autoseg')}, Python {platform.python_version()}"
+    write_report("Plans beside nnU-Net's", "bench_plan.py FOLDER", versions, lines, out=options.out)
 
 
 if __name__ == "__main__":

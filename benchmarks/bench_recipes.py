@@ -3,11 +3,12 @@
     python benchmarks/bench_recipes.py DATASET... (--time 5m [10m 30m] | --steps N) [--recipes NAME...] [--seeds 1] [--threads 2]
         [--every 5] [--out table.md]
 
-Every dataset is planned for a CPU and for the time; then fold 0 is trained once as planned, and once for each recipe that differs
-from the plan as it says. The time includes the validation. Dice is the mean over structures of the validation cases, predicted
-with averaged weights and clean-up left out. GOMP_SPINCOUNT=1000 in the environment makes steps as fast as the command line's.
-With --every 5 a fifth of the cases is trained on, so that what small data does to long trainings shows five times as soon.
-Finished trainings are kept in a .jsonl beside the table, and not repeated.
+Every dataset is planned for a CPU and for the time; then fold 0 is trained once as planned, and
+once for each recipe that differs from the plan as it says. The time includes the validation. Dice
+is the mean over structures of the validation cases, predicted with averaged weights and clean-up
+left out. GOMP_SPINCOUNT=1000 in the environment makes steps as fast as the command line's. With
+--every 5 a fifth of the cases is trained on, so that what small data does to long trainings shows
+five times as soon. Finished trainings are kept in a .jsonl beside the table, and not repeated.
 """
 
 from __future__ import annotations
@@ -19,33 +20,33 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from learning import Ledger, Limit, Planned, data_folder, learn, limit_of, machine, plan_and_prepare
+from _report import machine, write_report
+from _training import Ledger, Limit, Planned, data_folder, learn, limit_of, plan_and_prepare
 
 from autoseg.pipeline.plan import PlanOptions
 from autoseg.plan import Configuration
 from autoseg.planner.training import RECIPES
 from autoseg.runs.options import TrainingOptions
-from autoseg.system.files import write_text
 
 PLANNED = "as planned"
 Edit = Callable[[Configuration], Configuration]
 
 
-def training(**changes: object) -> Edit:
+def training(**changes: Any) -> Edit:
     return lambda c: replace(c, training=replace(c.training, **changes))
 
 
-def recipe(name: str, **changes: object) -> Edit:
+def recipe(name: str, **changes: Any) -> Edit:
     """Another of the planner's recipes, for the same time, loss and mirroring."""
     base, _ = RECIPES[name]()
 
     def edit(c: Configuration) -> Configuration:
-        own = c.training
-        length = {"time_s": own.time_s, "epochs": own.epochs, "steps_per_epoch": own.steps_per_epoch}
-        kept = {"mirror_axes": own.mirror_axes, "batch_dice": own.batch_dice, "loss": own.loss}
-        return replace(c, training=replace(base, **length, **kept, **changes))
+        kept = ("time_s", "epochs", "steps_per_epoch", "mirror_axes", "batch_dice", "loss")
+        planned: dict[str, Any] = {name: getattr(c.training, name) for name in kept}
+        return replace(c, training=replace(base, **planned, **changes))
 
     return edit
 
@@ -96,7 +97,9 @@ EDITS: dict[str, Edit] = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class Experiment:
+    """A training with a recipe on every so many-th case."""
+
     dataset: str
     limit: str
     recipe: str
@@ -106,10 +109,10 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """`seconds` of the whole training with its validation."""
+class Result:
+    """Dice of an experiment; `seconds` are those of the whole training with its validation."""
 
-    cell: Cell
+    experiment: Experiment
     steps: int
     step_s: float
     seconds: float
@@ -117,50 +120,49 @@ class Outcome:
     structures: dict[str, float | None]
 
 
-def train_one(planned: Planned, cell: Cell, limit: Limit, run: Path) -> Outcome:
-    name, chosen = planned.plan.configuration(None)
-    edited = EDITS[cell.recipe](limit.within(chosen))
+def train_one(planned: Planned, experiment: Experiment, limit: Limit, run: Path) -> Result:
+    name, configuration = planned.plan.configuration(None)
+    edited = EDITS[experiment.recipe](limit.within(configuration))
     plan = replace(planned.plan, configurations={name: edited}, default_configuration=name)
     job = planned.job("0")
-    _, record = learn(
-        replace(job, plan=plan, run=run, training=job.training[:: cell.every]), TrainingOptions(limit.budget, seed=cell.seed)
-    )
+    job = replace(job, plan=plan, run=run, training=job.training[:: experiment.every])
+    _, record = learn(job, TrainingOptions(limit.budget, seed=experiment.seed))
     if record.stopped or record.case_dice is None:
-        raise SystemExit(f"no Dice of {cell}: {record.stopped or 'no label maps'}")
-    return Outcome(cell, record.steps, record.step_s, record.seconds, record.case_dice, record.structure_dice)
+        raise SystemExit(f"no Dice of {experiment}: {record.stopped or 'no label maps'}")
+    return Result(experiment, record.steps, record.step_s, record.seconds, record.case_dice, record.structure_dice)
 
 
-def study(data: Path, limit: Limit, options: argparse.Namespace, ledger: Ledger[Outcome]) -> None:
+def study(data: Path, limit: Limit, options: argparse.Namespace, ledger: Ledger[Result]) -> None:
     """Trains what the ledger lacks of a dataset; one seed of all recipes, then the next."""
     with tempfile.TemporaryDirectory() as folder:
         planned: Planned | None = None
         for seed in range(options.seeds):
             for name in options.recipes:
-                cell = Cell(data.name, limit.text, name, seed, options.threads, options.every)
-                if cell not in ledger.outcomes:
+                experiment = Experiment(data.name, limit.text, name, seed, options.threads, options.every)
+                if experiment not in ledger.results:
                     planned = planned or plan_and_prepare(data, Path(folder) / "work", PlanOptions("cpu", time_s=limit.seconds))
-                    with tempfile.TemporaryDirectory(dir=folder) as own:
-                        ledger.add(train_one(planned, cell, limit, Path(own) / "fold_0"))
-                o = ledger.outcomes[cell]
+                    with tempfile.TemporaryDirectory(dir=folder) as run:
+                        ledger.add(train_one(planned, experiment, limit, Path(run) / "fold_0"))
+                o = ledger.results[experiment]
                 print(f"{data.name}, {limit.text}, {name}, seed {seed}: {o.dice:.4f} after {o.steps} steps", flush=True)
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """A row for each dataset, time and recipe: the median of its seeds, and what it is above or below the plan's."""
+def table(results: Sequence[Result]) -> list[str]:
+    """A row for each dataset, time and recipe: the median of its seeds, and its difference to the plan's."""
 
-    def of(o: Outcome) -> tuple[str, str, str]:
-        return o.cell.dataset, o.cell.limit, o.cell.recipe
+    def of(o: Result) -> tuple[str, str, str]:
+        return o.experiment.dataset, o.experiment.limit, o.experiment.recipe
 
-    groups = {key: tuple(group) for key, group in groupby(sorted(outcomes, key=of), key=of)}
+    groups = {key: tuple(group) for key, group in groupby(sorted(results, key=of), key=of)}
     rows = []
-    for key in dict.fromkeys(map(of, outcomes)):
+    for key in dict.fromkeys(map(of, results)):
         dice, base = ([o.dice for o in groups.get(k, ())] for k in (key, (*key[:2], PLANNED)))
         gap = f"{median(dice) - median(base):+.4f}" if base and key[2] != PLANNED else ""
         spread = f"{min(dice):.4f}–{max(dice):.4f}" if len(dice) > 1 else ""
         steps = round(median(o.steps for o in groups[key]))
         rows.append((*key, str(len(dice)), f"{median(dice):.4f}", spread, gap, str(steps)))
-    head = ("dataset", "budget", "recipe", "seeds", "Dice", "least–most", "to the plan's", "steps")
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+    head = ("dataset", "budget", "recipe", "seeds", "Dice", "min–max", "difference to the plan's", "steps")
+    return [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
 
 
 def main() -> None:
@@ -176,18 +178,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    ledger = Ledger(Outcome, options.out.with_suffix(".jsonl") if options.out else None)
+    ledger = Ledger(Result, options.out.with_suffix(".jsonl") if options.out else None)
     limits = [limit_of(time, None) for time in options.time] if options.time else [limit_of(None, options.steps)]
     for typed in options.datasets:
         for limit in limits:
             study(data_folder(typed), limit, options, ledger)
-    outcomes = [o for o in ledger.outcomes.values() if (o.cell.threads, o.cell.every) == (options.threads, options.every)]
-    part = "" if options.every == 1 else f"; trained on one of {options.every} cases"
-    where = f"{machine('autoseg', 'torch')}; {options.threads} threads{part}"
-    text = "\n".join(["# Recipes of training", "", f"`benchmarks/bench_recipes.py` on {where}.", "", table(outcomes), ""])
-    print(text)
-    if options.out:
-        write_text(options.out, text)
+    results = [
+        o for o in ledger.results.values() if (o.experiment.threads, o.experiment.every) == (options.threads, options.every)
+    ]
+    notes = f"{options.threads} threads"
+    notes += "." if options.every == 1 else f"; trained on one of {options.every} cases."
+    write_report(
+        "Recipes of training", "bench_recipes.py", machine("autoseg", "torch"), table(results), notes=notes, out=options.out
+    )
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
-"""Resampling a CT-sized volume: autoseg.resample beside scikit-image.
+"""Resampling a CT-sized volume: autoseg.preprocessing.resample beside scikit-image.
 
     python benchmarks/bench_resample.py
 
-100×512×512 to 250×400×400 voxels, one channel. Each function runs once; autoseg a second time too, since the first run
-also builds the matrices and touches fresh memory.
+100×512×512 to 250×400×400 voxels, one channel. Each function runs once; autoseg a second time too,
+since the first run also builds the matrices and touches fresh memory.
 """
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 
 import numpy as np
+from _report import machine, write_report
 from skimage.transform import resize
 
 from autoseg.preprocessing.resample import resample_argmax, resample_image, resample_labels
@@ -65,11 +64,10 @@ def main() -> None:
             lambda: np.argmax([skimage_image(c.astype(np.float32), 1) for c in logits], axis=0).astype(np.uint8),
         ),
     ]
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}", end="")
-    print("".join(f", {p} {version(p)}" for p in ("numpy", "scipy", "scikit-image")))
-    print(f"{'×'.join(map(str, SOURCE))} to {'×'.join(map(str, TARGET))}\n")
-    print("| what | autoseg first, s | again, s | scikit-image, s | ratio | largest difference | voxels that differ |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    table = [
+        "| what | autoseg first, s | again, s | scikit-image, s | ratio | largest difference | voxels that differ |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for what, ours, theirs in rows:
         first, _ = timed(ours)
         again, a = timed(ours)
@@ -79,7 +77,11 @@ def main() -> None:
         else:
             gap, share = "-", f"{np.mean(a != b):.1e}"
         times = f"{first:.2f} | {again:.2f} | {reference:.1f} | {reference / again:.0f}×"
-        print(f"| {what} | {times} | {gap} | {share} |", flush=True)
+        table.append(f"| {what} | {times} | {gap} | {share} |")
+        print(table[-1], flush=True)
+    versions = f"{machine('numpy', 'scipy', 'scikit-image')}, Python {platform.python_version()}"
+    sizes = f"{'×'.join(map(str, SOURCE))} to {'×'.join(map(str, TARGET))} voxels."
+    write_report("Resampling beside scikit-image", "bench_resample.py", versions, table, notes=sizes)
 
 
 if __name__ == "__main__":

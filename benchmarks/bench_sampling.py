@@ -1,12 +1,13 @@
-"""Whether a structure that few cases have is learnt better when structures are drawn first.
+"""Dice of a structure that few cases have, with patches drawn by case and by structure.
 
     python benchmarks/bench_sampling.py [--epochs 14] [--seeds 2] [--out benchmarks/results/sampling.md]
 
-Twenty phantoms to train on (two kidneys, whose stones are part of them), of which three have a nodule: a ball of radius 2.5 to
-3.5 voxels, as bright as a stone, anywhere between the kidneys. Both ways of sampling, and nnU-Net's share of patches on
-structures against twice as many, learn from the same cases for the same number of steps, with half of the planned features; the
-patch is about half a case along each axis. Dice is that of ten other cases with a nodule; ten without one show whether it is
-seen where it is not.
+Twenty phantoms to train on (two kidneys, whose stones are part of them), of which three have a
+nodule: a ball of radius 2.5 to 3.5 voxels, as bright as a stone, anywhere between the kidneys. Both
+ways of sampling, and nnU-Net's share of patches on structures against twice as many, learn from the
+same cases for the same number of steps, with half of the planned features; the patch is about half
+a case along each axis. Dice is that of ten other cases with a nodule; ten without one show whether
+it is seen where it is not.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from learning import learn_and_test, machine
+from _report import machine, write_report
+from _training import learn_and_test
 
 from autoseg.dataset.phantoms import LABELS, make_phantom
 from autoseg.evaluation.label_maps import StructureSummary
@@ -34,7 +36,7 @@ N_RARE, N_TRAINING, N_EACH = 3, 20, 10
 SHAPE, PATCH = (24, 56, 64), (16, 32, 32)
 BRIGHTNESS = 500.0  # above the body
 STEPS = 50
-ARMS: tuple[tuple[SamplingKind, float], ...] = (("cases", 0.33), ("structures", 0.33), ("cases", 0.67), ("structures", 0.67))
+VARIANTS: tuple[tuple[SamplingKind, float], ...] = (("cases", 0.33), ("structures", 0.33), ("cases", 0.67), ("structures", 0.67))
 
 
 def make_dataset(folder: Path, seed: int) -> Path:
@@ -54,13 +56,13 @@ def make_dataset(folder: Path, seed: int) -> Path:
         path = folder / f"images{part}" / f"phantom_{i:03d}_0000.nii.gz"
         write_image(path, replace(image, data=volume[None]))
         write_label_map(folder / f"labels{part}" / f"phantom_{i:03d}.nii.gz", LabelMap(indices, image.grid, WITH_NODULE), path)
-    about = {
+    description = {
         "channel_names": {"0": "MRI"},
         "labels": {"background": 0, **dict(zip(WITH_NODULE.names, WITH_NODULE.values))},
         "numTraining": N_TRAINING,
         "file_ending": ".nii.gz",
     }
-    write_text(folder / "dataset.json", to_json(about))
+    write_text(folder / "dataset.json", to_json(description))
     return folder
 
 
@@ -94,7 +96,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(options.seeds):
             data = make_dataset(Path(folder) / str(seed) / "Dataset001_Nodule", seed)
-            for sampling, fraction in ARMS:
+            for sampling, fraction in VARIANTS:
                 work = Path(folder) / f"{seed}{sampling}{fraction}"
                 *others, nodule = scores(data, work, sampling, fraction, options.epochs, seed)
                 dice = nodule.dice.mean or 0.0
@@ -103,13 +105,11 @@ def main() -> None:
                 row = (sampling, fraction, seed, f"{dice:.3f}", f"{nodule.n_missed}/{N_EACH}", f"{nodule.n_extra}/{N_EACH}")
                 lines.append("| " + " | ".join(map(str, row)) + f" | {rest:.3f} |")
                 print(lines[-1], flush=True)
-    command = f"python benchmarks/bench_sampling.py --epochs {options.epochs} --seeds {options.seeds}"
+    command = f"bench_sampling.py --epochs {options.epochs} --seeds {options.seeds}"
     means = [f"- {key[0]}, {key[1]}: mean {np.mean(v):.3f}, {min(v):.3f} to {max(v):.3f}" for key, v in rare.items()]
-    about = f"`{command}` on {machine('torch')}; {options.epochs * STEPS} steps of 4 patches of {'×'.join(map(str, PATCH))} each."
-    table = "\n".join(["# Rare structures", "", about, "", *lines, "", "Dice of the nodule:", "", *means, ""])
-    print(table)
-    if options.out:
-        options.out.write_text(table)
+    steps = f"{options.epochs * STEPS} steps of 4 patches of {'×'.join(map(str, PATCH))} each."
+    table = [*lines, "", "Dice of the nodule:", "", *means]
+    write_report("Rare structures", command, machine("torch"), table, notes=steps, out=options.out)
 
 
 if __name__ == "__main__":

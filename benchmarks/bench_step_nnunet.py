@@ -3,12 +3,14 @@
     python benchmarks/bench_step_nnunet.py DATASET [--device cpu] [--steps 40] [--seeds 3]
         [--out benchmarks/results/step_nnunet.md]
 
-DATASET is Decathlon's Task04; nnU-Net 2 must be installed in the same environment. The plan is that of nnU-Net's default planner
-for a GPU with 8 GB and batch 9, which follows from the 260 cases of the whole task; the recipe is `sgd_poly`. Each side is a
-process of its own, as its users have it (autoseg keeps freed memory, see `allocator`). All learn from the same augmented patches,
-made beforehand, in turns of one step each, so that whatever else the machine does concerns all. nnU-Net's side is its own
-network, loss and optimizer settings, with the label maps of the coarse levels made beforehand, as its loaders do; on a GPU it is
-compiled and computes in float16 with a loss scale, which are its defaults there, and autoseg is seen compiled and not.
+DATASET is Decathlon's Task04; nnU-Net 2 must be installed in the same environment. The plan is that
+of nnU-Net's default planner for a GPU with 8 GB and batch 9, which follows from the 260 cases of
+the whole task; the recipe is `sgd_poly`. Each side is a process of its own, as its users have it
+(autoseg keeps freed memory, see `autoseg.system.allocator`). All learn from the same augmented
+patches, made beforehand, in turns of one step each, so that whatever else the machine does concerns
+all. nnU-Net's side is its own network, loss and optimizer settings, with the label maps of the
+coarse levels made beforehand, as its loaders do; on a GPU it is compiled and computes in float16
+with a loss scale, which are its defaults there, and autoseg is measured compiled and not.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from autoseg.cli import SPINS
 os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # as the command line does
 
 import torch
-from learning import machine, plan_and_prepare
+from _report import machine, require_nnunet, write_report
+from _training import plan_and_prepare
 from torch import Tensor
 
 from autoseg.nets import UNet
@@ -211,7 +214,8 @@ def take_turns(plan: Plan, c: Configuration, kind: str, samples: list[Sample], s
     return curves
 
 
-def bench(dataset: Path, kind: str, steps: int, seeds: int) -> str:
+def bench(dataset: Path, kind: str, steps: int, seeds: int) -> tuple[list[str], str]:
+    """Table, and notes on the network."""
     with tempfile.TemporaryDirectory() as root:
         plan, c, samples = prepared(dataset, Path(root), steps)
     runs = [take_turns(plan, c, kind, samples, seed) for seed in range(seeds)]
@@ -228,12 +232,8 @@ def bench(dataset: Path, kind: str, steps: int, seeds: int) -> str:
         spread = f"{min(parts[-1]):.3f} to {max(parts[-1]):.3f}"
         lines.append(f"| {name} | {seconds:.3f} | {middle[THEIRS] / seconds:.2f}× | {curve} | {spread} |")
     patch = "×".join(map(str, c.patch.patch_size))
-    about = (
-        f"`python benchmarks/bench_step_nnunet.py {dataset.name} --device {kind} --steps {steps} --seeds {seeds}` on "
-        f"{machine('torch', 'nnunetv2', device=kind)}.\n"
-        f"Patch {patch}, batch {c.patch.batch_size}, features {', '.join(map(str, c.network.features))}."
-    )
-    return "\n".join(["# A training step beside nnU-Net's", "", about, "", *lines, ""])
+    features = ", ".join(map(str, c.network.features))
+    return lines, f"Patch {patch}, batch {c.patch.batch_size}, features {features}."
 
 
 def main() -> None:
@@ -244,10 +244,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    table = bench(options.dataset.resolve(), options.device, options.steps, options.seeds)
-    print(table)
-    if options.out:
-        options.out.write_text(table)
+    require_nnunet()
+    dataset = options.dataset.resolve()
+    table, notes = bench(dataset, options.device, options.steps, options.seeds)
+    command = f"bench_step_nnunet.py {dataset.name} --device {options.device} --steps {options.steps} --seeds {options.seeds}"
+    versions = machine("torch", "nnunetv2", device=options.device)
+    write_report("A training step beside nnU-Net's", command, versions, table, notes=notes, out=options.out)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
     python benchmarks/bench_versus_nnunet.py DATASET [--time 10m] [--steps-of-nnunet N] [--out benchmarks/results/versus_NAME.md]
 
-nnU-Net 2 must be installed in the same environment. autoseg runs its commands as a user would. nnU-Net runs its own fingerprint,
-planner (for a GPU with 8 GB, its default), preprocessing, network, loss, augmentation and inference with mirroring; only its
-training loop is replaced by one that ends with the time: steps without validation in between, the learning rate falling over
-the time as its own falls over its epochs. The time is that of training; autoseg's includes its validation, nnU-Net's does not.
-Both are judged on the validation cases of autoseg's fold 0, by the mean Dice over structures and cases, on the images' own
-voxels.
+nnU-Net 2 must be installed in the same environment. autoseg runs its commands as a user would.
+nnU-Net runs its own fingerprint, planner (for a GPU with 8 GB, its default), preprocessing,
+network, loss, augmentation and inference with mirroring; only its training loop is replaced by one
+that ends with the time: steps without validation in between, the learning rate falling over the
+time as its own falls over its epochs. The time is that of training; autoseg's includes its
+validation, nnU-Net's does not. Both are evaluated on the validation cases of autoseg's fold 0, by
+the mean Dice over structures and cases, on the images' own voxels.
 """
 
 from __future__ import annotations
@@ -15,19 +16,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from _report import machine, require_nnunet, write_report
 
 from autoseg.dataset import Case, Dataset, open_dataset, output_path
 from autoseg.evaluation.metrics import dice_per_structure
@@ -42,7 +42,7 @@ NUMBER = 1  # of the dataset, for nnU-Net
 
 @dataclass(frozen=True)
 class Side:
-    """What came of one of the two; seconds of planning and preprocessing, training, and predicting the validation cases."""
+    """Result of one of the two; seconds of planning and preprocessing, training, and predicting the validation cases."""
 
     name: str
     prepare_s: float
@@ -59,23 +59,23 @@ class Side:
 
 def run_autoseg(dataset: Dataset, folder: Path, limit: str) -> Side:
     command = [sys.executable, "-m", "autoseg"]
-    where = ["-d", str(dataset.root), "--root", str(folder)]
+    data = ["-d", str(dataset.root), "--root", str(folder)]
     began = time.perf_counter()
-    subprocess.run([*command, "plan_and_preprocess", *where, "--time", limit], check=True)
+    subprocess.run([*command, "plan_and_preprocess", *data, "--time", limit], check=True)
     prepared = time.perf_counter() - began
     began = time.perf_counter()
-    subprocess.run([*command, "train", *where, "--time", limit], check=True)
+    subprocess.run([*command, "train", *data, "--time", limit], check=True)
     trained = time.perf_counter() - began
     workspace = Workspace(folder)
     plan = json.loads((workspace.dataset_folder(dataset.name) / "plan.json").read_text())
     chosen = plan["configurations"][plan["default_configuration"]]
     run = workspace.run(dataset.name, plan["default_configuration"], "0")
     network = (
-        f"{plan['first']}, patch {chosen['patch']['patch_size']}, batch {chosen['patch']['batch_size']}, "
+        f"{plan['default_configuration']}, patch {chosen['patch']['patch_size']}, batch {chosen['patch']['batch_size']}, "
         f"features {chosen['network']['features']}"
     )
-    cases = held_out(dataset, folder)
-    images = folder / "held_out"
+    cases = validation_cases(dataset, folder)
+    images = folder / "validation_images"
     images.mkdir()
     for path in (path for case in cases for path in case.images):
         (images / path.name).symlink_to(path.resolve())
@@ -86,7 +86,7 @@ def run_autoseg(dataset: Dataset, folder: Path, limit: str) -> Side:
     return Side("autoseg", prepared, trained, predicting, load_run(run).steps, network, score(dataset, folder, predicted))
 
 
-def held_out(dataset: Dataset, folder: Path) -> list[Case]:
+def validation_cases(dataset: Dataset, folder: Path) -> list[Case]:
     names = load_folds(Workspace(folder).dataset_folder(dataset.name) / "splits.json").validation_cases("0")
     return [c for c in dataset.cases if c.name in names]
 
@@ -94,19 +94,19 @@ def held_out(dataset: Dataset, folder: Path) -> list[Case]:
 def score(dataset: Dataset, folder: Path, predicted: dict[str, np.ndarray]) -> dict[str, float | None]:
     """Mean Dice of each structure over the validation cases that have it in either label map."""
     rows = []
-    for case in held_out(dataset, folder):
+    for case in validation_cases(dataset, folder):
         assert case.label is not None
         reference = read_label_map(case.label, dataset.labels).data
         rows.append(dice_per_structure(reference, predicted[case.name], dataset.labels.n_classes, dataset.labels.ignore_index))
     means = {}
     for i, name in enumerate(dataset.labels.names):
-        known = [row[i] for row in rows if row[i] is not None]
-        means[name] = statistics.mean(known) if known else None  # type: ignore[type-var]
+        values = [value for row in rows if (value := row[i]) is not None]
+        means[name] = statistics.mean(values) if values else None
     return means
 
 
 def convert(dataset: Dataset, raw: Path) -> None:
-    """As nnU-Net wants it: files numbered by channel, class indices without gaps, natural images in one form."""
+    """Writes a dataset in nnU-Net's layout: files numbered by channel, class indices without gaps, natural images in one form."""
     folder = raw / f"Dataset{NUMBER:03d}_Bench"
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
@@ -118,13 +118,13 @@ def convert(dataset: Dataset, raw: Path) -> None:
         for i, channel in enumerate(image.data):
             write(channel, spacing, folder / "imagesTr" / f"{case.name}_{i:04d}.nii.gz")
         write(label.data.astype(np.uint8), spacing, folder / "labelsTr" / f"{case.name}.nii.gz")
-    about = {
+    description = {
         "channel_names": {str(i): name for i, name in enumerate(dataset.channels)},
         "labels": {"background": 0} | {name: i for i, name in enumerate(dataset.labels.names, start=1)},
         "numTraining": len(dataset.cases),
         "file_ending": ".nii.gz",
     }
-    (folder / "dataset.json").write_text(json.dumps(about))
+    (folder / "dataset.json").write_text(json.dumps(description))
 
 
 def write(array: np.ndarray, spacing: list[float], path: Path) -> None:
@@ -149,14 +149,14 @@ def run_nnunet(dataset: Dataset, folder: Path, workspace: Path, seconds: float, 
     plan_experiments([NUMBER])
     preprocess([NUMBER], configurations=(configuration,), num_processes=(2,))
     prepared = time.perf_counter() - began
-    home = folder / "preprocessed" / f"Dataset{NUMBER:03d}_Bench"
-    plans, about = (json.loads((home / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
-    judged = [c.name for c in held_out(dataset, workspace)]
-    splits = [{"train": [c.name for c in dataset.cases if c.name not in judged], "val": judged}]
-    (home / "splits_final.json").write_text(json.dumps(splits))
+    preprocessed = folder / "preprocessed" / f"Dataset{NUMBER:03d}_Bench"
+    plans, description = (json.loads((preprocessed / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
+    validation = [c.name for c in validation_cases(dataset, workspace)]
+    splits = [{"train": [c.name for c in dataset.cases if c.name not in validation], "val": validation}]
+    (preprocessed / "splits_final.json").write_text(json.dumps(splits))
     plans["continue_training"] = False
-    trainer: Any = timed_trainer()(plans, configuration, 0, about, device=torch.device("cpu"))
-    trainer.seconds, trainer.most = seconds, steps
+    trainer: Any = timed_trainer()(plans, configuration, 0, description, device=torch.device("cpu"))
+    trainer.seconds, trainer.max_steps = seconds, steps
     began = time.perf_counter()
     trainer.run_training()
     trained = time.perf_counter() - began
@@ -165,7 +165,7 @@ def run_nnunet(dataset: Dataset, folder: Path, workspace: Path, seconds: float, 
     validated = time.perf_counter() - began
     predicted = {
         name: sitk.GetArrayFromImage(sitk.ReadImage(str(Path(trainer.output_folder) / "validation" / f"{name}.nii.gz")))
-        for name in judged
+        for name in validation
     }
     predicted = {name: array.reshape((1, *array.shape) if array.ndim == 2 else array.shape) for name, array in predicted.items()}
     chosen = plans["configurations"][configuration]
@@ -177,9 +177,9 @@ def run_nnunet(dataset: Dataset, folder: Path, workspace: Path, seconds: float, 
 def timed_trainer() -> type:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    class Timed(nnUNetTrainer):  # type: ignore[misc]
+    class Timed(nnUNetTrainer):
         seconds: float
-        most: int | None
+        max_steps: int | None
         steps = 0
 
         def run_training(self) -> None:
@@ -196,17 +196,13 @@ def timed_trainer() -> type:
             self.on_train_end()
 
         def _progress(self, elapsed: float) -> float:
-            return elapsed / self.seconds if self.most is None else self.steps / self.most
+            return elapsed / self.seconds if self.max_steps is None else self.steps / self.max_steps
 
     return Timed
 
 
-def table(dataset: Dataset, limit: str, ours: Side, theirs: Side) -> str:
+def table(ours: Side, theirs: Side) -> list[str]:
     lines = [
-        f"`python benchmarks/bench_versus_nnunet.py {dataset.name} --time {limit}` on {platform.machine()}, "
-        f"{len(os.sched_getaffinity(0))} cores; autoseg {version('autoseg')}, nnunetv2 {version('nnunetv2')}, "
-        f"torch {version('torch')}.",
-        "",
         "| | plan and preprocess s | train s | predict s | steps | mean Dice | network |",
         "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
@@ -216,8 +212,8 @@ def table(dataset: Dataset, limit: str, ours: Side, theirs: Side) -> str:
             f"| {side.network} |"
         )
     better = sum((ours.dice[n] or 0) > (theirs.dice[n] or 0) for n in ours.dice)
-    lines += ["", f"autoseg's Dice is higher by {ours.mean - theirs.mean:.4f}; in {better} of {len(ours.dice)} structures."]
-    return "\n".join([f"# {dataset.name}: the same time beside nnU-Net", "", *lines, ""])
+    comparison = f"autoseg's Dice is higher by {ours.mean - theirs.mean:.4f}; in {better} of {len(ours.dice)} structures."
+    return [*lines, "", comparison]
 
 
 def main() -> None:
@@ -227,6 +223,7 @@ def main() -> None:
     parser.add_argument("--steps-of-nnunet", type=int, help="So many steps in place of the time.")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    require_nnunet()
     dataset = open_dataset(options.dataset.resolve())
     budget = budget_from_options(options.time, None, None, False)
     assert budget is not None
@@ -235,10 +232,11 @@ def main() -> None:
         ours = run_autoseg(dataset, Path(folder) / "autoseg", options.time)
         print(ours, flush=True)
         theirs = run_nnunet(dataset, Path(folder) / "nnunet", Path(folder) / "autoseg", budget.seconds, options.steps_of_nnunet)
-    text = table(dataset, options.time, ours, theirs)
-    print(text)
-    if options.out:
-        options.out.write_text(text)
+    title, command = (
+        f"{dataset.name}: the same time beside nnU-Net",
+        f"bench_versus_nnunet.py {dataset.name} --time {options.time}",
+    )
+    write_report(title, command, machine("autoseg", "nnunetv2", "torch"), table(ours, theirs), out=options.out)
 
 
 if __name__ == "__main__":

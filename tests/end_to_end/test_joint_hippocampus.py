@@ -37,7 +37,7 @@ from autoseg.training.validation import case_scores
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 try:
-    from joint_dataset import make_joint_dataset, mean_place_mre, structure_landmarks
+    from _joint_dataset import make_joint_dataset, mean_position_mre, structure_landmarks
 finally:
     sys.path.pop(0)
 
@@ -54,9 +54,9 @@ class Joint:
     record: RunRecord
 
     @property
-    def mean_place_mre(self) -> float:
+    def mean_position_mre(self) -> float:
         facts = load_fingerprint(self.workspace.dataset_folder(self.dataset.name) / "fingerprint.json").cases
-        return mean_place_mre(facts, {c.name for c in self.job.training}, {c.name for c in self.job.validation})
+        return mean_position_mre(facts, {c.name for c in self.job.training}, {c.name for c in self.job.validation})
 
     @property
     def judged(self) -> list[StoredCase]:
@@ -135,13 +135,13 @@ def test_both_heads_have_learnt(joint: Joint, float32_cpu: Device) -> None:
     assert record.case_dice is not None
     assert record.mre is not None
     assert min(d for d in record.structure_dice.values() if d is not None) > FLOOR
-    assert record.mre < joint.mean_place_mre
+    assert record.mre < joint.mean_position_mre
     network = build_network(joint.plan, joint.plan.configuration(None)[1], float32_cpu).eval()
     untrained = case_scores(Model((network,), joint.plan, joint.plan.configuration(None)[1], float32_cpu), joint.judged)
     assert untrained.dice is not None
     assert untrained.mre is not None
     assert untrained.dice < FLOOR / 2
-    assert untrained.mre > 2 * joint.mean_place_mre
+    assert untrained.mre > 2 * joint.mean_position_mre
     assert load_state(joint.job.run / "last.safetensors").best == pytest.approx(record.case_dice, abs=0.1)  # Dice decides
 
 

@@ -111,7 +111,7 @@ def test_within_a_fifth_of_what_training_takes(name: str, compute: Compute) -> N
         pytest.skip("this processor has no bf16 instructions, and would take minutes to do without")
     sys.path.insert(0, str(BENCHMARK.parent))
     try:
-        from bench_footprint import TRAININGS
+        from _made_up_job import TRAININGS
     finally:
         sys.path.remove(str(BENCHMARK.parent))
     command = [sys.executable, str(BENCHMARK), "--one", "training", name, compute, "cpu"]

@@ -1,17 +1,13 @@
-"""What benchmarks share: a dataset that is planned and prepared in a folder of its own, a training, a word on the machine."""
+"""Trainings of benchmarks: a dataset is planned and prepared in its own folder, trained on, scored."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
-
-import torch
 
 from autoseg.dataset import Dataset, images_in, open_dataset
 from autoseg.evaluation.label_maps import StructureSummary, evaluate_label_maps
@@ -37,21 +33,21 @@ Change = Callable[[Plan], Plan]
 MOST_EPOCHS = 10
 
 
-class OfCell(Protocol):
-    """A data class for what came of a training that `cell` describes, of values that JSON can hold."""
+class HasExperiment(Protocol):
+    """Data class for the result of a training that `experiment` describes, of values that JSON can hold."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
-    def cell(self) -> Hashable: ...
+    def experiment(self) -> Hashable: ...
 
 
-T = TypeVar("T", bound=OfCell)
+T = TypeVar("T", bound=HasExperiment)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """How long a training takes, as it was typed: '--steps 300' or '--time 3m'."""
+    """Length of a training, as it was typed: '--steps 300' or '--time 3m'."""
 
     text: str
     seconds: float | None = None
@@ -59,7 +55,7 @@ class Limit:
 
     @property
     def epochs(self) -> int:
-        """That the steps are divided into without rest."""
+        """Number of epochs that divides the steps without rest."""
         assert self.steps is not None
         return next(n for n in range(MOST_EPOCHS, 0, -1) if self.steps % n == 0)
 
@@ -67,12 +63,13 @@ class Limit:
     def budget(self) -> RunBudget:
         return RunBudget(self.seconds) if self.steps is None else RunBudget(epochs=self.epochs)
 
-    def within(self, chosen: Configuration) -> Configuration:
-        """With epochs that make up the steps."""
+    def within(self, configuration: Configuration) -> Configuration:
+        """The configuration with epochs that make up the steps."""
         if self.steps is None:
-            return chosen
-        training = replace(chosen.training, epochs=self.epochs, steps_per_epoch=self.steps // self.epochs, time_s=None)
-        return replace(chosen, training=training)
+            return configuration
+        steps_per_epoch = self.steps // self.epochs
+        training = replace(configuration.training, epochs=self.epochs, steps_per_epoch=steps_per_epoch, time_s=None)
+        return replace(configuration, training=training)
 
 
 @dataclass(frozen=True)
@@ -88,20 +85,20 @@ class Planned:
         return training_job(self.dataset, self.workspace, None, fold)
 
 
-def plan_and_prepare(data: Path, root: Path, wish: PlanOptions, change: Change = lambda plan: plan) -> Planned:
+def plan_and_prepare(data: Path, root: Path, options: PlanOptions, change: Change = lambda plan: plan) -> Planned:
     """Plans a dataset, changes the plan, prepares the cases of its first configuration. A case that fails ends the benchmark."""
     dataset, workspace = open_dataset(data), Workspace(root)
     report = fingerprint_dataset(dataset, workspace)
     report.raise_if_failed()
     fingerprint = report.fingerprint
-    plan = change(plan_dataset(dataset, workspace, wish))
+    plan = change(plan_dataset(dataset, workspace, options))
     save_plan(plan, workspace.dataset_folder(dataset.name) / "plan.json")
     preprocess_dataset(dataset, workspace).raise_if_failed()
     return Planned(dataset, workspace, fingerprint, plan)
 
 
 def learn(job: TrainingJob, options: TrainingOptions) -> tuple[Model, RunRecord]:
-    """Trains on the CPU."""
+    """Trains on the CPU and loads the model of the run."""
     device = choose_device("cpu")
     train(job, options, device)
     model, (record,) = load_model([job.run], device)
@@ -119,38 +116,32 @@ def learn_and_test(data: Path, root: Path, change: Change, epochs: int, seed: in
 
 
 class Ledger(Generic[T]):
-    """What came of trainings, by their `cell`, in a file of JSON lines; None for no file.
+    """Results of trainings by their `experiment`, in a file of JSON lines; None for no file.
 
     Args:
-        kind: the data class of an outcome.
+        kind: the data class of a result.
     """
 
     def __init__(self, kind: type[T], path: Path | None) -> None:
         self.path = path
         lines = path.read_text(encoding="utf-8").splitlines() if path and path.is_file() else []
-        outcomes = [from_json(kind, line, f"{path}, line {i}") for i, line in enumerate(lines, start=1)]
-        self.outcomes = {outcome.cell: outcome for outcome in outcomes}
+        results = [from_json(kind, line, f"{path}, line {i}") for i, line in enumerate(lines, start=1)]
+        self.results = {result.experiment: result for result in results}
 
-    def add(self, outcome: T) -> None:
-        self.outcomes[outcome.cell] = outcome
+    def add(self, result: T) -> None:
+        self.results[result.experiment] = result
         if self.path:
-            write_text(self.path, "".join(json.dumps(asdict(o)) + "\n" for o in self.outcomes.values()))
+            write_text(self.path, "".join(json.dumps(asdict(r)) + "\n" for r in self.results.values()))
 
 
 def limit_of(time: str | None, steps: int | None) -> Limit:
-    """The one of both that was given."""
+    """The limit from the one option that was typed, the other being None."""
     if time:
         return Limit(f"--time {time}", seconds=parse_duration(time))
     return Limit(f"--steps {steps}", steps=steps)
 
 
 def data_folder(typed: str) -> Path:
-    """A folder, or one of that name below $AUTOSEG_DATA, else ../shared/data."""
+    """The folder of that path, or else of that name below $AUTOSEG_DATA (../shared/data where unset)."""
     root = Path(os.environ.get("AUTOSEG_DATA") or Path(__file__).parents[2] / "shared" / "data")
     return Path(typed).resolve() if Path(typed).is_dir() else root / typed
-
-
-def machine(*packages: str, device: str = "cpu") -> str:
-    """'x86_64, 2 cores, torch 2.13.0', or with the GPU's name in place of the cores."""
-    here = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores" if device == "cpu" else torch.cuda.get_device_name()
-    return ", ".join((here, *(f"{package} {version(package)}" for package in packages)))

@@ -1,4 +1,7 @@
-"""A dataset with label maps and landmarks, made of one with label maps: the centre and the two ends of each structure."""
+"""A dataset with label maps and landmarks, made of one with label maps only.
+
+The landmarks are the centre and the two ends of each structure.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +27,21 @@ def make_joint_dataset(source: Path, root: Path, n_cases: int | None = None, lan
         n_cases: None for all.
         landmarks: False for the same dataset without any.
     """
-    given = open_dataset(source)
-    cases = {case.name: case for case in given.cases[:n_cases]}
-    about = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
-    listed = [entry for entry in about["training"] if case_name(Path(entry["image"])) in cases]
+    dataset = open_dataset(source)
+    cases = {case.name: case for case in dataset.cases[:n_cases]}
+    description = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    listed = [entry for entry in description["training"] if case_name(Path(entry["image"])) in cases]
     for file in (entry[part] for entry in listed for part in ("image", "label")):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).symlink_to((source / file).resolve())
-    names = landmark_names(given.labels.names) if landmarks else ()
-    about |= {"training": listed, "numTraining": len(listed), "landmarks": names}
-    (root / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+    names = landmark_names(dataset.labels.names) if landmarks else ()
+    description |= {"training": listed, "numTraining": len(listed), "landmarks": names}
+    (root / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     for case in cases.values() if landmarks else ():
         assert case.label is not None
-        found = structure_landmarks(read_label_map(case.label, given.labels))
+        points = structure_landmarks(read_label_map(case.label, dataset.labels))
         (root / "landmarksTr").mkdir(exist_ok=True)
-        write_landmarks(root / "landmarksTr" / f"{case.name}.mrk.json", found, case.name)
+        write_landmarks(root / "landmarksTr" / f"{case.name}.mrk.json", points, case.name)
     return open_dataset(root)
 
 
@@ -47,23 +50,28 @@ def landmark_names(structures: Sequence[str]) -> tuple[str, ...]:
 
 
 def structure_landmarks(label: LabelMap) -> Landmarks:
-    """Of each structure the mean of its voxels, and the first and the last voxel along its longest principal axis, mm.
+    """Centre of each structure, and its first and last voxel along its longest principal axis, mm.
 
     That axis points backwards (+y in LPS), so that front and back mean the same in every case. Absent where a structure is.
     """
     points = [_three_points(label, i) for i in range(1, len(label.labels.names) + 1)]
-    places = np.concatenate(points)
-    state = np.where(np.isnan(places).any(1), State.ABSENT, State.PRESENT)
-    return Landmarks(landmark_names(label.labels.names), places, state)
+    points_mm = np.concatenate(points)
+    state = np.where(np.isnan(points_mm).any(1), State.ABSENT, State.PRESENT)
+    return Landmarks(landmark_names(label.labels.names), points_mm, state)
 
 
-def mean_place_mre(cases: Sequence[CaseFingerprint], learnt: Collection[str], judged: Collection[str]) -> float:
-    """Error, mm, of the mean place in the cases named `learnt`, relative to the centre of the image, in those named `judged`.
+def mean_position_mre(cases: Sequence[CaseFingerprint], training: Collection[str], validation: Collection[str]) -> float:
+    """Error (mm) in the validation cases of the mean positions in the training cases, relative to the image's centre.
 
     The mean over landmarks of the mean over cases.
+
+    Args:
+        training, validation: names of cases.
     """
-    of, by = (np.array([case.landmarks.points_mm for case in cases if case.name in names]) for names in (learnt, judged))
-    return float(np.nanmean(np.linalg.norm(by - np.nanmean(of, 0), axis=2), 0).mean())
+    references, learnt = (
+        np.array([case.landmarks.points_mm for case in cases if case.name in names]) for names in (validation, training)
+    )
+    return float(np.nanmean(np.linalg.norm(references - np.nanmean(learnt, 0), axis=2), 0).mean())
 
 
 def _three_points(label: LabelMap, index: int) -> np.ndarray:
