@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from autoseg.dataset import Dataset
@@ -31,7 +31,7 @@ from autoseg.runs.budget import RunBudget, parse_duration
 from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import model_folds
 from autoseg.splits.folds import parse_folds
-from autoseg.system.files import FilePath
+from autoseg.system.arguments import FilePath, as_path, check_type
 from autoseg.system.progress import log, number_of
 
 if TYPE_CHECKING:  # torch takes seconds to load
@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # torch takes seconds to load
     from autoseg.inference.trained_model import TrainedModel
 
 ROOT = "autoseg_work"
+DEVICES = "'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'"
 
 
 def open_dataset(dataset: FilePath | None = None, *, root: FilePath = ROOT) -> Dataset:
@@ -52,7 +53,7 @@ def open_dataset(dataset: FilePath | None = None, *, root: FilePath = ROOT) -> D
         UsageError: nothing fits, or more than one folder does.
         DataError: the folder holds no dataset, or its dataset.json is malformed.
     """
-    return open_named_dataset(None if dataset is None else os.fspath(_path(dataset, "dataset")), _workspace(root))
+    return open_named_dataset(None if dataset is None else os.fspath(as_path(dataset, "dataset")), _workspace(root))
 
 
 def plan_dataset(
@@ -84,6 +85,8 @@ def plan_dataset(
         DataError: no case can be used.
         PlanError: the plan at hand is malformed.
     """
+    check_type(memory_gb, "memory_gb", (int, float, NoneType), "a number of GB, or None")
+    check_type(device, "device", str, DEVICES)
     workspace = _workspace(root)
     opened = _dataset(dataset, workspace)
     failures = ensure_fingerprint(opened, workspace)
@@ -131,6 +134,12 @@ def train(
         DataError: no case can be used, or training failed for good.
         ResourceError: not enough memory.
     """
+    check_type(epochs, "epochs", (int, NoneType), "a number of epochs, or None")
+    check_type(fold, "fold", (int, str), "0 to 4, 'all', or several, such as '0..4'")
+    check_type(configuration, "configuration", (str, NoneType), "a name of the plan's, or None")
+    check_type(device, "device", str, DEVICES)
+    check_type(seed, "seed", int, "a whole number")
+    check_type(workers, "workers", int, "a number of threads")
     seconds = _seconds(time)
     budget = None if seconds is None and epochs is None else RunBudget(seconds, epochs)
     folds = parse_folds(str(fold))
@@ -165,10 +174,13 @@ def load_model(model: TrainReport | FilePath | None = None, *, device: str = "au
         UsageError: no finished model there; an unknown device.
         DataError, PlanError: damaged weights, or those of another plan.
     """
+    check_type(device, "device", str, DEVICES)
     if isinstance(model, TrainReport):
         folder = model.model
     else:
-        folder = _workspace(root).last_model() if model is None else _path(model, "model", "what autoseg.train returned")
+        folder = (
+            _workspace(root).last_model() if model is None else as_path(model, "model", or_else="what autoseg.train returned")
+        )
     runs = model_folds(folder)
 
     from autoseg.inference.trained_model import TrainedModel
@@ -189,7 +201,7 @@ def predict(
     root: FilePath = ROOT,
 ) -> PredictReport:
     """Predict every image of a folder into another one; see `TrainedModel.predict_folder` and `load_model`."""
-    source, target = _path(images, "images"), _path(out, "out")
+    source, target = as_path(images, "images"), as_path(out, "out")
     loaded = load_model(model, device=device, root=root)
     return loaded.predict_folder(source, target, mirror=mirror, save_probabilities=save_probabilities, overwrite=overwrite)
 
@@ -223,28 +235,25 @@ def evaluate(
     Raises:
         UsageError: a folder is missing, or no case name is in both.
     """
-    predicted = _path(predictions, "predictions")
+    predicted = as_path(predictions, "predictions")
+    check_type(tolerance_mm, "tolerance_mm", (int, float), "a number of mm")
+    check_type(radii, "radii", (list, tuple, NoneType), "a list of numbers, or None")
+    for radius in radii or ():
+        check_type(radius, "radii", (int, float), "a list of numbers, or None")
     return evaluate_folder(
         _dataset(dataset, _workspace(root)),
         predicted,
-        out=predicted if out is None else _path(out, "out"),
+        out=predicted if out is None else as_path(out, "out"),
         tolerance_mm=tolerance_mm,
-        references=None if references is None else _path(references, "references"),
-        images=None if images is None else _path(images, "images"),
+        references=None if references is None else as_path(references, "references"),
+        images=None if images is None else as_path(images, "images"),
         workers=workers,
         radii=radii,
     )
 
 
-def _path(value: Any, argument: str, other: str = "") -> Path:
-    if not isinstance(value, (str, os.PathLike)):
-        allowed = "a string or an os.PathLike" + (f", or {other}" if other else "")
-        raise UsageError(f"{argument} must be a path", found=type(value).__name__, allowed=allowed)
-    return Path(value)
-
-
 def _workspace(root: FilePath) -> Workspace:
-    return Workspace(_path(root, "root"))
+    return Workspace(as_path(root, "root"))
 
 
 def _dataset(dataset: Dataset | FilePath | None, workspace: Workspace) -> Dataset:
@@ -252,7 +261,7 @@ def _dataset(dataset: Dataset | FilePath | None, workspace: Workspace) -> Datase
         return dataset
     if dataset is None:
         return open_dataset_folder(workspace.last_dataset(), workspace)
-    return open_named_dataset(os.fspath(_path(dataset, "dataset", "what autoseg.open_dataset returned")), workspace)
+    return open_named_dataset(os.fspath(as_path(dataset, "dataset", or_else="what autoseg.open_dataset returned")), workspace)
 
 
 def _seconds(time: Any) -> float | None:

@@ -111,6 +111,20 @@ def test_several_folds_are_one_model(tiny_runs: TinyRuns, image: str) -> None:
         (lambda: autoseg.predict(None, "out"), "images must be a path; found: NoneType"),
         (lambda: autoseg.evaluate(3), "predictions must be a path; found: int"),
         (lambda: autoseg.open_dataset("x", root=3), "root must be a path; found: int"),
+        (lambda: autoseg.plan_dataset("x", memory_gb="a"), "memory_gb has the wrong type; found: str; allowed: a number of GB"),
+        (lambda: autoseg.train("x", fold=[1]), "fold has the wrong type; found: list; allowed: 0 to 4, 'all', or several"),
+        (lambda: autoseg.train("x", epochs=True), "epochs has the wrong type; found: True; allowed: a number of epochs"),
+        (lambda: autoseg.load_model("x", device=1), "device has the wrong type; found: 1; allowed: 'auto', 'cpu'"),
+        (lambda: autoseg.evaluate("x", radii="2"), "radii has the wrong type; found: str; allowed: a list of numbers"),
+        (lambda: autoseg.evaluate("x", radii=["2"]), "radii has the wrong type; found: str; allowed: a list of numbers"),
+        (lambda: autoseg.load_plan(3), "path must be a path; found: int"),
+        (lambda: autoseg.save_plan(3, "x"), "plan has the wrong type; found: 3; allowed: an autoseg.Plan"),
+        (lambda: autoseg.load_plugin(3), "path must be a path; found: int"),
+        (
+            lambda: autoseg.read_image(3, ("MR",)),
+            "paths must be a path; found: int; allowed: .*, or a list of them, one per channel",
+        ),
+        (lambda: autoseg.make_phantoms(3, 1, 1), "folder must be a path; found: int"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(call: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

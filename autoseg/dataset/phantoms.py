@@ -16,7 +16,8 @@ from autoseg.imaging.geometry import Grid, Triple
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.labels import LabelSet
 from autoseg.io import write_image, write_label_map
-from autoseg.system.files import FilePath, write_text
+from autoseg.system.arguments import FilePath, as_path
+from autoseg.system.files import write_text
 from autoseg.system.records import to_json
 
 LABELS = LabelSet(("left kidney", "right kidney", "left stone", "right stone"), (1, 2, 3, 4))
@@ -31,7 +32,7 @@ def make_phantoms(folder: FilePath, n_training: int, n_test: int, seed: int = 0,
     Returns:
         `folder`. Existing files are written again, with the same content for the same arguments.
     """
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     for i in range(n_training + n_test):
         part = "Tr" if i < n_training else "Ts"
         image, label = make_phantom(np.random.default_rng([seed, i]), shape)

@@ -24,7 +24,7 @@ from autoseg.nets.device import Device
 from autoseg.plan import Plan
 from autoseg.postprocessing.component_rules import Rule, apply_rules
 from autoseg.runs.record import RunRecord, common_rules
-from autoseg.system.files import FilePath
+from autoseg.system.arguments import FilePath, as_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class Result:
             DataError: the format cannot hold the label map.
             DiskError: nothing can be written there.
         """
-        file = Path(path)
+        file = as_path(path, "path")
         if landmark_ending(file):
             if self.landmarks is None:
                 raise UsageError(
@@ -175,8 +175,8 @@ class TrainedModel:
         return predict(
             self.model,
             self.rules,
-            images_in(Path(images), len(self.channels)),
-            Path(out),
+            images_in(as_path(images, "images"), len(self.channels)),
+            as_path(out, "out"),
             mirror=mirror,
             save_probabilities=save_probabilities,
             overwrite=overwrite,

@@ -32,7 +32,7 @@ class Header:
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How files with certain endings are read and written; `io.image_formats` lists all formats.
+    """Functions that read and write files with certain endings; `io.image_formats` lists all formats.
 
     Args:
         endings: of file names, in lower case; the longer ones first.

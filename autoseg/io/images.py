@@ -7,7 +7,6 @@ pages of a TIFF are slices.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from autoseg.imaging.labels import LabelSet, whole_numbers
 from autoseg.io.colour import is_grey, match_channels
 from autoseg.io.formats import Header, plain_grid
 from autoseg.io.image_formats import format_of, has_geometry
-from autoseg.system.files import FilePath
+from autoseg.system.arguments import FilePath, as_path
 
 
 def read_header(path: Path) -> Header:
@@ -49,7 +48,8 @@ def read_image(paths: FilePath | Sequence[FilePath], channels: Sequence[str]) ->
             names, colour where there is one channel, or partial transparency.
         GeometryError: the files of one case lie on different grids.
     """
-    files = [Path(p) for p in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    several = paths if isinstance(paths, (list, tuple)) else [paths]
+    files = [as_path(path, "paths", or_else="a list of them, one per channel") for path in several]
     parts: list[np.ndarray] = []
     grid: Grid | None = None
     for i, path in enumerate(files):
@@ -85,7 +85,7 @@ def read_label_map(path: FilePath, labels: LabelSet) -> LabelMap:
         DataError: unreadable file, more than one channel, or JPG.
         LabelError: values that are not in `labels`.
     """
-    path = Path(path)
+    path = as_path(path, "path")
     data, grid = _read_labels(path)
     try:
         return LabelMap(labels.encode(data), grid, labels)
@@ -118,7 +118,7 @@ def write_image(path: FilePath, image: Image) -> None:
     Raises:
         DataError: the format cannot hold the image without loss.
     """
-    path = Path(path)
+    path = as_path(path, "path")
     format_of(path).write_image(path, image)
 
 
@@ -132,7 +132,7 @@ def write_label_map(path: FilePath, label_map: LabelMap, like: FilePath | None =
     Raises:
         DataError: the format of a natural image cannot hold the values or slices.
     """
-    path, like = Path(path), None if like is None else Path(like)
+    path, like = as_path(path, "path"), None if like is None else as_path(like, "like")
     values, grid, target = label_map.labels.decode(label_map.data), label_map.grid, format_of(path)
     if like is not None and target.has_geometry and not has_geometry(like):
         grid, like = plain_grid(values.shape), None

@@ -10,7 +10,8 @@ from autoseg.errors import DataError, UsageError, nearest
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.io import fcsv, markups, point_json, point_tables
 from autoseg.io.points import LandmarkFormat, PointFile
-from autoseg.system.files import FilePath, file_stamp, write_text
+from autoseg.system.arguments import FilePath, as_path
+from autoseg.system.files import file_stamp, write_text
 
 FORMATS: tuple[LandmarkFormat, ...] = (
     markups.FORMAT,
@@ -65,7 +66,7 @@ def write_landmarks(path: FilePath, landmarks: Landmarks, case: str = "", pixels
         DataError: no format of landmarks has that ending.
         DiskError: nothing can be written there.
     """
-    path = Path(path)
+    path = as_path(path, "path")
     write_text(path, _format_of(path).text(landmarks, case, pixels))
 
 

@@ -73,7 +73,7 @@ class PointFile:
 
 @dataclass(frozen=True)
 class LandmarkFormat:
-    """How files of landmarks with an ending are read and written; `io.landmark_files` lists all formats.
+    """Functions that read and write files of landmarks with an ending; `io.landmark_files` lists all formats.
 
     Args:
         ending: of file names, in lower case.

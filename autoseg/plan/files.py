@@ -10,7 +10,8 @@ from autoseg.errors import PlanError, UsageError
 from autoseg.plan.checks import check_plan
 from autoseg.plan.model import SCHEMA_VERSION, Configuration
 from autoseg.plan.plan import Plan
-from autoseg.system.files import FilePath, write_text
+from autoseg.system.arguments import FilePath, as_path, check_type
+from autoseg.system.files import write_text
 from autoseg.system.records import from_json, to_json
 
 
@@ -21,7 +22,7 @@ def load_plan(path: FilePath) -> Plan:
         UsageError: no such file.
         PlanError: malformed, of another schema version, or contradictory; names the key.
     """
-    path = Path(path)
+    path = as_path(path, "path")
     if not path.is_file():
         raise UsageError("there is no plan", file=path, fix="autoseg plan_and_preprocess -d DATASET")
     return parse_plan(path.read_text(encoding="utf-8"), path)
@@ -48,7 +49,8 @@ def as_read(configuration: Configuration, source: FilePath) -> Configuration:
 
 def save_plan(plan: Plan, path: FilePath) -> None:
     """Writes the plan atomically."""
-    write_text(Path(path), to_json(plan))
+    check_type(plan, "plan", Plan, "an autoseg.Plan")
+    write_text(as_path(path, "path"), to_json(plan))
 
 
 def _upgraded(text: str, source: str | Path) -> str:

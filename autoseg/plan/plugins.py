@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from autoseg.errors import AutosegError, UsageError, nearest
 from autoseg.plan.registries import REGISTRIES
+from autoseg.system.arguments import FilePath, as_path
 from autoseg.system.registry import Registry
 
 T = TypeVar("T")
@@ -72,14 +73,14 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     return add
 
 
-def load_plugin(path: str | Path) -> PluginRecord:
+def load_plugin(path: FilePath) -> PluginRecord:
     """Runs a user's Python file, which registers what it defines (see `register`). A file that has been run is not run again.
 
     Raises:
         UsageError: no such file, it cannot be run, registers nothing, or something that cannot be registered. Nothing of it
             stays registered then.
     """
-    path = Path(path)
+    path = as_path(path, "path")
     try:
         source = path.read_bytes()
     except OSError as error:

@@ -14,8 +14,6 @@ import numpy as np
 
 from autoseg.errors import DiskError
 
-FilePath = str | os.PathLike[str]  # what a user may give for a path
-
 
 @contextlib.contextmanager
 def disk_errors(target: Path) -> Iterator[None]:

@@ -1,0 +1,43 @@
+"""Arguments of public functions: a wrong type is one sentence that says what is allowed."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from autoseg.errors import UsageError
+
+FilePath = str | os.PathLike[str]  # what a user may give for a path
+
+
+def as_path(value: Any, argument: str, *, or_else: str = "") -> Path:
+    """A user's path as a `Path`.
+
+    Args:
+        argument: name of the argument.
+        or_else: what else the function takes, for the message.
+
+    Raises:
+        UsageError: neither a string nor an `os.PathLike`.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        allowed = "a string or an os.PathLike" + (f", or {or_else}" if or_else else "")
+        raise UsageError(f"{argument} must be a path", found=type(value).__name__, allowed=allowed)
+    return Path(os.fspath(value))
+
+
+def check_type(value: Any, argument: str, types: type | tuple[type, ...], allowed: str) -> None:
+    """Refuse a value of another type; a bool is no number.
+
+    Args:
+        allowed: in words, such as 'a number of GB, or None'.
+
+    Raises:
+        UsageError: the value is none of `types`.
+    """
+    is_bool = isinstance(value, bool) and types is not bool
+    if is_bool or not isinstance(value, types) or (isinstance(value, float) and not math.isfinite(value)):
+        found = value if isinstance(value, (bool, int, float)) else type(value).__name__
+        raise UsageError(f"{argument} has the wrong type", found=found, allowed=allowed)
