@@ -221,3 +221,8 @@ def main(data: Path, root: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     main(*(Path(word) for word in sys.argv[1:4]))
+    # without the destructors of gloo's threads, which abort now and then once the other process has gone
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
