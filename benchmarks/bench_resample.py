@@ -1,4 +1,4 @@
-"""Resampling a CT-sized volume: autoseg.preprocessing.resample beside scikit-image.
+"""Resampling a CT-sized volume: autoseg.imaging.resample beside scikit-image.
 
     python benchmarks/bench_resample.py
 
@@ -16,7 +16,8 @@ import numpy as np
 from _report import machine, write_report
 from skimage.transform import resize
 
-from autoseg.preprocessing.resample import resample_argmax, resample_image, resample_labels
+from autoseg.imaging.resample import resample_argmax, resample_image, resample_labels
+from autoseg.system.machine import cpu_count
 
 SOURCE, TARGET = (100, 512, 512), (250, 400, 400)
 N_CLASSES = 4
@@ -60,7 +61,7 @@ def main() -> None:
         ("labels, linear, 4 classes", lambda: resample_labels(labels, TARGET, (1, 1, 1)), lambda: skimage_labels(labels)),
         (
             "logits to labels, linear, 4 classes",
-            lambda: resample_argmax(logits, TARGET),
+            lambda: resample_argmax(logits, TARGET, threads=cpu_count()),
             lambda: np.argmax([skimage_image(c.astype(np.float32), 1) for c in logits], axis=0).astype(np.uint8),
         ),
     ]

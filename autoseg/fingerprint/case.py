@@ -16,7 +16,7 @@ from autoseg.imaging.intensities import clip_levels, fences, strided
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import Landmarks
 
-SCHEMA_VERSION = 4  # of what is measured, and so of fingerprint.json; what another version has measured is measured again
+SCHEMA_VERSION = 5  # of what is measured, and so of fingerprint.json; what another version has measured is measured again
 TAIL_VOXELS = 2**15  # that `Tails` are measured on: 160 of them lie beyond each percentile
 NEAR_LANDMARKS = 1 / 16
 """Half the edge of the cube around a landmark whose voxels count as its intensities, as a share of

@@ -18,6 +18,7 @@ from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.fingerprint.cache import MeasuredCase, measure_cases, text_digest
 from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint, Moments
 from autoseg.fingerprint.coordinate_flips import find_flipped_cases
+from autoseg.fingerprint.grid_ceilings import GridCeiling, measure_ceilings
 from autoseg.fingerprint.landmark_symmetry import check_symmetry
 from autoseg.fingerprint.landmarks import LandmarkStatistics, measure_landmarks
 from autoseg.fingerprint.laterality import check_laterality
@@ -64,6 +65,7 @@ class Fingerprint:
         median_relative_size: share of the voxels of a case that the crop keeps, median over the
             cases.
         n_empty_cases: cases with neither a structure nor a landmark.
+        ceilings: what coarser grids can hold of the structures; empty without label maps.
     """
 
     schema_version: int
@@ -76,6 +78,7 @@ class Fingerprint:
     landmark_statistics: LandmarkStatistics | None
     median_relative_size: float
     n_empty_cases: int
+    ceilings: tuple[GridCeiling, ...]
     cases: tuple[CaseFingerprint, ...]
 
     @cached_property
@@ -134,6 +137,10 @@ def take_fingerprint(
     if not any_foreground:
         raise _no_structure_error(dataset, len(cases))
     fingerprint = _summarize(dataset, cases)
+    ceilings = _known_ceilings(path, fingerprint.hash)
+    if ceilings is None:
+        ceilings = measure_ceilings(dataset, fingerprint.cases, workers=workers)
+    fingerprint = replace(fingerprint, ceilings=ceilings)
     text = to_json(fingerprint)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
@@ -160,6 +167,15 @@ def load_fingerprint(path: Path) -> Fingerprint:
             fix="autoseg fingerprint -d DATASET",
         )
     return from_json(Fingerprint, text, path)
+
+
+def _known_ceilings(path: Path, fingerprint_hash: str) -> tuple[GridCeiling, ...] | None:
+    """Ceilings in the fingerprint that lies there, if it is of the same data; a broken file is measured anew."""
+    try:
+        earlier = load_fingerprint(path) if has_fingerprint(path) else None
+    except PlanError:
+        return None
+    return earlier.ceilings if earlier and earlier.hash == fingerprint_hash else None
 
 
 def has_fingerprint(path: Path) -> bool:
@@ -234,6 +250,7 @@ def _summarize(dataset: Dataset, measured: Sequence[MeasuredCase]) -> Fingerprin
         else None,
         median_relative_size=float(np.median([np.prod(c.shape_after_crop) / np.prod(c.shape) for c in cases])),
         n_empty_cases=len(measured) - len(with_foreground),
+        ceilings=(),
         cases=cases,
     )
 

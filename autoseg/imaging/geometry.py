@@ -43,6 +43,11 @@ class Box:
             spans.append((int(line[0]), int(line[-1]) + 1))
         return Box(tuple(s for s, _ in spans), tuple(e for _, e in spans))  # type: ignore[arg-type]
 
+    def grown(self, margin: int, shape: Sequence[int]) -> Box:
+        """The box with `margin` voxels more on every side, as far as an array of this shape reaches."""
+        start = tuple(max(0, a - margin) for a in self.start)
+        return Box(start, tuple(min(n, b + margin) for n, b in zip(shape, self.stop)))  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class AxisMap:
@@ -186,3 +191,9 @@ def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequ
     an axis.
     """
     return tuple(max(1, round(n * s / t)) for n, s, t in zip(shape, spacing, target))  # type: ignore[return-value]
+
+
+def coarser_spacing(spacing: Sequence[float], factor: float) -> tuple[float, ...]:
+    """Spacing (mm) of a grid whose finest axes are coarser by a factor; axes that are coarser than that stay as they are."""
+    finest = factor * min(spacing)
+    return tuple(max(s, finest) for s in spacing)

@@ -60,6 +60,7 @@ def from_nnunet(name: str, description: Description, document: dict[str, Any], s
         landmark_statistics=None,
         median_relative_size=_positive(share, "median_relative_size_after_cropping", source),
         n_empty_cases=0,
+        ceilings=(),
         cases=tuple(_case(i, spacing, shape) for i, (spacing, shape) in enumerate(zip(spacings, shapes))),
     )
 

@@ -12,10 +12,10 @@ from autoseg.imaging.alignment import shape_mismatch
 from autoseg.imaging.geometry import Box, Grid, Triple, resampled_shape
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks, State
+from autoseg.imaging.resample import axis_orders, resample_image, resample_labels
 from autoseg.plan import DataPlan, SpacePlan
 from autoseg.preprocessing.normalize import MASKED, normalize
 from autoseg.preprocessing.placement import Placement, Prepared
-from autoseg.preprocessing.resample import axis_orders, resample_image, resample_labels
 
 
 def preprocess_case(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from autoseg.errors import GeometryError
+from autoseg.imaging.resample import resample_argmax, resample_image
 from autoseg.preprocessing.placement import Placement, canonical_crop
-from autoseg.preprocessing.resample import resample_argmax, resample_image
+from autoseg.system.machine import cpu_count
 
 
 def restore_labels(logits: np.ndarray, placement: Placement) -> np.ndarray:
@@ -19,7 +20,7 @@ def restore_labels(logits: np.ndarray, placement: Placement) -> np.ndarray:
         GeometryError: logits of another shape than the prepared case.
     """
     _check_prepared(logits, placement)
-    inside = resample_argmax(logits, placement.crop.shape)
+    inside = resample_argmax(logits, placement.crop.shape, threads=cpu_count())
     result = np.zeros(placement.source.shape, dtype=inside.dtype)
     canonical_crop(result, placement.axes, placement.crop)[...] = inside
     return result

@@ -142,7 +142,7 @@ def test_fingerprint_on_disk(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no fingerprint"):
         load_fingerprint(tmp_path / "none.json")
     path.write_text(to_json(replace(found, schema_version=7)))
-    with pytest.raises(PlanError, match=r"another schema version.*found: 7; allowed: 4"):
+    with pytest.raises(PlanError, match=r"another schema version.*found: 7; allowed: 5"):
         load_fingerprint(path)
 
 
@@ -161,7 +161,7 @@ def test_a_fingerprint_of_an_older_schema(dataset: Dataset, read_cases: list[str
     path.write_text(json.dumps(old))
     cache.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert not has_fingerprint(path)
-    with pytest.raises(PlanError, match=r"another schema version.*found: 1; allowed: 4; fix: autoseg fingerprint -d DATASET"):
+    with pytest.raises(PlanError, match=r"another schema version.*found: 1; allowed: 5; fix: autoseg fingerprint -d DATASET"):
         load_fingerprint(path)
     read_cases.clear()
     caplog.set_level("INFO")

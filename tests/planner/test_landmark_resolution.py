@@ -83,6 +83,7 @@ def make_fingerprint(
         landmark_statistics=statistics,
         median_relative_size=1.0,
         n_empty_cases=0,
+        ceilings=(),
         cases=tuple(cases),
     )
 

@@ -87,6 +87,7 @@ def make_fingerprint(
         landmark_statistics=None,
         median_relative_size=share,
         n_empty_cases=0,
+        ceilings=(),
         cases=case_fingerprints,
     )
 

@@ -44,6 +44,7 @@ def make_fingerprint(
         None,
         share,
         0,
+        (),
         tuple(replace(case, name=f"c{i:02d}") for i in range(n_cases)),
     )
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skimage.transform import resize
 
 from autoseg.errors import UsageError
-from autoseg.preprocessing.resample import axis_matrix, axis_orders, resample_argmax, resample_image, resample_labels
+from autoseg.imaging.resample import axis_matrix, axis_orders, resample_argmax, resample_image, resample_labels
 
 shapes = st.tuples(*[st.integers(1, 9)] * 3)
 
@@ -151,7 +151,7 @@ def test_argmax_agrees_with_resampled_logits(monkeypatch: pytest.MonkeyPatch) ->
     expected = np.argmax([_resized(c.astype(np.float64), target, 1) for c in logits], axis=0)
     whole = resample_argmax(logits, target)
     np.testing.assert_array_equal(whole, expected)
-    monkeypatch.setattr("autoseg.preprocessing.resample._SLAB_VOXELS", 3 * 13 * 25)  # many slabs instead of one
+    monkeypatch.setattr("autoseg.imaging.resample._SLAB_VOXELS", 3 * 13 * 25)  # many slabs instead of one
     np.testing.assert_array_equal(resample_argmax(logits, target), whole)
 
 

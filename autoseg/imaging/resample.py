@@ -19,7 +19,6 @@ import numpy as np
 
 from autoseg.errors import UsageError
 from autoseg.imaging.geometry import Triple
-from autoseg.system.machine import cpu_count
 
 ANISOTROPY_THRESHOLD = 3  # nnU-Net (Isensee et al. 2021): a coarser axis than this is not interpolated across
 _SPLINE_REACH = 13  # the cubic cardinal spline falls by 0.268 a voxel: 0.268^13 is below float32 precision
@@ -108,12 +107,27 @@ def resample_labels(indices: np.ndarray, shape: Triple, orders: Triple) -> np.nd
         return indices.copy()
     if not any(orders):
         return _take_nearest(indices, shape)
+    return _largest_shares(indices, [_label_matrix(n, m, o) for n, m, o in zip(source, shape, orders)])
+
+
+def labels_through_grid(indices: np.ndarray, shape: Triple) -> np.ndarray:
+    """Draw (Z, Y, X) class indices on another grid over the same extent and bring them back: what that grid can hold at best.
+
+    A voxel of the other grid holds the share of each label, which is what the probabilities of a perfect network
+    would be; going back, shares are interpolated linearly and the largest wins, as for predictions.
+    """
+    axes = zip(indices.shape, shape)
+    return _largest_shares(indices, [_frozen(_label_matrix(m, n, 1) @ axis_matrix(n, m, 1)) for n, m in axes])
+
+
+def _largest_shares(indices: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """Resample the mask of each label by a matrix per axis; the largest share of a voxel wins."""
     import scipy.ndimage  # 0.2 s to import, and most datasets keep their grid
 
-    matrices = [_label_matrix(n, m, o) for n, m, o in zip(source, shape, orders)]
+    shape: Triple = tuple(len(matrix) for matrix in matrices)  # type: ignore[assignment]
     best = np.zeros(shape, dtype=np.float32)
     winner = np.zeros(shape, dtype=indices.dtype)
-    everywhere = tuple(slice(0, n) for n in source)  # for background, which find_objects leaves out
+    everywhere = tuple(slice(0, n) for n in indices.shape)  # for background, which find_objects leaves out
     for label, box in enumerate([everywhere, *scipy.ndimage.find_objects(indices)]):
         if box is None:
             continue
@@ -128,7 +142,7 @@ def resample_labels(indices: np.ndarray, shape: Triple, orders: Triple) -> np.nd
     return winner
 
 
-def resample_argmax(logits: np.ndarray, shape: Triple) -> np.ndarray:
+def resample_argmax(logits: np.ndarray, shape: Triple, *, threads: int = 1) -> np.ndarray:
     """Resample (K, z, y, x) logits to `shape` and take the index of the largest class at each voxel.
 
     uint8, or uint16 from 255 classes on. Linear. Works through slabs of the result class by class, so
@@ -150,7 +164,7 @@ def resample_argmax(logits: np.ndarray, shape: Triple) -> np.ndarray:
         for k, plane in enumerate(logits[:, needed]):
             _keep_larger(best, result[rows], _apply(plane.astype(np.float32), slab, bands), k)
 
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         list(pool.map(fill, range(0, shape[0], depth)))
     return result
 
