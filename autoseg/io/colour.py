@@ -42,7 +42,7 @@ def is_grey(data: np.ndarray) -> bool:
     return all(np.array_equal(channel, data[0]) for channel in data[1:])
 
 
-def match_channels(data: np.ndarray, channels: Sequence[str], path: Path) -> np.ndarray:
+def match_channels(data: np.ndarray, channels: Sequence[str], path: Path | str) -> np.ndarray:
     """Bring (C, Z, Y, X) to the named channels: repeat grey for red, green and blue, or reduce equal colours to grey.
 
     Any other combination is returned as it is.

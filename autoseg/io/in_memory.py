@@ -12,6 +12,7 @@ from autoseg.errors import DataError, UsageError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image
 from autoseg.io import itk
+from autoseg.io.colour import match_channels
 
 SHAPES = "(C, Z, Y, X); the first axis may be left out for one channel; (Y, X) or (C, Y, X) for a picture"
 
@@ -27,9 +28,11 @@ def image_from_memory(data: Any, channels: Sequence[str], spacing: Sequence[floa
             orientation: its axes count as LPS, index 0 at right, anterior and inferior. A picture
             without spacing has pixels of 1 mm.
 
+    Grey is taken for red, green and blue, as from a file.
+
     Raises:
         UsageError: another type, another shape, or a spacing that is missing, superfluous or not positive.
-        DataError: another number of channels; NaN or infinity.
+        DataError: another number of channels; colour where the model has one channel; NaN or infinity.
     """
     if isinstance(data, np.ndarray):
         return _from_array(data, tuple(channels), spacing)
@@ -74,6 +77,7 @@ def _from_array(data: np.ndarray, channels: tuple[str, ...], spacing: Sequence[f
 
 
 def _with_channels(data: np.ndarray, grid: Grid, channels: tuple[str, ...]) -> Image:
+    data = match_channels(data, channels, "the image in memory")
     if len(data) != len(channels):
         raise DataError(
             "the image has another number of channels than the model",

@@ -92,3 +92,15 @@ def test_errors(data: object, spacing: tuple | None, message: str) -> None:
 def test_volume_without_channel_axis_needs_a_model_of_one_channel() -> None:
     with pytest.raises(UsageError, match=r"no image of this model; .*C is 3 \(red, green, blue\)"):
         image_from_memory(np.ones((2, 4, 4)), ("red", "green", "blue"), (1, 1, 1))
+
+
+def test_grey_picture_is_taken_for_colour_and_equal_colours_for_grey() -> None:
+    """As from a file: `autoseg.predict` and `model.predict(array)` agree."""
+    picture = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    rgb = image_from_memory(picture, ("R", "G", "B")).data
+    np.testing.assert_array_equal(rgb, np.stack([picture[None]] * 3))
+    grey = image_from_memory(np.stack([picture] * 3)[:, None], ("grey",), (1, 1, 1)).data
+    np.testing.assert_array_equal(grey, picture[None, None])
+    coloured = np.stack([picture, picture, picture + 1])[:, None]
+    with pytest.raises(DataError, match="a colour image where the dataset has one channel, 'grey'"):
+        image_from_memory(coloured, ("grey",), (1, 1, 1))
