@@ -139,7 +139,7 @@ def made_up_plan(training: MadeUpTraining) -> Plan:
     data = DataPlan(channels, labels, LandmarkSet(tuple(f"landmark {i}" for i in range(training.landmarks))))
     origin = Origin("made up", 8.0, "cpu", "0", "plain", None, None, "adamw_cosine")
     configurations = {"made_up": configuration}
-    return Plan(SCHEMA_VERSION, "made_up", "segmentation", data, "made_up", configurations, origin, {})
+    return Plan(SCHEMA_VERSION, "made_up", "segmentation", data, "made_up", configurations, (), origin, {})
 
 
 def write_made_up_case(training: MadeUpTraining, folder: Path) -> None:

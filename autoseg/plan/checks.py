@@ -35,6 +35,7 @@ def check_plan(plan: Plan, source: str | Path) -> None:
                 found=configuration.previous_stage,
                 allowed=", ".join(("null", *first_stages)),
             )
+    _check_ladder(plan, source)
     for unknown in set(plan.data.unseen) - set(plan.data.labels.names):
         raise PlanError(
             f"'data.unseen' names an unknown structure{nearest(unknown, plan.data.labels.names)}",
@@ -51,6 +52,23 @@ def check_plan(plan: Plan, source: str | Path) -> None:
             found=plan.default_configuration,
             allowed=", ".join(plan.configurations),
         )
+
+
+def _check_ladder(plan: Plan, source: str | Path) -> None:
+    """Checks that the rungs are configurations of the plan, and their numbers shares."""
+    for i, rung in enumerate(plan.ladder):
+        if rung.configuration not in plan.configurations:
+            raise PlanError(
+                f"'ladder[{i}].configuration' names no configuration{nearest(rung.configuration, plan.configurations)}",
+                file=source,
+                found=rung.configuration,
+                allowed=", ".join(plan.configurations),
+            )
+        check = _checker(f"ladder[{i}]", source)
+        check(rung.factor >= 1, "factor", rung.factor, "1 or more")
+        check(0 <= rung.ceiling <= 1, "ceiling", rung.ceiling, "0…1")
+        check(0 < rung.covered <= 1, "covered", rung.covered, "above 0, 1 at most")
+        check(rung.cases > 0, "cases", rung.cases, "above 0")
 
 
 Check = Callable[[bool, str, object, str], None]

@@ -134,10 +134,16 @@ def _from_version_4(document: dict[str, Any]) -> dict[str, Any]:
     return document | {"schema_version": 5}
 
 
+def _from_version_5(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 6 added the ladder."""
+    document.setdefault("ladder", [])
+    return document | {"schema_version": 6}
+
+
 def _rename_key(mapping: Any, old: str, new: str) -> None:
     """Renames a key where there is one; anything but an object stays as it is."""
     if isinstance(mapping, dict) and old in mapping:
         mapping[new] = mapping.pop(old)
 
 
-_UPGRADES = (_from_version_1, _from_version_2, _from_version_3, _from_version_4)  # from version 1, 2, …
+_UPGRADES = (_from_version_1, _from_version_2, _from_version_3, _from_version_4, _from_version_5)  # from version 1, 2, …

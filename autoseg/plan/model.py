@@ -11,7 +11,7 @@ from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet
 from autoseg.plan.registries import AUGMENTATIONS, BLOCKS, LOSSES
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 LEAST_TIME_S = 20.0  # the shortest time limit of a training
 
 Normalization = Literal[
@@ -258,6 +258,27 @@ class Configuration:
     def network_divisors(self) -> tuple[int, ...]:
         """The product of the strides along each axis of the patch."""
         return tuple(math.prod(row[axis] for row in self.network.strides) for axis in range(self.ndim))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One grid of a plan's ladder: what a network on it can hold, and how much of the data it sees.
+
+    Args:
+        configuration: its name in the plan.
+        spacing_mm: of its grid as planned; a configuration with another one was edited by hand.
+        factor: times the finest spacing of the full resolution.
+        ceiling: Dice that the grid can hold at best, mean over the structures; measured by the fingerprint.
+        covered: share of the median case that a patch shows, 1 at most.
+        cases: whole cases' worth of voxels that a training step shows.
+    """
+
+    configuration: str
+    spacing_mm: tuple[float, ...]
+    factor: float
+    ceiling: float
+    covered: float
+    cases: float
 
 
 @dataclass(frozen=True)

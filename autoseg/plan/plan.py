@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autoseg.errors import UsageError, nearest
-from autoseg.plan.model import Configuration, DataPlan, Origin, Target
+from autoseg.plan.model import Configuration, DataPlan, Origin, Rung, Target
 from autoseg.plan.text import plan_text
 
 AUTO = "auto"
@@ -17,6 +17,8 @@ class Plan:
 
     Args:
         default_configuration: the one to train first; what `auto` means.
+        ladder: configurations on ever coarser grids, the finest first, among which a limit of time chooses; empty
+            where there is nothing to choose.
     """
 
     schema_version: int
@@ -25,6 +27,7 @@ class Plan:
     data: DataPlan
     default_configuration: str
     configurations: dict[str, Configuration]
+    ladder: tuple[Rung, ...]
     origin: Origin
     why: dict[str, str]
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol
 
-from autoseg.plan.model import Configuration, DataPlan, Origin
+from autoseg.plan.ladder import choose_rung
+from autoseg.plan.model import Configuration, DataPlan, Origin, Rung
 from autoseg.plan.plugin_names import ORIGIN
 
 WIDTH = 110  # columns
@@ -36,6 +37,8 @@ class PlanDocument(Protocol):
     @property
     def configurations(self) -> Mapping[str, Configuration]: ...
     @property
+    def ladder(self) -> tuple[Rung, ...]: ...
+    @property
     def origin(self) -> Origin: ...
     @property
     def why(self) -> Mapping[str, str]: ...
@@ -48,6 +51,7 @@ def plan_text(plan: PlanDocument) -> str:
         f"Plan of {plan.name}: {plan.task}, for {origin.device} with {origin.memory_gb:g} GB, {origin.family} family of networks",
         f"To train first: {plan.default_configuration}",
         *_wrapped(plan.why.get("default_configuration", ""), "  "),
+        *_ladder_lines(plan),
         "",
         "data",
     ]
@@ -58,6 +62,28 @@ def plan_text(plan: PlanDocument) -> str:
         lines += _groups(name, {key: entry for key, entry in entries.items() if key not in common})
     lines += _groups("all", common)
     return "\n".join(lines) + "\n"
+
+
+def _ladder_lines(plan: PlanDocument) -> list[str]:
+    """The rungs, and what each is expected to reach in some limits of time."""
+    if not plan.ladder:
+        return []
+    times = {"1 min": 60.0, "10 min": 600.0, "1 h": 3600.0}
+    choices = [choose_rung(plan.ladder, plan.configurations, seconds) for seconds in times.values()]
+    head = ("", "spacing (mm)", "patch", "grid holds", *(f"in {time}" for time in times))
+    rows = [
+        (
+            rung.configuration,
+            "×".join(f"{spacing:.4g}" for spacing in rung.spacing_mm),
+            _text((plan.configurations[rung.configuration].patch.patch_size,)),
+            f"{rung.ceiling:.3f}",
+            *(f"{choice.expected[rung.configuration]:.2f}" + "*" * (rung == choice.rung) for choice in choices),
+        )
+        for rung in plan.ladder
+    ]
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = ["  " + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip() for row in (head, *rows)]
+    return ["", "ladder: the Dice that each grid can hold, and that it could come to in a time (*: would be chosen)", *lines]
 
 
 def plan_differences(first: PlanDocument, second: PlanDocument) -> dict[str, tuple[Entry, Entry]]:

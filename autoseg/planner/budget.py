@@ -8,6 +8,7 @@ from typing import get_args
 
 from autoseg.errors import UsageError, nearest
 from autoseg.plan import DEFAULT_RECIPE, LEAST_TIME_S, Compute, Recipe
+from autoseg.plan.ladder import TRAINING_SHARE
 from autoseg.planner.family import FAMILIES
 from autoseg.planner.wording import seconds
 
@@ -25,7 +26,6 @@ CPU_PATCH_S = 0.83
 """Time of a step with the smallest batch, which the patch is shrunk to. A patch is given up later than a batch: context that
 the network never sees cannot be learnt in any number of steps."""
 
-TRAINING_SHARE = 0.85  # of a time budget; the rest is start-up and validation
 STEPS_OF_A_BATCH = 4000  # that a time budget should hold: the batch is lowered for them
 STEPS_OF_A_PATCH = 700  # the same for two samples: the patch is shrunk for them
 STEPS_OF_A_WIDTH = 8000  # the same for two samples: with fewer a network twice as wide learns too little to be worth its time

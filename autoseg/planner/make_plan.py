@@ -17,6 +17,7 @@ from autoseg.planner.budget import Budget
 from autoseg.planner.configuration import PlannedConfiguration, plan_configuration
 from autoseg.planner.default_configuration import choose_default, few_cases
 from autoseg.planner.inputs import PlanInputs, TargetGrid, plan_inputs
+from autoseg.planner.ladder import Ladder, plan_ladder
 from autoseg.planner.landmark_resolution import find_landmark_grid
 from autoseg.planner.lowres import plan_lowres
 from autoseg.planner.memory import TooLittleMemory
@@ -66,6 +67,10 @@ def _plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     inputs = plan_inputs(fingerprint, budget)
     planned = _plan_configurations(inputs)
     default, default_reason = choose_default(planned, inputs.n_cases)
+    ladder = _ladder(inputs, planned, default)
+    if ladder:
+        planned = {**planned, **ladder.planned}
+        default, default_reason = ladder.choice.rung.configuration, ladder.reason or default_reason
     channels = [plan_channel(fingerprint, i) for i in range(len(fingerprint.channels))]
     pair_reason = "; ".join(map(str, inputs.asymmetric_pairs))
     return Plan(
@@ -80,6 +85,7 @@ def _plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
         ),
         default_configuration=default,
         configurations={name: p.configuration for name, p in planned.items()},
+        ladder=ladder.rungs if ladder else (),
         origin=_origin(fingerprint, budget),
         why={
             "default_configuration": default_reason + few_cases(inputs.n_cases),
@@ -87,6 +93,15 @@ def _plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
             **{f"data.channels[{i}].normalization": reason for i, (_, reason) in enumerate(channels)},
         },
     )
+
+
+def _ladder(inputs: PlanInputs, planned: dict[str, PlannedConfiguration], default: str) -> Ladder | None:
+    """The ladder below the configuration at full resolution that would be trained first if time did not matter."""
+    finest = "3d_fullres" if default == "3d_lowres" and inputs.has_labels else default
+    if not inputs.has_labels:
+        return None
+    grid = inputs.full_grid(planned[finest].configuration.space.slice_axis)
+    return plan_ladder(inputs, finest, planned[finest], grid)
 
 
 def _target(fingerprint: Fingerprint) -> Target:

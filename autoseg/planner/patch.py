@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import floor, prod
 
 from autoseg.planner.topology import MIN_EDGE, Topology, at_least_two_stages, find_topology
@@ -54,7 +55,7 @@ def shrink_until(
     """The first of ever smaller patches that fits, or the smallest possible one if none does; and those tried before it."""
     larger: list[Topology] = []
     while not fits(topology):
-        smaller = shrink(topology, spacing, median_shape)
+        smaller = shrink(topology, tuple(spacing), tuple(median_shape))
         if smaller is None:
             break
         larger.append(topology)
@@ -62,7 +63,8 @@ def shrink_until(
     return topology, larger
 
 
-def shrink(topology: Topology, spacing: Sequence[float], median_shape: Sequence[float]) -> Topology | None:
+@lru_cache(maxsize=4096)  # a ladder asks for the same patches again and again
+def shrink(topology: Topology, spacing: tuple[float, ...], median_shape: tuple[float, ...]) -> Topology | None:
     """The next smaller patch: the axis that covers most of the median case loses one step. None where nothing is left to lose.
 
     The step is the divisor that holds after the loss, since a whole present one would skip sizes: 224 after 256, where

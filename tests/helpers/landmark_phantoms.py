@@ -129,6 +129,7 @@ def make_landmark_plan(
         DataPlan(channels, dataset.labels, dataset.landmarks),
         name,
         {name: configuration},
+        (),
         Origin("", 8.0, "cpu", "0", "plain", None, None, "adamw_cosine"),
         {},
     )

@@ -65,6 +65,7 @@ PLAN = Plan(
     data=DataPlan((ChannelPlan("CT", "ct", 100.0, 50.0, -20.0, 400.0),), LabelSet(("liver", "tumour"), (1, 4)), NO_LANDMARKS),
     default_configuration="3d_fullres",
     configurations={"3d_fullres": FINE, "2d": FLAT},
+    ladder=(),
     origin=Origin("0123abcd", 8.0, "cpu", "0.1.0", "plain", 120.0, "float32", "adamw_cosine"),
     why={"task": "the dataset has label maps"},
 )
@@ -87,7 +88,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert load_plan(path) == PLAN
     assert path.read_text(encoding="utf-8") == to_json(PLAN)
     text = path.read_text(encoding="utf-8")
-    assert text.startswith('{\n  "schema_version": 5,\n  "name": "Task01_X",')
+    assert text.startswith('{\n  "schema_version": 6,\n  "name": "Task01_X",')
     assert '      "patch": {\n        "patch_size": [16, 32, 32],' in text
 
 
@@ -127,8 +128,8 @@ def test_missing_plan_file(tmp_path: Path) -> None:
 
 
 def test_another_schema_version() -> None:
-    with pytest.raises(PlanError, match=r"another schema version; file: plan\.json; found: 6; allowed: 1 to 5; fix: plan again"):
-        parse_plan(to_json(replace(PLAN, schema_version=6)), "plan.json")
+    with pytest.raises(PlanError, match=r"another schema version; file: plan\.json; found: 7; allowed: 1 to 6; fix: plan again"):
+        parse_plan(to_json(replace(PLAN, schema_version=7)), "plan.json")
 
 
 def as_version_4(plan: Plan) -> dict[str, Any]:

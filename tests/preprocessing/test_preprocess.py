@@ -54,6 +54,7 @@ def _plan(dataset: Dataset, spacing: tuple[float, ...] = (1, 1, 1)) -> Plan:
         DataPlan(channels, dataset.labels, dataset.landmarks),
         "3d",
         {"3d": configuration},
+        (),
         origin,
         {},
     )

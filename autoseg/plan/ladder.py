@@ -1,0 +1,62 @@
+"""The rungs of a plan's ladder against each other: the Dice that each can be expected to reach in a time.
+
+A model of four numbers, fitted to measured trainings (benchmarks/results/budget.md). It need not be right about a
+dataset's score, which also depends on how hard its structures are to tell apart; it must put the rungs in the right order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp
+
+from autoseg.plan.model import Configuration, Rung
+
+TRAINING_SHARE = 0.85  # of a time budget; the rest is start-up and validation
+STEPS, STEPS_POWER = 250.0, 0.66  # after so many steps a network has learnt 63 % of what steps can teach, and how steeply
+CASES, CASES_POWER = 140.0, 0.86  # the same for whole cases' worth of voxels that it has seen
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rung that is expected to reach most, and what each configuration of the ladder is expected to reach."""
+
+    rung: Rung
+    expected: dict[str, float]
+    steps: dict[str, float]
+
+
+def expected_dice(rung: Rung, steps: float) -> float:
+    """Mean Dice that a network can be expected to reach on a rung in so many steps."""
+    practised = 1 - exp(-((steps / STEPS) ** STEPS_POWER))
+    seen = 1 - exp(-((steps * rung.cases / CASES) ** CASES_POWER))
+    return rung.ceiling * practised * seen
+
+
+def choose_rung(
+    rungs: Sequence[Rung], configurations: Mapping[str, Configuration], seconds: float | None, *, slowdown: float = 1.0
+) -> Choice:
+    """Chooses the rung for a limit of time.
+
+    Args:
+        configurations: by name; their footprints tell the seconds a step.
+        seconds: of the whole training; None for as many steps as the plan says.
+        slowdown: times the planned seconds that a step takes.
+    """
+    steps = {r.configuration: _steps(configurations[r.configuration], seconds, slowdown) for r in rungs}
+    expected = {r.configuration: expected_dice(r, steps[r.configuration]) for r in rungs}
+    return Choice(max(rungs, key=lambda r: expected[r.configuration]), expected, steps)
+
+
+def edited_rung(rungs: Sequence[Rung], configurations: Mapping[str, Configuration]) -> str | None:
+    """The first configuration of the ladder whose grid is not the planned one, since it was edited by hand; None for none."""
+    edited = (r.configuration for r in rungs if configurations[r.configuration].space.spacing_mm != r.spacing_mm)
+    return next(edited, None)
+
+
+def _steps(configuration: Configuration, seconds: float | None, slowdown: float) -> float:
+    """Steps that the time holds; those of the plan where there is no limit, or where the time of a step is unknown."""
+    training, footprint = configuration.training, configuration.footprint
+    if seconds is None or footprint is None or not footprint.step_s:
+        return float(training.epochs * training.steps_per_epoch)
+    return TRAINING_SHARE * seconds / (footprint.step_s * slowdown)
