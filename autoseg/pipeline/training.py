@@ -6,12 +6,13 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoseg.dataset import Dataset
 from autoseg.errors import UsageError
 from autoseg.fingerprint.dataset import load_fingerprint
 from autoseg.pipeline.cascade import cascade_of
+from autoseg.pipeline.ladder import ChosenConfiguration, abandon, choose_configuration
 from autoseg.pipeline.ownership import check_owner
 from autoseg.pipeline.plan import note_speed
 from autoseg.pipeline.plugins import note_block_costs, plan_for_run
@@ -20,6 +21,7 @@ from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import load_plan
 from autoseg.preprocessing.dataset import prepared_key
 from autoseg.preprocessing.store import stored_key
+from autoseg.runs.abandoned import Abandoned
 from autoseg.runs.job import TrainingJob
 from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import RunRecord
@@ -27,6 +29,9 @@ from autoseg.splits.folds import load_folds
 from autoseg.system.lock import folder_lock
 from autoseg.system.progress import log
 from autoseg.system.workers import CaseReport, Failure
+
+if TYPE_CHECKING:
+    from autoseg.training.pace import TooSlow
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,55 @@ def train_dataset(
         DataError, PlanError, ResourceError: see `training.train.train`.
     """
     options = options or TrainingOptions()
-    plans = [plan_for_run(workspace, dataset.name, configuration, fold, settings or {}, restart=restart) for fold in folds]
+    plan = load_plan(workspace.dataset_folder(dataset.name) / "plan.json")
+    limit = options.budget.seconds if options.budget and not options.extend else None
+    wanted = choose_configuration(plan, workspace, configuration, limit, folds=folds, restart=restart)
+
+    from autoseg.training.pace import TooSlow
+
+    while True:
+        try:
+            return _train(
+                dataset,
+                workspace,
+                wanted,
+                folds=folds,
+                options=options,
+                device=device,
+                restart=restart,
+                settings=settings or {},
+                on_fold=on_fold,
+            )
+        except TooSlow as slow:
+            wanted = _give_up(workspace, dataset.name, wanted.name, slow)
+
+
+def _give_up(workspace: Workspace, dataset: str, name: str, slow: TooSlow) -> ChosenConfiguration:
+    """Leaves a run in its first steps for a coarser rung, and a note in its place."""
+    log.warning("note: %s; %s is trained instead of %s", slow.reason, slow.rung.configuration, name)
+    abandon(slow.run, Abandoned(slow.seconds, slow.step_s, slow.reason, slow.rung.configuration))
+    return ChosenConfiguration(slow.rung.configuration, f"{name} was given up: {slow.reason}")
+
+
+def _train(
+    dataset: Dataset,
+    workspace: Workspace,
+    wanted: ChosenConfiguration,
+    *,
+    folds: Sequence[str],
+    options: TrainingOptions,
+    device: str,
+    restart: bool,
+    settings: Mapping[str, Any],
+    on_fold: Callable[[Path, RunRecord], None] | None,
+) -> TrainReport | None:
+    """Trains the folds of a configuration; see `train_dataset`.
+
+    Raises:
+        TooSlow: a coarser rung of the plan's ladder should be trained instead.
+    """
+    configuration = wanted.name
+    plans = [plan_for_run(workspace, dataset.name, configuration, fold, settings, restart=restart) for fold in folds]
     note_block_costs(plans[0].configurations)
 
     from autoseg.nets.device import choose_device
@@ -108,7 +161,10 @@ def train_dataset(
         if is_first():  # takes no time if nothing has changed or been deleted
             failures = _prepare(dataset, workspace, configuration, workers=0 if options.threads == 0 else None)
         barrier()
-        jobs = [replace(training_job(dataset, workspace, configuration, fold), plan=p) for fold, p in zip(folds, plans)]
+        jobs = [
+            replace(training_job(dataset, workspace, configuration, fold), plan=p, instead_of=wanted.instead_of)
+            for fold, p in zip(folds, plans)
+        ]
         model = jobs[0].run if len(jobs) == 1 else jobs[0].run.parent  # all folds together
         if restart:
             check_new_run(jobs[0], options, chosen)

@@ -18,6 +18,7 @@ class TrainingJob:
         prepared: folder of the prepared cases.
         previous_stage: folder of what the previous stage of a cascade predicted; None where there is none.
         run: folder that the run is written to.
+        instead_of: why a finer rung of the plan's ladder is not trained, if it was given up.
     """
 
     dataset: str
@@ -29,6 +30,7 @@ class TrainingJob:
     prepared: Path
     previous_stage: Path | None
     run: Path
+    instead_of: str | None = None
 
     @property
     def unit(self) -> Unit:

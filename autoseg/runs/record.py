@@ -31,6 +31,7 @@ class RunRecord:
         extra: count of landmarks that are absent and were predicted.
         thresholds: for landmarks that are absent in some cases, the probability from which they count
             as present; None where the validation cases cannot tell.
+        instead_of: the finer rung of the plan's ladder that was given up in its first steps, and why.
         plugins: the files of users whose losses, blocks or augmentations were used.
     """
 
@@ -53,6 +54,7 @@ class RunRecord:
     missed: int = 0
     extra: int = 0
     thresholds: dict[str, float | None] = field(default_factory=dict)
+    instead_of: str | None = None
     plugins: tuple[PluginRecord, ...] = ()
 
 

@@ -42,6 +42,7 @@ from autoseg.training.distributed import (
 from autoseg.training.interim_validation import NO_SCORES, interim_score, set_first_reserve, validation_time
 from autoseg.training.loader import Loader
 from autoseg.training.memory_check import check_memory
+from autoseg.training.pace import PaceCheck
 from autoseg.training.reporting import report_epoch, report_step, scores_text
 from autoseg.training.rollback import NotFinite, roll_back_to_last
 from autoseg.training.run import Clock, TrainingRun, begin_or_resume, plan_changes, unspent
@@ -222,6 +223,7 @@ def _learn(run: TrainingRun, training: list[StoredCase], validation: list[Stored
     try:
         if run.state.step == 0:  # so that there is a way back, and a full disk is known before hours of work
             run.save()
+        pace = PaceCheck()
         with Loader(_sampler(run, training), run.state.step, run.options.threads) as loader:
             while broadcast_float(run.progress()) < 1:
                 stale = epochs_without_gain(run.state.budget_rows)
@@ -229,7 +231,7 @@ def _learn(run: TrainingRun, training: list[StoredCase], validation: list[Stored
                     what = "better case Dice" if run.job.plan.data.labels.names else "smaller error of landmarks"
                     log.warning("no %s in %d epochs: validating", what, stale)
                     return f"no {what} in {stale} epochs"
-                if _epoch(run, loader, training, validation):
+                if _epoch(run, loader, training, validation, pace=pace):
                     return run.stopping.reason or "the first process was told to stop"
     except KeyboardInterrupt:
         if not run.options.deterministic:
@@ -239,7 +241,9 @@ def _learn(run: TrainingRun, training: list[StoredCase], validation: list[Stored
     return None
 
 
-def _epoch(run: TrainingRun, loader: Loader, training: list[StoredCase], validation: list[StoredCase]) -> bool:
+def _epoch(
+    run: TrainingRun, loader: Loader, training: list[StoredCase], validation: list[StoredCase], *, pace: PaceCheck
+) -> bool:
     """Train to the end of an epoch, or of the budget; report, score and save.
 
     A deterministic run is saved at the ends of epochs only: the step that a rollback goes back to must not
@@ -257,6 +261,7 @@ def _epoch(run: TrainingRun, loader: Loader, training: list[StoredCase], validat
             loader.rewind(_sampler(run, training), run.state.step)
             continue
         steps += 1
+        pace.after_step(run)
         if is_first():
             report_step(run, run.clock() - start_time, steps)
         stopped = broadcast_bool(run.stopping.is_requested() and run.progress() < 1)
@@ -340,6 +345,7 @@ def _finish(run: TrainingRun, training: list[StoredCase], validation: list[Store
         missed=result.missed,
         extra=result.extra,
         thresholds=result.thresholds,
+        instead_of=job.instead_of,
         plugins=tuple(plugin.record for plugin in used_plugins(run.configuration)),
     )
     write_text(job.run / "run.json", to_json(record))

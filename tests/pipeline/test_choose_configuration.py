@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.tiny import DATASET_NAME, Tiny
+
+from autoseg.errors import UsageError
+from autoseg.pipeline.ladder import ChosenConfiguration, abandon, choose_configuration
+from autoseg.pipeline.training import train_dataset
+from autoseg.pipeline.workspace import Workspace
+from autoseg.plan import Footprint, Plan, Rung, load_plan, save_plan
+from autoseg.runs.abandoned import Abandoned, load_abandoned
+from autoseg.runs.budget import RunBudget
+from autoseg.runs.options import TrainingOptions
+
+PLANS = Path(__file__).parents[2] / "plans"
+NOTE = Abandoned(600.0, 9.0, "a step takes 9 s where the plan says 0.3", "3d_x2.5")
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return load_plan(PLANS / "mouse_brain.plan.json")
+
+
+def chosen(
+    plan: Plan, root: Path, seconds: float | None, *, configuration: str | None = None, restart: bool = False
+) -> ChosenConfiguration:
+    return choose_configuration(plan, Workspace(root), configuration, seconds, folds=("0",), restart=restart)
+
+
+def test_the_time_chooses_where_nobody_else_does(plan: Plan, tmp_path: Path) -> None:
+    assert chosen(plan, tmp_path, 60.0).name == plan.ladder[-1].configuration
+    assert chosen(plan, tmp_path, 60.0, configuration="auto").name == plan.ladder[-1].configuration
+    assert chosen(plan, tmp_path, 60.0, configuration="2d").name == "2d"
+    assert chosen(plan, tmp_path, None).name == plan.default_configuration
+    with pytest.raises(UsageError, match="the plan has no configuration '3d_x9'"):
+        chosen(plan, tmp_path, 60.0, configuration="3d_x9")
+
+
+def test_a_plan_without_a_ladder_has_its_default(plan: Plan, tmp_path: Path) -> None:
+    assert chosen(replace(plan, ladder=()), tmp_path, 60.0).name == plan.default_configuration
+
+
+def test_a_grid_that_was_edited_by_hand_is_trained(plan: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "autoseg")
+    name = plan.ladder[1].configuration
+    c = plan.configurations[name]
+    edited = replace(c, space=replace(c.space, spacing_mm=(0.2, 0.2, 0.2)))
+    by_hand = replace(plan, configurations={**plan.configurations, name: edited})
+    for seconds in (None, 60.0, 36000.0):
+        assert chosen(by_hand, tmp_path, seconds).name == name
+    assert f"the grid of {name} was edited by hand: it is trained, whatever the time" in caplog.messages
+
+
+def test_a_rung_that_was_given_up_is_not_tried_again_with_the_same_time(plan: Plan, tmp_path: Path) -> None:
+    first = chosen(plan, tmp_path, 600.0).name
+    run = Workspace(tmp_path).run(plan.name, first, "3")  # whatever the fold
+    (run / "validation").mkdir(parents=True)
+    abandon(run, NOTE)
+    assert [path.name for path in run.iterdir()] == ["abandoned.json"]
+    assert load_abandoned(run) == NOTE
+    again = chosen(plan, tmp_path, 600.0)
+    assert again == ChosenConfiguration("3d_x2.5", f"{first} was given up: {NOTE.reason}")
+    assert chosen(plan, tmp_path, 601.0).name == first
+    assert chosen(plan, tmp_path, 600.0, restart=True).name == first
+
+
+def with_ladder(plan: Plan, step_s: float) -> Plan:
+    """The tiny plan with a coarser rung, and steps that are said to take next to no time."""
+    fine = replace(plan.configurations["3d_fullres"], footprint=Footprint(1.0, 1.0, 0.1, step_s))
+    spacing = tuple(2 * s for s in fine.space.spacing_mm)
+    coarse = replace(fine, space=replace(fine.space, spacing_mm=spacing), footprint=Footprint(1.0, 1.0, 0.1, step_s / 100))
+    return replace(
+        plan,
+        configurations={"3d_fullres": fine, "3d_x2": coarse},
+        ladder=(
+            Rung("3d_fullres", fine.space.spacing_mm, factor=1.0, ceiling=1.0, covered=1.0, cases=2.0),
+            Rung("3d_x2", spacing, factor=2.0, ceiling=0.9, covered=1.0, cases=2.0),
+        ),
+    )
+
+
+def test_a_machine_too_slow_for_the_rung_trains_a_coarser_one(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The whole way: the first steps are measured, the run is given up, the cases are prepared anew, the record says why."""
+    root = tmp_path / "work"
+    shutil.copytree(tiny.workspace.root, root)
+    workspace = Workspace(root)
+    save_plan(with_ladder(tiny.plan, 1e-5), workspace.dataset_folder(DATASET_NAME) / "plan.json")
+    options = TrainingOptions(RunBudget(seconds=20), threads=0)
+    report = train_dataset(tiny.dataset, workspace, options=options, device="cpu")
+    assert report is not None
+    assert report.record.configuration == "3d_x2"
+    assert report.model == workspace.run(DATASET_NAME, "3d_x2", "0")
+    assert report.record.instead_of is not None
+    assert report.record.instead_of.startswith("3d_fullres was given up: a step takes")
+    assert any("3d_x2 is trained instead of 3d_fullres" in message for message in caplog.messages)
+    assert load_abandoned(workspace.run(DATASET_NAME, "3d_fullres", "0")) is not None
+
+    again = train_dataset(tiny.dataset, workspace, options=options, device="cpu")
+    assert again is not None
+    assert again.record == report.record
+    assert any("is already trained" in message for message in caplog.messages)
