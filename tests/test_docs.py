@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 import SimpleITK
 import typer
+from helpers.limits import HANGS
 from helpers.plugins import no_plugins
 from helpers.tiny import DATASET_NAME, shrink_plan
 from test_layers import ROOMS
@@ -165,7 +166,7 @@ def type_in(command: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
     """Runs a command line as a shell would; exit code and everything that it prints."""
     words = words_of(command)
     if not words:
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=HANGS, check=False)
         return done.returncode, done.stdout + done.stderr
     printed = StringIO()
     log = logging.getLogger("autoseg")

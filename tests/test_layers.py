@@ -14,6 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from helpers.limits import HANGS
 
 import autoseg
 
@@ -154,7 +155,7 @@ def test_all_other_files_load_without_torch() -> None:
         [sys.executable, "-c", code, *(f"autoseg.{name}" for name in plain)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.limits import HANGS
 
 import autoseg
 
@@ -93,7 +94,7 @@ def test_unknown_name() -> None:
 
 
 def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS, check=True).stdout.strip()
 
 
 def test_importing_autoseg_loads_nothing_else() -> None:

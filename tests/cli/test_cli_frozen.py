@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from helpers.limits import HANGS
 from typer.testing import CliRunner
 
 from autoseg import __version__
@@ -123,14 +124,14 @@ def autoseg(*arguments: str) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "autoseg", *arguments]
         path = {"PYTHONPATH": str(Path(__file__).parents[2]), "NO_COLOR": "1"}
-        return subprocess.run(command, cwd=folder, env=path, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, cwd=folder, env=path, capture_output=True, text=True, timeout=HANGS, check=False)
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     code = "import sys\nfrom autoseg.cli import app\ntry:\n    app(['--help'])\nfinally:\n"
     code += "    sys.stderr.write(','.join({'torch', 'numpy', 'SimpleITK', 'scipy'} & set(sys.modules)))"
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 0
     assert done.stderr == ""
     assert all(command in done.stdout for command in COMMANDS)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.limits import HANGS
 from helpers.plugins import AUGMENTATION, BLOCK, LOSS, RULE, no_plugins, write_plugin
 from helpers.tiny import Tiny
 from safetensors.torch import load_file
@@ -182,7 +183,7 @@ def test_nothing_is_started_with_a_plugin_that_cannot_be_imported(command: str, 
     root, plugin = tmp_path / "work", write_plugin(tmp_path, "import no_such_module\n")
     words = ["-i", tiny.data / "imagesTs", "-o", tmp_path / "out"] if command == "predict" else ["-d", tiny.data]
     line = [sys.executable, "-m", "autoseg", command, *map(str, words), "--root", str(root), "--plugin", str(plugin)]
-    done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 2
     message = f"autoseg: error: the plugin cannot be imported; file: {plugin}; found: line 1: ModuleNotFoundError: "
     assert done.stderr.startswith(message)
@@ -207,7 +208,7 @@ def test_a_model_runs_no_plugin(tiny: Tiny, tmp_path: Path) -> None:
     )
     line = [sys.executable, "-m", "autoseg", "predict", "-i", str(tiny.data / "imagesTs"), "-o", str(tmp_path / "out")]
     line += ["--root", str(root), "--device", "cpu"]
-    done = subprocess.run(line, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(line, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stderr
     assert plan.configurations["3d_fullres"].training.loss == "my_loss"
     with pytest.raises(PlanError, match="of a plugin that is not loaded"):

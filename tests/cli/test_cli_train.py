@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.limits import HANGS
 from helpers.tiny import Tiny, TinyRuns
 from typer.testing import CliRunner, Result
 
@@ -102,7 +103,9 @@ def test_what_cannot_be_asked_for_costs_no_run(
 def test_a_misspelt_option_is_refused_before_torch_is_loaded(words: tuple[str, ...]) -> None:
     """That takes seconds; on a busy machine a quarter of a minute."""
     code = "import sys\nfrom autoseg.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, "train", *words], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", *words], capture_output=True, text=True, timeout=HANGS, check=False
+    )
     assert (done.returncode, done.stdout) == (2, "False\n")
 
 

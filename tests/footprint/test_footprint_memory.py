@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.limits import HANGS
 
 from autoseg.footprint import NetworkIO, predicting_memory, prepared_bytes, preparing_memory, training_memory
 from autoseg.footprint.speed import cpu_has_bf16
@@ -115,7 +116,7 @@ def test_within_a_fifth_of_what_training_takes(name: str, compute: Compute) -> N
     finally:
         sys.path.remove(str(BENCHMARK.parent))
     command = [sys.executable, str(BENCHMARK), "--one", "training", name, compute, "cpu"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout.splitlines()[-1])["gb"]
     assert TRAININGS[name].gigabytes(compute, "cpu") == pytest.approx(measured, rel=0.2)

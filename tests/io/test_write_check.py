@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from helpers.limits import HANGS
 from helpers.tiny import Tiny, TinyRuns
 
 from autoseg.cli import app
@@ -176,7 +177,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         nonlocal mounted
         command = ["mount", "-t", "tmpfs", "-o", f"{'remount,' if mounted else ''}size={size}", "tmpfs", str(folder)]
         try:
-            subprocess.run(command, check=True, capture_output=True, timeout=20)
+            subprocess.run(command, check=True, capture_output=True, timeout=HANGS)
         except (OSError, subprocess.CalledProcessError) as error:
             pytest.skip(f"a small file system cannot be mounted here: {error}")
         mounted = True
@@ -184,7 +185,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     yield of
     if mounted:
-        subprocess.run(["umount", str(folder)], check=True, timeout=20)
+        subprocess.run(["umount", str(folder)], check=True, timeout=HANGS)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers.limits import HANGS
 
 from autoseg.system import allocator
 
@@ -24,7 +25,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def page_faults(how: str) -> int:
     """Of the fourth block of 64 MB that a process fills and frees."""
-    done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True, timeout=HANGS)
     return int(done.stdout)
 
 
@@ -52,7 +53,7 @@ print(kept >> 20, (resident() - before) >> 20)
 
 @pytest.mark.skipif(sys.platform != "linux" or allocator.platform.libc_ver()[0] != "glibc", reason="another system")
 def test_kept_memory_is_returned_before_free_memory_is_counted() -> None:
-    done = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, check=True, timeout=HANGS)
     kept, left = map(int, done.stdout.split())
     assert kept >= 250
     assert left < 20

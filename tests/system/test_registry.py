@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers.limits import HANGS
 
 from autoseg.errors import UsageError
 from autoseg.system.registry import Registry
@@ -38,7 +39,7 @@ def test_built_in_objects_are_looked_up_where_they_are(registry: Registry) -> No
 def test_names_import_nothing() -> None:
     code = "import sys; from autoseg.system.registry import Registry; r = Registry('x', (), {'a': 'fractions:Fraction'})\n"
     code += "'a' in r, list(r), len(r), r.built_in\nprint('fractions' in sys.modules); r['a']; print('fractions' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS, check=True)
     assert done.stdout.split() == ["False", "True"]
 
 

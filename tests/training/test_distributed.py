@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.limits import HANGS
 from helpers.runs import history
 from helpers.tiny import Tiny
 from helpers.two_processes import label_losses, landmark_losses, watched, with_batch
@@ -59,7 +60,7 @@ def both(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Both:
     out = tmp_path_factory.mktemp("both")
     script = Path(__file__).parents[1] / "helpers" / "two_processes.py"
     command = [*TORCHRUN, str(script), str(tiny.data), str(tiny.workspace.root), str(out)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((out / f"{i}.json").read_text()) for i in range(2))
     return Both(out, (first, second), done.stderr.splitlines())
@@ -158,7 +159,7 @@ def started(command: list[str], stderr: Path) -> Iterator[subprocess.Popen[str]]
             if process.poll() is None:
                 process.terminate()  # torchrun then ends those that it has started
                 try:
-                    process.communicate(timeout=60)
+                    process.communicate(timeout=HANGS)
                 except subprocess.TimeoutExpired:
                     process.kill()
 
@@ -172,7 +173,7 @@ def test_torchrun_command_resumes_and_stops(both: Both, tiny: Tiny, tmp_path: Pa
     shutil.copytree(both.out / "interrupted", run)
     words = ("train", "-d", str(tiny.data), "--root", str(root), "--device", "cpu", "--epochs", "10000", "--json")
     with started([*TORCHRUN, "-m", "autoseg", *words], tmp_path / "stderr") as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + HANGS
         while len(history(run)) < 2:
             assert process.poll() is None, (tmp_path / "stderr").read_text()
             assert time.monotonic() < deadline
@@ -181,7 +182,7 @@ def test_torchrun_command_resumes_and_stops(both: Both, tiny: Tiny, tmp_path: Pa
             process.send_signal(signal.SIGTERM)
         else:
             (run / "STOP").touch()
-        printed, _ = process.communicate(timeout=150)
+        printed, _ = process.communicate(timeout=HANGS)
     said = (tmp_path / "stderr").read_text().splitlines()
     assert sum("continuing at step 4" in line for line in said) == 1
     assert sum(line.startswith(f"{told}: stopping: validating") for line in said) == 1

@@ -16,6 +16,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from helpers.limits import HANGS
 from helpers.runs import EPOCHS, dice, history, interrupt_at, same_outcome
 from helpers.tiny import Tiny, TinyRuns
 from safetensors.torch import load_file
@@ -161,7 +162,7 @@ def program(tiny: Tiny, run: Path, *what: str) -> subprocess.CompletedProcess[st
     """Trains in a process of its own. `what` happens to it in its fifth step, and when it begins to validate."""
     command = [sys.executable, "-c", PROGRAM, str(tiny.data), str(tiny.workspace.root), str(run), *what]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANGS, check=False)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
@@ -187,7 +188,7 @@ def test_killed_three_times_in_a_row(tiny: Tiny, tmp_path: Path) -> None:
         return [sys.executable, "-m", "autoseg", "train", *words]
 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command("whole"), env=environment, capture_output=True, timeout=120, check=True)
+    subprocess.run(command("whole"), env=environment, capture_output=True, timeout=HANGS, check=True)
     run = tmp_path / "parts" / "runs" / "Dataset001_Phantom" / "3d_fullres" / "fold_0"
     rng = np.random.default_rng(0)
     for epochs in (1, 2, 4):
@@ -200,7 +201,7 @@ def test_killed_three_times_in_a_row(tiny: Tiny, tmp_path: Path) -> None:
         assert process.returncode == -signal.SIGKILL
         steps = [int(row["step"]) for row in history(run)]
         assert steps == [3 * (i + 1) for i in range(len(steps))]
-    subprocess.run(command("parts"), env=environment, capture_output=True, timeout=120, check=True)
+    subprocess.run(command("parts"), env=environment, capture_output=True, timeout=HANGS, check=True)
     same_outcome(tmp_path / "whole" / run.relative_to(tmp_path / "parts"), run)
     assert not list(run.rglob(".*"))
 
