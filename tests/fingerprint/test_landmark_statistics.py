@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.limits import HANGS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -202,7 +203,7 @@ def test_real_skulls(real_data) -> None:
         cases.append(case_points(name, marks, read_image([folder / "imagesTr" / f"{name}.nii.gz"], ("CT",)).grid))
     began = time.perf_counter()
     statistics = measure_landmarks(names, cases)
-    assert time.perf_counter() - began < 5  # a tenth of a second; the machine may be busy
+    assert time.perf_counter() - began < HANGS  # a tenth of a second on an idle machine
     assert (statistics.n_cases, statistics.absent_share, statistics.unlabelled_share) == (41, 0, 0)
     assert statistics.diameter_mm == pytest.approx(23.95, abs=0.01)
     assert statistics.extent_mm == pytest.approx((11.22, 23.27, 12.75), abs=0.01)

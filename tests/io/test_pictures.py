@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import skimage.io
+from helpers.limits import HANGS
 from PIL import Image as Pillow
 
 from autoseg.errors import DataError, GeometryError, LabelError
@@ -380,7 +381,7 @@ def test_nuclei(real_data: Callable[[str], Path]) -> None:
     before = time.perf_counter()
     images = [read_image([f], RGB) for f in files]
     label_maps = [read_label_map(root / "labels" / f.name, LABELS) for f in files]
-    assert time.perf_counter() - before < 10  # on a busy machine
+    assert time.perf_counter() - before < HANGS
     coloured = 0
     for file, image, label_map in zip(files, images, label_maps):
         expected = skimage.io.imread(file)

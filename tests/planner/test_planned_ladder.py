@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.limits import HANGS
 
 from autoseg.fingerprint.dataset import Fingerprint, load_fingerprint
 from autoseg.fingerprint.grid_ceilings import GridCeiling
@@ -84,4 +85,4 @@ def test_rungs_are_complete_configurations_within_the_budget(name: str, seconds:
 def test_planning_takes_a_moment() -> None:
     start_time = time.perf_counter()
     make_plan(fingerprint(), CPU)
-    assert time.perf_counter() - start_time < 10  # for hangs; 60 ms on a quiet machine, see benchmarks
+    assert time.perf_counter() - start_time < HANGS  # 60 ms on a quiet machine

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.limits import HANGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -116,7 +117,7 @@ def test_decathlon_plans_equal_those_of_nnunet(real_data: Callable[[str], Path],
     fingerprint = load_nnunet(folder)
     started = time.perf_counter()
     plan = make_plan(fingerprint, GPU)
-    assert time.perf_counter() - started < 0.5
+    assert time.perf_counter() - started < HANGS
     published = json.loads((folder / "nnunet_plans.json").read_text())["configurations"]
     coarse = {"3d_cascade": {**published["3d_fullres"], "previous": "3d_lowres"}} if "3d_lowres" in published else {}
     published = {"3d_fullres": published["3d_fullres"], **published, **coarse}
