@@ -115,7 +115,7 @@ class Study:
 
     def train(self, experiment: Experiment, configuration: Configuration, run: Path) -> tuple[Model, RunRecord]:
         """Trains into the folder `run`."""
-        plan = replace(self.planned.plan, configurations={self.name: configuration}, default_configuration=self.name)
+        plan = replace(self.planned.plan, ladder=(), configurations={self.name: configuration}, default_configuration=self.name)
         training = self.training[: experiment.n_cases]
         job = replace(self.planned.job("0"), plan=plan, run=run, training=training, validation=())
         model, record = learn(job, TrainingOptions(self.limit.budget, seed=experiment.seed))

@@ -72,7 +72,7 @@ def prepare(source: Path, folder: Path, name: str, steps: int) -> Side:
     _, chosen = plan.configuration("3d_fullres")
     per_epoch = min(steps, STEPS_PER_EPOCH)
     chosen = replace(chosen, training=replace(chosen.training, epochs=steps // per_epoch, steps_per_epoch=per_epoch))
-    save_plan(replace(plan, default_configuration="3d_fullres", configurations={"3d_fullres": chosen}), path)
+    save_plan(replace(plan, ladder=(), default_configuration="3d_fullres", configurations={"3d_fullres": chosen}), path)
     return Side(name, dataset, workspace, chosen)
 
 

@@ -40,7 +40,7 @@ CLOCK = ("seconds", "step_seconds", "data_wait", "peak_ram_gb")
 def short_epochs(plan: Plan) -> Plan:
     name, chosen = plan.configuration(None)
     training = replace(chosen.training, steps_per_epoch=STEPS)
-    return replace(plan, configurations={name: replace(chosen, training=training)})
+    return replace(plan, ladder=(), configurations={name: replace(chosen, training=training)})
 
 
 def train_command(data: Path, root: Path, epochs: int) -> list[str]:

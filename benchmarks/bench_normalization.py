@@ -115,7 +115,7 @@ def dice(data: Path, work: Path, scheme: Normalization, epochs: int, seed: int) 
         network = replace(chosen.network, features=tuple(f // 2 for f in chosen.network.features))
         training = replace(chosen.training, epochs=epochs, steps_per_epoch=STEPS)
         chosen = replace(chosen, network=network, patch=replace(chosen.patch, batch_size=2), training=training)
-        return replace(plan, data=replace(plan.data, channels=channels), configurations={name: chosen})
+        return replace(plan, data=replace(plan.data, channels=channels), ladder=(), configurations={name: chosen})
 
     return tuple(s.dice.mean or 0.0 for s in learn_and_test(data, work, change, epochs, seed))
 

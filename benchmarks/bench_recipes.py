@@ -123,7 +123,7 @@ class Result:
 def train_one(planned: Planned, experiment: Experiment, limit: Limit, run: Path) -> Result:
     name, configuration = planned.plan.configuration(None)
     edited = EDITS[experiment.recipe](limit.within(configuration))
-    plan = replace(planned.plan, configurations={name: edited}, default_configuration=name)
+    plan = replace(planned.plan, ladder=(), configurations={name: edited}, default_configuration=name)
     job = planned.job("0")
     job = replace(job, plan=plan, run=run, training=job.training[:: experiment.every])
     _, record = learn(job, TrainingOptions(limit.budget, seed=experiment.seed))

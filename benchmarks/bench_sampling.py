@@ -78,7 +78,7 @@ def scores(
         patch = replace(chosen.patch, patch_size=PATCH, batch_size=4, foreground_fraction=fraction, sampling=sampling)
         network = replace(chosen.network, features=tuple(f // 2 for f in chosen.network.features))
         training = replace(chosen.training, epochs=epochs, steps_per_epoch=STEPS)
-        return replace(plan, configurations={name: replace(chosen, network=network, patch=patch, training=training)})
+        return replace(plan, ladder=(), configurations={name: replace(chosen, network=network, patch=patch, training=training)})
 
     return learn_and_test(data, work, change, epochs, seed)
 

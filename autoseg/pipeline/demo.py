@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoseg.dataset import open_dataset
+from autoseg.dataset import Dataset, open_dataset
 from autoseg.dataset.phantoms import LABELS, make_phantoms
 from autoseg.evaluation.label_maps import Report, evaluate_label_maps, report_table
+from autoseg.evaluation.overlay import save_overlay
 from autoseg.inference.trained_model import TrainedModel
+from autoseg.io import read_image, read_label_map
 from autoseg.nets.device import choose_device
 from autoseg.pipeline.fingerprint import fingerprint_dataset
 from autoseg.pipeline.plan import PlanOptions, describe_plan, plan_dataset
@@ -49,7 +51,17 @@ def run_demo(folder: Path, seconds: float, device: str) -> Report:
     report = evaluate_label_maps(data / "labelsTs", masks, LABELS, out=masks)
     report.raise_if_failed()
     log.info("%s", report_table(report))
-    log.info("\nLook at: %s (every decision and its reason)", workspace.dataset_folder(dataset.name) / "plan.json")
+    picture = folder / "overlay.png"
+    _draw(dataset, data, masks, picture)
+    log.info("\nLook at: %s (a test case: prediction beside reference)", picture)
+    log.info("         %s (every decision and its reason)", workspace.dataset_folder(dataset.name) / "plan.json")
     log.info("         %s (how training went)", trained.model / "progress.png")
     log.info("         %s (label maps; open them in 3D Slicer or ITK-SNAP)", masks)
     return report
+
+
+def _draw(dataset: Dataset, data: Path, masks: Path, picture: Path) -> None:
+    """Draws the first test case."""
+    reference = min((data / "labelsTs").iterdir())
+    image = read_image((data / "imagesTs" / reference.name.replace(".nii.gz", "_0000.nii.gz"),), dataset.channels)
+    save_overlay(picture, image, read_label_map(masks / reference.name, LABELS), read_label_map(reference, LABELS))

@@ -44,7 +44,7 @@ def choose_configuration(
         log.info("the grid of %s was edited by hand: it is trained, whatever the time", edited)
         return ChosenConfiguration(edited)
     if seconds is not None:
-        choice = choose_rung(plan.ladder, plan.configurations, seconds)
+        choice = choose_rung(plan.ladder, plan.configurations, seconds, n_structures=len(plan.data.labels.names))
         name = choice.rung.configuration
         log.info("in %s %s promises most: it could come to Dice %.2f", duration(seconds), name, choice.expected[name])
     limit = seconds if seconds is not None else plan.configurations[name].training.time_s

@@ -69,7 +69,8 @@ def _ladder_lines(plan: PlanDocument) -> list[str]:
     if not plan.ladder:
         return []
     times = {"1 min": 60.0, "10 min": 600.0, "1 h": 3600.0}
-    choices = [choose_rung(plan.ladder, plan.configurations, seconds) for seconds in times.values()]
+    n = len(plan.data.labels.names)
+    choices = [choose_rung(plan.ladder, plan.configurations, seconds, n_structures=n) for seconds in times.values()]
     head = ("", "spacing (mm)", "patch", "grid holds", *(f"in {time}" for time in times))
     rows = [
         (

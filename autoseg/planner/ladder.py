@@ -13,7 +13,7 @@ from math import prod
 from autoseg.fingerprint.grid_ceilings import GridCeiling
 from autoseg.imaging.geometry import coarser_spacing, resampled_shape
 from autoseg.plan import Rung
-from autoseg.plan.ladder import Choice, choose_rung, expected_dice
+from autoseg.plan.ladder import MARGIN, Choice, choose_rung, expected_dice
 from autoseg.planner.architecture import Architecture, plan_architecture
 from autoseg.planner.budget import Budget
 from autoseg.planner.configuration import PlannedConfiguration, plan_configuration
@@ -24,7 +24,6 @@ from autoseg.planner.wording import number, numbers, percent, seconds
 TIMES = {"2h": 7200.0, "30m": 1800.0, "10m": 600.0, "3m": 180.0, "1m": 60.0}
 """Seconds that a ladder has a rung for, so that a training can be given less time than it was planned with, or be run on a
 slower machine; with the ending of the rung's name where two have the same grid."""
-LEAST_GAIN = 0.01  # of Dice, for which a rung is written
 LEAST_EDGE = 8  # voxels of the median case along an axis that is made coarser; a U-Net needs some
 PATIENCE = 2  # coarser grids in a row that promise less, after which none is tried
 
@@ -58,7 +57,7 @@ def plan_ladder(inputs: PlanInputs, name: str, finest: PlannedConfiguration, gri
     Args:
         name, finest, grid: the configuration at full resolution.
     """
-    budget = inputs.budget
+    budget, n = inputs.budget, len(inputs.fingerprint.labels.names)
     if not inputs.fingerprint.ceilings or (budget.device == "cuda" and budget.time_s is None):
         return None
     planned = {name: finest}
@@ -68,7 +67,7 @@ def plan_ladder(inputs: PlanInputs, name: str, finest: PlannedConfiguration, gri
         at_least = rungs[-1].factor  # with less time the grid becomes coarser, never finer
         best = _best(inputs, replace(budget, time_s=time_s), grid, at_least)
         configurations = {key: p.configuration for key, p in planned.items()}
-        if best.expected < max(choose_rung(rungs, configurations, time_s).expected.values()) + LEAST_GAIN:
+        if best.expected < max(choose_rung(rungs, configurations, time_s, n_structures=n).expected.values()) + MARGIN:
             continue
         rung_name = f"{len(grid.spacing)}d_x{best.ceiling.factor:g}"
         rung_name += f"_{ending}" if rung_name in planned or best.ceiling.factor == 1 else ""
@@ -77,7 +76,7 @@ def plan_ladder(inputs: PlanInputs, name: str, finest: PlannedConfiguration, gri
         rungs.append(_rung_of(inputs, rung_name, best.ceiling, best.grid, best.architecture))
     if len(rungs) == 1:
         return None
-    choice = choose_rung(rungs, {key: p.configuration for key, p in planned.items()}, budget.time_s)
+    choice = choose_rung(rungs, {key: p.configuration for key, p in planned.items()}, budget.time_s, n_structures=n)
     return Ladder(planned, tuple(rungs), choice, _reason(choice, rungs, budget.time_s))
 
 
@@ -85,7 +84,7 @@ def _best(inputs: PlanInputs, budget: Budget, grid: TargetGrid, at_least: float)
     """The grid that promises most in a time, of those that are coarse enough."""
     best, behind = None, 0
     for candidate in _candidates(inputs, budget, grid, at_least):
-        behind = 0 if best is None or candidate.expected > best.expected else behind + 1
+        behind = 0 if best is None or candidate.expected > best.expected + MARGIN else behind + 1
         best = candidate if behind == 0 else best
         if behind == PATIENCE:
             break
@@ -103,7 +102,8 @@ def _candidates(inputs: PlanInputs, budget: Budget, grid: TargetGrid, at_least: 
         voxels = prod(coarse.shape) * inputs.n_cases
         architecture = plan_architecture(inputs.cost, budget, coarse.spacing, coarse.shape, voxels)
         rung = _rung_of(inputs, "", ceiling, coarse, architecture)
-        yield _Candidate(ceiling, coarse, architecture, expected_dice(rung, n_steps(budget, architecture.step_gmacs)))
+        steps = n_steps(budget, architecture.step_gmacs)
+        yield _Candidate(ceiling, coarse, architecture, expected_dice(rung, steps, len(inputs.fingerprint.labels.names)))
 
 
 def _coarse_grid(grid: TargetGrid, factor: float) -> TargetGrid:

@@ -81,5 +81,6 @@ def _lower_rung(run: TrainingRun, seconds: float, slowdown: float) -> Rung | Non
     names = [rung.configuration for rung in plan.ladder]
     if name not in names or edited_rung(plan.ladder, plan.configurations):
         return None
-    rung = choose_rung(plan.ladder, plan.configurations, seconds, slowdown=slowdown).rung
+    n = len(plan.data.labels.names)
+    rung = choose_rung(plan.ladder, plan.configurations, seconds, n_structures=n, slowdown=slowdown).rung
     return rung if names.index(rung.configuration) > names.index(name) else None

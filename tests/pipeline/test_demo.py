@@ -21,10 +21,11 @@ def check_demo(folder: Path, report: demo.Report, n_test: int) -> Path:
     assert isinstance(report.summary.mean_dice, float)
     about = folder / "autoseg_work" / "datasets" / "Dataset001_Phantom"
     assert all((about / name).is_file() for name in ("fingerprint.json", "plan.json", "splits.json"))
-    run = folder / "autoseg_work" / "runs" / "Dataset001_Phantom" / "3d_fullres" / "fold_0"
+    (run,) = (folder / "autoseg_work" / "runs" / "Dataset001_Phantom").glob("*/fold_0")
     assert (run / "progress.png").is_file()
     assert len(list((folder / "masks").glob("phantom_*.nii.gz"))) == n_test
     assert all((folder / "masks" / name).is_file() for name in ("per_case.csv", "summary.json"))
+    assert (folder / "overlay.png").read_bytes()[:4] == b"\x89PNG"
     return run
 
 

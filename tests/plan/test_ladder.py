@@ -10,7 +10,7 @@ from autoseg.plan import Plan, Rung, load_plan, parse_plan
 from autoseg.plan.ladder import TRAINING_SHARE, choose_rung, edited_rung, expected_dice
 from autoseg.system.records import to_json
 
-RUNG = Rung("3d_x2", (0.3, 0.3, 0.3), factor=2.0, ceiling=0.9, covered=0.5, cases=1.0)
+RUNG = Rung("3d_x2", (0.3, 0.3, 0.3), factor=2.0, ceiling=0.9, covered=1.0, cases=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -20,27 +20,27 @@ def plan() -> Plan:
 
 
 def test_more_steps_teach_more_but_never_more_than_the_grid_holds() -> None:
-    dice = [expected_dice(RUNG, steps) for steps in (0, 10, 100, 1000, 10_000, 1e9)]
+    dice = [expected_dice(RUNG, steps, 4) for steps in (0, 10, 100, 1000, 10_000, 1e9)]
     assert dice[0] == 0
     assert dice == sorted(dice)
     assert dice[-1] == pytest.approx(RUNG.ceiling)
 
 
 def test_a_training_that_sees_more_learns_more() -> None:
-    assert expected_dice(replace(RUNG, cases=0.01), 500) < expected_dice(RUNG, 500)
+    assert expected_dice(replace(RUNG, cases=0.01), 500, 4) < expected_dice(RUNG, 500, 4)
 
 
 def test_less_time_never_chooses_a_finer_grid(plan: Plan) -> None:
     order = [rung.configuration for rung in plan.ladder]
     assert len(order) > 2
-    chosen = [choose_rung(plan.ladder, plan.configurations, 20.0 * 2**i).rung.configuration for i in range(15)]
+    chosen = [choose_rung(plan.ladder, plan.configurations, 20.0 * 2**i, n_structures=4).rung.configuration for i in range(15)]
     positions = [order.index(name) for name in chosen]
     assert positions == sorted(positions, reverse=True)
     assert positions[0] > positions[-1]
 
 
 def test_a_slower_machine_is_as_less_time(plan: Plan) -> None:
-    slow, short = (choose_rung(plan.ladder, plan.configurations, s, slowdown=f) for s, f in ((600, 4), (150, 1)))
+    slow, short = (choose_rung(plan.ladder, plan.configurations, s, n_structures=4, slowdown=f) for s, f in ((600, 4), (150, 1)))
     assert slow == short
 
 
@@ -48,9 +48,14 @@ def test_steps_are_those_that_the_time_holds(plan: Plan) -> None:
     name = plan.ladder[0].configuration
     footprint = plan.configurations[name].footprint
     assert footprint is not None
-    assert choose_rung(plan.ladder, plan.configurations, 600).steps[name] == TRAINING_SHARE * 600 / footprint.step_s
+    assert (
+        choose_rung(plan.ladder, plan.configurations, 600, n_structures=4).steps[name] == TRAINING_SHARE * 600 / footprint.step_s
+    )
     training = plan.configurations[name].training
-    assert choose_rung(plan.ladder, plan.configurations, None).steps[name] == training.epochs * training.steps_per_epoch
+    assert (
+        choose_rung(plan.ladder, plan.configurations, None, n_structures=4).steps[name]
+        == training.epochs * training.steps_per_epoch
+    )
 
 
 def test_a_grid_that_was_edited_by_hand_is_found(plan: Plan) -> None:
