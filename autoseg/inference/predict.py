@@ -15,10 +15,11 @@ from autoseg.dataset import (
     output_path,
     probabilities_path,
 )
-from autoseg.errors import AutosegError, GeometryError, UsageError
+from autoseg.errors import AutosegError, UsageError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import LabelMap
 from autoseg.imaging.landmarks import Landmarks, LandmarkSet
+from autoseg.inference.input_checks import Doubt, check_grid, doubts, log_doubts
 from autoseg.inference.model import Model, Prediction
 from autoseg.io import (
     has_geometry,
@@ -89,10 +90,12 @@ def predict(
         log.warning("%d of %d cases are there already and skipped; --overwrite predicts them again", n_skipped, len(cases))
     channels = tuple(c.name for c in data.channels)
     predicted: dict[str, Landmarks] = {}
+    doubtful: list[Doubt] = []
 
     def work(case: Case) -> None:
         image = read_image(case.images, channels)
-        check_several_slices(model, image.grid, case.images[0])
+        check_grid(model, image.grid, case.images[0])
+        doubtful.extend(doubts(model, image, case.name))
         prediction = model.predict_image(image, mirror, probabilities=save_probabilities)
         landmarks = outputs.write(case, image.grid, prediction, rules)
         if landmarks is not None:
@@ -100,6 +103,7 @@ def predict(
 
     run = CaseRun(work, remaining, "predict", workers=workers)
     done = len(run.finish())
+    log_doubts(doubtful)
     unreadable: tuple[Failure, ...] = ()
     if data.landmarks.names:
         table, unreadable = _all_landmarks(predicted, cases, out, landmarks_ending, data.landmarks)
@@ -158,21 +162,6 @@ def describe_outcome(data: DataPlan, n_cases: int) -> str:
     if not data.landmarks.names:
         return number_of(n_cases, "label map")
     return f"{'label maps and ' if data.labels.names else ''}landmarks of {number_of(n_cases, 'case')}"
-
-
-def check_several_slices(model: Model, grid: Grid, source: Path | None) -> None:
-    """Refuses a single slice for a model of volumes.
-
-    Raises:
-        GeometryError: a single slice, and the model has learnt from volumes.
-    """
-    if model.configuration.ndim == 3 and min(model.configuration.window) > 1 == min(grid.shape):
-        raise GeometryError(
-            "a single slice cannot be predicted by a model of volumes",
-            file=source,
-            found=f"shape {grid.shape}",
-            allowed="several slices (z, y, x)",
-        )
 
 
 def _all_landmarks(

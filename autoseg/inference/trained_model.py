@@ -14,8 +14,9 @@ from autoseg.dataset import images_in
 from autoseg.errors import UsageError
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks
+from autoseg.inference.input_checks import check_grid, doubts, log_doubts
 from autoseg.inference.model import Model, load_model
-from autoseg.inference.predict import WORKERS, PredictReport, check_several_slices, predict
+from autoseg.inference.predict import WORKERS, PredictReport, predict
 from autoseg.io import IMAGE_ENDINGS, LANDMARK_ENDINGS, has_geometry, image_ending, landmark_ending, read_image, write_label_map
 from autoseg.io import write_landmarks as write_landmark_file
 from autoseg.io.in_memory import image_from_memory
@@ -136,7 +137,8 @@ class TrainedModel:
                 "the model has learnt landmarks only, so there are no class probabilities", fix="probabilities=False"
             )
         source, whole = self._read(image, spacing)
-        check_several_slices(self.model, whole.grid, source)
+        check_grid(self.model, whole.grid, source)
+        log_doubts(doubts(self.model, whole, ""))
         prediction = self.model.predict_image(whole, mirror, probabilities=probabilities)
         label_map = None
         if prediction.labels is not None:

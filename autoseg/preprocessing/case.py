@@ -14,7 +14,7 @@ from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.imaging.resample import axis_orders, resample_image, resample_labels
 from autoseg.plan import DataPlan, SpacePlan
-from autoseg.preprocessing.normalize import MASKED, normalize
+from autoseg.preprocessing.normalize import MASKED, check_colour, normalize
 from autoseg.preprocessing.placement import Placement, Prepared
 
 
@@ -42,6 +42,7 @@ def preprocess_case(
         raise DataError("the number of channels differs from the plan", found=len(image.data), allowed=len(data.channels))
     if label is not None and label.grid.shape != image.grid.shape:
         raise shape_mismatch(image, label)
+    check_colour(image.data, data.channels)
     axes = image.grid.canonical_axes()
     canonical = image.grid.reoriented(axes)
     voxels = axes.apply(image.data)

@@ -5,6 +5,8 @@ Prepared images are stored as float16, so every result must fit into that range.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from autoseg.errors import DataError, PlanError
@@ -24,7 +26,7 @@ def normalize(data: np.ndarray, channel: ChannelPlan, mask: np.ndarray | None = 
     zscore_nonzero         mean and std of the voxels in `mask`; outside stays 0
     zscore_nonzero_robust  the same with the percentiles of the voxels in `mask`
     rescale_0_1            minimum and maximum of this image
-    rgb_0_1                divided by 255
+    rgb_0_1                divided by 255; see `check_colour`
     none                   as it is
 
     Args:
@@ -112,3 +114,21 @@ def _rgb(data: np.ndarray, channel: ChannelPlan) -> np.ndarray:
             fix="choose 'rescale_0_1' for this channel in the plan",
         )
     return data / np.float32(255)
+
+
+def check_colour(data: np.ndarray, channels: Sequence[ChannelPlan]) -> None:
+    """Refuse (C, Z, Y, X) colour that was divided by 255 already, where the plan divides by 255.
+
+    Raises:
+        DataError: all intensities of the channels normalised as `rgb_0_1` lie in 0…1, and not all are whole numbers.
+    """
+    colours = [values for values, channel in zip(data, channels) if channel.normalization == "rgb_0_1"]
+    if not colours or any(float(values.min()) < 0 or float(values.max()) > 1 for values in colours):
+        return
+    if any((values != np.rint(values)).any() for values in colours):
+        raise DataError(
+            "the image is not 8-bit colour",
+            found=f"fractions, the largest {max(float(values.max()) for values in colours):g}",
+            allowed="0…255 for normalization 'rgb_0_1'",
+            fix="multiply by 255",
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from autoseg.errors import DataError, PlanError
 from autoseg.imaging.intensities import SAMPLE, clip_levels, strided
 from autoseg.plan import NORMALIZATIONS, ChannelPlan
-from autoseg.preprocessing.normalize import MASKED, normalize
+from autoseg.preprocessing.normalize import MASKED, check_colour, normalize
 
 
 def _channel(scheme: str, mean: float = 100, std: float = 50, low: float = -100, high: float = 300) -> ChannelPlan:
@@ -175,3 +177,16 @@ def test_input_is_left_alone(scheme: str) -> None:
 @given(arrays(np.float32, (2, 3, 4), elements=st.floats(0, 255, width=32)), st.sampled_from(NORMALIZATIONS))
 def test_every_result_fits_float16(data: np.ndarray, scheme: str) -> None:
     assert np.isfinite(normalize(data, _channel(scheme)).astype(np.float16)).all()
+
+
+RGB = tuple(ChannelPlan("rgb_to_0_1", "rgb_0_1", 0.0, 1.0, 0.0, 1.0) for _ in range(3))
+
+
+def test_colour_that_was_divided_already_is_refused() -> None:
+    colour = np.arange(12, dtype=np.float32).reshape(3, 1, 2, 2)
+    check_colour(colour, RGB)
+    check_colour(colour / 255, [replace(channel, normalization="zscore") for channel in RGB])
+    check_colour((colour > 5).astype(np.float32), RGB)  # black but for a little
+    check_colour(np.concatenate([colour[:2], colour[2:] / 255]), RGB)  # one channel alone may be dark
+    with pytest.raises(DataError, match=r"not 8-bit colour; found: fractions, the largest 0\.0431\d*; .*fix: multiply by 255"):
+        check_colour(colour / 255, RGB)

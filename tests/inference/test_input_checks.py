@@ -1,0 +1,100 @@
+"""Images unlike those of the training: refused or noted, never predicted without a word."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.tiny import Tiny, TinyRuns
+
+import autoseg
+from autoseg.errors import GeometryError
+from autoseg.imaging.geometry import Grid
+from autoseg.imaging.image import Image
+from autoseg.inference import input_checks
+from autoseg.inference.input_checks import check_grid, doubts, spacing_factor
+from autoseg.inference.model import Model, load_model
+from autoseg.io import read_image, write_image
+from autoseg.nets.device import Device
+
+
+@pytest.fixture(scope="module")
+def model(tiny_runs: TinyRuns, float32_cpu: Device) -> Model:
+    return load_model(tiny_runs.runs[:1], float32_cpu)[0]  # of voxels of (3, 2, 2) mm
+
+
+@pytest.fixture(scope="module")
+def image(tiny: Tiny) -> Image:
+    return read_image(min((tiny.data / "imagesTs").iterdir()), ("MR",))
+
+
+def scaled(image: Image, factor: float) -> Image:
+    spacing = [step * factor for step in image.grid.spacing]
+    return replace(image, grid=Grid.from_spacing(image.grid.shape, spacing))
+
+
+@pytest.mark.parametrize(("spacing", "factor"), [((3, 2, 2), 1), ((12, 8, 8), 4), ((0.3, 0.2, 0.2), 10), ((24, 2, 2), 2)])
+def test_factor_is_the_mean_over_axes(model: Model, spacing: tuple[float, float, float], factor: float) -> None:
+    assert spacing_factor(Grid.from_spacing((4, 5, 6), spacing), model.configuration) == pytest.approx(factor)
+
+
+def test_slices_count_in_their_plane_only(model: Model) -> None:
+    flat = replace(model.configuration, space=replace(model.configuration.space, spacing_mm=(2.0, 2.0), slice_axis=0))
+    assert spacing_factor(Grid.from_spacing((1, 5, 6), (1, 1, 1)), flat) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(("factor", "is_noted"), [(1, False), (3, False), (0.1, True)])
+def test_voxels_of_another_size_are_noted(model: Model, image: Image, factor: float, is_noted: bool) -> None:
+    problems = [doubt.problem for doubt in doubts(model, scaled(image, factor), "a")]
+    assert problems == ["voxels are of another size than the model has learnt, so the prediction may be wrong"][: int(is_noted)]
+
+
+def test_the_finest_grid_of_the_plan_counts_too(model: Model, image: Image) -> None:
+    """A coarse rung of the ladder is trained on the same images."""
+    name, fine = model.plan.configuration(None)
+    coarse = replace(fine, space=replace(fine.space, spacing_mm=(30.0, 20.0, 20.0)))
+    plan = replace(model.plan, configurations={name: fine, "3d_coarse": coarse})
+    alone = replace(model, configuration=coarse, plan=replace(model.plan, configurations={"3d_coarse": coarse}))
+    assert len(doubts(alone, image, "a")) == 1
+    assert doubts(replace(alone, plan=plan), image, "a") == ()
+
+
+def test_a_grid_that_would_be_enlarged_too_much_is_refused(model: Model) -> None:
+    with pytest.raises(GeometryError, match=r"have 562,500,000 times its voxels .*; found: \(3000, 1500, 1500\) mm; .*its unit"):
+        check_grid(model, Grid.from_spacing((10, 16, 16), (3000, 1500, 1500)), None)
+    check_grid(model, Grid.from_spacing((10, 16, 16), (9, 6, 6)), None)
+
+
+def test_a_grid_larger_than_memory_is_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, uncropped = Grid.from_spacing((20, 100, 100), (6, 4, 4)), replace(model.configuration.space, crop="none")
+    whole = replace(model, configuration=replace(model.configuration, space=uncropped))
+    check_grid(whole, grid, None)
+    monkeypatch.setattr(input_checks, "free_ram_gb", lambda: 0.001)
+    with pytest.raises(GeometryError, match=r"8 times its voxels on the model's grid, 0\.0064 GB; found: \(6, 4, 4\) mm"):
+        check_grid(whole, grid, None)
+    check_grid(whole, Grid.from_spacing((20, 100, 100), (3, 2, 2)), None)  # as large as the image itself
+
+
+def test_one_note_on_all_cases_of_a_folder(
+    model: Model, tiny_runs: TinyRuns, image: Image, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i in range(5):
+        write_image(tmp_path / "in" / f"c{i}.mha", scaled(image, 0.1) if i else replace(image, data=np.zeros_like(image.data)))
+    trained = autoseg.load_model(tiny_runs.runs[0], device="cpu")
+    with caplog.at_level(logging.WARNING, "autoseg"):
+        assert trained.predict_folder(tmp_path / "in", tmp_path / "out").done == 5
+    sizes, blank = sorted(caplog.messages, key=len, reverse=True)
+    assert sizes.startswith("note in 4 cases (c1, c2, c3 and 1 more): voxels are of another size than the model has learnt")
+    assert "expected: about (3, 2, 2) mm" in sizes
+    assert blank == "note in 1 case (c0): the image is blank, so the prediction means nothing; found: 0 everywhere"
+
+
+def test_an_image_in_memory_is_noted_as_well(tiny_runs: TinyRuns, image: Image, caplog: pytest.LogCaptureFixture) -> None:
+    trained = autoseg.load_model(tiny_runs.runs[0], device="cpu")
+    trained.predict(image)
+    assert caplog.messages == []
+    trained.predict(image.data, spacing=(0.3, 0.15, 0.15))
+    assert [message[:50] for message in caplog.messages] == ["note: voxels are of another size than the model ha"]
