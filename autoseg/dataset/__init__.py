@@ -11,7 +11,15 @@ from autoseg.dataset.case import Case, Dataset, Description, LandmarkRules, case
 from autoseg.dataset.landmark_files import LANDMARK_TABLE, case_landmarks
 from autoseg.dataset.landmark_loading import landmark_digest, load_landmarks, load_predicted, outside_remark
 from autoseg.dataset.layouts import open_dataset, read_description
-from autoseg.dataset.outputs import PROBABILITIES, check_output_folder, images_in, landmarks_path, output_path, probabilities_path
+from autoseg.dataset.outputs import (
+    PROBABILITIES,
+    check_output_folder,
+    images_in,
+    landmarks_path,
+    output_path,
+    probabilities_path,
+    split_other_channels,
+)
 from autoseg.dataset.search import find_dataset, is_dataset, search_folders
 
 __all__ = [
@@ -37,5 +45,6 @@ __all__ = [
     "probabilities_path",
     "read_description",
     "search_folders",
+    "split_other_channels",
     "unit_of",
 ]

@@ -64,7 +64,8 @@ def group_by_channel(folder: Path, n_channels: int) -> dict[str, tuple[Path, ...
     It belongs to the name of all files with the same stem if one of them has a number that no
     channel has. The rest are channels if every file of the folder is one, or if the several
     channels of some case are complete: then a stray file does not ungroup the others, it is a case
-    of its own (under its full name where a group has the short one).
+    of its own (under its full name where a group has the short one). Where there is one channel,
+    files without a number ungroup nothing, unless they have the short name of one with `_0000`.
 
     Raises:
         DataError: two images of one name.
@@ -81,7 +82,10 @@ def group_by_channel(folder: Path, n_channels: int) -> dict[str, tuple[Path, ...
         if numbers[stem] <= channels:
             grouped[stem] = (*grouped.get(stem, ()), path)
     single = [path for path in files if path not in marks or marks[path][0] not in grouped]
-    if single and (n_channels == 1 or not any(numbers[stem] == channels for stem in grouped)):
+    if n_channels == 1 and not any(path in marks for path in single):
+        plain = {case_name(path) for path in single}
+        grouped = {f"{stem}_0000" if stem in plain else stem: paths for stem, paths in grouped.items()}
+    elif single and (n_channels == 1 or not any(numbers[stem] == channels for stem in grouped)):
         return {case_name(p): (p,) for p in files}
     return grouped | {p.name if case_name(p) in grouped else case_name(p): (p,) for p in single}
 

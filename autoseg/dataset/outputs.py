@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from autoseg.dataset.case import Case, case_name
@@ -10,6 +12,7 @@ from autoseg.dataset.folders import channel_number, group_by_channel
 from autoseg.errors import UsageError
 from autoseg.io import IMAGE_ENDINGS, has_geometry, label_ending, probabilities_ending
 
+MOST_CHANNELS = 4  # of files that are taken for channels of one image without knowing it; brain tumours come with four
 PROBABILITIES = "_probabilities"  # behind the case name, in the file name of class probabilities
 
 
@@ -28,6 +31,36 @@ def images_in(folder: Path, n_channels: int) -> tuple[Case, ...]:
     if not cases:
         raise UsageError("no image in the folder", file=folder, allowed=", ".join(IMAGE_ENDINGS))
     return cases
+
+
+def split_other_channels(cases: Sequence[Case]) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """Cases for a model of one channel, and those whose files look like one channel of an image with several.
+
+    `a_0000` and `a_0001` do, unless other images have other numbers of such files: then they are numbered images.
+
+    Args:
+        cases: of one file each, as `images_in` lists them.
+
+    Returns:
+        Cases to predict, named without `_0000`, and the others.
+    """
+    marks = {case.name: mark for case in cases if (mark := channel_number(case.name))}
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for stem, number in marks.values():
+        numbers[stem].add(number)
+    several = {stem: channels for stem, channels in numbers.items() if len(channels) > 1}
+    counts = {len(channels) for channels in several.values()}
+    is_numbered = len(counts) > 1 or any(max(channels) >= min(len(channels), MOST_CHANNELS) for channels in several.values())
+    if not several or is_numbered:
+        return tuple(cases), ()
+    other = tuple(case for case in cases if case.name in marks and marks[case.name][0] in several)
+    names = {case.name for case in cases}
+    rest = []
+    for case in cases:
+        stem, number = marks.get(case.name, (case.name, 0))
+        if stem not in several:
+            rest.append(replace(case, name=stem) if number == 0 and stem not in names else case)
+    return tuple(rest), other
 
 
 def output_path(out: Path, case: Case) -> Path:

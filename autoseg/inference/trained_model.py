@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autoseg.dataset import images_in
-from autoseg.errors import UsageError
+from autoseg.dataset import Case, images_in, split_other_channels
+from autoseg.errors import DataError, UsageError
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.inference.input_checks import check_grid, doubts, log_doubts
@@ -24,8 +24,9 @@ from autoseg.io.landmark_files import landmarks_format_ending
 from autoseg.nets.device import Device
 from autoseg.plan import Plan
 from autoseg.postprocessing.component_rules import Rule, apply_rules
-from autoseg.runs.record import RunRecord, common_rules
+from autoseg.runs.record import RunRecord, common_rules, has_numbered_cases
 from autoseg.system.arguments import FilePath, as_path
+from autoseg.system.workers import Failure
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,10 +175,14 @@ class TrainedModel:
             UsageError: no image; `out` is the folder of the images; an unknown format.
         """
         ending = landmarks_format_ending(landmarks_format) if landmarks_format else ""
-        return predict(
+        cases = images_in(as_path(images, "images"), len(self.channels))
+        other_channels: tuple[Case, ...] = ()
+        if len(self.channels) == 1 and not any(has_numbered_cases(run) for run in self.runs):
+            cases, other_channels = split_other_channels(cases)
+        report = predict(
             self.model,
             self.rules,
-            images_in(as_path(images, "images"), len(self.channels)),
+            cases,
             as_path(out, "out"),
             mirror=mirror,
             save_probabilities=save_probabilities,
@@ -185,6 +190,19 @@ class TrainedModel:
             workers=workers,
             landmarks_ending=ending,
         )
+        return replace(report, failures=(*report.failures, *map(self._other_channel, other_channels)))
+
+    def _other_channel(self, case: Case) -> Failure:
+        """Why an image that looks like one channel of several is not predicted."""
+        stem, _, number = case.name.rpartition("_")
+        error = DataError(
+            f"the model has one channel, {self.channels[0]}, and this looks like channel {int(number)} of the image '{stem}'",
+            case=case.name,
+            file=case.images[0],
+            allowed="one file for each image",
+            fix=f"put only the files with {self.channels[0]} into the folder; rename images that are none of several channels",
+        )
+        return Failure(case.name, "predict", str(error))
 
     def _read(self, image: Any, spacing: Sequence[float] | None) -> tuple[Path | None, Image]:
         """The image, and the file of its first channel if it came from one."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
+from autoseg.dataset import case_name
+from autoseg.dataset.folders import channel_number
 from autoseg.errors import UsageError
 from autoseg.imaging.landmarks import Unit
 from autoseg.plan.plugins import PluginRecord
@@ -73,6 +75,11 @@ def load_run(run: Path) -> RunRecord:
 def is_finished(run: Path) -> bool:
     """Tell if the folder holds a trained fold, even if its training was stopped early."""
     return (run / "run.json").is_file() and load_run(run).finished
+
+
+def has_numbered_cases(run: Path) -> bool:
+    """Tell if a case that the run was validated on is called like a channel file, such as 'scan_0003'."""
+    return any(channel_number(case_name(path)) for path in (run / "validation").glob("*_[0-9][0-9][0-9][0-9].*"))
 
 
 def model_folds(model: Path) -> tuple[Path, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autoseg.dataset import Case, case_name, find_dataset, images_in, open_dataset, search_folders
+from autoseg.dataset import Case, case_name, find_dataset, images_in, open_dataset, search_folders, split_other_channels
 from autoseg.errors import DataError, LabelError, UsageError
 from autoseg.io import read_image, read_label_map
 
@@ -111,7 +111,6 @@ def test_a_stray_image_among_channel_files(tmp_path: Path) -> None:
     [
         (("scan_0000.nii.gz", "scan_0001.nii.gz", "scan_0002.nii.gz"), 2),  # 4D files, numbered
         (("a_0000.nii.gz", "b_0000.nii.gz", "c.nii.gz"), 2),
-        (("a_0000.nii.gz", "b_0000.nii.gz", "c.nii.gz"), 1),
     ],
 )
 def test_incomplete_channel_files_are_cases(tmp_path: Path, names: tuple[str, ...], n_channels: int) -> None:
@@ -119,6 +118,39 @@ def test_incomplete_channel_files_are_cases(tmp_path: Path, names: tuple[str, ..
     assert [(c.name, c.images) for c in images_in(tmp_path / "new", n_channels)] == [
         (name.removesuffix(".nii.gz"), (tmp_path / "new" / name,)) for name in names
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "cases"),
+    [
+        (("a_0000.nii.gz", "b_0000.nii.gz", "c.nii.gz"), ["a", "b", "c"]),
+        (("a_0000.nii.gz", "a.mha", "b_0000.nii.gz"), ["a", "a_0000", "b"]),
+        (("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "c.nii.gz"), ["a_0000", "a_0001", "b_0000", "c"]),
+    ],
+)
+def test_a_file_without_number_among_those_of_one_channel(tmp_path: Path, names: tuple[str, ...], cases: list[str]) -> None:
+    lay_out(tmp_path, None, tuple(f"new/{name}" for name in names))
+    images = images_in(tmp_path / "new", 1)
+    assert sorted(c.name for c in images) == cases
+    assert sorted(p.name for c in images for p in c.images) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "kept", "other"),
+    [
+        ("a_0000 a_0001 b_0000 c", "b c", "a_0000 a_0001"),
+        ("a_0000 a_0001 b_0000 b_0001", "", "a_0000 a_0001 b_0000 b_0001"),
+        ("a_0000 a_0001 b_0000 b", "b b_0000", "a_0000 a_0001"),
+        ("a_0000 a_0001 b_0000 b_0001 b_0002", "a_0000 a_0001 b_0000 b_0001 b_0002", ""),  # frames
+        ("a_0000 a_0001 a_0002 a_0003 a_0004", "a_0000 a_0001 a_0002 a_0003 a_0004", ""),
+        ("a_0001 a_0002 b", "a_0001 a_0002 b", ""),
+        ("a_0007 b", "a_0007 b", ""),
+    ],
+)
+def test_files_of_other_channels(names: str, kept: str, other: str) -> None:
+    cases = [Case(name, (Path(f"{name}.mha"),), None) for name in names.split()]
+    rest, others = split_other_channels(cases)
+    assert (sorted(c.name for c in rest), [c.name for c in others]) == (kept.split(), other.split())
 
 
 def test_label_maps_in_other_formats_and_with_image_names(tmp_path: Path) -> None:

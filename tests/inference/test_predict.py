@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from helpers.tiny import Tiny, TinyRuns
 
+from autoseg.api import load_model as load_trained
 from autoseg.dataset import Case, images_in, output_path
 from autoseg.errors import UsageError
 from autoseg.imaging.geometry import AxisMap, Grid
@@ -168,3 +169,27 @@ def test_a_model_of_volumes_refuses_a_slice(tiny: Tiny, model: Model, tmp_path: 
     report = predict(model, (), images_in(tmp_path / "images", 1), tmp_path / "out")
     assert "a single slice cannot be predicted by a model of volumes" in report.failures[0].reason
     assert "found: shape (1, 20, 20)" in report.failures[0].reason
+
+
+def test_a_second_channel_is_no_case_of_a_model_with_one(tiny: Tiny, tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    source = min((tiny.data / "imagesTs").iterdir())
+    (tmp_path / "images").mkdir()
+    for name in ("one_0000", "two_0000", "two_0001"):
+        shutil.copy(source, tmp_path / "images" / f"{name}.nii.gz")
+    report = load_trained(tiny_runs.runs[0], device="cpu").predict_folder(tmp_path / "images", tmp_path / "out")
+    assert (report.done, [f.case for f in report.failures]) == (1, ["two_0000", "two_0001"])
+    assert "case two_0001: the model has one channel, MRI, and this looks like channel 1 of the image 'two'" in (
+        report.failures[1].reason
+    )
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["one.nii.gz"]
+
+
+def test_numbered_images_are_cases_of_a_model_that_was_trained_on_such(tiny: Tiny, tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    source = min((tiny.data / "imagesTs").iterdir())
+    shutil.copytree(tiny_runs.runs[0], tmp_path / "fold_0")
+    shutil.copy(source, tmp_path / "fold_0" / "validation" / "scan_0001.nii.gz")
+    (tmp_path / "images").mkdir()
+    for name in ("two_0000", "two_0001"):
+        shutil.copy(source, tmp_path / "images" / f"{name}.nii.gz")
+    report = load_trained(tmp_path / "fold_0", device="cpu").predict_folder(tmp_path / "images", tmp_path / "out")
+    assert report == PredictReport(2, 0)
