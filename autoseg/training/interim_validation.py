@@ -6,13 +6,13 @@ import math
 
 from autoseg.footprint import STEP_PASSES
 from autoseg.preprocessing.store import StoredCase
+from autoseg.system.progress import duration
 from autoseg.training.run import TrainingRun
 from autoseg.training.validation import CaseScores, case_scores
 
 INTERIM_SHARE = 0.05  # of the training time, for interim validation; where it would take twice as much, it is left out
 FREE_SECONDS = 3.0  # of interim validation that are always allowed
 MAX_INTERIM_CASES = 8
-NO_SCORES = CaseScores(None, None)
 LAST_SECONDS = 3.0  # for writing the results
 VALIDATION_SHARE = 0.25  # of a time budget at most for the final validation, so that large cases leave time to learn
 
@@ -28,16 +28,21 @@ def interim_score(run: TrainingRun, validation: list[StoredCase], epoch_seconds:
         epoch_seconds, steps: duration of the epoch, and its number of steps.
     """
     if run.options.deterministic:
-        return _score_cases(run, validation, count) if (count := _affordable_cases(run, validation)) else NO_SCORES
+        count = _affordable_cases(run, validation)
+        return (
+            _score_cases(run, validation, count) if count else _no_scores(validation, "scoring a case takes too much of an epoch")
+        )
     spent = sum(row.score is not None for row in run.state.history) * run.state.n_interim_cases * run.case_seconds
     if not validation or spent > max(FREE_SECONDS, 2 * INTERIM_SHARE * run.elapsed):
-        return NO_SCORES
+        return _no_scores(validation, "scoring has taken a tenth of the time")
     if not run.state.n_interim_cases and run.budget.seconds is not None:
         step = epoch_seconds / steps / run.configuration.patch.batch_size
         run.set_case_seconds(run.model.n_windows(validation[0].shape) * step / STEP_PASSES)
         if run.case_seconds > 2 * INTERIM_SHARE * run.budget.seconds:
             _update_reserve(run, len(validation))
-            return NO_SCORES
+            return _no_scores(
+                validation, f"scoring a case would take {duration(run.case_seconds)}, more than a tenth of the time"
+            )
     count = run.state.n_interim_cases or 1
     score = _score_cases(run, validation, count)
     if not run.state.n_interim_cases:
@@ -47,6 +52,10 @@ def interim_score(run: TrainingRun, validation: list[StoredCase], epoch_seconds:
         score = score if count == 1 else _score_cases(run, validation, count)
     _update_reserve(run, len(validation))
     return score
+
+
+def _no_scores(validation: list[StoredCase], reason: str) -> CaseScores:
+    return CaseScores(None, None, reason if validation else "no case to validate on")
 
 
 def _affordable_cases(run: TrainingRun, validation: list[StoredCase]) -> int:

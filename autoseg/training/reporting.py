@@ -11,11 +11,14 @@ from autoseg.training.rollback import has_collapsed, roll_back_to_best
 from autoseg.training.run import TrainingRun
 
 
-def report_epoch(run: TrainingRun, row: Epoch) -> bool:
+def report_epoch(run: TrainingRun, row: Epoch, reason: str = "") -> bool:
     """Add an epoch to the curve, save, and log its scores.
 
     Only last.safetensors counts: a run that is killed before it is written trains the epoch again; after
     that, nothing remains to be decided.
+
+    Args:
+        reason: why there is no score, where there is none.
 
     Returns:
         Whether the network has collapsed and is back at its best weights.
@@ -37,7 +40,7 @@ def report_epoch(run: TrainingRun, row: Epoch) -> bool:
         row.step,
         row.train_loss,
         scores_text(run.job, row.case_dice, row.case_mre),
-        number_of(run.state.n_interim_cases, "case"),
+        reason or number_of(run.state.n_interim_cases, "case"),
         " best" if better else "",
         row.learning_rate,
         row.step_seconds,

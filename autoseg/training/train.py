@@ -39,7 +39,7 @@ from autoseg.training.distributed import (
     rank,
     world_size,
 )
-from autoseg.training.interim_validation import NO_SCORES, interim_score, set_first_reserve, validation_time
+from autoseg.training.interim_validation import interim_score, set_first_reserve, validation_time
 from autoseg.training.loader import Loader
 from autoseg.training.memory_check import check_memory
 from autoseg.training.pace import PaceCheck
@@ -48,7 +48,7 @@ from autoseg.training.rollback import NotFinite, roll_back_to_last
 from autoseg.training.run import Clock, TrainingRun, begin_or_resume, plan_changes, unspent
 from autoseg.training.sampling import PatchSampler
 from autoseg.training.step import step
-from autoseg.training.validation import validate
+from autoseg.training.validation import CaseScores, validate
 
 SAVE_EVERY = 120.0  # seconds of work that a crash may cost
 
@@ -270,7 +270,9 @@ def _epoch(
                 run.save()
             continue
         seconds = run.clock() - start_time
-        scores = interim_score(run, validation, seconds, steps) if is_first() and not stopped else NO_SCORES
+        scores = (
+            interim_score(run, validation, seconds, steps) if is_first() and not stopped else CaseScores(None, None, "stopped")
+        )
         row = Epoch(
             epoch=len(run.state.history) + 1,
             step=run.state.step,
@@ -283,7 +285,7 @@ def _epoch(
             peak_ram_gb=peak_ram_gb(),
             case_mre=broadcast_score(scores.mre),
         )
-        if report_epoch(run, row):
+        if report_epoch(run, row, scores.reason):
             loader.rewind(_sampler(run, training), run.state.step)
         return stopped
     return False

@@ -31,10 +31,11 @@ Dice = tuple[float | None, ...]  # of each structure, None where neither side ha
 @dataclass(frozen=True)
 class CaseScores:
     """How good a model is on a few cases: the mean Dice over structures and cases, and the mean radial error of the landmarks,
-    mm; None where nothing can be measured."""
+    mm; None where nothing can be measured, for a reason."""
 
     dice: float | None
     mre: float | None
+    reason: str = ""
 
 
 @dataclass(frozen=True)

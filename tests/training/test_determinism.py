@@ -123,7 +123,7 @@ def test_deterministic_interim_cases(tiny: Tiny, float32_cpu: Device, tmp_path: 
         interim_score(run, [StoredCase.open(job.prepared, c.name) for c in validation], 1e9, 1)
         assert sum(counted) == scored, (windows, steps)
         assert run.state.n_interim_cases == scored
-    assert interim_score(run, [], 1e9, 1) == CaseScores(None, None)
+    assert interim_score(run, [], 1e9, 1) == CaseScores(None, None, "no case to validate on")
 
 
 def test_deterministic_restores_torch_settings() -> None:

@@ -95,3 +95,11 @@ def test_stopped_run_validates_in_its_unspent_time(
     job = tiny.job(tmp_path)
     record = train(replace(job, validation=job.training), TrainingOptions(RunBudget(seconds=300)), float32_cpu, clock=clock)
     assert (record.stopped, record.validated_on) == ("Ctrl-C", f"{validated} not trained on")
+
+
+def test_a_missing_score_says_why(
+    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "autoseg")
+    train(tiny.job(tmp_path, validation=()), TrainingOptions(RunBudget(epochs=1), threads=0), float32_cpu)
+    assert any("case Dice -- (no case to validate on)" in message for message in caplog.messages)
