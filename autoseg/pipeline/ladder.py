@@ -9,9 +9,11 @@ from pathlib import Path
 
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import AUTO, Plan
-from autoseg.plan.ladder import choose_rung, edited_rung
+from autoseg.plan.ladder import choose_rung, edited_rung, least_time
 from autoseg.runs.abandoned import Abandoned, load_abandoned, save_abandoned
 from autoseg.system.progress import duration, log
+
+USEFUL = 0.5  # of the Dice that the best grid can hold; a training that is expected to reach less is not worth its time
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,32 @@ def choose_configuration(
         name = choice.rung.configuration
         log.info("in %s %s promises most: it could come to Dice %.2f", duration(seconds), name, choice.expected[name])
     limit = seconds if seconds is not None else plan.configurations[name].training.time_s
-    if restart or limit is None:
-        return ChosenConfiguration(name)
-    return _after_abandoned(workspace, plan.name, name, limit, folds)
+    chosen = ChosenConfiguration(name)
+    if limit is not None and not restart:
+        chosen = _after_abandoned(plan, workspace, name, limit, folds)
+    _note_limits(plan, chosen.name, limit)
+    return chosen
+
+
+def _note_limits(plan: Plan, name: str, seconds: float | None) -> None:
+    """Tells what a limit of time is too short for: to learn anything, or for a grid that holds every structure."""
+    n = len(plan.data.labels.names)
+    rung = next(rung for rung in plan.ladder if rung.configuration == name)
+    if seconds is not None:
+        useful = USEFUL * max(r.ceiling for r in plan.ladder)
+        expected = choose_rung(plan.ladder, plan.configurations, seconds, n_structures=n).expected[name]
+        if expected < useful:
+            least = least_time(plan.ladder, plan.configurations, lambda c: max(c.expected.values()) >= useful, n_structures=n)
+            advice = f"; {duration(least)} is the least that is useful" if least else ""
+            log.warning("note: %s is too little for any grid: expect Dice %.2f at most%s", duration(seconds), expected, advice)
+    if rung.lost:
+        least = least_time(plan.ladder, plan.configurations, lambda c: not set(rung.lost) & set(c.rung.lost), n_structures=n)
+        advice = f"; from about {duration(least)} on a grid that keeps them is chosen" if least else ""
+        names = ", ".join(f"'{structure}'" for structure in rung.lost[:5])
+        more = f" and {len(rung.lost) - 5} more" if len(rung.lost) > 5 else ""
+        log.warning(
+            "note: the grid of %s is too coarse for %s%s%s, or use -c %s", name, names, more, advice, plan.ladder[0].configuration
+        )
 
 
 def abandon(run: Path, abandoned: Abandoned) -> None:
@@ -59,13 +84,13 @@ def abandon(run: Path, abandoned: Abandoned) -> None:
     save_abandoned(run, abandoned)
 
 
-def _after_abandoned(workspace: Workspace, dataset: str, name: str, seconds: float, folds: Sequence[str]) -> ChosenConfiguration:
+def _after_abandoned(plan: Plan, workspace: Workspace, name: str, seconds: float, folds: Sequence[str]) -> ChosenConfiguration:
     """The configuration that earlier calls with the same limit of time ended up with, since steps took too long."""
     instead_of = None
     while True:
-        parent = workspace.run(dataset, name, folds[0]).parent
+        parent = workspace.run(plan.name, name, folds[0]).parent
         notes = [note for run in sorted(parent.glob("fold_*")) if (note := load_abandoned(run)) and note.seconds == seconds]
-        if not notes:
+        if not notes or notes[0].instead not in plan.configurations:  # of another plan
             return ChosenConfiguration(name, instead_of)
         instead_of = f"{name} was given up: {notes[0].reason}"
         name = notes[0].instead

@@ -6,11 +6,11 @@ dataset's score, which also depends on how hard its structures are to tell apart
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, sqrt
 
-from autoseg.plan.model import Configuration, Rung
+from autoseg.plan.model import LEAST_TIME_S, Configuration, Rung
 
 TRAINING_SHARE = 0.85  # of a time budget; the rest is start-up and validation
 STEPS, STEPS_POWER = 30.0, 0.66
@@ -18,6 +18,7 @@ STEPS, STEPS_POWER = 30.0, 0.66
 structures it takes twice as many: the square root of their number."""
 CASES, CASES_POWER = 22.0, 0.86  # the same for whole cases' worth of voxels that it has seen
 CONTEXT = 0.03  # power of the share of a case that a patch shows: with less around it a structure is harder to tell apart
+MONTH_S = 30 * 24 * 3600.0
 MARGIN = 0.01  # of Dice: the finest rung that comes so near to the best is chosen
 
 
@@ -57,6 +58,18 @@ def choose_rung(
     expected = {r.configuration: expected_dice(r, steps[r.configuration], n_structures) for r in rungs}
     best = max(expected.values())
     return Choice(next(r for r in rungs if expected[r.configuration] >= best - MARGIN), expected, steps)
+
+
+def least_time(
+    rungs: Sequence[Rung], configurations: Mapping[str, Configuration], is_enough: Callable[[Choice], bool], *, n_structures: int
+) -> float | None:
+    """The shortest limit of time (s, in steps of a quarter) whose choice is enough; None where a month is not."""
+    seconds = LEAST_TIME_S
+    while seconds < MONTH_S:
+        if is_enough(choose_rung(rungs, configurations, seconds, n_structures=n_structures)):
+            return seconds
+        seconds *= 1.25
+    return None
 
 
 def edited_rung(rungs: Sequence[Rung], configurations: Mapping[str, Configuration]) -> str | None:

@@ -271,6 +271,7 @@ class Rung:
         ceiling: Dice that the grid can hold at best, mean over the structures; measured by the fingerprint.
         covered: share of the median case that a patch shows, 1 at most.
         cases: whole cases' worth of voxels that a training step shows.
+        lost: structures whose Dice the grid limits to less than half.
     """
 
     configuration: str
@@ -279,6 +280,7 @@ class Rung:
     ceiling: float
     covered: float
     cases: float
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

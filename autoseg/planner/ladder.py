@@ -25,6 +25,7 @@ TIMES = {"2h": 7200.0, "30m": 1800.0, "10m": 600.0, "3m": 180.0, "1m": 60.0}
 """Seconds that a ladder has a rung for, so that a training can be given less time than it was planned with, or be run on a
 slower machine; with the ending of the rung's name where two have the same grid."""
 LEAST_EDGE = 8  # voxels of the median case along an axis that is made coarser; a U-Net needs some
+LOST = 0.5  # of the Dice on the least coarse grid: with less a structure counts as lost
 PATIENCE = 2  # coarser grids in a row that promise less, after which none is tried
 
 
@@ -145,7 +146,16 @@ def _rung(
         ceiling=round(ceiling.mean, 4),
         covered=round(shown, 4),
         cases=float(f"{shown * batch_size / n_slices:.4g}"),
+        lost=_lost(inputs, ceiling),
     )
+
+
+def _lost(inputs: PlanInputs, ceiling: GridCeiling) -> tuple[str, ...]:
+    """Structures that the grid does not hold; those that even a slightly coarser one loses are none of its faults."""
+    names, finest = inputs.fingerprint.labels.names, inputs.fingerprint.ceilings[0]
+    if ceiling.factor == 1:
+        return ()
+    return tuple(name for name, d, best in zip(names, ceiling.dice, finest.dice) if d is not None and best and d < LOST * best)
 
 
 def _reason(choice: Choice, rungs: Sequence[Rung], time_s: float | None) -> str:

@@ -12,12 +12,12 @@ from autoseg.pipeline.ladder import ChosenConfiguration, abandon, choose_configu
 from autoseg.pipeline.training import train_dataset
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import Footprint, Plan, Rung, load_plan, save_plan
-from autoseg.runs.abandoned import Abandoned, load_abandoned
+from autoseg.runs.abandoned import Abandoned, load_abandoned, save_abandoned
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.options import TrainingOptions
 
 PLANS = Path(__file__).parents[2] / "plans"
-NOTE = Abandoned(600.0, 9.0, "a step takes 9 s where the plan says 0.3", "3d_x2.5")
+NOTE = Abandoned(600.0, 9.0, "a step takes 9 s where the plan says 0.3", "3d_x2")
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,11 @@ def test_a_rung_that_was_given_up_is_not_tried_again_with_the_same_time(plan: Pl
     assert [path.name for path in run.iterdir()] == ["abandoned.json"]
     assert load_abandoned(run) == NOTE
     again = chosen(plan, tmp_path, 600.0)
-    assert again == ChosenConfiguration("3d_x2.5", f"{first} was given up: {NOTE.reason}")
+    assert again == ChosenConfiguration("3d_x2", f"{first} was given up: {NOTE.reason}")
     assert chosen(plan, tmp_path, 601.0).name == first
+    save_abandoned(run, replace(NOTE, instead="3d_x7"))
+    assert chosen(plan, tmp_path, 600.0).name == first  # the plan has changed since
+    save_abandoned(run, NOTE)
     assert chosen(plan, tmp_path, 600.0, restart=True).name == first
 
 
@@ -105,3 +108,29 @@ def test_a_machine_too_slow_for_the_rung_trains_a_coarser_one(
     assert again is not None
     assert again.record == report.record
     assert any("is already trained" in message for message in caplog.messages)
+
+
+def test_too_little_time_is_said_with_what_would_do(plan: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    slow = {
+        name: replace(c, footprint=replace(c.footprint, step_s=60.0) if c.footprint else None)
+        for name, c in plan.configurations.items()
+    }
+    chosen(replace(plan, configurations=slow), tmp_path, 60.0)
+    (note,) = [message for message in caplog.messages if "too little" in message]
+    assert note.startswith("note: 1 min 00 s is too little for any grid: expect Dice 0.")
+    assert note.endswith("is the least that is useful")
+    caplog.clear()
+    chosen(plan, tmp_path, 36000.0)
+    assert not caplog.messages
+
+
+def test_structures_that_a_grid_loses_are_named_before_training(
+    plan: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    *finer, coarsest = plan.ladder
+    losing = replace(plan, ladder=(*finer, replace(coarsest, lost=("vein", "duct"))))
+    name = chosen(losing, tmp_path, 30.0).name
+    assert name == coarsest.configuration
+    (note,) = [message for message in caplog.messages if "too coarse" in message]
+    assert f"the grid of {name} is too coarse for 'vein', 'duct'; from about " in note
+    assert f"a grid that keeps them is chosen, or use -c {plan.ladder[0].configuration}" in note
