@@ -1,4 +1,4 @@
-"""The patch and the batch for a calibration of memory (nnU-Net)."""
+"""The patches and batches that are tried, from large to small (nnU-Net); `memory` and `time_fit` say which one is taken."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def roll_back_to_last(run: TrainingRun, error: NotFinite) -> None:
     """
     if run.state.rollbacks >= MAX_ROLLBACKS:
         raise error
-    run.restore_last()
+    run.roll_back_to_saved()
     _log_rollback(run, f"{error.problem} ({error.found}, cases {error.case})", f"step {run.state.step}")
 
 
@@ -70,7 +70,7 @@ def roll_back_to_best(run: TrainingRun, row: Epoch) -> None:
             found=f"{problem} at step {run.state.step}, after {MAX_ROLLBACKS} attempts with a lower learning rate",
             fix="a lower training.learning_rate in the plan, then --restart",
         )
-    run.restore_best()
+    run.roll_back_to_best_weights()
     _log_rollback(run, problem, "the best weights")
 
 

@@ -137,7 +137,7 @@ class TrainingRun:
     def set_shape_prior(self, shape_prior: ShapePrior) -> None:
         self.model = replace(self.model, shape_prior=shape_prior)
 
-    def restore_last(self) -> None:
+    def roll_back_to_saved(self) -> None:
         """Restore weights, optimizer, loss scale and step from last.safetensors; counts as a rollback, saves.
 
         Elapsed time is not reset.
@@ -149,7 +149,7 @@ class TrainingRun:
             self.state = self.state.rolled_back_to(saved)
             self.save()
 
-    def restore_best(self) -> None:
+    def roll_back_to_best_weights(self) -> None:
         """Restore the averaged weights of best.safetensors, reset the optimizer; counts as a rollback, saves.
 
         Steps and curve go on.

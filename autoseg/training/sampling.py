@@ -28,10 +28,10 @@ from autoseg.preprocessing.store import StoredCase
 from autoseg.training.augment import (
     Intensity,
     Spatial,
-    apply_added,
     apply_corruptions,
     apply_intensity,
     apply_intensity_on,
+    apply_registered,
     apply_spatial,
     apply_spatial_on,
     apply_to_points,
@@ -229,13 +229,13 @@ class PatchSampler:
         with _augment_errors_of(case):
             points, state = apply_to_points(spatial, case.points, self._states_in_patch(case, spatial.centre), self.landmarks)
             steps = draw_intensity(rng, len(image)) if augment else ()
-            if self.device is not None and previous is None and training.augmentation in AUGMENTATIONS.built_in:
+            if self.device is not None and previous is None and AUGMENTATIONS[training.augmentation] is None:
                 raw_label = None if label is None else host_tensor(label, self.device)
                 return _RawPatch(case, spatial, box, host_tensor(image, self.device), raw_label, steps), points, state
             maps = [m for m in (label, previous) if m is not None]
             image, maps = apply_spatial(spatial, box, image, maps, self._mirrored_class)
             image = apply_intensity(image, steps) if augment else image
-            image = apply_added(training.augmentation, rng, image)
+            image = apply_registered(training.augmentation, rng, image)
             if previous is not None:
                 corrupted = apply_corruptions(
                     maps[-1], draw_corruptions(rng, len(mirrored_previous_classes(labels, self.landmarks))) if augment else ()

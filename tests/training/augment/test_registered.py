@@ -15,7 +15,7 @@ from helpers.tiny import Tiny
 from autoseg.errors import PlanError
 from autoseg.plan.plugins import load_plugin
 from autoseg.preprocessing.store import StoredCase
-from autoseg.training.augment import apply_added
+from autoseg.training.augment import apply_registered
 from autoseg.training.sampling import PatchSampler
 
 
@@ -34,7 +34,7 @@ def sampler(tiny: Tiny, tmp_path: Path, name: str) -> PatchSampler:
 @pytest.mark.parametrize("name", ["default", "none"])
 def test_built_in_names_add_nothing(name: str) -> None:
     image = np.ones((1, 2, 3, 4), np.float32)
-    assert apply_added(name, np.random.default_rng(0), image) is image
+    assert apply_registered(name, np.random.default_rng(0), image) is image
 
 
 def test_it_comes_last_and_leaves_the_label_map_alone(tiny: Tiny, tmp_path: Path) -> None:
@@ -81,4 +81,4 @@ def test_double_precision_is_brought_back(tmp_path: Path) -> None:
     load_plugin(
         write_plugin(tmp_path, AUGMENTATION.replace("image + rng.uniform(5, 6)", "image.astype(float) + rng.uniform(5, 6)"))
     )
-    assert apply_added("my_aug", np.random.default_rng(0), np.ones((1, 2, 2, 2), np.float32)).dtype == np.float32
+    assert apply_registered("my_aug", np.random.default_rng(0), np.ones((1, 2, 2, 2), np.float32)).dtype == np.float32

@@ -1,4 +1,4 @@
-"""The augmentation of a plugin, which comes after the built-in ones."""
+"""An augmentation that is registered as a function, such as a plugin's; it comes after those of `intensity` and `spatial`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from autoseg.plan.plugins import plugin_of
 from autoseg.plan.registries import AUGMENTATIONS
 
 
-def apply_added(name: str, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Changes the intensities of a patch (C, Z, Y, X) as the plugin's augmentation says; built-in names change nothing here.
+def apply_registered(name: str, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Changes the intensities of a patch (C, Z, Y, X) as the registered function says; `default` and `none` have none.
 
     Raises:
         PlanError: the augmentation returns something else than such an image.
