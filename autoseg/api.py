@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # torch takes seconds to load
     from autoseg.inference.trained_model import TrainedModel
 
 ROOT = "autoseg_work"
+SETTINGS = """a dict such as {"training.loss": "dice"}, or None"""
 DEVICES = "'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'"
 
 
@@ -87,6 +88,7 @@ def plan_dataset(
     """
     check_type(memory_gb, "memory_gb", (int, float, NoneType), "a number of GB, or None")
     check_type(device, "device", str, DEVICES)
+    check_type(settings, "settings", (Mapping, NoneType), SETTINGS)
     workspace = _workspace(root)
     opened = _dataset(dataset, workspace)
     failures = ensure_fingerprint(opened, workspace)
@@ -138,6 +140,7 @@ def train(
     check_type(fold, "fold", (int, str), "0 to 4, 'all', or several, such as '0..4'")
     check_type(configuration, "configuration", (str, NoneType), "a name of the plan's, or None")
     check_type(device, "device", str, DEVICES)
+    check_type(settings, "settings", (Mapping, NoneType), SETTINGS)
     check_type(seed, "seed", int, "a whole number")
     check_type(workers, "workers", int, "a number of threads")
     seconds = _seconds(time)

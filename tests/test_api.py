@@ -117,6 +117,8 @@ def test_several_folds_are_one_model(tiny_runs: TinyRuns, image: str) -> None:
         (lambda: autoseg.load_model("x", device=1), "device has the wrong type; found: 1; allowed: 'auto', 'cpu'"),
         (lambda: autoseg.evaluate("x", radii="2"), "radii has the wrong type; found: str; allowed: a list of numbers"),
         (lambda: autoseg.evaluate("x", radii=["2"]), "radii has the wrong type; found: str; allowed: a list of numbers"),
+        (lambda: autoseg.train("x", settings=["a"]), r'settings has the wrong type; found: list; allowed: a dict such as {"trai'),
+        (lambda: autoseg.plan_dataset("x", settings="a"), "settings has the wrong type; found: str; allowed: a dict such as"),
         (lambda: autoseg.load_plan(3), "path must be a path; found: int"),
         (lambda: autoseg.save_plan(3, "x"), "plan has the wrong type; found: 3; allowed: an autoseg.Plan"),
         (lambda: autoseg.load_plugin(3), "path must be a path; found: int"),

@@ -19,6 +19,11 @@ def is_rgb(channels: Sequence[str]) -> bool:
     return len(lower) == 3 and (set(lower) == {RGB_8_BIT} or all(name in names for name, names in zip(lower, _RGB_NAMES)))
 
 
+def names_in_words(channels: Sequence[str]) -> str:
+    """List the names of channels, one that all share only once: 'T1, T2', or '3 × rgb_to_0_1'."""
+    return f"{len(channels)} × {channels[0]}" if len(channels) > 1 and len(set(channels)) == 1 else ", ".join(channels)
+
+
 def without_alpha(data: np.ndarray, path: Path) -> np.ndarray:
     """Drop the last channel of (C, Z, Y, X), the opacity, which must be the same everywhere.
 

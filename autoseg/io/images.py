@@ -16,7 +16,7 @@ from autoseg.errors import DataError, GeometryError, LabelError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.labels import LabelSet, whole_numbers
-from autoseg.io.colour import is_grey, match_channels
+from autoseg.io.colour import is_grey, match_channels, names_in_words
 from autoseg.io.formats import Header, plain_grid
 from autoseg.io.image_formats import format_of, has_geometry
 from autoseg.system.arguments import FilePath, as_path
@@ -73,7 +73,7 @@ def read_image(paths: FilePath | Sequence[FilePath], channels: Sequence[str]) ->
             "the number of channels differs from dataset.json",
             file=files[0],
             found=len(stack),
-            allowed=f"{len(channels)} ({', '.join(channels)})",
+            allowed=f"{len(channels)} ({names_in_words(channels)})",
         )
     return Image(stack, grid, tuple(channels))
 

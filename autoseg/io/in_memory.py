@@ -12,7 +12,7 @@ from autoseg.errors import DataError, UsageError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image
 from autoseg.io import itk
-from autoseg.io.colour import match_channels
+from autoseg.io.colour import match_channels, names_in_words
 
 SHAPES = "(C, Z, Y, X); the first axis may be left out for one channel; (Y, X) or (C, Y, X) for a picture"
 
@@ -56,18 +56,27 @@ def _from_array(data: np.ndarray, channels: tuple[str, ...], spacing: Sequence[f
     n = len(channels)
     is_picture = data.ndim == 2 or (data.ndim == 3 and n > 1 and len(data) == n)
     lacks_channels = data.ndim == 3 and n > 1 and not is_picture
-    if data.ndim not in (2, 3, 4) or data.size == 0 or data.dtype.kind not in "buif" or lacks_channels:
+    channels_last = data.ndim in (3, 4) and n > 1 and data.shape[-1] == n != len(data)
+    if data.ndim not in (2, 3, 4) or data.size == 0 or data.dtype.kind not in "buif" or lacks_channels or channels_last:
         raise UsageError(
             "the array is no image of this model",
             found=f"shape {data.shape}, type {data.dtype}",
-            allowed=f"numbers of shape {SHAPES}; C is {n} ({', '.join(channels)})",
+            allowed=f"numbers of shape {SHAPES}; C is {n} ({names_in_words(channels)})",
+            fix=f"array.transpose{(data.ndim - 1, *range(data.ndim - 1))}, which brings the channels first"
+            if channels_last
+            else None,
         )
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise DataError("the array holds NaN or infinity", allowed="finite numbers", fix="replace them with the background value")
     axes = 2 if is_picture else 3
     if spacing is None and not is_picture:
         raise UsageError("an array does not say how large its voxels are", fix="spacing=(z, y, x), in mm")
-    steps = tuple(float(step) for step in spacing) if spacing is not None else (1.0, 1.0)
+    try:
+        steps = tuple(float(step) for step in spacing) if spacing is not None else (1.0, 1.0)
+    except (TypeError, ValueError):  # one number for all axes, or words
+        raise UsageError(
+            "spacing is no list of numbers", found=repr(spacing), allowed=f"{axes} positive numbers, in mm"
+        ) from None
     if len(steps) != axes or not all(0 < step < np.inf for step in steps):
         raise UsageError("spacing does not fit the array", found=steps, allowed=f"{axes} positive numbers, in mm")
     if is_picture:
@@ -82,6 +91,6 @@ def _with_channels(data: np.ndarray, grid: Grid, channels: tuple[str, ...]) -> I
         raise DataError(
             "the image has another number of channels than the model",
             found=len(data),
-            allowed=f"{len(channels)} ({', '.join(channels)})",
+            allowed=f"{len(channels)} ({names_in_words(channels)})",
         )
     return Image(data.astype(np.float32, order="C", copy=False), grid, channels)

@@ -73,6 +73,8 @@ def test_autoseg_image_is_taken_as_it_is(tmp_path: Path) -> None:
         (7, None, r"an image must be a path, .*, a SimpleITK image or a numpy array; found: int"),
         (VOLUME, None, r"does not say how large its voxels are; fix: spacing=\(z, y, x\), in mm"),
         (VOLUME, (1, 1), r"spacing does not fit the array; found: \(1\.0, 1\.0\); allowed: 3 positive numbers"),
+        (VOLUME, 1.0, r"spacing is no list of numbers; found: 1\.0; allowed: 3 positive numbers, in mm"),
+        (VOLUME, "abc", r"spacing is no list of numbers; found: 'abc'; allowed: 3 positive numbers, in mm"),
         (VOLUME, (1, 0, 1), r"spacing does not fit the array; found: \(1\.0, 0\.0, 1\.0\)"),
         (
             np.ones(5),
@@ -94,11 +96,21 @@ def test_volume_without_channel_axis_needs_a_model_of_one_channel() -> None:
         image_from_memory(np.ones((2, 4, 4)), ("red", "green", "blue"), (1, 1, 1))
 
 
+@pytest.mark.parametrize(
+    ("shape", "fix"), [((5, 4, 3), r"array\.transpose\(2, 0, 1\)"), ((2, 5, 4, 3), r"array\.transpose\(3, 0, 1, 2\)")]
+)
+def test_channels_behind_are_refused_with_the_way_to_bring_them_first(shape: tuple[int, ...], fix: str) -> None:
+    with pytest.raises(UsageError, match=rf"no image of this model; .*C is 3 \(3 × rgb_to_0_1\); fix: {fix}"):
+        image_from_memory(np.ones(shape, np.uint8), ("rgb_to_0_1",) * 3, (1, 1, 1)[-len(shape) + 1 :])
+
+
 def test_grey_picture_is_taken_for_colour_and_equal_colours_for_grey() -> None:
     """As from a file: `autoseg.predict` and `model.predict(array)` agree."""
     picture = np.arange(12, dtype=np.uint8).reshape(3, 4)
     rgb = image_from_memory(picture, ("R", "G", "B")).data
     np.testing.assert_array_equal(rgb, np.stack([picture[None]] * 3))
+    as_itk = image_from_memory(sitk.GetImageFromArray(picture), ("R", "G", "B")).data
+    np.testing.assert_array_equal(as_itk, rgb)
     grey = image_from_memory(np.stack([picture] * 3)[:, None], ("grey",), (1, 1, 1)).data
     np.testing.assert_array_equal(grey, picture[None, None])
     coloured = np.stack([picture, picture, picture + 1])[:, None]
