@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 import autoseg
 from autoseg.cli import app
+from autoseg.pipeline.training import TrainReport
+from autoseg.system.workers import Failure
 
 
 @pytest.fixture
@@ -44,6 +46,44 @@ def test_from_a_dataset_to_scores(tiny: Tiny, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(KeyError, match=r"no scores of 'left kidny' - did you mean 'left kidney'\?"):
         scores["left kidny"]
     assert autoseg.train(epochs=1, device="cpu").model == run.model  # the last one, which is finished
+
+
+def test_objects_are_printed_in_a_few_lines(
+    model: autoseg.TrainedModel, tiny: Tiny, tiny_runs: TinyRuns, image: str, tmp_path: Path
+) -> None:
+    structures = "structures: 4 (left kidney, right kidney, left stone, right stone)"
+    assert repr(tiny.dataset) == (f"Dataset Dataset001_Phantom: 5 cases in {tiny.dataset.root}\n  channels: MRI\n  {structures}")
+    assert str(model).splitlines()[:3] == [
+        f"TrainedModel of Dataset001_Phantom, 3d_fullres: {tiny_runs.runs[0]}",
+        "  channels: MRI",
+        f"  {structures}",
+    ]
+    record = model.records[0]
+    scores = f"  fold 0: Dice {record.case_dice:.4f} of 1 case not trained on"
+    assert str(model).splitlines()[3:] == [scores]
+    failure = Failure("b", "preprocess", "no such file")
+    trained = TrainReport(tiny_runs.runs[0], (record,), 0, 4, False, failures=(failure,))
+    assert repr(trained).splitlines() == [
+        "TrainReport: Dataset001_Phantom, 3d_fullres, trained on 4 cases",
+        scores,
+        f"  model: {tiny_runs.runs[0]}",
+        "  not prepared: 1 case",
+    ]
+    result = model.predict(image, probabilities=True)
+    assert result.label_map is not None
+    n_voxels = int((result.label_map.data == 1).sum())
+    name, voxels, probabilities = repr(result).splitlines()
+    assert name == f"Result of {image}"
+    assert voxels.startswith(f"  label map {result.label_map.data.shape}, voxels: left kidney {n_voxels}, right kidney ")
+    assert probabilities == f"  probabilities (5, {', '.join(map(str, result.label_map.data.shape))})"
+    points = autoseg.Landmarks(("tip", "base"), np.array([[0, 0, 0], [np.nan] * 3]), np.array([2, 1]))
+    assert repr(autoseg.Result(None, points, np.ones(2), None)) == "Result\n  landmarks: 1 of 2 present"
+    report = model.predict_folder(tiny.data / "imagesTs", tmp_path)
+    assert repr(report) == "PredictReport: 2 cases predicted, 0 skipped, 0 failed"
+    scored = autoseg.evaluate(tmp_path, tiny.data / "labelsTs", dataset=tiny.dataset)
+    head, dice = repr(scored).splitlines()
+    assert head == "Evaluation of 2 cases"
+    assert dice.startswith(f"  mean Dice {scored.mean_dice:.3g}: left kidney {scored['left kidney'].dice.mean:.3g}, right kid")
 
 
 def test_path_image_and_array_are_predicted_alike(model: autoseg.TrainedModel, image: str) -> None:

@@ -7,7 +7,7 @@ Layouts: Medical Segmentation Decathlon and nnU-Net v2 (`dataset.json`), a list 
 are then taken from the files. Landmarks lie beside or instead of label maps, see `landmark_files`.
 """
 
-from autoseg.dataset.case import Case, Dataset, Description, LandmarkRules, case_name, unit_of
+from autoseg.dataset.case import Case, Dataset, Description, LandmarkRules, case_name, names_to_learn, unit_of
 from autoseg.dataset.landmark_files import LANDMARK_TABLE, case_landmarks
 from autoseg.dataset.landmark_loading import landmark_digest, load_landmarks, load_predicted, outside_remark
 from autoseg.dataset.layouts import open_dataset, read_description
@@ -39,6 +39,7 @@ __all__ = [
     "landmarks_path",
     "load_landmarks",
     "load_predicted",
+    "names_to_learn",
     "open_dataset",
     "output_path",
     "outside_remark",

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.errors import first_few
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import NO_LANDMARKS, LandmarkSet, State, Unit
-from autoseg.io import has_geometry, image_ending
+from autoseg.io import has_geometry, image_ending, names_in_words
+from autoseg.system.progress import number_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,13 @@ class Dataset:
     landmarks: LandmarkSet = NO_LANDMARKS
     landmark_rules: LandmarkRules = LandmarkRules()
 
+    def __repr__(self) -> str:
+        lines = [
+            f"Dataset {self.name}: {number_of(len(self.cases), 'case')} in {self.root}",
+            f"channels: {names_in_words(self.channels)}",
+        ]
+        return "\n  ".join([*lines, *names_to_learn(self.labels, self.landmarks)])
+
     @property
     def unit(self) -> Unit:
         """Unit of lengths in its images."""
@@ -67,6 +76,12 @@ class Description:
     labels: LabelSet
     landmarks: LandmarkSet = NO_LANDMARKS
     landmark_rules: LandmarkRules = LandmarkRules()
+
+
+def names_to_learn(labels: LabelSet, landmarks: LandmarkSet) -> list[str]:
+    """Lines that tell the number and the first names of structures and of landmarks."""
+    kinds = (("structures", labels.names), ("landmarks", landmarks.names))
+    return [f"{kind}: {len(names)} ({first_few(names, 8)})" for kind, names in kinds if names]
 
 
 def unit_of(cases: Sequence[Case]) -> Unit:

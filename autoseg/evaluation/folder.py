@@ -13,7 +13,7 @@ from autoseg.evaluation.landmark_summary import LandmarkReport, PointSummary
 from autoseg.evaluation.landmarks import ComparedLandmarks, evaluate_landmarks
 from autoseg.evaluation.metrics import NSD_TOLERANCE_MM
 from autoseg.io import has_geometry, image_ending, read_grid
-from autoseg.system.progress import log
+from autoseg.system.progress import log, number_of
 from autoseg.system.workers import CaseReport, Failure
 
 TEST_IMAGES = "imagesTs"  # where datasets keep the images of cases that are not for training
@@ -25,6 +25,18 @@ class Evaluation:
 
     label_maps: Report | None
     landmarks: LandmarkReport | None
+
+    def __repr__(self) -> str:
+        lines = [f"Evaluation of {number_of(self.n_cases, 'case')}"]
+        if self.label_maps:
+            scores = [f"{s.structure} {_number(s.dice.mean)}" for s in self.label_maps.summary.structures]
+            lines.append(f"mean Dice {_number(self.mean_dice)}: {first_few(scores, 8)}")
+        if self.landmarks:
+            points = self.landmarks.summary
+            errors = [f"{p.landmark} {_number(p.mean.value)}" for p in points.landmarks]
+            lines.append(f"mean error {_number(self.mean_error)} {points.unit}: {first_few(errors, 8)}")
+        lines += [f"not compared: {number_of(len(self.failures), 'case')}"] if self.failures else []
+        return "\n  ".join(lines)
 
     @property
     def mean_dice(self) -> float | None:
@@ -143,6 +155,10 @@ def evaluate_folder(
             fix="name files like their images; -i names the images' folder if they are not in the dataset",
         )
     return Evaluation(label_report, landmark_report)
+
+
+def _number(value: float | None) -> str:
+    return "--" if value is None else f"{value:.3g}"
 
 
 def _has_maps(folder: Path) -> bool:

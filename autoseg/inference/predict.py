@@ -15,7 +15,7 @@ from autoseg.dataset import (
     output_path,
     probabilities_path,
 )
-from autoseg.errors import AutosegError, UsageError
+from autoseg.errors import AutosegError, UsageError, first_few
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import LabelMap
 from autoseg.imaging.landmarks import Landmarks, LandmarkSet
@@ -45,6 +45,11 @@ class PredictReport(CaseReport):
 
     done: int
     skipped: int
+
+    def __repr__(self) -> str:
+        counts = f"{number_of(self.done, 'case')} predicted, {self.skipped} skipped, {len(self.failures)} failed"
+        first = f" ({first_few([failure.case for failure in self.failures])})" if self.failures else ""
+        return f"PredictReport: {counts}{first}"
 
 
 def predict(

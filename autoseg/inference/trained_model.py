@@ -10,21 +10,30 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.dataset import Case, images_in, split_other_channels
-from autoseg.errors import DataError, UsageError
+from autoseg.dataset import Case, images_in, names_to_learn, split_other_channels
+from autoseg.errors import DataError, UsageError, first_few
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.inference.input_checks import check_grid, doubts, log_doubts
 from autoseg.inference.model import Model, load_model
 from autoseg.inference.predict import WORKERS, PredictReport, predict
-from autoseg.io import IMAGE_ENDINGS, LANDMARK_ENDINGS, has_geometry, image_ending, landmark_ending, read_image, write_label_map
+from autoseg.io import (
+    IMAGE_ENDINGS,
+    LANDMARK_ENDINGS,
+    has_geometry,
+    image_ending,
+    landmark_ending,
+    names_in_words,
+    read_image,
+    write_label_map,
+)
 from autoseg.io import write_landmarks as write_landmark_file
 from autoseg.io.in_memory import image_from_memory
 from autoseg.io.landmark_files import landmarks_format_ending
 from autoseg.nets.device import Device
 from autoseg.plan import Plan
 from autoseg.postprocessing.component_rules import Rule, apply_rules
-from autoseg.runs.record import RunRecord, common_rules, has_numbered_cases
+from autoseg.runs.record import RunRecord, common_rules, has_numbered_cases, record_scores
 from autoseg.system.arguments import FilePath, as_path
 from autoseg.system.workers import Failure
 
@@ -46,6 +55,18 @@ class Result:
     presence: np.ndarray | None
     probabilities: np.ndarray | None
     source: Path | None = None
+
+    def __repr__(self) -> str:
+        lines = [f"Result{f' of {self.source}' if self.source else ''}"]
+        if self.label_map is not None:
+            voxels = np.bincount(self.label_map.data.ravel(), minlength=len(self.label_map.labels.names) + 1)[1:].tolist()
+            counts = [f"{name} {n}" for name, n in zip(self.label_map.labels.names, voxels)]
+            lines.append(f"label map {self.label_map.grid.shape}, voxels: {first_few(counts, 8)}")
+        if self.landmarks is not None:
+            lines.append(f"landmarks: {int(self.landmarks.present.sum())} of {len(self.landmarks.names)} present")
+        if self.probabilities is not None:
+            lines.append(f"probabilities {self.probabilities.shape}")
+        return "\n  ".join(lines)
 
     def save(self, path: FilePath) -> Path:
         """Write the label map or the landmarks; the ending of the file name says which, and in which format.
@@ -93,6 +114,16 @@ class TrainedModel:
     runs: tuple[Path, ...]
     records: tuple[RunRecord, ...]
     rules: tuple[Rule, ...]
+
+    def __repr__(self) -> str:
+        first = self.records[0]
+        lines = [
+            f"TrainedModel of {first.dataset}, {first.configuration}: {', '.join(map(str, self.runs))}",
+            f"channels: {names_in_words(self.channels)}",
+            *names_to_learn(self.plan.data.labels, self.plan.data.landmarks),
+            "; ".join(map(record_scores, self.records)),
+        ]
+        return "\n  ".join(lines)
 
     @staticmethod
     def load(runs: Sequence[Path], device: Device) -> TrainedModel:

@@ -1,6 +1,6 @@
 """The only place that knows file formats."""
 
-from autoseg.io.colour import RGB_8_BIT, is_rgb
+from autoseg.io.colour import RGB_8_BIT, is_rgb, names_in_words
 from autoseg.io.formats import Header
 from autoseg.io.image_formats import IMAGE_ENDINGS, has_geometry, image_ending, label_ending, probabilities_ending
 from autoseg.io.images import (
@@ -28,6 +28,7 @@ __all__ = [
     "is_rgb",
     "label_ending",
     "landmark_ending",
+    "names_in_words",
     "probabilities_ending",
     "read_grid",
     "read_header",

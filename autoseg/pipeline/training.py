@@ -24,10 +24,10 @@ from autoseg.preprocessing.store import stored_key
 from autoseg.runs.abandoned import Abandoned
 from autoseg.runs.job import TrainingJob
 from autoseg.runs.options import TrainingOptions
-from autoseg.runs.record import RunRecord
+from autoseg.runs.record import RunRecord, record_scores
 from autoseg.splits.folds import load_folds
 from autoseg.system.lock import folder_lock
-from autoseg.system.progress import log
+from autoseg.system.progress import log, number_of
 from autoseg.system.workers import CaseReport, Failure
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ class TrainReport(CaseReport):
     n_untrained: int
     n_cases: int
     is_cascade: bool
+
+    def __repr__(self) -> str:
+        name = f"{self.record.dataset}, {self.record.configuration}, " if self.records else ""
+        head = f"TrainReport: {name}trained on {number_of(self.n_cases, 'case')}"
+        failed = [f"not prepared: {number_of(len(self.failures), 'case')}"] if self.failures else []
+        return "\n  ".join([head, *map(record_scores, self.records), f"model: {self.model}", *failed])
 
     @property
     def stages(self) -> tuple[str, ...]:

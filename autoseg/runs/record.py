@@ -122,6 +122,13 @@ def common_thresholds(records: Sequence[RunRecord], landmarks: Sequence[str]) ->
     return tuple(map(common, landmarks))
 
 
+def record_scores(record: RunRecord) -> str:
+    """Mean scores of a fold in words: 'fold 0: Dice 0.882 of 42 cases not trained on'."""
+    scores = [f"Dice {_number(record.case_dice, '.4f')}"] if record.structure_dice or not record.landmark_mre else []
+    scores += [f"MRE {_number(record.mre, '.3g')} {record.unit}"] if record.landmark_mre else []
+    return f"fold {record.fold}: {', '.join(scores)} of {record.validated_on}"
+
+
 def record_table(record: RunRecord) -> str:
     """Scores of a fold as aligned text: one line per structure and per landmark, and the means."""
     lines = [f"{name:24} Dice {_number(dice, '.3f')}" for name, dice in record.structure_dice.items()]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from autoseg.errors import DataError, UsageError
+from autoseg.evaluation.folder import Evaluation
 from autoseg.evaluation.landmark_summary import LandmarkSummary, parse_radii
 from autoseg.evaluation.landmarks import ComparedLandmarks, evaluate_landmarks, landmark_table
 from autoseg.imaging.geometry import Grid
@@ -65,6 +66,11 @@ def test_files_and_report(tmp_path: Path) -> None:
         "landmarks_summary.csv",
         "landmarks_summary.json",
     ]
+
+
+def test_evaluation_is_printed_in_a_few_lines(tmp_path: Path) -> None:
+    report = evaluate_landmarks(iter((B, A)), tmp_path)
+    assert repr(Evaluation(None, report)).splitlines() == ["Evaluation of 2 cases", "  mean error 2 mm: nose 2, chin 2"]
 
 
 def test_table(tmp_path: Path) -> None:
