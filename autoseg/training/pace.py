@@ -16,11 +16,11 @@ FIRST = 2  # steps that are not measured: memory is allocated in them
 MEASURED = 8
 MOST_TIME = 0.05  # of the budget, that measuring may take
 OFF = 4 / 3  # times the planned seconds, or one by that, from which it is said
-TOO_FEW = 1 / 3  # of the planned steps, from which a coarser rung is started
+LEAST_GAIN = 0.03  # of Dice that another rung must promise to be started instead: what has been spent is lost
 
 
 class TooSlow(Exception):
-    """Too few of the planned steps fit into the time, and a coarser rung of the plan's ladder is expected to do better.
+    """Fewer steps than planned fit into the time, so that a coarser rung of the plan's ladder promises more.
 
     Args:
         rung: to start instead.
@@ -70,7 +70,7 @@ def _compare(run: TrainingRun, step_s: float, planned_s: float, seconds: float) 
         f"instead of {TRAINING_SHARE * seconds / planned_s:.0f}"
     )
     new = run.state.step <= FIRST + MEASURED + 1 and not run.options.extend and world_size() == 1
-    if new and slowdown > 1 / TOO_FEW and (rung := _lower_rung(run, left, slowdown)):
+    if new and slowdown > 1 and (rung := _lower_rung(run, left, slowdown)):
         raise TooSlow(rung, run.job.run, seconds=seconds, step_s=step_s, reason=reason)
     log.warning("note: %s", reason)
 
@@ -82,5 +82,6 @@ def _lower_rung(run: TrainingRun, seconds: float, slowdown: float) -> Rung | Non
     if name not in names or edited_rung(plan.ladder, plan.configurations):
         return None
     n = len(plan.data.labels.names)
-    rung = choose_rung(plan.ladder, plan.configurations, seconds, n_structures=n, slowdown=slowdown).rung
-    return rung if names.index(rung.configuration) > names.index(name) else None
+    choice = choose_rung(plan.ladder, plan.configurations, seconds, n_structures=n, slowdown=slowdown)
+    gain = choice.expected[choice.rung.configuration] - choice.expected[name]
+    return choice.rung if names.index(choice.rung.configuration) > names.index(name) and gain > LEAST_GAIN else None

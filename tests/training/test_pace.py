@@ -26,8 +26,8 @@ def with_ladder(plan: Plan, step_s: float = 0.1) -> Plan:
         plan,
         configurations={"3d_fullres": fine, "3d_x2": coarse},
         ladder=(
-            Rung("3d_fullres", fine.space.spacing_mm, factor=1.0, ceiling=1.0, covered=0.2, cases=0.4),
-            Rung("3d_x2", spacing, factor=2.0, ceiling=0.9, covered=1.0, cases=2.0),
+            Rung("3d_fullres", fine.space.spacing_mm, factor=1.0, ceiling=1.0, covered=1.0, cases=40.0),
+            Rung("3d_x2", spacing, factor=2.0, ceiling=0.85, covered=1.0, cases=2.0),
         ),
     )
 
