@@ -105,10 +105,13 @@ def plugin_failure(what: str, path: Path, error: BaseException, fix: str | None 
     Args:
         what: cannot be done, as a sentence.
     """
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    where = ""
     if isinstance(error, SyntaxError) and error.filename == str(path):
-        lines = [error.lineno]
-    where = f"line {lines[-1]}: " if lines else ""
+        where = f"line {error.lineno}: "
+    elif frames:
+        function = "" if frames[-1].name.startswith("<") else f", {frames[-1].name}"  # '<module>' and '<lambda>' are no names
+        where = f"line {frames[-1].lineno}{function}: "
     return UsageError(what, file=path, found=f"{where}{type(error).__name__}: {error}", fix=fix)
 
 

@@ -192,18 +192,16 @@ def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device, 
     last = job.run / "last.safetensors"
     if is_first():
         remove_leftovers(job.run)
-    if last.is_file():
+    continues = last.is_file() and _continues(job, load_state(last), options)
+    if continues:
         state = load_state(last)
-        _check_plan(job)
-        _check_plugins(job)
-        _check_weights(state.transfer, options.pretrained, job)
     else:
         wish = options.pretrained
         transfer = take_weights(network, wish, job.plan.data, configuration.landmarks) if wish else None
         state = State.new(planned_budget(configuration.training), options.seed, transfer)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = _optimizer(network, configuration.training, state.transfer)
-    if last.is_file():
+    if continues:
         load_training(last, network, averaged, optimizer)
         log.warning("continuing at step %d, %s into the run", state.step, duration(state.elapsed))
         if options.seed != state.seed:
@@ -301,6 +299,23 @@ def _optimizer(network: torch.nn.Module, plan: TrainingPlan, transfer: Transfer 
         for name, weight in network.named_parameters():
             weight.requires_grad_(name not in taken)
     return make_optimizer(network, plan, taken)
+
+
+def _continues(job: TrainingJob, state: State, options: TrainingOptions) -> bool:
+    """True for a run in the job's folder to take up; one without a step that does not fit is no obstacle, and begins anew.
+
+    Raises:
+        PlanError, UsageError: the run does not fit.
+    """
+    try:
+        _check_plan(job)
+        _check_plugins(job)
+        _check_weights(state.transfer, options.pretrained, job)
+    except (PlanError, UsageError):
+        if state.step or (state.transfer and not options.pretrained):  # its weights would be forgotten without a word
+            raise
+        return False
+    return True
 
 
 def _check_weights(begun: Transfer | None, asked: Pretrained | None, job: TrainingJob) -> None:

@@ -9,8 +9,9 @@ import torch
 from autoseg.nets import Output
 from autoseg.training.distributed import all_gather_names, all_reduce_float, all_reduce_gradients
 from autoseg.training.loader import Loader
-from autoseg.training.losses import LOSSES, deep_supervision
+from autoseg.training.losses import deep_supervision
 from autoseg.training.losses.landmarks import landmark_loss
+from autoseg.training.losses.registered import plugin_loss_hint, registered_loss
 from autoseg.training.rollback import NotFinite
 from autoseg.training.run import TrainingRun
 from autoseg.training.sampling import Batch
@@ -59,7 +60,7 @@ def total_loss(run: TrainingRun, outputs: Output, batch: Batch) -> torch.Tensor:
     if outputs.logits:
         label = batch.label.to(torch_device, non_blocking=True)
         ignore_index = run.job.plan.data.labels.ignore_index
-        parts.append(deep_supervision(outputs.logits, label, ignore_index, LOSSES[plan.loss], plan.batch_dice))
+        parts.append(deep_supervision(outputs.logits, label, ignore_index, registered_loss(plan.loss), plan.batch_dice))
     if outputs.maps is not None:
         points, state = batch.points.to(torch_device, non_blocking=True), batch.state.to(torch_device, non_blocking=True)
         parts.append(landmark_loss(outputs.maps, points, state, run.configuration))
@@ -87,9 +88,10 @@ def _update(run: TrainingRun, loss: float) -> None:
 
 def _check_finite(value: float, what: str, run: TrainingRun, batch: Batch) -> None:
     if not math.isfinite(value):
+        hint = plugin_loss_hint(run.configuration.training.loss) if run.job.plan.data.labels.names else ""
         raise NotFinite(
             f"the {what} is not finite",
             found=f"{value} at step {run.state.step}",
             case=", ".join(all_gather_names(batch.cases)),
-            fix="look at the intensities of these cases; a lower training.learning_rate in the plan may help",
+            fix=hint or "look at the intensities of these cases; a lower training.learning_rate in the plan may help",
         )

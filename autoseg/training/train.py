@@ -177,6 +177,10 @@ def _train(job: TrainingJob, options: TrainingOptions, device: Device, clock: Cl
     except KeyboardInterrupt:
         log.warning("stopped; the same command continues at step %d", run.state.step)
         raise
+    except Exception:
+        if is_first() and run.state.step == 0:  # nothing has been learnt, and the next command may set something else
+            shutil.rmtree(job.run, ignore_errors=True)
+        raise
     finally:
         run.ticker.clear()
         run.tensorboard.close()

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from autoseg.cli import app
-from autoseg.errors import PlanError, UsageError
+from autoseg.errors import AutosegError, PlanError, UsageError
 from autoseg.pipeline import plan as planning
 from autoseg.plan import load_plan
 from autoseg.plan.plugin_names import COST
@@ -106,6 +106,41 @@ def test_a_loss_and_an_augmentation_for_one_run(tiny: Tiny, tmp_path: Path, capl
     assert load_plan(run / "plan.json").configurations["3d_fullres"].training.loss == "dice_ce"
     assert load_run(run).plugins == ()
     assert not (run / "plugins").exists()
+
+
+FAULTS = {
+    "raises": (
+        "    return logits.no_such()",
+        r"the loss 'my_loss' fails; file: .*my_plugin\.py; found: line 7, my_loss: AttributeError",
+    ),
+    "is_nan": (
+        "    return logits.sum() * float('nan')",
+        r"loss is not finite; .*fix: look at the loss 'my_loss', my_loss in .*my_pl",
+    ),
+    "number": ("    return 3", r"the loss 'my_loss' returns nothing to learn from; .*found: int; allowed: a tensor with one"),
+    "map": ("    return logits", r"returns nothing to learn from; .*found: a tensor \(2, 5, 8, 16, 16\); allowed"),
+    "constant": ("    return logits.detach().mean()", r"found: a tensor \(\), which does not depend on logits; allowed"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_loss_that_fails_is_named_and_blocks_nothing(fault: str, tiny: Tiny, tmp_path: Path) -> None:
+    root, (body, message) = tmp_path / "work", FAULTS[fault]
+    plugin = write_plugin(tmp_path, LOSS.replace("    return logits.float().square().mean() + 1", body))
+    with pytest.raises(AutosegError, match=message) as caught:
+        typed(tiny, root, "train", *SHORT, "--set", "training.loss=my_loss", "--plugin", plugin)
+    assert caught.value.exit_code == 2
+    assert not run_folder(tiny, root).exists()
+    typed(tiny, root, "train", *SHORT, "--set", "training.loss=dice")
+    assert load_run(run_folder(tiny, root)).finished
+
+
+def test_an_augmentation_that_fails_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    plugin = write_plugin(tmp_path, AUGMENTATION.replace("image + ", "image.no_such + "))
+    with pytest.raises(
+        UsageError, match=r"the augmentation 'my_aug' fails; file: .*my_plugin\.py; found: line 7, brighter: Attr"
+    ):
+        typed(tiny, tmp_path / "work", "train", *SHORT, "--set", "training.augmentation=my_aug", "--plugin", plugin)
 
 
 def test_a_block_is_needed_to_predict_and_must_be_the_same(tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

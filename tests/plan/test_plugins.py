@@ -88,7 +88,7 @@ def test_a_dataclass_in_a_plugin_finds_its_module(tmp_path: Path) -> None:
             "\nimport no_such_module\n",
             r"cannot be imported.*found: line 2: ModuleNotFoundError: No module named 'no_such_module'",
         ),
-        ("def f():\n    1 / 0\n\nf()\n", r"cannot be imported.*found: line 2: ZeroDivisionError"),
+        ("def f():\n    1 / 0\n\nf()\n", r"cannot be imported.*found: line 2, f: ZeroDivisionError"),
         ("raise SystemExit(0)\n", r"cannot be imported.*found: line 1: SystemExit: 0"),
         ("x = 1\n", r"the plugin registers nothing; file: .*my_plugin\.py; fix: @autoseg\.register\("),
         (

@@ -19,12 +19,12 @@ from autoseg.pipeline.training import set_runs_aside
 from autoseg.plan import load_plan
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.job import TrainingJob
-from autoseg.runs.options import TrainingOptions
+from autoseg.runs.options import Pretrained, TrainingOptions
 from autoseg.runs.record import load_run
 from autoseg.system.lock import folder_lock
 from autoseg.training import run as run_module
 from autoseg.training.checkpoint import load_state
-from autoseg.training.run import unspent
+from autoseg.training.run import begin_or_resume, unspent
 from autoseg.training.schedule import extension_factor
 from autoseg.training.state import BudgetStart, State
 from autoseg.training.train import train
@@ -60,6 +60,29 @@ def test_resuming_with_another_plan(tiny: Tiny, float32_cpu: Device, tmp_path: P
         train(replace(job, plan=unseen), EPOCHS, float32_cpu)
     reworded = replace(tiny.configuration, why={"training.epochs": "because"})
     assert train(replace(job, plan=replace(tiny.plan, configurations={"3d_fullres": reworded})), EPOCHS, float32_cpu).steps == 6
+
+
+def test_a_run_without_a_step_begins_anew_with_another_plan(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    """As one that was killed before its first step leaves it."""
+    job = tiny.job(tmp_path)
+    begin_or_resume(job, EPOCHS, float32_cpu).save()
+    assert load_state(tmp_path / "last.safetensors").step == 0
+    slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
+    other = replace(job, plan=replace(tiny.plan, configurations={"3d_fullres": slower}))
+    assert train(other, EPOCHS, float32_cpu).steps == 6
+    assert load_plan(tmp_path / "plan.json").configurations["3d_fullres"].training.learning_rate == 1e-4
+
+
+def test_a_run_without_a_step_keeps_weights_that_it_began_with(
+    tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path
+) -> None:
+    job, begun = tiny.job(tmp_path), replace(EPOCHS, pretrained=Pretrained(tiny_runs.runs[1], False))
+    begin_or_resume(job, begun, float32_cpu).save()
+    slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
+    other = replace(job, plan=replace(tiny.plan, configurations={"3d_fullres": slower}))
+    with pytest.raises(PlanError, match="follows another plan"):
+        begin_or_resume(other, EPOCHS, float32_cpu)
+    assert begin_or_resume(other, begun, float32_cpu).state.transfer is not None
 
 
 def interrupt_at_step_25_of_50(monkeypatch: pytest.MonkeyPatch, job: TrainingJob, device: Device) -> ManualClock:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoseg.errors import PlanError
-from autoseg.plan.plugins import plugin_of
+from autoseg.errors import AutosegError, PlanError
+from autoseg.plan.plugins import plugin_failure, plugin_of
 from autoseg.plan.registries import AUGMENTATIONS
 
 
@@ -13,15 +13,20 @@ def apply_registered(name: str, rng: np.random.Generator, image: np.ndarray) -> 
     """Changes the intensities of a patch (C, Z, Y, X) as the registered function says; `default` and `none` have none.
 
     Raises:
+        UsageError: the augmentation of a plugin has failed; names its line.
         PlanError: the augmentation returns something else than such an image.
     """
     augmentation = AUGMENTATIONS[name]
     if augmentation is None:
         return image
-    shape = image.shape
-    changed = augmentation(rng, image)
+    shape, plugin = image.shape, plugin_of(f"{AUGMENTATIONS.kind} {name}")
+    try:
+        changed = augmentation(rng, image)
+    except Exception as error:
+        if plugin is None or isinstance(error, (AutosegError, MemoryError)):
+            raise
+        raise plugin_failure(f"the augmentation '{name}' fails", plugin.path, error, "mend that line") from error
     if not isinstance(changed, np.ndarray) or changed.shape != shape or changed.dtype.kind != "f":
-        plugin = plugin_of(f"{AUGMENTATIONS.kind} {name}")
         what = (
             f"an array {changed.shape} of {changed.dtype}" if isinstance(changed, np.ndarray) else f"a {type(changed).__name__}"
         )
