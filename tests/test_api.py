@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from typer.testing import CliRunner
 import autoseg
 from autoseg.cli import app
 from autoseg.pipeline.training import TrainReport
+from autoseg.runs.record import load_run
+from autoseg.system.records import to_json
 from autoseg.system.workers import Failure
 
 
@@ -137,6 +141,19 @@ def test_several_folds_are_one_model(tiny_runs: TinyRuns, image: str) -> None:
     both = autoseg.load_model(tiny_runs.folder, device="cpu")
     assert both.runs == tiny_runs.runs
     assert both.predict(image).label_map is not None
+
+
+def test_averaging_with_a_fold_of_all_cases_is_noted(
+    tiny_runs: TinyRuns, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for run, fold in zip(tiny_runs.runs, ("0", "all")):
+        shutil.copytree(run, tmp_path / f"fold_{fold}")
+        record = replace(load_run(run), fold=fold)
+        (tmp_path / f"fold_{fold}" / "run.json").write_text(to_json(record), encoding="utf-8")
+    autoseg.load_model(tmp_path / "fold_all", device="cpu")
+    assert caplog.messages == []
+    assert len(autoseg.load_model(tmp_path, device="cpu").runs) == 2
+    assert "note: fold_all, which has learnt from every case, is averaged with fold_0; the folder" in caplog.text
 
 
 @pytest.mark.parametrize(

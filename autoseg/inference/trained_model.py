@@ -35,6 +35,7 @@ from autoseg.plan import Plan
 from autoseg.postprocessing.component_rules import Rule, apply_rules
 from autoseg.runs.record import RunRecord, common_rules, has_numbered_cases, record_scores
 from autoseg.system.arguments import FilePath, as_path
+from autoseg.system.progress import log
 from autoseg.system.workers import Failure
 
 
@@ -129,6 +130,12 @@ class TrainedModel:
     def load(runs: Sequence[Path], device: Device) -> TrainedModel:
         """The finished folds in these folders as one model; raises as `inference.model.load_model` does."""
         model, records = load_model(runs, device)
+        folds = [record.fold for record in records]
+        if len(folds) > 1 and "all" in folds:
+            log.warning(
+                "note: fold_all, which has learnt from every case, is averaged with %s; the folder of one run alone is a model too",
+                ", ".join(f"fold_{fold}" for fold in folds if fold != "all"),
+            )
         return TrainedModel(model, tuple(runs), records, common_rules(records))
 
     @property

@@ -98,7 +98,13 @@ def model_folds(model: Path) -> tuple[Path, ...]:
     folders = [p for p in sorted(parent.glob("fold_*")) if p.suffix != ".previous"]  # runs set aside by --restart
     runs = tuple(p for p in folders if is_finished(p))
     if not runs:
-        raise UsageError("no finished model in this folder", file=model, allowed="a run's folder (fold_0) or the folder above it")
+        aside = next((p for p in (Path(f"{model}.previous"), *sorted(parent.glob("fold_*.previous"))) if is_finished(p)), None)
+        raise UsageError(
+            "no finished model in this folder",
+            file=model,
+            allowed="a run's folder (fold_0) or the folder above it",
+            fix=f"for the one that a new start has set aside, the folder {aside}" if aside else None,
+        )
     return runs
 
 

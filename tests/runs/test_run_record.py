@@ -56,6 +56,16 @@ def test_a_run_that_was_started_anew_does_not_count(tmp_path: Path) -> None:
     assert model_folds(tmp_path) == (current,)
 
 
+def test_a_run_that_was_set_aside_is_offered_where_there_is_no_other(tmp_path: Path) -> None:
+    write_run(tmp_path / "fold_0.previous")
+    for model in (tmp_path, tmp_path / "fold_0"):
+        with pytest.raises(
+            UsageError, match=r"no finished model in this folder; .*fix: .*set aside, the folder .*fold_0\.previous"
+        ):
+            model_folds(model)
+    assert model_folds(tmp_path / "fold_0.previous") == (tmp_path / "fold_0.previous",)
+
+
 def test_folder_without_a_finished_fold(tmp_path: Path) -> None:
     write_run(tmp_path / "fold_1", finished=False)
     for folder in (tmp_path, tmp_path / "absent"):
