@@ -153,7 +153,7 @@ def test_averaging_with_a_fold_of_all_cases_is_noted(
     autoseg.load_model(tmp_path / "fold_all", device="cpu")
     assert caplog.messages == []
     assert len(autoseg.load_model(tmp_path, device="cpu").runs) == 2
-    assert "note: fold_all, which has learnt from every case, is averaged with fold_0; the folder" in caplog.text
+    assert "note: fold_all, which has learnt from every case, is averaged with fold_0; each run" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ class TrainedModel:
         folds = [record.fold for record in records]
         if len(folds) > 1 and "all" in folds:
             log.warning(
-                "note: fold_all, which has learnt from every case, is averaged with %s; the folder of one run alone is a model too",
+                "note: fold_all, which has learnt from every case, is averaged with %s; each run alone is a model, too",
                 ", ".join(f"fold_{fold}" for fold in folds if fold != "all"),
             )
         return TrainedModel(model, tuple(runs), records, common_rules(records))
