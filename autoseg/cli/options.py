@@ -20,7 +20,11 @@ DatasetOption = Annotated[
 RootOption = Annotated[Path, typer.Option("--root", help="Folder for everything autoseg writes.")]
 ConfigurationOption = Annotated[
     str | None,
-    typer.Option("-c", "--configuration", help="Configuration of the plan. Default: the plan's default_configuration."),
+    typer.Option(
+        "-c",
+        "--configuration",
+        help="Configuration of the plan. Default: the plan's default_configuration; train --time chooses from its ladder.",
+    ),
 ]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=0, help="Threads; 0 for none. Default: one per core.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]

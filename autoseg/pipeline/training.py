@@ -18,15 +18,17 @@ from autoseg.pipeline.plan import note_speed
 from autoseg.pipeline.plugins import note_block_costs, plan_for_run
 from autoseg.pipeline.preprocess import preprocess_dataset, preprocess_previous_stage
 from autoseg.pipeline.workspace import Workspace
-from autoseg.plan import load_plan
+from autoseg.plan import LEAST_TIME_S, load_plan
 from autoseg.preprocessing.dataset import prepared_key
 from autoseg.preprocessing.store import stored_key
 from autoseg.runs.abandoned import Abandoned
+from autoseg.runs.budget import RunBudget
 from autoseg.runs.job import TrainingJob
 from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import RunRecord, record_scores
 from autoseg.splits.folds import load_folds
 from autoseg.system.lock import folder_lock
+from autoseg.system.machine import find_gpu
 from autoseg.system.progress import log, number_of
 from autoseg.system.workers import CaseReport, Failure
 
@@ -88,7 +90,7 @@ def train_dataset(
     extended. The model counts as the last one afterwards.
 
     Args:
-        configuration: of the plan; None is its default.
+        configuration: of the plan; None is the rung of its ladder for the time, or its default.
         folds: names of folds.
         restart: set earlier runs of these folds aside first.
         settings: values of the plan that are other ones for this training, by key (see `plan.settings`).
@@ -103,8 +105,8 @@ def train_dataset(
     """
     options = options or TrainingOptions()
     plan = load_plan(workspace.dataset_folder(dataset.name) / "plan.json")
-    limit = options.budget.seconds if options.budget and not options.extend else None
-    wanted = choose_configuration(plan, workspace, configuration, limit, folds=folds, restart=restart)
+    kind = "cpu" if device == "cpu" or find_gpu() is None else "cuda"
+    wanted = choose_configuration(plan, workspace, configuration, options, folds=folds, restart=restart, device=kind)
 
     from autoseg.training.pace import TooSlow
 
@@ -122,14 +124,16 @@ def train_dataset(
                 on_fold=on_fold,
             )
         except TooSlow as slow:
-            wanted = _give_up(workspace, dataset.name, wanted.name, slow)
+            wanted = _give_up(wanted.name, kind, slow)
+            options = replace(options, budget=RunBudget(seconds=max(LEAST_TIME_S, slow.left)))
 
 
-def _give_up(workspace: Workspace, dataset: str, name: str, slow: TooSlow) -> ChosenConfiguration:
+def _give_up(name: str, device: str, slow: TooSlow) -> ChosenConfiguration:
     """Leaves a run in its first steps for a coarser rung, and a note in its place."""
-    log.warning("note: %s; %s is trained instead of %s", slow.reason, slow.rung.configuration, name)
-    abandon(slow.run, Abandoned(slow.seconds, slow.step_s, slow.reason, slow.rung.configuration))
-    return ChosenConfiguration(slow.rung.configuration, f"{name} was given up: {slow.reason}")
+    instead = slow.rung.configuration
+    log.warning("note: %s; %s is trained instead of %s", slow.reason, instead, name)
+    abandon(slow.run, Abandoned(slow.seconds, device, slow.step_s, slow.reason, instead))
+    return ChosenConfiguration(instead, by_time=True, instead_of=f"{name} was given up: {slow.reason}")
 
 
 def _train(
@@ -168,7 +172,12 @@ def _train(
             failures = _prepare(dataset, workspace, configuration, workers=0 if options.threads == 0 else None)
         barrier()
         jobs = [
-            replace(training_job(dataset, workspace, configuration, fold), plan=p, instead_of=wanted.instead_of)
+            replace(
+                training_job(dataset, workspace, configuration, fold),
+                plan=p,
+                by_time=wanted.by_time and fold == folds[0],  # the other folds follow the first
+                instead_of=wanted.instead_of,
+            )
             for fold, p in zip(folds, plans)
         ]
         model = jobs[0].run if len(jobs) == 1 else jobs[0].run.parent  # all folds together

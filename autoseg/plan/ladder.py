@@ -47,17 +47,20 @@ def choose_rung(
     n_structures: int,
     slowdown: float = 1.0,
 ) -> Choice:
-    """Chooses the rung for a limit of time.
+    """Chooses the rung for a limit of time: the finest that comes within `MARGIN` of the best.
+
+    A rung whose footprint is unknown, since it was edited by hand, has no expectation and is left out unless all are.
 
     Args:
         configurations: by name; their footprints tell the seconds a step.
         seconds: of the whole training; None for as many steps as the plan says.
         slowdown: times the planned seconds that a step takes.
     """
-    steps = {r.configuration: _steps(configurations[r.configuration], seconds, slowdown) for r in rungs}
-    expected = {r.configuration: expected_dice(r, steps[r.configuration], n_structures) for r in rungs}
+    known = [r for r in rungs if configurations[r.configuration].footprint is not None] or rungs
+    steps = {r.configuration: _steps(configurations[r.configuration], seconds, slowdown) for r in known}
+    expected = {r.configuration: expected_dice(r, steps[r.configuration], n_structures) for r in known}
     best = max(expected.values())
-    return Choice(next(r for r in rungs if expected[r.configuration] >= best - MARGIN), expected, steps)
+    return Choice(next(r for r in known if expected[r.configuration] >= best - MARGIN), expected, steps)
 
 
 def least_time(
@@ -72,15 +75,20 @@ def least_time(
     return None
 
 
-def edited_rung(rungs: Sequence[Rung], configurations: Mapping[str, Configuration]) -> str | None:
-    """The first configuration of the ladder whose grid is not the planned one, since it was edited by hand; None for none."""
-    edited = (r.configuration for r in rungs if configurations[r.configuration].space.spacing_mm != r.spacing_mm)
-    return next(edited, None)
+def edited_rung(rungs: Sequence[Rung], configurations: Mapping[str, Configuration], *, first: str) -> str | None:
+    """A configuration of the ladder whose grid is not the planned one, since it was edited by hand; None for none.
+
+    Args:
+        first: is found before others.
+    """
+    edited = [r.configuration for r in rungs if configurations[r.configuration].space.spacing_mm != r.spacing_mm]
+    return first if first in edited else next(iter(edited), None)
 
 
 def _steps(configuration: Configuration, seconds: float | None, slowdown: float) -> float:
-    """Steps that the time holds; those of the plan where there is no limit, or where the time of a step is unknown."""
+    """Steps that the time holds, no more than those of the plan; these where the time of a step is unknown."""
     training, footprint = configuration.training, configuration.footprint
+    most = float(training.epochs * training.steps_per_epoch)
     if seconds is None or footprint is None or not footprint.step_s:
-        return float(training.epochs * training.steps_per_epoch)
-    return TRAINING_SHARE * seconds / (footprint.step_s * slowdown)
+        return most
+    return min(most, TRAINING_SHARE * seconds / (footprint.step_s * slowdown))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol
 
-from autoseg.plan.ladder import choose_rung
+from autoseg.plan.ladder import Choice, choose_rung
 from autoseg.plan.model import Configuration, DataPlan, Origin, Rung
 from autoseg.plan.plugin_names import ORIGIN
 
@@ -78,13 +78,19 @@ def _ladder_lines(plan: PlanDocument) -> list[str]:
             "×".join(f"{spacing:.4g}" for spacing in rung.spacing_mm),
             _text((plan.configurations[rung.configuration].patch.patch_size,)),
             f"{rung.ceiling:.3f}",
-            *(f"{choice.expected[rung.configuration]:.2f}" + "*" * (rung == choice.rung) for choice in choices),
+            *(_outlook(choice, rung) for choice in choices),
         )
         for rung in plan.ladder
     ]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     lines = ["  " + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip() for row in (head, *rows)]
     return ["", "ladder: the Dice that each grid can hold, and that it could come to in a time (*: would be chosen)", *lines]
+
+
+def _outlook(choice: Choice, rung: Rung) -> str:
+    if rung.configuration not in choice.expected:  # edited by hand, so that its pace is unknown
+        return ABSENT
+    return f"{choice.expected[rung.configuration]:.2f}" + "*" * (rung == choice.rung)
 
 
 def plan_differences(first: PlanDocument, second: PlanDocument) -> dict[str, tuple[Entry, Entry]]:

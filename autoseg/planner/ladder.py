@@ -59,7 +59,8 @@ def plan_ladder(inputs: PlanInputs, name: str, finest: PlannedConfiguration, gri
         name, finest, grid: the configuration at full resolution.
     """
     budget, n = inputs.budget, len(inputs.fingerprint.labels.names)
-    if not inputs.fingerprint.ceilings or (budget.device == "cuda" and budget.time_s is None):
+    known = bool(inputs.fingerprint.ceilings) and finest.configuration.footprint is not None  # else a plugin's rule changed it
+    if not known or (budget.device == "cuda" and budget.time_s is None):
         return None
     planned = {name: finest}
     patch = finest.configuration.patch

@@ -70,7 +70,8 @@ def _plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     ladder = _ladder(inputs, planned, default)
     if ladder:
         planned = {**planned, **ladder.planned}
-        default, default_reason = ladder.choice.rung.configuration, ladder.reason or default_reason
+        if ladder.reason:  # else the choice is the finest
+            default, default_reason = ladder.choice.rung.configuration, ladder.reason
     channels = [plan_channel(fingerprint, i) for i in range(len(fingerprint.channels))]
     pair_reason = "; ".join(map(str, inputs.asymmetric_pairs))
     return Plan(

@@ -17,12 +17,14 @@ class Abandoned:
 
     Args:
         seconds: time limit of the training.
+        device: kind of device, `cpu` or `cuda`.
         step_s: seconds that a step took.
         reason: the sentence that was logged.
         instead: the configuration that was trained instead.
     """
 
     seconds: float
+    device: str
     step_s: float
     reason: str
     instead: str
@@ -37,3 +39,8 @@ def load_abandoned(run: Path) -> Abandoned | None:
 def save_abandoned(run: Path, abandoned: Abandoned) -> None:
     """Write abandoned.json."""
     write_text(run / FILE, to_json(abandoned))
+
+
+def forget_abandoned(run: Path) -> None:
+    """Delete abandoned.json, since a run begins in its place."""
+    (run / FILE).unlink(missing_ok=True)

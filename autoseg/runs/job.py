@@ -18,6 +18,8 @@ class TrainingJob:
         prepared: folder of the prepared cases.
         previous_stage: folder of what the previous stage of a cascade predicted; None where there is none.
         run: folder that the run is written to.
+        by_time: the plan's ladder has chosen the configuration for a limit of time: where steps take longer than planned, a
+            coarser rung may be trained instead.
         instead_of: why a finer rung of the plan's ladder is not trained, if it was given up.
     """
 
@@ -30,6 +32,7 @@ class TrainingJob:
     prepared: Path
     previous_stage: Path | None
     run: Path
+    by_time: bool = False
     instead_of: str | None = None
 
     @property

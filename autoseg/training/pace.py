@@ -9,7 +9,7 @@ from statistics import median
 from autoseg.plan import Rung
 from autoseg.plan.ladder import TRAINING_SHARE, choose_rung, edited_rung
 from autoseg.system.progress import duration, log
-from autoseg.training.distributed import is_first, world_size
+from autoseg.training.distributed import world_size
 from autoseg.training.run import TrainingRun
 
 FIRST = 2  # steps that are not measured: memory is allocated in them
@@ -26,13 +26,14 @@ class TooSlow(Exception):
         rung: to start instead.
         run: folder of the run that is given up.
         seconds: its limit of time.
+        left: seconds of it that are left.
         step_s: seconds that a step takes.
         reason: why, as a clause.
     """
 
-    def __init__(self, rung: Rung, run: Path, *, seconds: float, step_s: float, reason: str) -> None:
+    def __init__(self, rung: Rung, run: Path, *, seconds: float, left: float, step_s: float, reason: str) -> None:
         super().__init__(reason)
-        self.rung, self.run, self.seconds, self.step_s, self.reason = rung, run, seconds, step_s, reason
+        self.rung, self.run, self.seconds, self.left, self.step_s, self.reason = rung, run, seconds, left, step_s, reason
 
 
 @dataclass
@@ -61,7 +62,7 @@ class PaceCheck:
 
 def _compare(run: TrainingRun, step_s: float, planned_s: float, seconds: float) -> None:
     slowdown = step_s / planned_s
-    if not is_first() or 1 / OFF <= slowdown <= OFF:
+    if 1 / OFF <= slowdown <= OFF or world_size() > 1:  # several devices share a step that was planned for one
         return
     left = seconds - (run.elapsed - run.state.budget_start.seconds)
     holds = TRAINING_SHARE * seconds / step_s
@@ -69,9 +70,9 @@ def _compare(run: TrainingRun, step_s: float, planned_s: float, seconds: float) 
         f"a step takes {step_s:.2g} s where the plan says {planned_s:.2g}: {duration(seconds)} hold about {holds:.0f} steps "
         f"instead of {TRAINING_SHARE * seconds / planned_s:.0f}"
     )
-    new = run.state.step <= FIRST + MEASURED + 1 and not run.options.extend and world_size() == 1
-    if new and slowdown > 1 and (rung := _lower_rung(run, left, slowdown)):
-        raise TooSlow(rung, run.job.run, seconds=seconds, step_s=step_s, reason=reason)
+    new = run.state.step <= FIRST + MEASURED + 1 and not run.options.extend
+    if run.job.by_time and new and slowdown > 1 and (rung := _lower_rung(run, left, slowdown)):
+        raise TooSlow(rung, run.job.run, seconds=seconds, left=left, step_s=step_s, reason=reason)
     log.warning("note: %s", reason)
 
 
@@ -79,7 +80,7 @@ def _lower_rung(run: TrainingRun, seconds: float, slowdown: float) -> Rung | Non
     """The rung to start instead, if a coarser one than this run's is expected to do better in the time that is left."""
     plan, name = run.job.plan, run.job.configuration
     names = [rung.configuration for rung in plan.ladder]
-    if name not in names or edited_rung(plan.ladder, plan.configurations):
+    if name not in names or edited_rung(plan.ladder, plan.configurations, first=name):
         return None
     n = len(plan.data.labels.names)
     choice = choose_rung(plan.ladder, plan.configurations, seconds, n_structures=n, slowdown=slowdown)

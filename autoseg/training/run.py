@@ -21,6 +21,7 @@ from autoseg.nets.weights import AVERAGED, load_weights
 from autoseg.plan import Configuration, Plan, TrainingPlan, load_plan, save_plan
 from autoseg.plan.plugin_names import check_plugins, remember_plugins, require_plugins
 from autoseg.plan.text import plan_differences
+from autoseg.runs.abandoned import forget_abandoned
 from autoseg.runs.budget import RunBudget, check_deterministic, planned_budget
 from autoseg.runs.history import Epoch
 from autoseg.runs.job import TrainingJob
@@ -216,10 +217,11 @@ def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device, 
     forward: Forward = network
     if _wants_compiling(options, configuration, device, state):
         forward = compiled(network, _example(job.plan, configuration, device), device)
+    barrier()  # all have read what the first will write over
     if is_first():
         keep_plugins(job.run, configuration)
         save_plan(_remembering(job), job.run / "plan.json")
-    barrier()  # all have read what the first will write over
+        forget_abandoned(job.run)
     return TrainingRun(
         job=job,
         options=options,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.tiny import DATASET_NAME, Tiny
+from helpers.tiny import DATASET_NAME, Tiny, TinyRuns
 
 from autoseg.errors import UsageError
 from autoseg.pipeline.ladder import ChosenConfiguration, abandon, choose_configuration
@@ -17,7 +17,7 @@ from autoseg.runs.budget import RunBudget
 from autoseg.runs.options import TrainingOptions
 
 PLANS = Path(__file__).parents[2] / "plans"
-NOTE = Abandoned(600.0, 9.0, "a step takes 9 s where the plan says 0.3", "3d_x2")
+NOTE = Abandoned(600.0, "cpu", 9.0, "a step takes 9 s where the plan says 0.3", "3d_x2")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,8 @@ def plan() -> Plan:
 def chosen(
     plan: Plan, root: Path, seconds: float | None, *, configuration: str | None = None, restart: bool = False
 ) -> ChosenConfiguration:
-    return choose_configuration(plan, Workspace(root), configuration, seconds, folds=("0",), restart=restart)
+    options = TrainingOptions(None if seconds is None else RunBudget(seconds=seconds))
+    return choose_configuration(plan, Workspace(root), configuration, options, folds=("0",), restart=restart)
 
 
 def test_the_time_chooses_where_nobody_else_does(plan: Plan, tmp_path: Path) -> None:
@@ -63,17 +64,61 @@ def test_a_rung_that_was_given_up_is_not_tried_again_with_the_same_time(plan: Pl
     assert [path.name for path in run.iterdir()] == ["abandoned.json"]
     assert load_abandoned(run) == NOTE
     again = chosen(plan, tmp_path, 600.0)
-    assert again == ChosenConfiguration("3d_x2", f"{first} was given up: {NOTE.reason}")
+    assert again == ChosenConfiguration("3d_x2", by_time=True, instead_of=f"{first} was given up: {NOTE.reason}")
     assert chosen(plan, tmp_path, 601.0).name == first
     save_abandoned(run, replace(NOTE, instead="3d_x7"))
     assert chosen(plan, tmp_path, 600.0).name == first  # the plan has changed since
+    save_abandoned(run, replace(NOTE, instead=plan.ladder[0].configuration))
+    assert chosen(plan, tmp_path, 600.0).name == first  # no way leads up
+    save_abandoned(run, replace(NOTE, device="cuda"))
+    assert chosen(plan, tmp_path, 600.0).name == first
+    run.rename(run.with_name("fold_3.previous"))
+    save_abandoned(run.with_name("fold_3.previous"), NOTE)
+    assert chosen(plan, tmp_path, 600.0).name == first
     save_abandoned(run, NOTE)
     assert chosen(plan, tmp_path, 600.0, restart=True).name == first
+
+
+def test_a_number_of_epochs_asks_no_ladder(plan: Plan, tmp_path: Path) -> None:
+    timed = {name: replace(c, training=replace(c.training, time_s=600.0)) for name, c in plan.configurations.items()}
+    save_abandoned(Workspace(tmp_path).run(plan.name, plan.default_configuration, "0"), NOTE)
+    epochs = TrainingOptions(RunBudget(epochs=5))
+    found = choose_configuration(
+        replace(plan, configurations=timed), Workspace(tmp_path), None, epochs, folds=("0",), restart=False
+    )
+    assert found == ChosenConfiguration(plan.default_configuration)
+
+
+def test_the_default_that_a_user_sets_is_trained_in_the_time_of_the_plan(plan: Plan, tmp_path: Path) -> None:
+    timed = {name: replace(c, training=replace(c.training, time_s=60.0)) for name, c in plan.configurations.items()}
+    own = replace(plan, configurations=timed, default_configuration="3d_fullres")
+    assert chosen(own, tmp_path, 60.0).name == "3d_fullres"
+    assert chosen(own, tmp_path, None).name == "3d_fullres"
+    assert chosen(own, tmp_path, 61.0).name == plan.ladder[-1].configuration
+
+
+def test_what_has_begun_goes_on_without_a_budget(plan: Plan, tmp_path: Path, tiny_runs: TinyRuns) -> None:
+    """An interrupted run is continued, a finished one extended, whatever rung their time has chosen."""
+    name = plan.ladder[-1].configuration
+    assert name != plan.default_configuration
+    run = Workspace(tmp_path).run(plan.name, name, "0")
+    shutil.copytree(tiny_runs.runs[0], run)
+    extending = TrainingOptions(RunBudget(epochs=1), extend=True)
+
+    def found(options: TrainingOptions) -> str:
+        return choose_configuration(plan, Workspace(tmp_path), None, options, folds=("0",), restart=False).name
+
+    assert found(extending) == name
+    assert found(TrainingOptions()) == plan.default_configuration  # finished: the plan's own is trained
+    (run / "run.json").unlink()
+    assert found(TrainingOptions()) == name
+    assert found(extending) == plan.default_configuration
 
 
 def with_ladder(plan: Plan, step_s: float) -> Plan:
     """The tiny plan with a coarser rung, and steps that are said to take next to no time."""
     fine = replace(plan.configurations["3d_fullres"], footprint=Footprint(1.0, 1.0, 0.1, step_s))
+    fine = replace(fine, training=replace(fine.training, epochs=1000, steps_per_epoch=250))
     spacing = tuple(2 * s for s in fine.space.spacing_mm)
     coarse = replace(fine, space=replace(fine.space, spacing_mm=spacing), footprint=Footprint(1.0, 1.0, 0.1, step_s / 100))
     return replace(
@@ -91,7 +136,7 @@ def test_a_machine_too_slow_for_the_rung_trains_a_coarser_one(
 ) -> None:
     """The whole way: the first steps are measured, the run is given up, the cases are prepared anew, the record says why."""
     root = tmp_path / "work"
-    shutil.copytree(tiny.workspace.root, root)
+    shutil.copytree(tiny.workspace.root, root, ignore=shutil.ignore_patterns("runs"))
     workspace = Workspace(root)
     save_plan(with_ladder(tiny.plan, 1e-5), workspace.dataset_folder(DATASET_NAME) / "plan.json")
     options = TrainingOptions(RunBudget(seconds=20), threads=0)

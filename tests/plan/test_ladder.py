@@ -59,11 +59,27 @@ def test_steps_are_those_that_the_time_holds(plan: Plan) -> None:
 
 
 def test_a_grid_that_was_edited_by_hand_is_found(plan: Plan) -> None:
-    assert edited_rung(plan.ladder, plan.configurations) is None
+    assert edited_rung(plan.ladder, plan.configurations, first="3d_fullres") is None
     name = plan.ladder[1].configuration
     c = plan.configurations[name]
     by_hand = replace(c, space=replace(c.space, spacing_mm=(0.2, 0.2, 0.2)))
-    assert edited_rung(plan.ladder, {**plan.configurations, name: by_hand}) == name
+    edited = {**plan.configurations, name: by_hand}
+    assert edited_rung(plan.ladder, edited, first="3d_fullres") == name
+    both = {**edited, "3d_fullres": replace(plan.configurations["3d_fullres"], space=by_hand.space)}
+    assert edited_rung(plan.ladder, both, first=name) == name
+    assert edited_rung(plan.ladder, both, first="2d") == "3d_fullres"
+
+
+def test_a_rung_of_unknown_pace_is_left_out(plan: Plan) -> None:
+    """Its footprint is gone, since a patch or a network was edited by hand."""
+    name = plan.ladder[0].configuration
+    unknown = {**plan.configurations, name: replace(plan.configurations[name], footprint=None)}
+    choice = choose_rung(plan.ladder, unknown, 1e6, n_structures=4)
+    assert choice.rung == plan.ladder[1]
+    assert name not in choice.expected
+    assert "--" in str(replace(plan, configurations=unknown)).split("ladder:")[1].split("data")[0]
+    none_known = {key: replace(c, footprint=None) for key, c in plan.configurations.items()}
+    assert choose_rung(plan.ladder, none_known, 60.0, n_structures=4).rung == plan.ladder[0]
 
 
 @pytest.mark.parametrize(

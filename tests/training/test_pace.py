@@ -20,6 +20,7 @@ TEN_MINUTES = TrainingOptions(RunBudget(seconds=600), threads=0)
 def with_ladder(plan: Plan, step_s: float = 0.1) -> Plan:
     """The tiny plan with a second rung, which is coarser and ten times as fast."""
     fine = replace(plan.configurations["3d_fullres"], footprint=Footprint(1.0, 1.0, 0.1, step_s))
+    fine = replace(fine, training=replace(fine.training, epochs=1000, steps_per_epoch=250))
     spacing = tuple(2 * s for s in fine.space.spacing_mm)
     coarse = replace(fine, space=replace(fine.space, spacing_mm=spacing), footprint=Footprint(1.0, 1.0, 0.1, step_s / 10))
     return replace(
@@ -38,7 +39,7 @@ def notes(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_too_few_steps_for_a_fine_grid(tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = simulate_durations(monkeypatch, step_seconds=6.0, case_seconds=0.1)
-    job = tiny.job(tmp_path, plan=with_ladder(tiny.plan))
+    job = tiny.job(tmp_path, plan=with_ladder(tiny.plan), by_time=True)
     with pytest.raises(TooSlow) as caught:
         train(job, TEN_MINUTES, float32_cpu, clock=clock)
     assert caught.value.rung.configuration == "3d_x2"
@@ -67,19 +68,27 @@ def test_a_pace_that_is_off_is_said_once(
     assert len(notes(caplog)) == said
 
 
-def test_without_a_coarser_rung_it_is_only_said(
-    tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("rungs", "by_time"), [(0, True), (2, False)], ids=["no coarser rung", "named by the user"])
+def test_where_nothing_can_be_done_it_is_only_said(
+    rungs: int,
+    by_time: bool,
+    tiny: Tiny,
+    float32_cpu: Device,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = simulate_durations(monkeypatch, step_seconds=6.0, case_seconds=0.1)
     plan = with_ladder(tiny.plan)
-    train(tiny.job(tmp_path, plan=replace(plan, ladder=())), TEN_MINUTES, float32_cpu, clock=clock)
+    job = tiny.job(tmp_path, plan=replace(plan, ladder=plan.ladder[:rungs]), by_time=by_time)
+    train(job, TEN_MINUTES, float32_cpu, clock=clock)
     assert len(notes(caplog)) == 1
 
 
 def test_a_run_under_way_stays_on_its_grid(
     tiny: Tiny, float32_cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = tiny.job(tmp_path, plan=with_ladder(tiny.plan))
+    job = tiny.job(tmp_path, plan=with_ladder(tiny.plan), by_time=True)
     clock = simulate_durations(monkeypatch, step_seconds=0.1, case_seconds=0.1)
     interrupt_at(monkeypatch, 100)
     with pytest.raises(KeyboardInterrupt):
