@@ -96,7 +96,7 @@ def test_real_flat_datasets(real_data: Callable[[str], Path], tmp_path: Path, na
     reader = CaseReader(dataset)
     fingerprint_dataset(dataset, workspace, reader=reader).raise_if_failed()
     plan = plan_dataset(dataset, workspace, PlanOptions("cpu"))
-    assert list(plan.configurations) == ["2d"]
+    assert (plan.default_configuration, {c.ndim for c in plan.configurations.values()}) == ("2d", {2})
     assert len(plan.data.channels) == n_channels
     report = preprocess_dataset(dataset, workspace, reader=reader)
     assert (len(report.done), report.failures) == (n_cases, ())
