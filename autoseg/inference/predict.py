@@ -92,7 +92,11 @@ def predict(
     remaining = [case for case in cases if not outputs.are_complete(case)]
     if len(remaining) < len(cases):
         n_skipped = len(cases) - len(remaining)
-        log.warning("%d of %d cases are there already and skipped; --overwrite predicts them again", n_skipped, len(cases))
+        log.warning(
+            "%d of %d cases are there already and skipped; --overwrite (Python: overwrite=True) predicts them again",
+            n_skipped,
+            len(cases),
+        )
     channels = tuple(c.name for c in data.channels)
     predicted: dict[str, Landmarks] = {}
     doubtful: list[Doubt] = []

@@ -19,6 +19,7 @@ from autoseg.system.files import atomic_path
 
 T = TypeVar("T")
 
+NO_READER = "Unable to determine ImageIO reader"
 _FIX = "free disk space, or write to another folder"
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK repeats header quirks on stderr; what matters is checked here
@@ -93,7 +94,12 @@ def _call_itk(read: Callable[[], T], path: Path) -> T:
     try:
         return read()
     except RuntimeError as error:
-        raise DataError("the file cannot be read as an image", file=path, found=_reason(error)) from error
+        reason = _reason(error)
+        if NO_READER in reason:  # of ITK's, by name and first bytes
+            reason = "a file of no bytes" if path.stat().st_size == 0 else "content of no format that is known by this file name"
+        is_volume = path.name.lower().endswith(FORMAT.endings)
+        fix = "copy or export it again" if is_volume else "give an image, such as .nii.gz, .nrrd, .mha, .png or .tif"
+        raise DataError("the file cannot be read as an image", file=path, found=reason, fix=fix) from error
 
 
 def read(path: Path) -> tuple[np.ndarray, Grid]:

@@ -49,8 +49,8 @@ def check_complete(path: Path, image: sitk.Image | sitk.ImageFileReader) -> None
         raise DataError(
             "the file is truncated",
             file=path,
-            found=f"{length} bytes",
-            allowed=f"{n_expected} bytes",
+            found=f"{path.stat().st_size} bytes, which unpack to {length}" if packed else f"{length} bytes",
+            allowed=f"{n_expected} bytes{' unpacked' if packed else ''}",
             fix="copy or download it again",
         )
 

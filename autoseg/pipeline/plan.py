@@ -125,9 +125,11 @@ def plan_dataset(
     if path.is_file() and not replan:
         plan = load_plan(path)
         if plan.origin.fingerprint != fingerprint.hash:
-            log.warning("note: the dataset has changed since it was planned; the plan is kept, --replan makes a new one")
+            log.warning("note: the dataset has changed since; the plan is kept, --replan (Python: replan=True) makes a new one")
         elif not options.is_default and (kept := _budget_of(plan)) != _without_speed(budget):
-            log.warning("note: the existing plan is for %s; it is kept, --replan makes one for %s", kept, budget)
+            log.warning(
+                "note: the existing plan is for %s; it is kept, --replan (Python: replan=True) makes one for %s", kept, budget
+            )
         note_unused_rules()
         if settings:
             plan = set_in_plan(plan, settings, path, configuration)

@@ -40,7 +40,7 @@ def note_unused_rules() -> None:
     """Tell that planner rules of plugins do nothing where a plan is kept."""
     if plugins := rule_plugins():
         log.warning(
-            "note: the plan is kept, so the planner rules of %s are not used; --replan makes a new one",
+            "note: the plan is kept, so the planner rules of %s are not used; --replan (Python: replan=True) makes a new one",
             ", ".join(plugin.record.file for plugin in plugins),
         )
 

@@ -206,7 +206,11 @@ def begin_or_resume(job: TrainingJob, options: TrainingOptions, device: Device, 
         load_training(last, network, averaged, optimizer)
         log.warning("continuing at step %d, %s into the run", state.step, duration(state.elapsed))
         if options.seed != state.seed:
-            log.warning("note: with the seed %d, which it began with, not %d; --restart begins anew", state.seed, options.seed)
+            log.warning(
+                "note: with the seed %d, which it began with, not %d; --restart (Python: restart=True) begins anew",
+                state.seed,
+                options.seed,
+            )
     if options.extend:
         state = _extended(state, job, options.budget)
     budget = options.budget or state.budget
@@ -349,5 +353,5 @@ def _check_plan(job: TrainingJob) -> None:
             "the run in this folder follows another plan",
             file=job.run,
             found="; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else ""),
-            fix="add --restart to train anew with the present plan, put the old plan back, or leave out --set",
+            fix="add --restart (Python: restart=True) to train with the present plan, put the old plan back, or leave out --set",
         )

@@ -204,7 +204,7 @@ def _skipped(job: TrainingJob, seed: int) -> RunRecord:
         scores_text(job, record.case_dice, record.mre),
         f"; ended early: {record.stopped}" if record.stopped else "",
         f", but with {' and '.join(differences)}" if differences else "",
-        "--restart trains it anew" if other_plan else f"{further}, --restart anew",
+        "--restart (Python: restart=True) trains it anew" if other_plan else f"{further}, --restart (Python: restart=True) anew",
     )
     return record
 

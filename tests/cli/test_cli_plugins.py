@@ -189,7 +189,10 @@ def test_settings_of_a_plan_are_carried_over_and_a_rule_needs_a_new_plan(
     plan_file(tiny, root).unlink()
     typed(tiny, root, "plan", "--set", "training.loss=my_loss", "--plugin", loss, "--set", "training.epochs=7")
     typed(tiny, root, "plan", "--plugin", rule)
-    assert "note: the plan is kept, so the planner rules of my_rule.py are not used; --replan makes a new one" in caplog.text
+    assert (
+        "note: the plan is kept, so the planner rules of my_rule.py are not used; --replan (Python: replan=True) makes a new one"
+        in caplog.text
+    )
     typed(tiny, root, "plan", "--replan", "--plugin", rule)
     plan = load_plan(plan_file(tiny, root))
     for c in plan.configurations.values():

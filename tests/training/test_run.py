@@ -47,7 +47,9 @@ def test_resuming_with_another_plan(tiny: Tiny, float32_cpu: Device, tmp_path: P
     train(job, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     (tmp_path / "run.json").unlink()
     slower = replace(tiny.configuration, training=replace(tiny.configuration.training, learning_rate=1e-4))
-    message = r"follows another plan; .*found: training\.learning_rate 0\.01 → 0\.0001; fix: add --restart"
+    message = (
+        r"follows another plan; .*found: training\.learning_rate 0\.01 → 0\.0001; fix: add --restart \(Python: restart=True\)"
+    )
     with pytest.raises(PlanError, match=message):
         train(replace(job, plan=replace(tiny.plan, configurations={"3d_fullres": slower})), EPOCHS, float32_cpu)
     assert load_plan(tmp_path / "plan.json") == tiny.plan
@@ -134,7 +136,7 @@ def test_an_interrupted_run_keeps_its_seed(
 ) -> None:
     clock = interrupt_at_step_25_of_50(monkeypatch, tiny.job(tmp_path), float32_cpu)
     train(tiny.job(tmp_path), TrainingOptions(seed=7), float32_cpu, clock=clock)
-    assert "note: with the seed 0, which it began with, not 7; --restart begins anew" in caplog.messages
+    assert "note: with the seed 0, which it began with, not 7; --restart (Python: restart=True) begins anew" in caplog.messages
     assert load_state(tmp_path / "last.safetensors").seed == 0
 
 

@@ -101,7 +101,7 @@ def test_notes_on_another_plan_and_device(
     edited = replace(tiny.plan, configurations={"3d_fullres": slower})
     assert train(tiny.job(tiny_runs.runs[0], plan=edited), EPOCHS, float32_cpu) == tiny_runs.records[0]
     assert "already trained" in caplog.text
-    assert "another plan than the present one; --restart trains it anew" in caplog.text
+    assert "another plan than the present one; --restart (Python: restart=True) trains it anew" in caplog.text
     assert "for a GPU" not in caplog.text
     train(tiny.job(tiny_runs.runs[0], plan=edited), replace(EPOCHS, seed=3), float32_cpu)
     assert "but with another plan than the present one and the seed 0, not 3; --restart" in caplog.text
@@ -222,7 +222,7 @@ def test_stopped_run_leaves_a_model(
     assert len(load_model((run,), float32_cpu)[0].networks) == 1
     assert train(tiny.job(run), EPOCHS, float32_cpu) == record
     assert f"; ended early: {reason})" in caplog.text
-    assert "; --extend 1 trains it for the rest of its budget, --restart anew" in caplog.text
+    assert "; --extend 1 trains it for the rest of its budget, --restart (Python: restart=True) anew" in caplog.text
 
 
 def test_run_stopped_twice_resumes_to_the_same_end(tiny: Tiny, tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
