@@ -17,13 +17,13 @@ def run(
     from autoseg.pipeline.datasets import open_named_dataset
     from autoseg.pipeline.fingerprint import fingerprint_dataset
     from autoseg.pipeline.workspace import Workspace
-    from autoseg.system.progress import log
+    from autoseg.system.progress import log, number_of
 
     o.be_quiet(quiet)
     workspace = Workspace(root)
     opened = open_named_dataset(dataset, workspace)
     report = fingerprint_dataset(opened, workspace, workers=workers)
     fingerprint = report.fingerprint
-    log.info("%d cases: %s", len(fingerprint.cases), workspace.dataset_folder(opened.name) / "fingerprint.json")
+    log.info("%s: %s", number_of(len(fingerprint.cases), "case"), workspace.dataset_folder(opened.name) / "fingerprint.json")
     o.show(fingerprint, json)
     o.finish(report.failures, workspace.dataset_folder(opened.name), len(fingerprint.cases), "fingerprint")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoseg.errors import UsageError
+
 if TYPE_CHECKING:
     from autoseg.pipeline.plan import PlanOptions
     from autoseg.system.workers import Failure
@@ -28,8 +30,28 @@ ConfigurationOption = Annotated[
 ]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=0, help="Threads; 0 for none. Default: one per core.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+
+
+def _gigabytes(text: str) -> float:
+    """Read the number of --memory.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError("--memory must be a number of GB", found=text, allowed="such as 8 or 11.5") from None
+
+
 MemoryOption = Annotated[
-    float | None, typer.Option("--memory", help="GB that training may use. Default: the GPU's memory, or 8 on a CPU.")
+    float | None,
+    typer.Option(
+        "--memory",
+        parser=_gigabytes,
+        metavar="GB",
+        help="GB that training may use. Default: the GPU's memory, or 8 on a CPU.",
+    ),
 ]
 TimeOption = Annotated[
     str | None,

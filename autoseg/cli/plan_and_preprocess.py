@@ -29,7 +29,7 @@ def run(
     from autoseg.pipeline.plan import describe_plan, plan_dataset
     from autoseg.pipeline.preprocess import preprocess_dataset
     from autoseg.pipeline.workspace import Workspace
-    from autoseg.system.progress import log
+    from autoseg.system.progress import log, number_of
 
     o.be_quiet(quiet)
     settings = o.settings_and_plugins(setting, plugin)
@@ -42,7 +42,7 @@ def run(
     log.info("%s", describe_plan(made, workspace.dataset_folder(opened.name) / "plan.json", opened.unit))
     report = preprocess_dataset(opened, workspace, configuration=configuration, workers=workers, reader=reader)
     done, kept, removed = len(report.done), len(report.reused), len(report.removed)
-    log.info("%d cases prepared, %d kept, %d removed; next: autoseg train", done, kept, removed)
+    log.info("%s prepared, %d kept, %d removed; next: autoseg train", number_of(done, "case"), kept, removed)
     o.show(made, json)
     failures = (*fingerprinted.failures, *report.failures)
     o.finish(failures, workspace.dataset_folder(opened.name), done + kept, "fingerprint", "preprocess")

@@ -18,12 +18,12 @@ def run(
     from autoseg.pipeline.datasets import open_named_dataset
     from autoseg.pipeline.preprocess import preprocess_dataset
     from autoseg.pipeline.workspace import Workspace
-    from autoseg.system.progress import log
+    from autoseg.system.progress import log, number_of
 
     o.be_quiet(quiet)
     workspace = Workspace(root)
     opened = open_named_dataset(dataset, workspace)
     report = preprocess_dataset(opened, workspace, configuration=configuration, workers=workers)
-    log.info("%d cases prepared, %d kept, %d removed", len(report.done), len(report.reused), len(report.removed))
+    log.info("%s prepared, %d kept, %d removed", number_of(len(report.done), "case"), len(report.reused), len(report.removed))
     o.show(report, json)
     o.finish(report.failures, workspace.dataset_folder(opened.name), len(report.done) + len(report.reused), "preprocess")

@@ -15,6 +15,7 @@ from autoseg.evaluation.metrics import NSD_TOLERANCE_MM, STATES, StructureScore,
 from autoseg.imaging.labels import LabelSet
 from autoseg.io import IMAGE_ENDINGS, image_ending, read_label_map
 from autoseg.system.files import write_text
+from autoseg.system.progress import number_of
 from autoseg.system.records import to_json
 from autoseg.system.tables import aligned, csv_text, rounded
 from autoseg.system.workers import CaseReport, CaseRun, Failure
@@ -171,7 +172,8 @@ def report_table(report: Report) -> str:
         interval = "--" if s.dice.low is None else f"{s.dice.low:.3f}–{s.dice.high:.3f}"
         values = (_number(s.iou.mean), _number(s.hd95_mm.mean, "{:.2f}"), _number(s.assd_mm.mean, "{:.2f}"), _number(s.nsd.mean))
         rows.append((s.structure, *counts, _number(s.dice.mean), interval, *values, _number(s.volume_error.mean, "{:+.1%}")))
-    mean = f"mean Dice {_number(summary.mean_dice, '{:.4f}')} over {summary.n_cases} cases; NSD at {summary.tolerance_mm:g} mm"
+    n_cases, mean_dice = number_of(summary.n_cases, "case"), _number(summary.mean_dice, "{:.4f}")
+    mean = f"mean Dice {mean_dice} over {n_cases}; NSD at {summary.tolerance_mm:g} mm"
     return "\n".join((*aligned(rows), mean))
 
 

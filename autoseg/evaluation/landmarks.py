@@ -12,6 +12,7 @@ from autoseg.evaluation.landmark_summary import RADII, Estimate, LandmarkReport,
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.landmarks import Landmarks, Unit
 from autoseg.system.files import write_text
+from autoseg.system.progress import number_of
 from autoseg.system.records import to_json
 from autoseg.system.tables import aligned, csv_text, rounded
 from autoseg.system.workers import Failure
@@ -126,7 +127,7 @@ def _overall(summary: LandmarkSummary) -> list[str]:
     rates = [(f"<={r:g} {unit}", e) for r, e in zip(summary.radii, summary.detected)]
     rates += [("identified within 20 mm", summary.identified), ("within half the way to the next", summary.identified_near)]
     lines = [
-        f"mean error {unit} (95 % CI): {means}; {errors.n} points of {summary.n_cases} cases",
+        f"mean error {unit} (95 % CI): {means}; {number_of(errors.n, 'point')} of {number_of(summary.n_cases, 'case')}",
         f"median {_number(errors.median)}, P90 {_number(errors.p90)}, P95 {_number(errors.p95)}, "
         f"max {_number(errors.max)} {unit}; mean {_number(summary.errors_voxels.mean)} voxels",
         "found: " + ", ".join(f"{name} {_with_interval(e, '{:.1%}')}" for name, e in rates if e.value is not None),

@@ -14,7 +14,7 @@ import numpy as np
 
 from autoseg.dataset import Dataset
 from autoseg.dataset.reading import CaseReader
-from autoseg.errors import DataError, PlanError, UsageError
+from autoseg.errors import DataError, PlanError, UsageError, first_few
 from autoseg.fingerprint.cache import MeasuredCase, measure_cases, text_digest
 from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint, Moments
 from autoseg.fingerprint.coordinate_flips import find_flipped_cases
@@ -28,7 +28,7 @@ from autoseg.io import landmark_ending
 from autoseg.system.files import write_text
 from autoseg.system.progress import log
 from autoseg.system.records import from_json, to_json
-from autoseg.system.workers import CaseReport
+from autoseg.system.workers import CaseReport, Failure
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,7 @@ def take_fingerprint(
         log.info("%s was taken by another version of autoseg: it is taken anew", path)
     cases, failures = measure_cases(dataset, folder / "cases.jsonl", workers=workers, reader=reader)
     if not cases:
-        reasons = "; ".join(sorted(f.reason for f in failures)[:3])
-        raise DataError("no case can be used", file=dataset.root, found=f"{len(failures)} faulty: {reasons}")
+        raise _no_case_error(dataset, failures)
     any_foreground = any(case.quantiles for case in cases)
     if dataset.landmarks.names and not (any_foreground and any(case.fingerprint.landmarks.any_inside for case in cases)):
         raise _no_landmark_error(dataset, [case.fingerprint for case in cases])
@@ -216,6 +215,21 @@ def _no_landmark_error(dataset: Dataset, cases: Sequence[CaseFingerprint]) -> Da
                 "'coordinateSystem' of a .mrk.json, '# CoordinateSystem' of a .fcsv, 'space' of a .json"
             )
     return DataError("no case shows a landmark", file=dataset.root, found=found, fix=fix)
+
+
+def _no_case_error(dataset: Dataset, failures: Sequence[Failure]) -> DataError:
+    labels = [case.label for case in dataset.cases if case.label is not None]
+    if labels and not any(label.is_file() for label in labels):
+        folder = labels[0].parent
+        return DataError(
+            "no case has a label map" if folder.is_dir() else "the folder of the label maps is missing",
+            file=folder,
+            found=first_few(sorted(path.name for path in (folder if folder.is_dir() else dataset.root).iterdir())) or "nothing",
+            allowed=first_few([label.name for label in labels], 2),
+            fix="training learns from label maps: put them there, named like the images",
+        )
+    reasons = "; ".join(sorted(f.reason for f in failures)[:3])
+    return DataError("no case can be used", file=dataset.root, found=f"{len(failures)} faulty: {reasons}")
 
 
 def _no_structure_error(dataset: Dataset, n_cases: int) -> DataError:

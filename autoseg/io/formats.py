@@ -12,6 +12,7 @@ import numpy as np
 from autoseg.errors import AutosegError, DataError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image
+from autoseg.system.progress import number_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def not_finite_error(path: Path | str, count: int) -> DataError:
     return DataError(
         "the file holds NaN or infinity",
         file=path,
-        found=f"{count} voxels",
+        found=number_of(count, "voxel"),
         allowed="finite numbers",
         fix="replace them with the background value",
     )

@@ -27,6 +27,7 @@ from autoseg.runs.record import is_finished
 from autoseg.splits.folds import Folds
 from autoseg.system.files import sha256
 from autoseg.system.lock import folder_lock
+from autoseg.system.progress import number_of
 from autoseg.system.workers import CaseRun, Failure
 
 
@@ -95,8 +96,9 @@ class Cascade:
         if not absent:
             return None
         return (
-            f"{len(absent)} cases are left out of {self.configuration}, no fold of {self.previous_stage} was validated on them: "
-            f"{first_few(absent)}; autoseg train -c {self.previous_stage} --restart, with more --time if that was short"
+            f"left out of {self.configuration}: {number_of(len(absent), 'case')} that no fold of {self.previous_stage} was "
+            f"validated on, {first_few(absent)}; "
+            f"autoseg train -c {self.previous_stage} --restart, with more --time if that was short"
         )
 
     def key(self, prediction: Path, case_key: str) -> str:

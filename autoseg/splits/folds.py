@@ -19,6 +19,7 @@ import numpy as np
 from autoseg.errors import PlanError, UsageError, first_few, nearest
 from autoseg.system.files import write_text
 from autoseg.system.names import check_name
+from autoseg.system.progress import number_of
 from autoseg.system.records import from_json, to_json
 
 N_FOLDS = 5
@@ -113,7 +114,7 @@ class Folds:
             single = f"a single {unit} allows no validation; " if len(_by_patient(self.cases, self.patients)) == 1 else ""
             raise UsageError(
                 f"no fold '{fold}'{nearest(fold, self.names)}",
-                found=f"{single}{len(self.cases)} cases in {len(self.names) - 1} folds",
+                found=f"{single}{number_of(len(self.cases), 'case')} in {number_of(len(self.names) - 1, 'fold')}",
                 allowed=", ".join(self.names),
             )
 

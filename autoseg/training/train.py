@@ -151,11 +151,11 @@ def _train(job: TrainingJob, options: TrainingOptions, device: Device, clock: Cl
         if is_first():
             shape_prior.save(job.run)
     log.info(
-        "%s, %s, fold %s: %d cases to train on, %d to validate on, %s, %.1f M weights, budget %s",
+        "%s, %s, fold %s: %s to train on, %d to validate on, %s, %.1f M weights, budget %s",
         job.dataset,
         job.configuration,
         job.fold,
-        len(training),
+        number_of(len(training), "case"),
         len(validation),
         device,
         sum(p.numel() for p in run.network.parameters()) / 1e6,

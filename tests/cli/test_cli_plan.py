@@ -112,3 +112,9 @@ def test_the_schema_of_plans_accepts_a_plan(foreign: Path) -> None:
     validator.validate(document)
     document["configurations"]["2d"]["network"]["kind"] = "plain"
     assert not validator.is_valid(document)
+
+
+@pytest.mark.parametrize("command", ["plan", "plan_and_preprocess"])
+def test_memory_that_is_no_number_is_one_sentence(command: str, foreign: Path) -> None:
+    result = CliRunner().invoke(app, [command, "-d", str(foreign), "--memory", "lots"])
+    assert str(result.exception) == "--memory must be a number of GB; found: lots; allowed: such as 8 or 11.5"

@@ -123,7 +123,7 @@ def test_table(folders):
     assert words[0] == "structure both missed extra absent Dice 95 % CI IoU HD95 mm ASSD mm NSD volume error"
     assert words[2] == "liver 1 0 0 0 1.000 -- 1.000 0.00 0.00 1.000 +0.0%"
     assert words[3] == "tumour 0 0 0 1 -- -- -- -- -- -- --"
-    assert lines[4] == "mean Dice 1.0000 over 1 cases; NSD at 2 mm"
+    assert lines[4] == "mean Dice 1.0000 over 1 case; NSD at 2 mm"
     assert len({len(line) for line in lines[:4]}) == 1
 
 

@@ -95,7 +95,7 @@ def test_table_of_pixels_other_radii_and_one_case(tmp_path: Path) -> None:
     assert words[0] == "landmark n predicted missed extra mean px 95 % CI SD median P95 max <=5 px <=10 px swapped"
     assert words[2] == "nose 1 1 0 0 3.00 -- -- 3.00 3.00 3.00 100.0% 100.0% 0.0%"
     assert words[3] == "chin 1 0 1 0 -- -- -- -- -- -- 0.0% 0.0% --"
-    assert words[4] == "mean error px (95 % CI): 3.000 over landmarks, 3.000 over points, 3.000 over cases; 1 points of 1 cases"
+    assert words[4] == "mean error px (95 % CI): 3.000 over landmarks, 3.000 over points, 3.000 over cases; 1 point of 1 case"
     assert words[6] == "found: <=5 px 50.0%, <=10 px 50.0%, within half the way to the next 50.0%"
 
 

@@ -252,6 +252,20 @@ def test_no_usable_case(dataset: Dataset) -> None:
         take(dataset)
 
 
+def test_missing_label_maps_are_one_sentence(dataset: Dataset) -> None:
+    for case in dataset.cases:
+        case.label.unlink()
+    with pytest.raises(
+        DataError, match=r"^no case has a label map; file: .*; found: a\.nii.*; allowed: a_label.*; fix: training"
+    ):
+        take(dataset)
+    elsewhere = [replace(case, label=dataset.root / "labelsTr" / case.label.name) for case in dataset.cases]
+    with pytest.raises(
+        DataError, match=r"^the folder of the label maps is missing; file: .*labelsTr; found: .*; allowed: a_label"
+    ):
+        take(replace(dataset, cases=tuple(elsewhere)))
+
+
 def test_empty_label_maps(dataset: Dataset) -> None:
     empty = np.zeros((4, 5, 6), dtype=np.uint8)
     labels = [case.label for case in dataset.cases if case.label]

@@ -225,13 +225,13 @@ def test_wrong_number_of_channels(tmp_path: Path) -> None:
         read_image([path], ["a", "b", "c"])
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_and_infinity(tmp_path: Path, bad: float) -> None:
+@pytest.mark.parametrize(("bad", "count", "words"), [(np.nan, 2, "2 voxels"), (np.inf, 2, "2 voxels"), (np.nan, 1, "1 voxel")])
+def test_nan_and_infinity(tmp_path: Path, bad: float, count: int, words: str) -> None:
     data = noise((2, 3, 4))
-    data[0, 1, :2] = bad
+    data[0, 1, :count] = bad
     sitk.WriteImage(sitk.GetImageFromArray(data), str(tmp_path / "a.nrrd"))
     with pytest.raises(
-        DataError, match=r"holds NaN or infinity; file: .*a\.nrrd; found: 2 voxels; allowed: finite.*fix: replace"
+        DataError, match=rf"holds NaN or infinity; file: .*a\.nrrd; found: {words}; allowed: finite.*fix: replace"
     ):
         read_image([tmp_path / "a.nrrd"], ["MR"])
 

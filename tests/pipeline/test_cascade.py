@@ -155,7 +155,7 @@ def test_folds_and_cases_that_are_missing_are_named(
         path.unlink()
     (name,) = folds.validation_cases("1")
     preprocess_previous_stage(tiny.dataset, copy, configuration="3d_cascade", workers=0)
-    assert f"1 cases are left out of 3d_cascade, no fold of 3d_lowres was validated on them: {name}; autoseg train" in caplog.text
+    assert f"left out of 3d_cascade: 1 case that no fold of 3d_lowres was validated on, {name}; autoseg train" in caplog.text
     assert {c.name for c in training_job(tiny.dataset, copy, "3d_cascade", "all").training} == set(NAMES) - {name}
     assert "are not prepared" not in caplog.text
     held_out = replace(folds, validation=folds.validation[:2], training_only=tuple(sorted(NAMES[2:])))
@@ -165,7 +165,7 @@ def test_folds_and_cases_that_are_missing_are_named(
     )
     caplog.clear()
     preprocess_previous_stage(tiny.dataset, copy, configuration="3d_cascade", workers=0)
-    assert "cases are left out of 3d_cascade" in caplog.text
+    assert "left out of 3d_cascade: 4 cases that no fold" in caplog.text
     save_folds(folds, copy.dataset_folder(tiny.dataset.name) / "splits.json")
     for path in runs.glob("fold_*/validation/*"):
         path.unlink()

@@ -87,9 +87,12 @@ def test_a_plan_that_no_longer_fits_is_kept_and_said_to_be_so(
 ) -> None:
     kept = load_plan(workspace.dataset_folder(NAME) / "plan.json")
     assert plan_dataset(dataset, workspace, PlanOptions("cuda", 11)) == kept
-    assert "for cpu with 8 GB, plain family; it is kept, --replan makes one for cuda with 11 GB, plain family" in caplog.text
+    assert (
+        "for cpu with 8 GB, plain family; it is kept, --replan (Python: replan=True) makes one for cuda with 11 GB, plain family"
+        in caplog.text
+    )
     assert plan_dataset(dataset, workspace, PlanOptions("cpu", 8, time_s=600)) == kept
-    assert "--replan makes one for cpu with 8 GB, plain family, 10 min" in caplog.text
+    assert "--replan (Python: replan=True) makes one for cpu with 8 GB, plain family, 10 min" in caplog.text
     caplog.clear()
     workspace.remember_speed("cpu", 77.0)
     assert plan_dataset(dataset, workspace, PlanOptions("cpu", 8)) == kept
