@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.dataset import Dataset
-from autoseg.errors import UsageError
+from autoseg.errors import UsageError, first_few
 from autoseg.fingerprint.dataset import load_fingerprint
 from autoseg.pipeline.cascade import cascade_of
 from autoseg.pipeline.ladder import ChosenConfiguration, abandon, choose_configuration
@@ -170,6 +170,7 @@ def _train(
     with process_group(chosen.torch_device):
         if is_first():  # takes no time if nothing has changed or been deleted
             failures = _prepare(dataset, workspace, configuration, workers=0 if options.threads == 0 else None)
+            _note_unusable_cases(dataset, workspace)
         barrier()
         jobs = [
             replace(
@@ -200,6 +201,17 @@ def _train(
         n_untrained = len(jobs) - len(records) if world_size() == 1 else 0
     is_cascade = jobs[0].previous_stage is not None
     return TrainReport(model, tuple(records), n_untrained, len(jobs[0].training), is_cascade, failures=failures)
+
+
+def _note_unusable_cases(dataset: Dataset, workspace: Workspace) -> None:
+    """Tell how many cases are not trained on since the fingerprint could not take them in."""
+    folder = workspace.dataset_folder(dataset.name)
+    usable = {case.name for case in load_fingerprint(folder / "fingerprint.json").cases}
+    faulty = [case.name for case in dataset.cases if case.name not in usable]
+    if faulty:
+        failed = folder / "failed.csv"
+        reason = f"could not be prepared: see {failed}" if failed.is_file() else "are not in the fingerprint: autoseg fingerprint"
+        log.warning("note: not trained on: %s; %d of %d cases %s", first_few(faulty), len(faulty), len(dataset.cases), reason)
 
 
 def _prepare(dataset: Dataset, workspace: Workspace, configuration: str | None, *, workers: int | None) -> tuple[Failure, ...]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,13 @@ from helpers.tiny import Tiny, TinyRuns
 from typer.testing import CliRunner, Result
 
 from autoseg.cli import app
+from autoseg.dataset import Case
 from autoseg.errors import AutosegError, UsageError
 from autoseg.nets.device import Device
 from autoseg.pipeline import plan as planning
+from autoseg.pipeline.training import train_dataset
 from autoseg.pipeline.workspace import Workspace
+from autoseg.runs.budget import RunBudget
 from autoseg.runs.job import TrainingJob
 from autoseg.runs.options import TrainingOptions
 from autoseg.system import workers as batch
@@ -59,6 +63,21 @@ def test_folds_in_turn_then_one_further_then_anew(tiny: Tiny, tmp_path: Path, ca
         with pytest.raises(UsageError, match="weights to begin with lie in a run that --restart takes away"):
             typed(tiny, root, "-f", "0,1", "--epochs", "1", "--restart", "--pretrained", str(runs / name))
     assert sorted(p.name for p in runs.glob("[!.]*")) == ["fold_0", "fold_1", "fold_1.previous"]
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_cases_that_cannot_be_used_are_told(
+    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture, is_listed: bool
+) -> None:
+    root, missing = tmp_path / "work", tmp_path / "broken.nii.gz"
+    shutil.copytree(tiny.workspace.root, root, ignore=shutil.ignore_patterns("runs"))
+    failed = root / "datasets" / tiny.dataset.name / "failed.csv"
+    if is_listed:
+        failed.write_text("case,stage,reason\nbroken,fingerprint,no such file\n", encoding="utf-8")
+    dataset = replace(tiny.dataset, cases=(*tiny.dataset.cases, Case("broken", (missing,), missing)))
+    train_dataset(dataset, Workspace(root), options=TrainingOptions(RunBudget(epochs=1)), device="cpu")
+    reason = f"could not be prepared: see {failed}" if is_listed else "are not in the fingerprint: autoseg fingerprint"
+    assert f"note: not trained on: broken; 1 of 6 cases {reason}" in caplog.messages
 
 
 def test_only_what_is_trained_now_tells_the_speed(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
