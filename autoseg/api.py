@@ -21,6 +21,7 @@ from autoseg.errors import UsageError
 from autoseg.evaluation.folder import Evaluation, evaluate_folder
 from autoseg.evaluation.metrics import NSD_TOLERANCE_MM
 from autoseg.pipeline.datasets import open_dataset_folder, open_named_dataset
+from autoseg.pipeline.evaluation import note_training_cases
 from autoseg.pipeline.fingerprint import ensure_fingerprint
 from autoseg.pipeline.plan import PlanOptions
 from autoseg.pipeline.plan import plan_dataset as plan_in_workspace
@@ -243,8 +244,10 @@ def evaluate(
     check_type(radii, "radii", (list, tuple, NoneType), "a list of numbers, or None")
     for radius in radii or ():
         check_type(radius, "radii", (int, float), "a list of numbers, or None")
-    return evaluate_folder(
-        _dataset(dataset, _workspace(root)),
+    workspace = _workspace(root)
+    opened = _dataset(dataset, workspace)
+    evaluation = evaluate_folder(
+        opened,
         predicted,
         out=predicted if out is None else as_path(out, "out"),
         tolerance_mm=tolerance_mm,
@@ -253,6 +256,9 @@ def evaluate(
         workers=workers,
         radii=radii,
     )
+    if references is None:
+        note_training_cases(opened, workspace, predicted, evaluation.cases)
+    return evaluation
 
 
 def _workspace(root: FilePath) -> Workspace:

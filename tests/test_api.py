@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import autoseg
 from autoseg.cli import app
 from autoseg.pipeline.training import TrainReport
+from autoseg.pipeline.workspace import Workspace
 from autoseg.runs.record import load_run
 from autoseg.system.records import to_json
 from autoseg.system.workers import Failure
@@ -141,6 +142,31 @@ def test_several_folds_are_one_model(tiny_runs: TinyRuns, image: str) -> None:
     both = autoseg.load_model(tiny_runs.folder, device="cpu")
     assert both.runs == tiny_runs.runs
     assert both.predict(image).label_map is not None
+
+
+def test_evaluation_says_what_it_compares_with(
+    tiny: Tiny, tiny_runs: TinyRuns, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "work"
+    shutil.copytree(tiny.workspace.dataset_folder(tiny.dataset.name), root / "datasets" / tiny.dataset.name)
+    (tmp_path / "masks").mkdir()
+    for label in (tiny.data / "labelsTr").iterdir():
+        shutil.copy(label, tmp_path / "masks" / label.name)
+    references = f"note: no references are given, so they are those of Dataset001_Phantom: {tiny.dataset.root / 'labelsTr'}"
+    autoseg.evaluate(tmp_path / "masks", dataset=tiny.dataset, root=root)
+    assert caplog.messages == [references]  # no model, so nothing is known of what it has learnt from
+    caplog.clear()
+    Workspace(root).remember_model(tiny_runs.runs[0])
+    autoseg.evaluate(tmp_path / "masks", dataset=tiny.dataset, root=root)
+    trained = (
+        f"note: 4 of 5 cases are among those that {tiny_runs.runs[0]} was trained on: their scores say nothing about new cases"
+    )
+    assert caplog.messages == [references, trained]
+    caplog.clear()
+    validated = shutil.copytree(tiny_runs.runs[1], tmp_path / "fold_1") / "validation"  # on a case that fold 0 has learnt from
+    autoseg.evaluate(validated, dataset=tiny.dataset, root=root, out=tmp_path / "scores")
+    autoseg.evaluate(tmp_path / "masks", tiny.data / "labelsTr", dataset=tiny.dataset, root=root)
+    assert caplog.messages == [references]
 
 
 def test_averaging_with_a_fold_of_all_cases_is_noted(

@@ -67,6 +67,11 @@ class Evaluation:
         return tuple(failure for report in (self.label_maps, self.landmarks) if report for failure in report.failures)
 
     @property
+    def cases(self) -> tuple[str, ...]:
+        """Names of the cases that were compared."""
+        return tuple(sorted({case.case for report in (self.label_maps, self.landmarks) if report for case in report.cases}))
+
+    @property
     def n_cases(self) -> int:
         """Number of the cases that were compared."""
         return max(report.n_cases for report in (self.label_maps, self.landmarks) if report is not None)
@@ -111,6 +116,8 @@ def evaluate_folder(
     for folder in (predictions, references):
         if folder is not None and not folder.is_dir():
             raise UsageError("no such folder", file=folder)
+    if references is None:
+        _note_own_references(dataset)
     label_report, landmark_report = None, None
     cases = _image_cases(dataset, images) if dataset.landmarks.names else {}
     predicted = case_landmarks(predictions, cases) if cases else {}
@@ -155,6 +162,12 @@ def evaluate_folder(
             fix="name files like their images; -i names the images' folder if they are not in the dataset",
         )
     return Evaluation(label_report, landmark_report)
+
+
+def _note_own_references(dataset: Dataset) -> None:
+    files = [file for case in dataset.cases for file in (case.label, case.landmarks) if file is not None]
+    folders = first_few(sorted({str(file.parent) for file in files}), 2)
+    log.warning("note: no references are given, so they are those of %s: %s", dataset.name, folders)
 
 
 def _number(value: float | None) -> str:
