@@ -170,17 +170,19 @@ def test_evaluation_says_what_it_compares_with(
     assert caplog.messages == [references]
 
 
-def test_averaging_with_a_fold_of_all_cases_is_noted(
+def test_the_fold_of_all_cases_is_left_out_beside_numbered_ones(
     tiny_runs: TinyRuns, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for run, fold in zip(tiny_runs.runs, ("0", "all")):
         shutil.copytree(run, tmp_path / f"fold_{fold}")
         record = replace(load_run(run), fold=fold)
         (tmp_path / f"fold_{fold}" / "run.json").write_text(to_json(record), encoding="utf-8")
-    autoseg.load_model(tmp_path / "fold_all", device="cpu")
-    assert caplog.messages == []
-    assert len(autoseg.load_model(tmp_path, device="cpu").runs) == 2
-    assert "note: fold_all, which has learnt from every case, is averaged with fold_0; each run" in caplog.text
+    alone = autoseg.load_model(tmp_path / "fold_all", device="cpu")
+    assert (alone.runs, caplog.messages) == ((tmp_path / "fold_all",), [])
+    assert autoseg.load_model(tmp_path, device="cpu").runs == (tmp_path / "fold_0",)
+    assert caplog.messages == [f"note: fold_all is left out beside the numbered folds; -m {tmp_path / 'fold_all'} takes it"]
+    shutil.rmtree(tmp_path / "fold_0")
+    assert autoseg.load_model(tmp_path, device="cpu").runs == (tmp_path / "fold_all",)
 
 
 @pytest.mark.parametrize(

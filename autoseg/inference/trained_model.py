@@ -35,7 +35,6 @@ from autoseg.plan import Plan
 from autoseg.postprocessing.component_rules import Rule, apply_rules
 from autoseg.runs.record import RunRecord, common_rules, has_numbered_cases, record_scores
 from autoseg.system.arguments import FilePath, as_path
-from autoseg.system.progress import log
 from autoseg.system.workers import Failure
 
 
@@ -130,12 +129,6 @@ class TrainedModel:
     def load(runs: Sequence[Path], device: Device) -> TrainedModel:
         """The finished folds in these folders as one model; raises as `inference.model.load_model` does."""
         model, records = load_model(runs, device)
-        folds = [record.fold for record in records]
-        if len(folds) > 1 and "all" in folds:
-            log.warning(
-                "note: fold_all, which has learnt from every case, is averaged with %s; each run alone is a model, too",
-                ", ".join(f"fold_{fold}" for fold in folds if fold != "all"),
-            )
         return TrainedModel(model, tuple(runs), records, common_rules(records))
 
     @property

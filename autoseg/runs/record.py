@@ -14,7 +14,10 @@ from autoseg.imaging.landmarks import Unit
 from autoseg.plan.plugins import PluginRecord
 from autoseg.postprocessing.component_rules import Rule
 from autoseg.postprocessing.presence_threshold import DEFAULT_THRESHOLD
+from autoseg.system.progress import log
 from autoseg.system.records import from_json
+
+FOLD_ALL = "fold_all"  # folder of the run that is trained on every case
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ def has_numbered_cases(run: Path) -> bool:
 
 
 def model_folds(model: Path) -> tuple[Path, ...]:
-    """Runs that make up a model: one fold's folder, or all finished folds of a configuration's folder.
+    """Runs that make up a model: one fold's folder, or the finished folds of a configuration's folder.
+
+    fold_all is left out, with a note, where there are numbered ones: it has learnt from the cases that they are validated on.
 
     Args:
         model: a run's folder, the folder above it, or a dataset's if that has one configuration.
@@ -97,13 +102,17 @@ def model_folds(model: Path) -> tuple[Path, ...]:
     parent = configurations.pop() if len(configurations) == 1 else model  # a dataset's runs, if it has but one configuration
     folders = [p for p in sorted(parent.glob("fold_*")) if p.suffix != ".previous"]  # runs set aside by --restart
     runs = tuple(p for p in folders if is_finished(p))
+    numbered = tuple(p for p in runs if p.name != FOLD_ALL)
+    if numbered and len(numbered) < len(runs):
+        log.warning("note: %s is left out beside the numbered folds; -m %s takes it", FOLD_ALL, parent / FOLD_ALL)
+        return numbered
     if not runs:
         aside = next((p for p in (Path(f"{model}.previous"), *sorted(parent.glob("fold_*.previous"))) if is_finished(p)), None)
         raise UsageError(
             "no finished model in this folder",
             file=model,
             allowed="a run's folder (fold_0) or the folder above it",
-            fix=f"for the one that a new start has set aside, the folder {aside}" if aside else None,
+            fix=f"-m {aside} takes the one that --restart has set aside" if aside else None,
         )
     return runs
 

@@ -60,7 +60,8 @@ def test_a_run_that_was_set_aside_is_offered_where_there_is_no_other(tmp_path: P
     write_run(tmp_path / "fold_0.previous")
     for model in (tmp_path, tmp_path / "fold_0"):
         with pytest.raises(
-            UsageError, match=r"no finished model in this folder; .*fix: .*set aside, the folder .*fold_0\.previous"
+            UsageError,
+            match=r"no finished model in this folder; .*fix: -m .*fold_0\.previous takes the one that --restart has set aside",
         ):
             model_folds(model)
     assert model_folds(tmp_path / "fold_0.previous") == (tmp_path / "fold_0.previous",)
