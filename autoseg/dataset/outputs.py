@@ -26,7 +26,7 @@ def images_in(folder: Path, n_channels: int) -> tuple[Case, ...]:
     if folder.is_file():
         return (_case_of(folder, n_channels),)
     if not folder.is_dir():
-        raise UsageError("no such file or folder", file=folder)
+        raise UsageError("no such file or folder", file=folder, fix="give a folder of images, or one image")
     cases = tuple(Case(name, files, None) for name, files in group_by_channel(folder, n_channels).items())
     if not cases:
         raise UsageError("no image in the folder", file=folder, allowed=", ".join(IMAGE_ENDINGS))

@@ -116,6 +116,8 @@ class Folds:
                 f"no fold '{fold}'{nearest(fold, self.names)}",
                 found=f"{single}{number_of(len(self.cases), 'case')} in {number_of(len(self.names) - 1, 'fold')}",
                 allowed=", ".join(self.names),
+                fix=f"-f {self.names[0]} (Python: fold='{self.names[0]}')"
+                + (", which trains on every case" if self.names[0] == ALL else ""),
             )
 
 

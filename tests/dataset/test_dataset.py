@@ -345,7 +345,7 @@ def test_one_file_stands_for_all_channels_of_its_case(tmp_path: Path) -> None:
 
 
 def test_nothing_to_predict(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no such file or folder; file: .*nowhere"):
+    with pytest.raises(UsageError, match=r"no such file or folder; file: .*nowhere; fix: give a folder of images, or one image"):
         images_in(tmp_path / "nowhere", 1)
     with pytest.raises(UsageError, match=r"no image in the folder; file: .*; allowed: \.nii\.gz"):
         images_in(tmp_path, 1)

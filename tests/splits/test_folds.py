@@ -29,14 +29,16 @@ def test_one_case_has_only_fold_all() -> None:
     assert folds.names == ("all",)
     assert folds.training_cases("all") == folds.validation_cases("all") == ("a",)
     assert folds.remark("all") == "fold 'all' is validated on the cases it learnt from: its scores say nothing about new cases"
-    with pytest.raises(UsageError, match=r"no fold '0'.*a single case allows no validation; 1 case in 0 folds; allowed: all"):
+    with pytest.raises(
+        UsageError, match=r"no fold '0'.*a single case allows no validation; 1 case in 0 folds; allowed: all; fix: -f all"
+    ):
         folds.training_cases("0")
 
 
 def test_unknown_fold() -> None:
     folds = make_folds(map(str, range(10)), "hash")
     for ask in (folds.training_cases, folds.validation_cases):
-        with pytest.raises(UsageError, match=r"no fold '5'.*10 cases in 5 folds.*allowed: 0, 1, 2, 3, 4, all"):
+        with pytest.raises(UsageError, match=r"no fold '5'.*10 cases in 5 folds.*allowed: 0, 1, 2, 3, 4, all; fix: -f 0"):
             ask("5")
 
 
