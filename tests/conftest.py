@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most test files do witho
     from autoseg.nets.device import Device
     from autoseg.pipeline.workspace import Workspace
 
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # read when torch and NumPy are first used, here and in subprocesses
+    os.environ.setdefault(threads, "1")  # the networks of the tests are so small that more only wait for each other
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as where a shell runs the tests in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
