@@ -64,26 +64,38 @@ def plan_for_run(
 ) -> Plan:
     """The plan of a dataset as a run is to follow it; whatever is wrong with it is told before anything is prepared.
 
-    A run that is continued keeps what was set for it, unless other `settings` are given.
+    A run that is continued keeps what was set for it, unless other `settings` are given; one without a step has begun nothing.
 
     Raises:
         UsageError: see `apply_run_settings`.
         PlanError: a plugin is not loaded.
     """
     path = workspace.dataset_folder(dataset) / "plan.json"
-    plan = load_plan(path)
+    plan, source = load_plan(path), path
     name, _ = plan.configuration(configuration)
-    earlier = workspace.run(dataset, name, fold) / "plan.json"
-    if not settings and not restart and earlier.is_file():
-        begun = load_plan(earlier)
+    run = workspace.run(dataset, name, fold)
+    if not settings and not restart and _has_begun(run):
+        begun = load_plan(run / "plan.json")
         settings, plan = run_settings(begun.configuration(name)[1]), carry_plugins(plan, begun)
         if settings:
-            log.info("as when fold %s was begun: %s", fold, ", ".join(f"{key}={value}" for key, value in settings.items()))
-    plan = apply_run_settings(plan, settings, path, name)
+            source = run / "plan.json"
+            kept = ", ".join(f"{key}={value}" for key, value in settings.items())
+            log.info("as when fold %s was begun: %s (%s; --restart without --set forgets it)", fold, kept, source)
+    plan = apply_run_settings(plan, settings, source, name)
     chosen = plan.configurations[name]
-    require_plugins(chosen, path)
+    require_plugins(chosen, source)
     _note_changed_plugins(chosen)
     return replace(plan, configurations={**plan.configurations, name: remember_plugins(chosen)})
+
+
+def _has_begun(run: Path) -> bool:
+    """Tell if a run's folder holds a training that has done a step; one that failed before has left no more than its plan."""
+    last = run / "last.safetensors"
+    if not last.is_file() or not (run / "plan.json").is_file():
+        return False
+    from autoseg.training.checkpoint import load_state
+
+    return load_state(last).step > 0
 
 
 def _note_changed_plugins(configuration: Configuration) -> None:

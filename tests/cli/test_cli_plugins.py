@@ -17,6 +17,7 @@ import pytest
 import torch
 from helpers.limits import HANGS
 from helpers.plugins import AUGMENTATION, BLOCK, LOSS, RULE, no_plugins, write_plugin
+from helpers.runs import interrupt_at
 from helpers.tiny import Tiny
 from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
@@ -86,7 +87,9 @@ def test_a_loss_and_an_augmentation_for_one_run(tiny: Tiny, tmp_path: Path, capl
     assert len(list(out.glob("*.nii.gz"))) == 2
     assert "my_loss" not in LOSSES
 
-    with pytest.raises(PlanError, match=r"'training\.augmentation' names an augmentation of a plugin that is not"):
+    with pytest.raises(
+        PlanError, match=r"'training\.augmentation' names an augmentation of a plugin that is not.*file: .*fold_0.plan\.json"
+    ):
         typed(tiny, root, "train", "--extend", "1")  # which goes on with what was set for the run
     kept = run / "plugins" / "my_plugin.py"
     typed(tiny, root, "train", "--extend", "1", "--plugin", kept)
@@ -106,6 +109,27 @@ def test_a_loss_and_an_augmentation_for_one_run(tiny: Tiny, tmp_path: Path, capl
     assert load_plan(run / "plan.json").configurations["3d_fullres"].training.loss == "dice_ce"
     assert load_run(run).plugins == ()
     assert not (run / "plugins").exists()
+
+
+def test_what_was_set_for_a_run_without_a_step_is_forgotten(
+    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "autoseg")
+    root = tmp_path / "work"
+    for steps in (0, 1):
+        with monkeypatch.context() as patched:
+            interrupt_at(patched, steps)
+            typed(tiny, root, "train", "--epochs", "2", "--set", "training.loss=dice")
+        assert (run_folder(tiny, root) / "last.safetensors").is_file()
+        caplog.clear()
+        with monkeypatch.context() as patched:
+            interrupt_at(patched, 2)
+            typed(tiny, root, "train", "--epochs", "2")
+        chosen = load_plan(run_folder(tiny, root) / "plan.json").configurations["3d_fullres"]
+        assert chosen.training.loss == ("dice" if steps else "dice_ce")
+        source = f"as when fold 0 was begun: training.loss=dice ({run_folder(tiny, root) / 'plan.json'}; --restart without"
+        assert (source in caplog.text) == bool(steps)
+        shutil.rmtree(run_folder(tiny, root))
 
 
 FAULTS = {
