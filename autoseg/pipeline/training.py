@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from autoseg.runs.abandoned import Abandoned
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.job import TrainingJob
 from autoseg.runs.options import TrainingOptions
-from autoseg.runs.record import RunRecord, record_scores
+from autoseg.runs.record import RunRecord, is_finished, record_scores
 from autoseg.splits.folds import load_folds
 from autoseg.system.lock import folder_lock
 from autoseg.system.machine import find_gpu
@@ -170,7 +171,6 @@ def _train(
     with process_group(chosen.torch_device):
         if is_first():  # takes no time if nothing has changed or been deleted
             failures = _prepare(dataset, workspace, configuration, workers=0 if options.threads == 0 else None)
-            _note_unusable_cases(dataset, workspace)
         barrier()
         jobs = [
             replace(
@@ -184,18 +184,19 @@ def _train(
         model = jobs[0].run if len(jobs) == 1 else jobs[0].run.parent  # all folds together
         if restart:
             check_new_run(jobs[0], options, chosen)
-        if restart and is_first():  # nothing that is wrong above costs a run
-            set_runs_aside([job.run for job in jobs], options.pretrained.model if options.pretrained else None)
+        needed = options.pretrained.model if options.pretrained else None
+        aside = set_runs_aside([job.run for job in jobs], needed) if restart and is_first() else ()  # nothing above costs a run
         barrier()
-        for fold in train_folds(jobs, options, chosen):
-            records.append(fold.record)
-            if not is_first():
-                continue
-            workspace.remember_model(model)
-            if not fold.skipped and world_size() == 1:  # else another plan or machine may be behind it, or several GPUs
-                note_speed(workspace, fold.job.plan, fold.job.configuration, chosen.torch_device.type, fold.record.step_s)
-            if on_fold:
-                on_fold(model, fold.record)
+        with _put_back_after_failure(aside):
+            for fold in train_folds(jobs, options, chosen):
+                records.append(fold.record)
+                if not is_first():
+                    continue
+                workspace.remember_model(model)
+                if not fold.skipped and world_size() == 1:  # else another plan or machine may be behind it, or several GPUs
+                    note_speed(workspace, fold.job.plan, fold.job.configuration, chosen.torch_device.type, fold.record.step_s)
+                if on_fold:
+                    on_fold(model, fold.record)
         if not is_first():
             return None
         n_untrained = len(jobs) - len(records) if world_size() == 1 else 0
@@ -217,22 +218,29 @@ def _note_unusable_cases(dataset: Dataset, workspace: Workspace) -> None:
 def _prepare(dataset: Dataset, workspace: Workspace, configuration: str | None, *, workers: int | None) -> tuple[Failure, ...]:
     """Prepare the cases and, for the second stage of a cascade, what the first one predicted for them."""
     report = preprocess_dataset(dataset, workspace, configuration=configuration, workers=workers)
-    return report.failures + preprocess_previous_stage(dataset, workspace, configuration=configuration, workers=workers)
+    failures = report.failures + preprocess_previous_stage(dataset, workspace, configuration=configuration, workers=workers)
+    _note_unusable_cases(dataset, workspace)
+    return failures
 
 
-def set_runs_aside(runs: Sequence[Path], needed: Path | None = None) -> None:
+def set_runs_aside(runs: Sequence[Path], needed: Path | None = None) -> tuple[Path, ...]:
     """Move runs aside, each to `<fold>.previous`, whose earlier content is deleted, so that training starts anew.
+
+    An unfinished run is no reason to lose a finished one: where that was set aside before, the unfinished one is deleted.
 
     Args:
         needed: a folder that training will read.
 
+    Returns:
+        The runs that were there.
+
     Raises:
         UsageError: `needed` would be moved or deleted, and nothing has been touched; or a run is being trained.
     """
-    present = [run for run in runs if run.is_dir()]
+    present = tuple(run for run in runs if run.is_dir())
     if needed:
         for run in present:
-            for lost, how in ((run, "moved aside"), (_backup(run), "deleted")):
+            for lost, how in _losses(run):
                 if needed.resolve().is_relative_to(lost.resolve()):
                     raise UsageError(
                         "the weights to begin with lie in a run that --restart takes away",
@@ -242,8 +250,42 @@ def set_runs_aside(runs: Sequence[Path], needed: Path | None = None) -> None:
                     )
     for run in present:
         with folder_lock(run, wait=False):
+            if _is_worth_less(run):
+                shutil.rmtree(run)
+                continue
             shutil.rmtree(_backup(run), ignore_errors=True)
             run.replace(_backup(run))
+    return present
+
+
+def _losses(run: Path) -> Sequence[tuple[Path, str]]:
+    """What a new start takes away of a run and of the one that was set aside before it, and how."""
+    if _is_worth_less(run):
+        return ((run, "deleted"),)
+    return ((run, "moved aside"), (_backup(run), "deleted"))
+
+
+def _is_worth_less(run: Path) -> bool:
+    """Tell if a run is unfinished, and the one that was set aside before it is finished."""
+    return not is_finished(run) and is_finished(_backup(run))
+
+
+@contextmanager
+def _put_back_after_failure(aside: Sequence[Path]) -> Iterator[None]:
+    """Put runs that were set aside back where new ones fail before their first epoch is over; a run given up has not failed."""
+    from autoseg.training.pace import TooSlow
+
+    try:
+        yield
+    except TooSlow:
+        raise
+    except Exception:
+        for run in aside:
+            if _backup(run).is_dir() and not (run / "metrics.csv").is_file():
+                shutil.rmtree(run, ignore_errors=True)
+                _backup(run).replace(run)
+                log.warning("note: no epoch of the new run was finished, so the earlier one is back: %s", run)
+        raise
 
 
 def _backup(run: Path) -> Path:

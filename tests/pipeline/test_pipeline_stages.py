@@ -17,7 +17,7 @@ from autoseg.fingerprint.dataset import load_fingerprint
 from autoseg.pipeline.fingerprint import ensure_fingerprint, fingerprint_dataset
 from autoseg.pipeline.plan import plan_dataset
 from autoseg.pipeline.preprocess import preprocess_dataset
-from autoseg.pipeline.training import set_runs_aside, training_job
+from autoseg.pipeline.training import training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import load_plan, save_plan
 from autoseg.splits.folds import Folds, load_folds, save_folds
@@ -208,41 +208,6 @@ def test_a_plan_edited_by_hand_prepares_anew(tiny: Tiny, dataset: Dataset, works
     coarse = replace(tiny.configuration, space=replace(tiny.configuration.space, spacing_mm=(3.0, 3.0, 3.0)))
     save_plan(replace(tiny.plan, configurations={"3d_fullres": coarse}), workspace.dataset_folder(NAME) / "plan.json")
     assert len(preprocess_dataset(dataset, workspace, workers=0).done) == 5
-
-
-def test_forgetting_moves_a_run_aside(tmp_path: Path) -> None:
-    run = tmp_path / "fold_0"
-    set_runs_aside([run])  # nothing there, nothing to do
-    for content in ("first", "second"):
-        run.mkdir()
-        (run / "run.json").write_text(content, encoding="utf-8")
-        set_runs_aside([run])
-        assert not run.exists()
-        assert (tmp_path / "fold_0.previous" / "run.json").read_text(encoding="utf-8") == content
-
-
-@pytest.mark.parametrize(
-    ("needed", "found"),
-    [
-        ("fold_1", "fold_1, which would be moved aside"),
-        ("fold_1.previous", r"fold_1\.previous, which would be deleted"),
-        ("link", "fold_1, which would be moved aside"),
-        ("fold_1/copy", "fold_1, which would be moved aside"),
-    ],
-)
-def test_a_run_that_is_still_needed_is_not_forgotten(tmp_path: Path, needed: str, found: str) -> None:
-    runs = [tmp_path / "fold_0", tmp_path / "fold_1"]
-    for name in ("fold_0", "fold_1/copy", "fold_1.previous", "fold_2.previous"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path / "fold_1", target_is_directory=True)
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UsageError, match=f"in a run that --restart takes away; .*{found}; fix: copy the folder elsewhere"):
-        set_runs_aside(runs, tmp_path / needed)
-    assert sorted(tmp_path.rglob("*")) == before
-    set_runs_aside([tmp_path / "fold_2"], tmp_path / "fold_2.previous")  # no run there, so nothing is replaced
-    assert sorted(tmp_path.rglob("*")) == before
-    set_runs_aside(runs, tmp_path)  # the folder above holds what is moved, but not weights of its own
-    assert not any(run.exists() for run in runs)
 
 
 def test_a_second_configuration_is_prepared_when_it_is_named(tiny: Tiny, dataset: Dataset, workspace: Workspace) -> None:
