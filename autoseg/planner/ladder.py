@@ -21,7 +21,7 @@ from autoseg.planner.inputs import PlanInputs, TargetGrid
 from autoseg.planner.training import n_steps
 from autoseg.planner.wording import number, numbers, percent, seconds
 
-TIMES = {"2h": 7200.0, "30m": 1800.0, "10m": 600.0, "3m": 180.0, "1m": 60.0}
+TIMES = {"2h": 7200.0, "30m": 1800.0, "10m": 600.0, "3m": 180.0, "1m": 60.0, "20s": 20.0}
 """Seconds that a ladder has a rung for, so that a training can be given less time than it was planned with, or be run on a
 slower machine; with the ending of the rung's name where two have the same grid."""
 LEAST_EDGE = 8  # voxels of the median case along an axis that is made coarser; a U-Net needs some

@@ -80,7 +80,7 @@ def test_a_rule_may_say_its_own_reason(fingerprint: Fingerprint, tmp_path: Path)
         (
             "return c.traning",
             UsageError,
-            r"'my_rule' fails; file: .*my_plugin\.py; found: line 7: AttributeError",
+            r"'my_rule' fails; file: .*my_plugin\.py; found: line 7, rule: AttributeError",
         ),
         (
             "pass",
