@@ -231,7 +231,7 @@ class TrainedModel:
             case=case.name,
             file=case.images[0],
             allowed="one file for each image",
-            fix=f"put only the files with {self.channels[0]} into the folder; rename images that are none of several channels",
+            fix=f"only files with {self.channels[0]} in the folder, or names without _0000 if each is an image of its own",
         )
         return Failure(case.name, "predict", str(error))
 
