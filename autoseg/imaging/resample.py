@@ -113,12 +113,10 @@ def resample_labels(indices: np.ndarray, shape: Triple, orders: Triple) -> np.nd
 def labels_through_grid(indices: np.ndarray, shape: Triple) -> np.ndarray:
     """Draw (Z, Y, X) class indices on another grid over the same extent and bring them back: what that grid can hold at best.
 
-    A voxel of the other grid holds each label's mask interpolated linearly at its centre, as label maps are prepared, but
-    before the largest wins: so would the probabilities of a perfect network. Going back, these are interpolated linearly
-    and the largest wins, as for predictions.
+    Drawn as label maps are prepared, brought back as predictions are: linear interpolation of each label's mask, both
+    times the largest share wins.
     """
-    axes = zip(indices.shape, shape)
-    return _largest_shares(indices, [_frozen(_label_matrix(m, n, 1) @ axis_matrix(n, m, 1)) for n, m in axes])
+    return resample_labels(resample_labels(indices, shape, (1, 1, 1)), indices.shape, (1, 1, 1))
 
 
 def _largest_shares(indices: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:
