@@ -109,7 +109,7 @@ def test_path_image_and_array_are_predicted_alike(model: autoseg.TrainedModel, i
 def test_result_is_what_the_command_writes(model: autoseg.TrainedModel, tiny_runs: TinyRuns, image: str, tmp_path: Path) -> None:
     words = ["predict", "-i", image, "-o", str(tmp_path / "a"), "-m", str(tiny_runs.runs[0]), "--device", "cpu"]
     assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
-    [written] = (tmp_path / "a").iterdir()
+    [written] = (tmp_path / "a").glob("*.nii.gz")
     saved = model.predict(image).save(tmp_path / "b" / written.name)
     assert saved.read_bytes() == written.read_bytes()
     from_memory = model.predict(sitk.ReadImage(image)).save(str(tmp_path / "c.mha"))

@@ -6,34 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.dataset import (
-    LANDMARK_TABLE,
-    Case,
-    check_output_folder,
-    landmarks_path,
-    load_predicted,
-    output_path,
-    probabilities_path,
-)
+from autoseg.dataset import LANDMARK_TABLE, Case, check_output_folder, landmarks_path, load_predicted
+from autoseg.dataset.predicted import Maker
 from autoseg.errors import AutosegError, UsageError, first_few
-from autoseg.imaging.geometry import Grid
-from autoseg.imaging.image import LabelMap
 from autoseg.imaging.landmarks import Landmarks, LandmarkSet
 from autoseg.inference.input_checks import Doubt, check_grid, doubts, log_doubts
-from autoseg.inference.model import Model, Prediction
-from autoseg.io import (
-    has_geometry,
-    read_grid,
-    read_image,
-    write_label_map,
-    write_landmark_table,
-    write_landmarks,
-    write_probabilities,
-)
+from autoseg.inference.model import Model
+from autoseg.inference.model_digest import model_digest
+from autoseg.inference.outputs import Outputs
+from autoseg.io import has_geometry, read_grid, read_image
 from autoseg.plan import DataPlan
-from autoseg.postprocessing.component_rules import Rule, apply_rules
+from autoseg.postprocessing.component_rules import Rule
 from autoseg.system.allocator import keep_freed_memory
-from autoseg.system.progress import log, number_of
+from autoseg.system.progress import number_of
 from autoseg.system.workers import CaseReport, CaseRun, Failure
 
 WORKERS = 2  # one case is read or written while the network works on the other
@@ -63,11 +48,13 @@ def predict(
     overwrite: bool = False,
     workers: int = WORKERS,
     landmarks_ending: str = "",
+    runs: Sequence[Path] = (),
 ) -> PredictReport:
-    """Predicts every case into `out`; finished outputs are skipped.
+    """Predicts every case into `out`; what this model has made of the same image is skipped.
 
     Writes, as far as the model has learnt them, a label map in the format of the case's first image, a file with its landmarks,
-    and `landmarks.csv` with those of all cases.
+    and `landmarks.csv` with those of all cases. `predicted.jsonl` says what made each file: what another model has made is
+    predicted again, and a file of unknown origin, or changed by hand since another model made it, fails unless `overwrite`.
 
     Args:
         rules: component rules applied to each label map.
@@ -75,9 +62,11 @@ def predict(
         workers: threads; 0 for none.
         save_probabilities: also write `<case>_probabilities<ending>`, one component per class, background first.
         landmarks_ending: of `io.LANDMARK_ENDINGS`, for the files of single cases; see `dataset.landmarks_path`.
+        runs: folders of the model's runs, for messages.
 
     Raises:
-        UsageError: an image lies in `out`; probabilities of a model without structures; a case named like the table of landmarks.
+        UsageError: an image lies in `out`; probabilities of a model without structures; a case named like the table of
+            landmarks; such a table of unknown origin in `out`.
     """
     keep_freed_memory()
     data = model.plan.data
@@ -86,17 +75,12 @@ def predict(
         raise UsageError(
             "the model has learnt landmarks only, so there are no class probabilities", fix="no --save_probabilities"
         )
-    outputs = _Outputs(out, data, save_probabilities, landmarks_ending, overwrite)
+    maker = Maker(model_digest(model, rules), model.plan.name, tuple(str(run.resolve()) for run in runs), mirror)
+    outputs = Outputs(out, data, maker, save_probabilities, landmarks_ending, overwrite)
     if any(path.name == LANDMARK_TABLE for case in cases for path in outputs.files(case)):
         raise UsageError(f"a case's landmarks would be named {LANDMARK_TABLE}, as those of all cases", fix="rename that image")
-    remaining = [case for case in cases if not outputs.are_complete(case)]
-    if len(remaining) < len(cases):
-        n_skipped = len(cases) - len(remaining)
-        log.warning(
-            "%d of %d cases are there already and skipped; --overwrite (Python: overwrite=True) predicts them again",
-            n_skipped,
-            len(cases),
-        )
+    selection = outputs.select(cases)
+    remaining = [case for case in cases if case.name in selection.todo]
     channels = tuple(c.name for c in data.channels)
     predicted: dict[str, Landmarks] = {}
     doubtful: list[Doubt] = []
@@ -106,7 +90,7 @@ def predict(
         check_grid(model, image.grid, case.images[0])
         doubtful.extend(doubts(model, image, case.name))
         prediction = model.predict_image(image, mirror, probabilities=save_probabilities)
-        landmarks = outputs.write(case, image.grid, prediction, rules)
+        landmarks = outputs.write(case, image.grid, prediction, rules, todo=selection.todo[case.name])
         if landmarks is not None:
             predicted[case.name] = landmarks
 
@@ -115,55 +99,12 @@ def predict(
     log_doubts(doubtful)
     unreadable: tuple[Failure, ...] = ()
     if data.landmarks.names:
-        table, unreadable = _all_landmarks(predicted, cases, out, landmarks_ending, data.landmarks)
+        refused = {failure.case for failure in selection.refused}
+        kept = [case for case in cases if case.name not in refused]
+        table, unreadable = _all_landmarks(predicted, kept, out, landmarks_ending, data.landmarks)
         if table:
-            write_landmark_table(out / LANDMARK_TABLE, table, not any(has_geometry(case.images[0]) for case in cases))
-    return PredictReport(done, len(cases) - len(remaining), failures=(*run.failures, *unreadable))
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """The files of predictions in a folder, as far as the model has learnt what they hold.
-
-    Args:
-        data: of the model's plan.
-        overwrite: write files that exist, too.
-    """
-
-    folder: Path
-    data: DataPlan
-    save_probabilities: bool
-    landmarks_ending: str
-    overwrite: bool
-
-    def files(self, case: Case) -> list[Path]:
-        """Files that a case gets."""
-        paths = [output_path(self.folder, case)] if self.data.labels.names else []
-        paths += [probabilities_path(self.folder, case)] if self.save_probabilities else []
-        return paths + ([landmarks_path(self.folder, case, self.landmarks_ending)] if self.data.landmarks.names else [])
-
-    def are_complete(self, case: Case) -> bool:
-        """True where nothing of a case is to be written."""
-        return not self.overwrite and all(path.exists() for path in self.files(case))
-
-    def write(self, case: Case, grid: Grid, prediction: Prediction, rules: Sequence[Rule]) -> Landmarks | None:
-        """Writes the files of a case; a label map or landmarks that exist may have been corrected by hand, and stay.
-
-        Returns:
-            The landmarks, if they were written.
-        """
-        source, labels = case.images[0], self.data.labels
-        if prediction.probabilities is not None:
-            write_probabilities(probabilities_path(self.folder, case), prediction.probabilities, like=source)
-        map_file = output_path(self.folder, case)
-        if prediction.labels is not None and (self.overwrite or not map_file.exists()):
-            indices = apply_rules(prediction.labels, rules, labels)
-            write_label_map(map_file, LabelMap(indices, grid, labels), like=source)
-        point_file = landmarks_path(self.folder, case, self.landmarks_ending)
-        if prediction.landmarks is None or (point_file.exists() and not self.overwrite):
-            return None
-        write_landmarks(point_file, prediction.landmarks, case.name, not has_geometry(source))
-        return prediction.landmarks
+            outputs.write_table(table, not any(has_geometry(case.images[0]) for case in cases))
+    return PredictReport(done, selection.n_complete, failures=(*selection.refused, *run.failures, *unreadable))
 
 
 def describe_outcome(data: DataPlan, n_cases: int) -> str:

@@ -189,14 +189,14 @@ class TrainedModel:
         overwrite: bool = False,
         workers: int = WORKERS,
     ) -> PredictReport:
-        """Predict every image of a folder into another one, as `autoseg predict` does; what is there already is skipped.
+        """Predict every image of a folder into another one, as `autoseg predict` does; what this model has made is skipped.
 
         Args:
             images: folder of images, or one image.
             mirror: average over the plan's mirror axes.
             save_probabilities: also write class probabilities.
             landmarks_format: 'mrk.json', 'fcsv', 'json' or 'csv'; None is what 3D Slicer opens, or csv for pictures.
-            overwrite: predict again what is there already.
+            overwrite: predict again what is there already, whatever made it.
             workers: threads that read and write cases; 0 for none.
 
         Returns:
@@ -220,6 +220,7 @@ class TrainedModel:
             overwrite=overwrite,
             workers=workers,
             landmarks_ending=ending,
+            runs=self.runs,
         )
         return replace(report, failures=(*report.failures, *map(self._other_channel, other_channels)))
 

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from autoseg.cli import app
 from autoseg.dataset import images_in, load_landmarks, open_dataset
+from autoseg.dataset.predicted import PREDICTED
 from autoseg.errors import UsageError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image
@@ -199,7 +200,7 @@ def test_any_number_of_landmarks_from_files_to_scores(tmp_path: Path, n: int) ->
     autoseg("train", "--device", "cpu", *root)
     out = tmp_path / "out"
     autoseg("predict", "-i", f"{data}/imagesTr", "-o", str(out), "--device", "cpu", *root)
-    assert {p.name for p in out.iterdir()} == {"landmarks.csv", *(f"c{i}.mrk.json" for i in range(6))}
+    assert {p.name for p in out.iterdir()} == {"landmarks.csv", PREDICTED, *(f"c{i}.mrk.json" for i in range(6))}
     table = read_points(out / "landmarks.csv").cases
     for case, points in table.items():
         assert [p.label for p in points] == list(names)
@@ -281,7 +282,7 @@ def test_prediction_writes_files_and_a_table_and_skips_what_is_there(
     assert model.thresholds == (0.0, alone.record.thresholds["nose"], 0.0)
     cases = images_in(alone.images, 1)
     assert predict(model, (), cases, tmp_path) == PredictReport(10, 0)
-    assert {p.name for p in tmp_path.iterdir()} == {"landmarks.csv", *(f"c{i}.mrk.json" for i in range(10))}
+    assert {p.name for p in tmp_path.iterdir()} == {"landmarks.csv", PREDICTED, *(f"c{i}.mrk.json" for i in range(10))}
     written = [json.loads((tmp_path / f"{case.name}.mrk.json").read_text()) for case in cases]
     for whole in written:
         jsonschema.validate(whole, MARKUPS)
@@ -303,6 +304,11 @@ def test_prediction_writes_files_and_a_table_and_skips_what_is_there(
     assert predict(model, (), cases, tmp_path) == PredictReport(1, 9)
     assert "9 of 10 cases are there already" in caplog.text
     assert (tmp_path / "landmarks.csv").read_text() == before
+    (tmp_path / "c5.mrk.json").write_text(before)  # not by this model, so what is in it is not read
+    assert predict(replace(model, thresholds=(1.0, 1.0, 1.0)), (), cases, tmp_path).failures[0].case == "c5"
+    assert "c5" not in read_points(tmp_path / "landmarks.csv").cases
+    assert predict(model, (), cases, tmp_path, overwrite=True) == PredictReport(10, 0)
+    assert (tmp_path / "landmarks.csv").read_text() == before
     (tmp_path / "c4.mrk.json").write_text("{")
     report = predict(model, (), cases, tmp_path)
     assert (report.done, report.skipped, [f.case for f in report.failures]) == (0, 10, ["c4"])
@@ -312,8 +318,9 @@ def test_prediction_writes_files_and_a_table_and_skips_what_is_there(
 def test_both_are_predicted_into_one_folder(both: TrainedPhantoms, float32_cpu: Device, tmp_path: Path) -> None:
     model, _ = load_model([both.run], float32_cpu)
     cases = images_in(both.images, 1)[:2]
+    files = ("c0.mrk.json", "c0.nii.gz", "c1.mrk.json", "c1.nii.gz")
     predict(model, (), cases, tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {"landmarks.csv", "c0.mrk.json", "c0.nii.gz", "c1.mrk.json", "c1.nii.gz"}
+    assert {p.name for p in tmp_path.iterdir()} == {"landmarks.csv", PREDICTED, *files}
     stamps = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     (tmp_path / "c1.mrk.json").unlink()
     assert predict(model, (), cases, tmp_path) == PredictReport(1, 1)
@@ -329,6 +336,9 @@ def test_predictions_that_cannot_be(
         predict(model, (), images_in(alone.images, 1), tmp_path, save_probabilities=True)
     flat, _ = load_model([pictures.run], float32_cpu)
     case = replace(images_in(pictures.images, 1)[0], name="landmarks")
+    (tmp_path / "landmarks.csv").write_text("a person's")
+    with pytest.raises(UsageError, match=r"beside it does not say which model has made this file.*landmarks\.csv"):
+        predict(model, (), images_in(alone.images, 1), tmp_path)
     with pytest.raises(UsageError, match=r"would be named landmarks\.csv, as those of all cases"):
         predict(flat, (), [case], tmp_path)
 

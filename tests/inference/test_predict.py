@@ -13,9 +13,11 @@ from helpers.tiny import Tiny, TinyRuns
 
 from autoseg.api import load_model as load_trained
 from autoseg.dataset import Case, images_in, output_path
+from autoseg.dataset.predicted import PREDICTED
 from autoseg.errors import UsageError
 from autoseg.imaging.geometry import AxisMap, Grid
 from autoseg.imaging.image import Image
+from autoseg.inference import outputs as outputs_module
 from autoseg.inference.model import Model, load_model
 from autoseg.inference.predict import PredictReport, predict
 from autoseg.io import read_grid, read_image, read_label_map, write_image
@@ -37,7 +39,7 @@ def done(model: Model, images: Path, out: Path, **options: Any) -> PredictReport
 def test_masks_lie_on_the_grid_of_their_images(tiny: Tiny, model: Model, tmp_path: Path) -> None:
     assert done(model, tiny.data / "imagesTs", tmp_path) == PredictReport(2, 0)
     images = images_in(tiny.data / "imagesTs", 1)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{c.name}.nii.gz" for c in images]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [*(f"{c.name}.nii.gz" for c in images), PREDICTED]
     for case in images:
         mask = read_label_map(tmp_path / f"{case.name}.nii.gz", tiny.dataset.labels)
         assert mask.grid == read_grid(case.images[0])
@@ -47,7 +49,7 @@ def test_masks_lie_on_the_grid_of_their_images(tiny: Tiny, model: Model, tmp_pat
 def test_predictions_are_reproducible_and_finished_cases_skipped(tiny: Tiny, model: Model, tmp_path: Path) -> None:
     images = tiny.data / "imagesTs"
     done(model, images, tmp_path / "a")
-    files = sorted((tmp_path / "a").iterdir())
+    files = sorted((tmp_path / "a").glob("*.nii.gz"))
     first = [f.read_bytes() for f in files]
     files[1].write_bytes(b"touched by hand")
     assert done(model, images, tmp_path / "a") == PredictReport(0, 2)
@@ -58,6 +60,94 @@ def test_predictions_are_reproducible_and_finished_cases_skipped(tiny: Tiny, mod
     assert [f.read_bytes() for f in files] == first
 
 
+@pytest.fixture(scope="module")
+def other(tiny_runs: TinyRuns, float32_cpu: Device) -> Model:
+    return load_model(tiny_runs.runs[1:], float32_cpu)[0]
+
+
+def test_what_another_model_has_made_is_predicted_again(
+    tiny: Tiny, model: Model, other: Model, tiny_runs: TinyRuns, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, (one, two) = tiny.data / "imagesTs", tiny_runs.runs
+    done(other, images, tmp_path / "other")
+    done(model, images, tmp_path / "a", runs=(one,))
+    assert done(other, images, tmp_path / "a", runs=(two,)) == PredictReport(2, 0)
+    names = ", ".join(case.name for case in images_in(images, 1))
+    assert caplog.messages == [f"note: predicted again: 2 cases ({names}); another model made them: {one}"]
+    for mask in (tmp_path / "a").glob("*.nii.gz"):
+        assert mask.read_bytes() == (tmp_path / "other" / mask.name).read_bytes()
+    assert done(other, images, tmp_path / "a", runs=(tmp_path / "moved",)) == PredictReport(0, 2)  # the same one elsewhere
+    caplog.clear()
+    assert done(model, images, tmp_path / "a", runs=(two,)) == PredictReport(2, 0)  # as after train --extend
+    assert done(model, images, tmp_path / "a", runs=(two,), mirror=False) == PredictReport(2, 0)
+    cleaned = predict(model, (Rule("largest_foreground"),), images_in(images, 1), tmp_path / "a", runs=(two,), mirror=False)
+    reasons = (
+        "the model has changed since it made them",
+        "they were made with mirroring",
+        "the model has changed since it made them",
+    )
+    assert cleaned == PredictReport(2, 0)
+    assert caplog.messages == [f"note: predicted again: 2 cases ({names}); {reason}" for reason in reasons]
+
+
+def test_a_prediction_of_another_image_is_made_again(
+    tiny: Tiny, model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(tiny.data / "imagesTs", images)
+    done(model, images, tmp_path / "out", save_probabilities=True)
+    first, second = sorted(images.iterdir())
+    shutil.copy2(second, first)
+    assert done(model, images, tmp_path / "out", save_probabilities=True) == PredictReport(1, 1)
+    masks = sorted((tmp_path / "out").glob("*[0-9].nii.gz"))
+    assert np.array_equal(*(read_label_map(mask, tiny.dataset.labels).data for mask in masks))
+    assert f"note: predicted again: 1 case ({first.name[:-12]}); their images have changed" in caplog.text
+
+
+def test_files_of_unknown_origin_are_not_replaced(tiny: Tiny, model: Model, other: Model, tmp_path: Path) -> None:
+    cases = images_in(tiny.data / "imagesTs", 1)
+    hand, corrected = (tmp_path / f"{case.name}.nii.gz" for case in cases)
+    predict(model, (), cases[1:], tmp_path)
+    for file in (hand, corrected):
+        file.write_bytes(b"by a person")
+    for makers, reasons in (
+        ((model,), ("predicted.jsonl beside it does not say which model has made this file",)),
+        ((other,), ("does not say which", "an earlier prediction was changed by hand, and the model has changed since")),
+    ):
+        report = predict(makers[0], (), cases, tmp_path)
+        assert report.done == 0
+        assert [failure.case for failure in report.failures] == [case.name for case in cases[: len(reasons)]]
+        for failure, reason in zip(report.failures, reasons):
+            assert reason in failure.reason
+            assert "fix: another folder, or --overwrite (Python: overwrite=True) to replace" in failure.reason
+        assert hand.read_bytes() == corrected.read_bytes() == b"by a person"
+    assert done(other, tiny.data / "imagesTs", tmp_path, overwrite=True) == PredictReport(2, 0)
+    assert done(other, tiny.data / "imagesTs", tmp_path) == PredictReport(0, 2)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_prediction_that_was_cut_off_goes_on(
+    written: bool, tiny: Tiny, model: Model, other: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a crash between the record that a file is being written and the one that it is."""
+    images, usual = tiny.data / "imagesTs", outputs_module.write_label_map
+    done(other, images, tmp_path)
+
+    def crash(*arguments: Any, **options: Any) -> None:
+        if written:
+            usual(*arguments, **options)
+        raise SystemError("power failure")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(outputs_module, "write_label_map", crash)
+        with pytest.raises(RuntimeError, match="power failure"):
+            done(model, images, tmp_path, workers=0)
+    with open(tmp_path / PREDICTED, "a", encoding="utf-8") as handle:
+        handle.write('{"file": "cut o')
+    assert done(model, images, tmp_path) == (PredictReport(1, 1) if written else PredictReport(2, 0))
+    assert done(model, images, tmp_path, workers=0).skipped >= 1
+
+
 def test_a_broken_image_is_listed_and_the_others_are_done(tiny: Tiny, model: Model, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(tiny.data / "imagesTs", images)
@@ -66,7 +156,7 @@ def test_a_broken_image_is_listed_and_the_others_are_done(tiny: Tiny, model: Mod
     assert (report.done, report.skipped) == (2, 0)
     assert [(f.case, f.stage) for f in report.failures] == [("broken", "predict")]
     assert "cannot be read" in report.failures[0].reason
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
 
 
 def test_another_number_of_channels_is_a_failure(tiny: Tiny, model: Model, tmp_path: Path) -> None:
@@ -155,11 +245,11 @@ def test_results_do_not_go_among_the_images(tiny: Tiny, model: Model, tmp_path: 
 def test_missing_probabilities_are_added_and_the_mask_stays(tiny: Tiny, model: Model, tmp_path: Path) -> None:
     images = tiny.data / "imagesTs"
     done(model, images, tmp_path)
-    mask = min(tmp_path.iterdir())
+    mask = min(tmp_path.glob("*.nii.gz"))
     mask.write_bytes(b"touched by hand")
     assert done(model, images, tmp_path, save_probabilities=True) == PredictReport(2, 0)
     assert mask.read_bytes() == b"touched by hand"
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.glob("*.nii.gz"))) == 4
     assert done(model, images, tmp_path, save_probabilities=True) == PredictReport(0, 2)
 
 
@@ -181,7 +271,7 @@ def test_a_second_channel_is_no_case_of_a_model_with_one(tiny: Tiny, tiny_runs: 
     assert "case two_0001: the model has one channel, MRI, and this looks like channel 1 of the image 'two'" in (
         report.failures[1].reason
     )
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["one.nii.gz"]
+    assert [p.name for p in (tmp_path / "out").glob("*.nii.gz")] == ["one.nii.gz"]
 
 
 def test_numbered_images_are_cases_of_a_model_that_was_trained_on_such(tiny: Tiny, tiny_runs: TinyRuns, tmp_path: Path) -> None:
