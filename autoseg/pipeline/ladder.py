@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import AUTO, Plan
 from autoseg.plan.ladder import choose_rung, edited_rung, least_time
 from autoseg.runs.abandoned import Abandoned, load_abandoned, save_abandoned
@@ -34,7 +33,7 @@ class ChosenConfiguration:
 
 def choose_configuration(
     plan: Plan,
-    workspace: Workspace,
+    runs: Path,
     configuration: str | None,
     options: TrainingOptions,
     *,
@@ -49,6 +48,7 @@ def choose_configuration(
     limit of time is given than the plan's.
 
     Args:
+        runs: folder of the dataset's runs.
         restart: whether what earlier runs have found about the pace counts for nothing.
         device: kind of device that is trained on.
 
@@ -60,7 +60,7 @@ def choose_configuration(
         return ChosenConfiguration(name)
     budget = options.budget
     goes_on = (budget is None or options.extend) and not restart
-    if goes_on and (begun := _begun(plan, workspace, folds[0], finished=options.extend)):
+    if goes_on and (begun := _begun(plan, runs, folds[0], finished=options.extend)):
         return ChosenConfiguration(begun)
     if edited := edited_rung(plan.ladder, plan.configurations, first=name):
         log.info("the grid of %s was edited by hand: it is trained, whatever the time", edited)
@@ -75,14 +75,14 @@ def choose_configuration(
         log.info("in %s %s promises most: it could come to Dice %.2f", duration(seconds), name, choice.expected[name])
     chosen = ChosenConfiguration(name, by_time=True)
     if not restart:
-        chosen = _after_abandoned(plan, workspace, name, seconds, device)
+        chosen = _after_abandoned(plan, runs, name, seconds, device)
     _note_limits(plan, chosen.name, seconds)
     return chosen
 
 
-def _begun(plan: Plan, workspace: Workspace, fold: str, *, finished: bool) -> str | None:
+def _begun(plan: Plan, runs: Path, fold: str, *, finished: bool) -> str | None:
     """The rung whose run of a fold was written to last, of those that are finished, or of those that are not; None for none."""
-    last = {r.configuration: workspace.run(plan.name, r.configuration, fold) / "last.safetensors" for r in plan.ladder}
+    last = {r.configuration: runs / r.configuration / f"fold_{fold}" / "last.safetensors" for r in plan.ladder}
     begun = {name: path for name, path in last.items() if path.is_file() and is_finished(path.parent) == finished}
     return max(begun, key=lambda name: begun[name].stat().st_mtime_ns, default=None)
 
@@ -113,7 +113,7 @@ def abandon(run: Path, abandoned: Abandoned) -> None:
     save_abandoned(run, abandoned)
 
 
-def _after_abandoned(plan: Plan, workspace: Workspace, name: str, seconds: float, device: str) -> ChosenConfiguration:
+def _after_abandoned(plan: Plan, runs: Path, name: str, seconds: float, device: str) -> ChosenConfiguration:
     """The rung that earlier calls with the same limit of time ended up with, since steps took too long.
 
     Notes of another plan or device count for nothing.
@@ -121,7 +121,7 @@ def _after_abandoned(plan: Plan, workspace: Workspace, name: str, seconds: float
     order = [rung.configuration for rung in plan.ladder]
     instead_of = None
     while True:
-        note = _note_of(workspace.run(plan.name, name, "0").parent, seconds, device)
+        note = _note_of(runs / name, seconds, device)
         if note is None or note.instead not in order or order.index(note.instead) <= order.index(name):
             return ChosenConfiguration(name, by_time=True, instead_of=instead_of)
         instead_of = f"{name} was given up: {note.reason}"

@@ -107,7 +107,9 @@ def train_dataset(
     options = options or TrainingOptions()
     plan = load_plan(workspace.dataset_folder(dataset.name) / "plan.json")
     kind = "cpu" if device == "cpu" or find_gpu() is None else "cuda"
-    wanted = choose_configuration(plan, workspace, configuration, options, folds=folds, restart=restart, device=kind)
+    wanted = choose_configuration(
+        plan, workspace.runs(dataset.name), configuration, options, folds=folds, restart=restart, device=kind
+    )
 
     from autoseg.training.pace import TooSlow
 

@@ -29,7 +29,7 @@ def chosen(
     plan: Plan, root: Path, seconds: float | None, *, configuration: str | None = None, restart: bool = False
 ) -> ChosenConfiguration:
     options = TrainingOptions(None if seconds is None else RunBudget(seconds=seconds))
-    return choose_configuration(plan, Workspace(root), configuration, options, folds=("0",), restart=restart)
+    return choose_configuration(plan, Workspace(root).runs(plan.name), configuration, options, folds=("0",), restart=restart)
 
 
 def test_the_time_chooses_where_nobody_else_does(plan: Plan, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_number_of_epochs_asks_no_ladder(plan: Plan, tmp_path: Path) -> None:
     save_abandoned(Workspace(tmp_path).run(plan.name, plan.default_configuration, "0"), NOTE)
     epochs = TrainingOptions(RunBudget(epochs=5))
     found = choose_configuration(
-        replace(plan, configurations=timed), Workspace(tmp_path), None, epochs, folds=("0",), restart=False
+        replace(plan, configurations=timed), Workspace(tmp_path).runs(plan.name), None, epochs, folds=("0",), restart=False
     )
     assert found == ChosenConfiguration(plan.default_configuration)
 
@@ -106,7 +106,7 @@ def test_what_has_begun_goes_on_without_a_budget(plan: Plan, tmp_path: Path, tin
     extending = TrainingOptions(RunBudget(epochs=1), extend=True)
 
     def found(options: TrainingOptions) -> str:
-        return choose_configuration(plan, Workspace(tmp_path), None, options, folds=("0",), restart=False).name
+        return choose_configuration(plan, Workspace(tmp_path).runs(plan.name), None, options, folds=("0",), restart=False).name
 
     assert found(extending) == name
     assert found(TrainingOptions()) == plan.default_configuration  # finished: the plan's own is trained
