@@ -21,7 +21,7 @@ from autoseg.errors import UsageError
 from autoseg.evaluation.folder import Evaluation, evaluate_folder
 from autoseg.evaluation.metrics import NSD_TOLERANCE_MM
 from autoseg.pipeline.datasets import open_dataset_folder, open_named_dataset
-from autoseg.pipeline.evaluation import note_training_cases
+from autoseg.pipeline.evaluation import dataset_of_predictions, note_training_cases
 from autoseg.pipeline.fingerprint import ensure_fingerprint
 from autoseg.pipeline.plan import PlanOptions
 from autoseg.pipeline.plan import plan_dataset as plan_in_workspace
@@ -226,7 +226,8 @@ def evaluate(
 
     Args:
         references: folder of references; None is the dataset's own, as far as they were predicted.
-        dataset: names the structures and landmarks; None is the one planned last.
+        dataset: names the structures and landmarks; None is the one that the predictions' model has
+            learnt from, as far as that is known, else the one planned last.
         images: folder of the images that landmarks belong to; None is the dataset's own.
         out: folder of the tables per case and the summary; None is that of the predictions.
         tolerance_mm: of the normalised surface Dice.
@@ -245,7 +246,12 @@ def evaluate(
     for radius in radii or ():
         check_type(radius, "radii", (int, float), "a list of numbers, or None")
     workspace = _workspace(root)
-    opened = _dataset(dataset, workspace)
+    has_references = references is not None
+    opened = (
+        dataset_of_predictions(predicted, workspace, has_references=has_references)
+        if dataset is None
+        else _dataset(dataset, workspace)
+    )
     evaluation = evaluate_folder(
         opened,
         predicted,
@@ -256,8 +262,7 @@ def evaluate(
         workers=workers,
         radii=radii,
     )
-    if references is None:
-        note_training_cases(opened, workspace, predicted, evaluation.cases)
+    note_training_cases(opened, workspace, predicted, evaluation.cases, has_references=has_references)
     return evaluation
 
 

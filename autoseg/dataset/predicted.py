@@ -51,11 +51,13 @@ class Origin:
 
     Args:
         file: its name.
+        case: its case; empty for a table of several.
         images: sizes and times of the image's files.
         sha256: of the file; empty until it is written.
     """
 
     file: str
+    case: str
     maker: Maker
     images: str
     sha256: str = ""
@@ -63,6 +65,11 @@ class Origin:
     def difference(self, other: Origin) -> str:
         """Describe why a file of another origin is no prediction of this one; nothing where it is one."""
         return self.maker.difference(other.maker) or ("their images have changed" if self.images != other.images else "")
+
+    @property
+    def image_sizes(self) -> str:
+        """Bytes of the image's files."""
+        return " ".join(stamp.split("-")[0] for stamp in self.images.split())
 
     def is_unchanged(self, folder: Path) -> bool:
         """Tell if the file is as it was written, as far as that is known."""

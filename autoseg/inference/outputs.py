@@ -108,7 +108,7 @@ class Outputs:
         """
         source, labels, images = case.images[0], self.data.labels, image_stamp(case)
         for path in (path for path in self.files(case) if path in todo):
-            with recorded(self.folder, Origin(path.name, self.maker, images)):
+            with recorded(self.folder, Origin(path.name, case.name, self.maker, images)):
                 if path == self.landmarks_file(case) and prediction.landmarks is not None:
                     write_landmarks(path, prediction.landmarks, case.name, not has_geometry(source))
                 elif path == output_path(self.folder, case) and prediction.labels is not None:
@@ -119,7 +119,7 @@ class Outputs:
 
     def write_table(self, landmarks: dict[str, Landmarks], pixels: bool) -> None:
         """Writes the table of the landmarks of all cases."""
-        with recorded(self.folder, Origin(LANDMARK_TABLE, self.maker, "")) as path:
+        with recorded(self.folder, Origin(LANDMARK_TABLE, "", self.maker, "")) as path:
             write_landmark_table(path, landmarks, pixels)
 
     def _outdated(self, case: Case) -> tuple[tuple[Path, ...], str]:
@@ -139,7 +139,7 @@ class Outputs:
             origin = self._origins.get(path.name)
             if origin is None:
                 raise _unknown_origin(path)
-            reason = Origin(path.name, self.maker, images).difference(origin)
+            reason = Origin(path.name, case.name, self.maker, images).difference(origin)
             if not reason:
                 continue
             if not origin.is_unchanged(self.folder):

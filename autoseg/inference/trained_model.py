@@ -34,7 +34,9 @@ from autoseg.nets.device import Device
 from autoseg.plan import Plan
 from autoseg.postprocessing.component_rules import Rule, apply_rules
 from autoseg.runs.record import RunRecord, common_rules, has_numbered_cases, record_scores
+from autoseg.runs.training_cases import trained_on
 from autoseg.system.arguments import FilePath, as_path
+from autoseg.system.progress import log, number_of
 from autoseg.system.workers import Failure
 
 
@@ -210,6 +212,13 @@ class TrainedModel:
         other_channels: tuple[Case, ...] = ()
         if len(self.channels) == 1 and not any(has_numbered_cases(run) for run in self.runs):
             cases, other_channels = split_other_channels(cases)
+        if learnt := trained_on(self.runs, cases):
+            log.warning(
+                "note: the model was trained on %d of these %s (%s), so what it predicts for them says nothing about new ones",
+                len(learnt),
+                number_of(len(cases), "image"),
+                first_few(learnt),
+            )
         report = predict(
             self.model,
             self.rules,

@@ -20,6 +20,12 @@ class Source:
     root: str
 
 
+def owner_folder(name: str, workspace: Workspace) -> Path | None:
+    """The folder of the dataset that the work under a name belongs to, if it is still there."""
+    owner = _owner(_path(name, workspace))
+    return owner if owner is not None and is_dataset(owner) else None
+
+
 def check_owner(name: str, root: Path, workspace: Workspace) -> None:
     """Refuse to work on a dataset under the name of another one.
 

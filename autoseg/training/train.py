@@ -21,6 +21,7 @@ from autoseg.runs.history import Epoch, epochs_without_gain
 from autoseg.runs.job import TrainingJob
 from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import RunRecord, is_finished, load_run
+from autoseg.runs.training_cases import save_training_cases
 from autoseg.system.allocator import keep_freed_memory
 from autoseg.system.files import write_text
 from autoseg.system.lock import folder_lock
@@ -76,7 +77,7 @@ def train(job: TrainingJob, options: TrainingOptions, device: Device, *, clock: 
     state and leaves with KeyboardInterrupt; the same call continues.
 
     Writes below `job.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json,
-    run.json, shape_prior.npy where there are landmarks, and the predicted validation cases.
+    run.json, training_cases.json, shape_prior.npy where there are landmarks, and the predicted validation cases.
 
     Args:
         clock: seconds; whatever the run measures or decides by time, it reads here.
@@ -162,6 +163,8 @@ def _train(job: TrainingJob, options: TrainingOptions, device: Device, clock: Cl
         (duration(run.budget.seconds) if run.budget.seconds else number_of(run.budget.epochs or 0, "epoch"))
         + (" more" if options.extend else ""),
     )
+    if is_first():
+        save_training_cases(job.run, (case for case in job.training if stored_key(job.prepared, case.name) is not None))
     if is_first() and is_finished(job.run):
         run.save()
         write_text(job.run / "run.json", to_json(replace(load_run(job.run), finished=False)))

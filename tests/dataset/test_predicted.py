@@ -14,7 +14,7 @@ from autoseg.errors import DiskError
 
 ONE = Maker("12ab", "Task01", ("runs/fold_0",), mirror=True)
 TWO = replace(ONE, digest="34cd")
-FILE = Origin("a.nii.gz", ONE, "7-1")
+FILE = Origin("a.nii.gz", "a", ONE, "7-1")
 
 
 def write(folder: Path, origin: Origin, text: str) -> None:

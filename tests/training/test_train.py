@@ -59,6 +59,7 @@ def test_files_of_a_run(tiny: Tiny, tiny_runs: TinyRuns) -> None:
         "plan.json",
         "run.json",
         "postprocess.json",
+        "training_cases.json",
         "validation",
     }
     assert {p.name for p in (run / "validation").iterdir()} == {f"{c.name}.nii.gz" for c in validation}
