@@ -33,7 +33,7 @@ from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import model_folds
 from autoseg.splits.folds import parse_folds
 from autoseg.system.arguments import FilePath, as_path, check_type
-from autoseg.system.progress import log, number_of
+from autoseg.system.progress import log, number_of, shown_progress
 
 if TYPE_CHECKING:  # torch takes seconds to load
     from autoseg.inference.predict import PredictReport
@@ -115,7 +115,8 @@ def train(
 ) -> TrainReport:
     """Train and validate a model; plan and prepare the dataset first, as far as that is missing.
 
-    An interrupted training goes on where it was; a finished one is returned as it is.
+    An interrupted training goes on where it was; a finished one is returned as it is. Progress is shown on stderr as on the
+    command line, unless logging is configured, for the program or for the logger "autoseg".
 
     Args:
         dataset: as `open_dataset` returns or takes it.
@@ -147,21 +148,22 @@ def train(
     seconds = _seconds(time)
     budget = None if seconds is None and epochs is None else RunBudget(seconds, epochs)
     folds = parse_folds(str(fold))
-    workspace = _workspace(root)
-    opened = _dataset(dataset, workspace)
-    if not (workspace.dataset_folder(opened.name) / "plan.json").is_file():
-        plan_dataset(opened, time=seconds, device=device, root=root)
-    options = TrainingOptions(budget=budget, seed=seed, threads=workers)
-    report = train_dataset(
-        opened,
-        workspace,
-        configuration=configuration,
-        folds=folds,
-        options=options,
-        device=device,
-        restart=restart,
-        settings=settings,
-    )
+    with shown_progress():
+        workspace = _workspace(root)
+        opened = _dataset(dataset, workspace)
+        if not (workspace.dataset_folder(opened.name) / "plan.json").is_file():
+            plan_dataset(opened, time=seconds, device=device, root=root)
+        options = TrainingOptions(budget=budget, seed=seed, threads=workers)
+        report = train_dataset(
+            opened,
+            workspace,
+            configuration=configuration,
+            folds=folds,
+            options=options,
+            device=device,
+            restart=restart,
+            settings=settings,
+        )
     assert report is not None, "one process alone is always the first"
     return report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,27 @@ def test_from_a_dataset_to_scores(tiny: Tiny, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(KeyError, match=r"no scores of 'left kidny' - did you mean 'left kidney'\?"):
         scores["left kidny"]
     assert autoseg.train(epochs=1, device="cpu").model == run.model  # the last one, which is finished
+
+
+def test_training_shows_its_progress_unless_logging_is_configured(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("autoseg")
+    shutil.copytree(tiny.workspace.root, tmp_path / "work", ignore=shutil.ignore_patterns("runs"))
+    with monkeypatch.context() as patched:
+        patched.setattr(logging.getLogger(), "handlers", [])  # pytest's
+        log.setLevel(logging.NOTSET)
+        autoseg.train(tiny.data, epochs=1, device="cpu", root=tmp_path / "work")
+        shown = capsys.readouterr().err
+        assert "fold 0: 4 cases to train on, 1 to validate on" in shown
+        assert "epoch 1/1  step 3  loss " in shown
+        assert (log.handlers, log.level) == ([], logging.NOTSET)
+        log.setLevel(logging.WARNING)
+        autoseg.train(tiny.data, epochs=1, device="cpu", root=tmp_path / "work", restart=True)
+        assert capsys.readouterr().err == ""
+    log.setLevel(logging.NOTSET)
+    autoseg.train(tiny.data, epochs=1, device="cpu", root=tmp_path / "work", restart=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_objects_are_printed_in_a_few_lines(

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from autoseg.errors import AutosegError
-from autoseg.system.progress import CLEAR_LINE
+from autoseg.system.progress import log, stderr_handler
 from autoseg.version import __version__
 
 FIRST_STEPS = """autoseg: medical image segmentation and landmark localisation that configures itself.
@@ -59,10 +59,7 @@ def main() -> None:
     0 ok, 1 bug, 2 usage or data, 3 resources, 4 partly done, 130 interrupted.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"{CLEAR_LINE if sys.stderr.isatty() else ''}%(message)s"))
-    log = logging.getLogger("autoseg")
-    log.addHandler(handler)
+    log.addHandler(stderr_handler())
     log.setLevel(logging.INFO)
     try:
         app()

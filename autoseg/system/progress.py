@@ -6,6 +6,8 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 log = logging.getLogger("autoseg")
@@ -25,6 +27,29 @@ def duration(seconds: float) -> str:
 def number_of(n: int, noun: str) -> str:
     """Format a count with its noun: '1 case', '3 cases'."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def stderr_handler() -> logging.Handler:
+    """Handler that prints messages on stderr as they are, in place of a line that moves there."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{CLEAR_LINE if sys.stderr.isatty() else ''}%(message)s"))
+    return handler
+
+
+@contextmanager
+def shown_progress() -> Iterator[None]:
+    """Show messages and progress as the command line does, unless the program that calls has configured logging."""
+    if log.hasHandlers() or log.level != logging.NOTSET:
+        yield
+        return
+    handler = stderr_handler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
 
 
 class Ticker:
