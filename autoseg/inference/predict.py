@@ -49,6 +49,7 @@ def predict(
     workers: int = WORKERS,
     landmarks_ending: str = "",
     runs: Sequence[Path] = (),
+    dataset: str | None = None,
 ) -> PredictReport:
     """Predicts every case into `out`; what this model has made of the same image is skipped.
 
@@ -63,6 +64,7 @@ def predict(
         save_probabilities: also write `<case>_probabilities<ending>`, one component per class, background first.
         landmarks_ending: of `io.LANDMARK_ENDINGS`, for the files of single cases; see `dataset.landmarks_path`.
         runs: folders of the model's runs, for messages.
+        dataset: name of the dataset that the model has learnt from; None is that of its plan.
 
     Raises:
         UsageError: an image lies in `out`; probabilities of a model without structures; a case named like the table of
@@ -75,7 +77,7 @@ def predict(
         raise UsageError(
             "the model has learnt landmarks only, so there are no class probabilities", fix="no --save_probabilities"
         )
-    maker = Maker(model_digest(model, rules), model.plan.name, tuple(str(run.resolve()) for run in runs), mirror)
+    maker = Maker(model_digest(model, rules), dataset or model.plan.name, tuple(str(run.resolve()) for run in runs), mirror)
     outputs = Outputs(out, data, maker, save_probabilities, landmarks_ending, overwrite)
     if any(path.name == LANDMARK_TABLE for case in cases for path in outputs.files(case)):
         raise UsageError(f"a case's landmarks would be named {LANDMARK_TABLE}, as those of all cases", fix="rename that image")

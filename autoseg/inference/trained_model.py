@@ -230,6 +230,7 @@ class TrainedModel:
             workers=workers,
             landmarks_ending=ending,
             runs=self.runs,
+            dataset=self.records[0].dataset,
         )
         return replace(report, failures=(*report.failures, *map(self._other_channel, other_channels)))
 

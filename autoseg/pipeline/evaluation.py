@@ -48,7 +48,11 @@ def dataset_of_predictions(predictions: Path, workspace: Workspace, *, has_refer
             fix=fix,
         ) from error
     if last:
-        log.warning("note: the predictions are of a model of %s, so that counts, and not %s, which was planned last", name, last)
+        log.warning(
+            "note: the predictions are of a model of %s, so they are evaluated as such, and not of %s, which was planned last",
+            name,
+            last,
+        )
     return open_dataset_folder(folder, workspace)
 
 

@@ -14,11 +14,12 @@ from helpers.tiny import Tiny, TinyRuns
 import autoseg
 from autoseg.dataset import Case
 from autoseg.dataset.phantoms import make_phantoms
-from autoseg.dataset.predicted import Maker, Origin, image_stamp, recorded
+from autoseg.dataset.predicted import Maker, Origin, image_stamp, makers, recorded
 from autoseg.errors import UsageError
 from autoseg.pipeline.evaluation import dataset_of_predictions, note_training_cases
 from autoseg.pipeline.workspace import Workspace
 from autoseg.runs.training_cases import image_sizes, load_training_cases, save_training_cases, trained_on
+from autoseg.system.records import to_json
 
 MAKER = Maker("12ab", NAME, (), mirror=True)
 
@@ -46,7 +47,9 @@ def test_predictions_are_compared_with_the_dataset_of_their_model(
     masks = write_predictions(tmp_path / "masks", tiny.dataset.cases[:2])
     assert autoseg.evaluate(masks, root=root).mean_dice == 1
     first, second = caplog.messages
-    assert first.startswith(f"note: the predictions are of a model of {NAME}, so that counts, and not {tmp_path}")
+    assert first.startswith(
+        f"note: the predictions are of a model of {NAME}, so they are evaluated as such, and not of {tmp_path}"
+    )
     assert second == f"note: no references are given, so they are those of {NAME}: {tiny.data / 'labelsTr'}"
     caplog.clear()
     unknown = shutil.copytree(masks, tmp_path / "unknown", ignore=shutil.ignore_patterns("*.jsonl"))
@@ -107,6 +110,9 @@ def test_predicting_training_images_is_noted(
     tiny: Tiny, tiny_runs: TinyRuns, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     autoseg.predict(tiny.data / "imagesTr", tmp_path / "a", model=tiny_runs.runs[0], device="cpu")
-    autoseg.predict(tiny.data / "imagesTs", tmp_path / "b", model=tiny_runs.runs[0], device="cpu")
+    run = shutil.copytree(tiny_runs.runs[0], tmp_path / "fold_0")
+    (run / "run.json").write_text(to_json(replace(tiny_runs.records[0], dataset="Dataset009_Renamed")), encoding="utf-8")
+    autoseg.predict(tiny.data / "imagesTs", tmp_path / "b", model=run, device="cpu")
+    assert [maker.dataset for folder in "ab" for maker in makers(tmp_path / folder)] == [NAME, "Dataset009_Renamed"]
     [note] = caplog.messages
     assert note.startswith("note: the model was trained on 4 of these 5 images (phantom_0")
