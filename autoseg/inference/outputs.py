@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +96,7 @@ class Outputs:
             log.warning("%d of %d cases are there already and skipped; %s predicts them again", n_complete, len(cases), OVERWRITE)
         for reason, names in again.items():
             log.warning("note: predicted again: %s (%s); %s", number_of(len(names), "case"), first_few(names), reason)
+        self._note_others(todo)
         return Selection(todo, tuple(refused), n_complete)
 
     def write(
@@ -121,6 +122,17 @@ class Outputs:
         """Writes the table of the landmarks of all cases."""
         with recorded(self.folder, Origin(LANDMARK_TABLE, "", self.maker, "")) as path:
             write_landmark_table(path, landmarks, pixels)
+
+    def _note_others(self, todo: Mapping[str, tuple[Path, ...]]) -> None:
+        """Tells which files of other models will stay beside those that are written, such as their probabilities."""
+        files = {path.name for paths in todo.values() for path in paths}
+        others = [
+            name
+            for name, origin in self._origins.items()
+            if origin.case in todo and name not in files and self.maker.difference(origin.maker) and (self.folder / name).exists()
+        ]
+        if others:
+            log.warning("note: what another model has made stays beside the new files: %s", first_few(others))
 
     def _outdated(self, case: Case) -> tuple[tuple[Path, ...], str]:
         """The files of a case to write, and why those that are there are not kept; nothing where none is there.

@@ -49,7 +49,7 @@ def dataset_of_predictions(predictions: Path, workspace: Workspace, *, has_refer
         ) from error
     if last:
         log.warning(
-            "note: the predictions are of a model of %s, so they are evaluated as such, and not of %s, which was planned last",
+            "note: the predictions are of a model of %s and evaluated so, not as of %s, which was planned last",
             name,
             last,
         )

@@ -90,6 +90,20 @@ def test_what_another_model_has_made_is_predicted_again(
     assert caplog.messages == [f"note: predicted again: 2 cases ({names}); {reason}" for reason in reasons]
 
 
+def test_probabilities_of_another_model_that_stay_are_noted(
+    tiny: Tiny, model: Model, other: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = tiny.data / "imagesTs"
+    names = [case.name for case in images_in(images, 1)]
+    done(model, images, tmp_path, save_probabilities=True)
+    assert done(other, images, tmp_path) == PredictReport(2, 0)
+    stay = ", ".join(f"{name}_probabilities.nii.gz" for name in names)
+    assert caplog.messages[1:] == [f"note: what another model has made stays beside the new files: {stay}"]
+    caplog.clear()
+    assert done(other, images, tmp_path, save_probabilities=True) == PredictReport(2, 0)
+    assert len(caplog.messages) == 1
+
+
 def test_a_prediction_of_another_image_is_made_again(
     tiny: Tiny, model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -47,9 +47,7 @@ def test_predictions_are_compared_with_the_dataset_of_their_model(
     masks = write_predictions(tmp_path / "masks", tiny.dataset.cases[:2])
     assert autoseg.evaluate(masks, root=root).mean_dice == 1
     first, second = caplog.messages
-    assert first.startswith(
-        f"note: the predictions are of a model of {NAME}, so they are evaluated as such, and not of {tmp_path}"
-    )
+    assert first.startswith(f"note: the predictions are of a model of {NAME} and evaluated so, not as of {tmp_path}")
     assert second == f"note: no references are given, so they are those of {NAME}: {tiny.data / 'labelsTr'}"
     caplog.clear()
     unknown = shutil.copytree(masks, tmp_path / "unknown", ignore=shutil.ignore_patterns("*.jsonl"))
