@@ -15,11 +15,12 @@ from autoseg.imaging.image import Image
 from autoseg.io.formats import Header, ImageFormat, not_finite_error
 from autoseg.io.nifti import check_complete, copy_geometry, count_not_finite, is_nifti, voxel_offset
 from autoseg.io.write_check import check_disk_space, missing_end
-from autoseg.system.files import atomic_path
+from autoseg.system.files import atomic_files, atomic_path
 
 T = TypeVar("T")
 
 NO_READER = "Unable to determine ImageIO reader"
+_TWO_FILES = (".mhd", ".nhdr")  # headers that name a second file, which holds the voxels
 _FIX = "free disk space, or write to another folder"
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK repeats header quirks on stderr; what matters is checked here
@@ -178,7 +179,7 @@ def _save(
     image.SetSpacing(spacing)
     image.SetOrigin(origin)
     image.SetDirection(direction)
-    with atomic_path(path) as temporary:
+    with (atomic_files if path.name.lower().endswith(_TWO_FILES) else atomic_path)(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:

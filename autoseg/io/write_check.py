@@ -36,7 +36,20 @@ def missing_end(path: Path, n_bytes: int) -> str | None:
         return None if whole else f"{length} bytes, the end of the compressed part is missing"
     if name.endswith(".nii"):
         return None if length == n_bytes else f"{length} bytes instead of {n_bytes}"
-    return None if name.endswith((".mhd", ".nhdr")) else f"{length} bytes of an unknown kind"
+    return _missing_end_of_data(path, head, n_bytes) if name.endswith((".mhd", ".nhdr")) else f"{length} bytes of an unknown kind"
+
+
+def _missing_end_of_data(header: Path, text: bytes, n_bytes: int) -> str | None:
+    """Describe what is wrong with the length of the file of voxels that a MetaImage's or NRRD's header names."""
+    named = re.search(rb"^(?:ElementDataFile = |data file: )(.+)$", text, re.MULTILINE)
+    data = header.with_name(named[1].decode(errors="replace")) if named else None
+    if data is None or not data.is_file():
+        return f"{len(text)} bytes of a header without a file of voxels"
+    if header.name.lower().endswith(".nhdr"):
+        return missing_end(data, n_bytes)
+    packed = re.search(rb"^CompressedDataSize = (\d+)$", text, re.MULTILINE)
+    length, n_expected = data.stat().st_size, int(packed[1]) if packed else n_bytes
+    return None if length == n_expected else f"{length} bytes instead of {n_expected}"
 
 
 def check_disk_space(path: Path) -> None:

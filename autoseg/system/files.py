@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -48,10 +49,36 @@ def atomic_path(target: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextlib.contextmanager
+def atomic_files(target: Path) -> Iterator[Path]:
+    """Give the target's own name in a temporary folder beside it, for a file that names others which are written with it.
+
+    When the block succeeds, all that is in the folder moves beside the target, and the target last; when it fails, all vanishes.
+
+    Raises:
+        DiskError: the disk is full or the folder cannot be written to.
+    """
+    folder = target.with_name(f".{os.getpid()}-{target.name}")
+    try:
+        with disk_errors(target):
+            folder.mkdir(parents=True)
+            yield folder / target.name
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == target.name):
+                with open(path, "rb+") as handle:
+                    os.fsync(handle.fileno())
+                os.replace(path, target.with_name(path.name))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of killed processes anywhere below a folder that no other process writes to."""
-    for path in folder.rglob(".*"):
-        if re.match(r"\.\d+-", path.name) and path.is_file():
+    for path in list(folder.rglob(".*")):
+        if not re.match(r"\.\d+-", path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file():
             path.unlink(missing_ok=True)
 
 

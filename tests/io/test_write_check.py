@@ -18,6 +18,7 @@ from helpers.limits import HANGS
 from helpers.tiny import Tiny, TinyRuns
 
 from autoseg.cli import app
+from autoseg.dataset.predicted import PREDICTED
 from autoseg.errors import DiskError, ResourceError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image, LabelMap
@@ -137,6 +138,42 @@ def test_a_disk_that_fails_at_last_leaves_nothing(tmp_path: Path, monkeypatch: p
     assert list(path.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize(("ending", "data"), [(".mhd", "a.zraw"), (".nhdr", "a.raw.gz")])
+@pytest.mark.parametrize("kind", ["label map", "image"])
+def test_header_names_the_file_of_voxels_beside_it(tmp_path: Path, ending: str, data: str, kind: str) -> None:
+    write, out = writer(kind, ending, (3, 40, 50), tmp_path), tmp_path / "out"
+    write(out / f"a{ending}")
+    write(out / f"a{ending}")  # over what is there
+    assert {p.name for p in out.iterdir()} == {f"a{ending}", data}
+    assert (out / f"a{ending}").read_text(encoding="ascii").rstrip().endswith(data)
+    whole = {p.name: p.read_bytes() for p in out.iterdir()}
+    for room in (0, 100, len(whole[data]) // 2, len(whole[data]) - 1):
+        with files_of_at_most(room), pytest.raises(DiskError, match=rf"; file: .*a{ending}; found: .*; fix: free disk space"):
+            write(out / f"a{ending}")
+        assert {p.name: p.read_bytes() for p in out.iterdir()} == whole
+    out.rename(tmp_path / "moved")
+    assert sitk.ReadImage(str(tmp_path / "moved" / f"a{ending}")).GetSize() == (50, 40, 3)
+
+
+@pytest.mark.parametrize(("ending", "data"), [(".mhd", "a.zraw"), (".nhdr", "a.raw.gz")])
+@pytest.mark.parametrize("kept", [None, 0.0, 0.5, 0.99])
+def test_file_of_voxels_that_is_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, data: str, kept: float | None
+) -> None:
+    write, path = writer("label map", ending, (3, 20, 30), tmp_path), tmp_path / "out" / f"a{ending}"
+    honest = sitk.WriteImage
+
+    def silent(image: sitk.Image, name: str, **options: bool) -> None:
+        honest(image, name, **options)
+        voxels = Path(name).with_name(data)
+        voxels.unlink() if kept is None else os.truncate(voxels, int(kept * voxels.stat().st_size))
+
+    monkeypatch.setattr(sitk, "WriteImage", silent)
+    with pytest.raises(DiskError, match=r"could not be written completely; file: .*; found: .*bytes.*; fix: free"):
+        write(path)
+    assert list(path.parent.iterdir()) == []
+
+
 def test_write_error_with_free_disk_space_is_no_disk_error(tmp_path: Path) -> None:
     write = writer("image", ".nii", (1, 5, 7), tmp_path)
     with pytest.raises(ResourceError, match="the image cannot be written") as caught:
@@ -188,6 +225,11 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", str(folder)], check=True, timeout=HANGS)
 
 
+def predictions_in(folder: Path) -> dict[str, bytes]:
+    """What the files of a folder hold, apart from the record of what made them, whose lines have an order of their own."""
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != PREDICTED}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha"])
 @pytest.mark.parametrize("probabilities", [False, True], ids=["masks", "probabilities"])
@@ -211,7 +253,7 @@ def test_prediction_resumes_after_a_full_disk(
     words = ["predict", "-i", str(images), "-m", str(tiny_runs.runs[0]), "--device", "cpu", "--workers", "0"]
     words += ["--save_probabilities"] if probabilities else []
     assert CliRunner().invoke(app, [*words, "-o", str(tmp_path / "whole")], catch_exceptions=False).exit_code == 0
-    whole = {p.name: p.read_bytes() for p in (tmp_path / "whole").iterdir()}
+    whole = predictions_in(tmp_path / "whole")
     longest = max(map(len, whole.values()))
     assert len(whole) == (4 if probabilities else 2)
 
@@ -220,12 +262,12 @@ def test_prediction_resumes_after_a_full_disk(
     failed = CliRunner().invoke(app, [*words, "-o", str(out)])
     assert isinstance(failed.exception, DiskError)
     assert failed.exception.exit_code == 3
-    left = {p.name: p.read_bytes() for p in out.iterdir()} if out.is_dir() else {}
+    left = predictions_in(out) if out.is_dir() else {}
     assert left.items() <= whole.items()
     assert len(left) < len(whole)
 
     small_disk("32m")
     assert CliRunner().invoke(app, [*words, "-o", str(out)], catch_exceptions=False).exit_code == 0
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == whole
+    assert predictions_in(out) == whole
     for case in sorted(images.iterdir()):
         read_label_map(out / case.name.replace("_0000", ""), tiny.dataset.labels)

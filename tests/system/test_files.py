@@ -69,7 +69,10 @@ def test_leftovers_are_removed_at_any_depth(tmp_path: Path) -> None:
     kept = {".hidden", "12-a.txt", ".12a-x", "a/b/c.txt"}
     for name in {".12-a.txt", "a/.345-b.nii.gz", "a/b/.6-c", *kept}:
         (tmp_path / name).write_text("")
+    (tmp_path / ".78-d.mhd").mkdir()
+    (tmp_path / ".78-d.mhd" / "d.zraw").write_text("")
     remove_leftovers(tmp_path)
+    assert not (tmp_path / ".78-d.mhd").exists()
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == kept
     remove_leftovers(tmp_path / "nowhere")
 
