@@ -128,6 +128,36 @@ def test_path_image_and_array_are_predicted_alike(model: autoseg.TrainedModel, i
     assert as_itk.label_map.grid == from_file.label_map.grid
 
 
+def test_result_is_saved_on_its_own_grid_whatever_its_file_is_by_then(
+    model: autoseg.TrainedModel, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after os.chdir, or when the file was deleted or overwritten."""
+    first = sitk.ReadImage(image)
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.copy(image, "ct.nii.gz")
+    other = sitk.Image(first)
+    other.SetSpacing((9.0, 9.0, 9.0))
+    other.SetOrigin((500.0, 0.0, 0.0))
+    sitk.WriteImage(other, str(tmp_path / "elsewhere" / "ct.nii.gz"))
+    result = model.predict("ct.nii.gz")
+    with pytest.raises(autoseg.UsageError, match=r"the prediction would replace its image; file: ct\.nii\.gz"):
+        result.save("ct.nii.gz")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    masks = [result.save("a.nii.gz")]
+    shutil.copy("ct.nii.gz", tmp_path / "here" / "ct.nii.gz")
+    masks.append(result.save("b.nii.gz"))
+    (tmp_path / "here" / "ct.nii.gz").unlink()
+    masks.append(result.save("c.nii.gz"))
+    for mask in masks:
+        written = sitk.ReadImage(str(mask))
+        np.testing.assert_allclose(written.GetSpacing(), first.GetSpacing(), rtol=1e-6)
+        np.testing.assert_allclose(written.GetOrigin(), first.GetOrigin(), atol=1e-4)
+        assert result.label_map is not None
+        np.testing.assert_array_equal(autoseg.read_label_map(mask, result.label_map.labels).data, result.label_map.data)
+
+
 def test_result_is_what_the_command_writes(model: autoseg.TrainedModel, tiny_runs: TinyRuns, image: str, tmp_path: Path) -> None:
     words = ["predict", "-i", image, "-o", str(tmp_path / "a"), "-m", str(tiny_runs.runs[0]), "--device", "cpu"]
     assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0

@@ -12,6 +12,7 @@ import numpy as np
 
 from autoseg.dataset import Case, images_in, names_to_learn, split_other_channels
 from autoseg.errors import DataError, UsageError, first_few
+from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.inference.input_checks import check_grid, doubts, log_doubts
@@ -24,6 +25,7 @@ from autoseg.io import (
     image_ending,
     landmark_ending,
     names_in_words,
+    read_grid,
     read_image,
     write_label_map,
 )
@@ -50,6 +52,8 @@ class Result:
         presence: (N,) probability that each landmark is in the image; None of a model without landmarks.
         probabilities: (K, Z, Y, X) of the classes, background first; None unless they were asked for.
         source: file of the image's first channel; None of an image that came from no file.
+        files: of the image, one a channel, as absolute paths.
+        in_pixels: coordinates of landmarks are pixels: the image is a picture without a spacing.
     """
 
     label_map: LabelMap | None
@@ -57,6 +61,8 @@ class Result:
     presence: np.ndarray | None
     probabilities: np.ndarray | None
     source: Path | None = None
+    files: tuple[Path, ...] = ()
+    in_pixels: bool = False
 
     def __repr__(self) -> str:
         lines = [f"Result{f' of {self.source}' if self.source else ''}"]
@@ -73,34 +79,42 @@ class Result:
     def save(self, path: FilePath) -> Path:
         """Write the label map or the landmarks; the ending of the file name says which, and in which format.
 
-        A label map takes over the header of the image's file where there is one.
+        A label map takes over the header of the image's file, where that is still there and still lies on this grid.
 
         Returns:
             The path.
 
         Raises:
-            UsageError: an ending of neither, or the model has learnt no such thing.
+            UsageError: an ending of neither, the model has learnt no such thing, or the file is the image itself.
             DataError: the format cannot hold the label map.
             DiskError: nothing can be written there.
         """
         file = as_path(path, "path")
+        if file.resolve() in self.files:
+            raise UsageError("the prediction would replace its image", file=file, fix="another file name")
         if landmark_ending(file):
             if self.landmarks is None:
                 raise UsageError(
                     "the model has learnt no landmarks", file=file, allowed=f"a label map: {', '.join(IMAGE_ENDINGS)}"
                 )
-            is_picture = self.source is not None and not has_geometry(self.source)
-            write_landmark_file(file, self.landmarks, pixels=is_picture)
+            write_landmark_file(file, self.landmarks, pixels=self.in_pixels)
         elif image_ending(file):
             if self.label_map is None:
                 raise UsageError(
                     "the model has learnt no structures", file=file, allowed=f"landmarks: {', '.join(LANDMARK_ENDINGS)}"
                 )
-            write_label_map(file, self.label_map, like=self.source)
+            write_label_map(file, self.label_map, like=self._header_file(self.label_map.grid))
         else:
             allowed = f"{', '.join(IMAGE_ENDINGS)} for a label map, {', '.join(LANDMARK_ENDINGS)} for landmarks"
             raise UsageError("the file name has no known ending", file=file, allowed=allowed)
         return file
+
+    def _header_file(self, grid: Grid) -> Path | None:
+        """The file of the image's first channel, if it is as it was when it was read, as far as its grid tells."""
+        try:
+            return self.files[0] if self.files and read_grid(self.files[0]) == grid else None
+        except DataError:  # it is gone, or something else by now
+            return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +184,8 @@ class TrainedModel:
             raise UsageError(
                 "the model has learnt landmarks only, so there are no class probabilities", fix="probabilities=False"
             )
-        source, whole = self._read(image, spacing)
+        files, whole = self._read(image, spacing)
+        source = files[0] if files else None
         check_grid(self.model, whole.grid, source)
         log_doubts(doubts(self.model, whole, ""))
         prediction = self.model.predict_image(whole, mirror, probabilities=probabilities)
@@ -178,7 +193,15 @@ class TrainedModel:
         if prediction.labels is not None:
             indices = apply_rules(prediction.labels, self.rules, self.plan.data.labels)
             label_map = LabelMap(indices, whole.grid, self.plan.data.labels)
-        return Result(label_map, prediction.landmarks, prediction.presence, prediction.probabilities, source)
+        return Result(
+            label_map,
+            prediction.landmarks,
+            prediction.presence,
+            prediction.probabilities,
+            source,
+            files=tuple(path.resolve() for path in files),
+            in_pixels=not has_geometry(source) if source else self._is_of_pictures and whole.grid.shape[0] == 1,
+        )
 
     def predict_folder(
         self,
@@ -246,8 +269,13 @@ class TrainedModel:
         )
         return Failure(case.name, "predict", str(error))
 
-    def _read(self, image: Any, spacing: Sequence[float] | None) -> tuple[Path | None, Image]:
-        """The image, and the file of its first channel if it came from one."""
+    @property
+    def _is_of_pictures(self) -> bool:
+        """True of a model that has learnt from files without a spacing."""
+        return self.records[0].unit == "px"
+
+    def _read(self, image: Any, spacing: Sequence[float] | None) -> tuple[tuple[Path, ...], Image]:
+        """The image, and the files of its channels if it came from files."""
         if isinstance(image, (str, os.PathLike)):
             path = Path(image)
             if path.is_dir():
@@ -256,7 +284,7 @@ class TrainedModel:
         elif isinstance(image, (list, tuple)) and image and all(isinstance(part, (str, os.PathLike)) for part in image):
             paths = tuple(Path(part) for part in image)
         else:
-            return None, image_from_memory(image, self.channels, spacing)
+            return (), image_from_memory(image, self.channels, spacing, in_pixels=self._is_of_pictures)
         if spacing is not None:
             raise UsageError("spacing is for numpy arrays, files have their own", file=paths[0], fix="leave out spacing")
-        return paths[0], read_image(paths, self.channels)
+        return paths, read_image(paths, self.channels)

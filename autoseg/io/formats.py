@@ -79,6 +79,24 @@ def on_plain_grid(data: np.ndarray, path: Path) -> tuple[np.ndarray, Grid]:
     return data, plain_grid(data.shape[1:])
 
 
+def as_float32(data: np.ndarray, source: Path | str) -> np.ndarray:
+    """The array as C-contiguous float32; `source` names the image in messages.
+
+    Raises:
+        DataError: numbers that float32 cannot hold.
+    """
+    with np.errstate(over="ignore"):
+        values = data.astype(np.float32, order="C", copy=False)
+    if data.dtype.kind == "f" and data.dtype.itemsize > 4 and (n_too_large := int((~np.isfinite(values)).sum())):
+        raise DataError(
+            "the image holds numbers that are too large",
+            file=source,
+            found=number_of(n_too_large, "voxel"),
+            allowed="up to 3.4e38, as 32-bit numbers are",
+        )
+    return values
+
+
 def not_finite_error(path: Path | str, count: int) -> DataError:
     """Error for an image in which `count` voxels are NaN or infinite."""
     return DataError(

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.errors import DataError, GeometryError, LabelError
+from autoseg.errors import DataError, GeometryError, LabelError, UsageError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.labels import LabelSet, whole_numbers
 from autoseg.io.colour import is_grey, match_channels, names_in_words
-from autoseg.io.formats import Header, plain_grid
+from autoseg.io.formats import Header, as_float32, plain_grid
 from autoseg.io.image_formats import format_of, has_geometry
 from autoseg.system.arguments import FilePath, as_path
 
@@ -47,7 +47,10 @@ def read_image(paths: FilePath | Sequence[FilePath], channels: Sequence[str]) ->
         DataError: unreadable file, NaN or infinity, another number of channels than `channels`
             names, colour where there is one channel, or partial transparency.
         GeometryError: the files of one case lie on different grids.
+        UsageError: `channels` is no list.
     """
+    if isinstance(channels, str):
+        raise UsageError("channels must be a list of names", found=repr(channels), allowed=f"such as {[channels]}")
     several = paths if isinstance(paths, (list, tuple)) else [paths]
     files = [as_path(path, "paths", or_else="a list of them, one per channel") for path in several]
     parts: list[np.ndarray] = []
@@ -65,7 +68,7 @@ def read_image(paths: FilePath | Sequence[FilePath], channels: Sequence[str]) ->
         grid = grid or file_grid
         if not has_geometry(path):
             data = match_channels(data, channels if len(files) == 1 else channels[i : i + 1], path)
-        parts.append(data.astype(np.float32, order="C", copy=False))
+        parts.append(as_float32(data, path))
     assert grid is not None
     stack = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if len(stack) != len(channels):

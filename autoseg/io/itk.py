@@ -23,6 +23,12 @@ NO_READER = "Unable to determine ImageIO reader"
 _TWO_FILES = (".mhd", ".nhdr")  # headers that name a second file, which holds the voxels
 _FIX = "free disk space, or write to another folder"
 
+_NUMBERS = {
+    getattr(sitk, f"sitk{kind}{name}")
+    for kind in ("", "Vector")
+    for name in ("Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Float32", "Float64")
+}
+
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK repeats header quirks on stderr; what matters is checked here
 
 
@@ -125,9 +131,11 @@ def array_and_grid(image: sitk.Image, source: Path | str) -> tuple[np.ndarray, G
         source: names the image in messages.
 
     Raises:
-        DataError: NaN or infinity, or not two to four axes.
+        DataError: NaN or infinity, not two to four axes, or voxels that are no plain numbers.
         GeometryError: an invalid grid.
     """
+    if image.GetPixelID() not in _NUMBERS:  # complex values would lose a part; runs of labels end the whole process
+        raise DataError("the voxels are no plain numbers", file=source, found=image.GetPixelIDTypeAsString())
     grid = _grid(image, source)
     data = sitk.GetArrayFromImage(image)
     if data.dtype.kind == "f" and (n_not_finite := int((~np.isfinite(data)).sum())):

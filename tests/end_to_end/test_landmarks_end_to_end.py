@@ -11,10 +11,12 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from helpers.landmark_phantoms import NAMES, Phantoms, make_dataset, make_landmark_plan, preprocess_phantoms
 from helpers.runs import history, interrupt_at
 from helpers.slicer_schema import MARKUPS
+from PIL import Image as Pillow
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -27,6 +29,7 @@ from autoseg.imaging.image import Image
 from autoseg.imaging.landmarks import Landmarks, State
 from autoseg.inference.model import load_model
 from autoseg.inference.predict import PredictReport, predict
+from autoseg.inference.trained_model import TrainedModel
 from autoseg.io import read_grid, read_points, write_image, write_landmarks
 from autoseg.nets.device import Device
 from autoseg.plan import ScnPlan, load_plan, save_plan
@@ -260,6 +263,30 @@ def test_landmarks_of_pictures(pictures: TrainedPhantoms) -> None:
     rows = list(csv.DictReader(file.read_text().splitlines()))
     assert list(rows[0]) == ["case", "landmark", "x", "y", "space", "state", "confidence"]
     assert {row["space"] for row in rows} == {"pixel"}
+
+
+def test_picture_in_memory_is_predicted_and_saved_as_its_file_is(
+    pictures: TrainedPhantoms, float32_cpu: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SimpleITK takes the dots per inch of a TIFF for a spacing, which files of pictures do not have."""
+    model = TrainedModel.load([pictures.run], float32_cpu)
+    source = sorted(pictures.images.iterdir())[0]
+    with Pillow.open(source) as picture:
+        picture.save(tmp_path / "a.tif", dpi=(300, 300))
+    in_memory = sitk.ReadImage(str(tmp_path / "a.tif"))
+    assert in_memory.GetSpacing()[0] < 0.1
+    from_file = model.predict(tmp_path / "a.tif")
+    array = sitk.GetArrayFromImage(in_memory)
+    assert not caplog.records
+    results = (model.predict(in_memory), model.predict(array, spacing=(0.5, 0.5)))
+    assert caplog.text.count("counts as 1: the model has learnt from pictures without spacing") == 2
+    for result in results:
+        assert from_file.landmarks is not None
+        assert result.landmarks is not None
+        np.testing.assert_array_equal(result.landmarks.points_mm, from_file.landmarks.points_mm)
+        for ending in ("csv", "json", "mrk.json", "fcsv"):
+            texts = [r.save(tmp_path / f"case.{ending}").read_text() for r in (from_file, result)]
+            assert texts[0] == texts[1]
 
 
 def test_a_run_of_landmarks_that_is_interrupted_comes_to_the_same_weights(

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from autoseg.errors import DataError, GeometryError, LabelError, ResourceError
+from autoseg.errors import DataError, GeometryError, LabelError, ResourceError, UsageError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.labels import LabelSet
@@ -528,3 +528,8 @@ def test_real_slices(real_data: Callable[[str], Path]) -> None:
     image = read_image([path], ["MR"])
     assert image.grid.shape[0] == 1
     np.testing.assert_allclose(image.data.squeeze(), nib.load(path).get_fdata().squeeze().T, rtol=1e-6)
+
+
+def test_channels_are_a_list_of_names(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"channels must be a list of names; found: 'MR'; allowed: such as \['MR'\]"):
+        read_image(tmp_path / "a.nrrd", "MR")

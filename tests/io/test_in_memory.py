@@ -116,3 +116,75 @@ def test_grey_picture_is_taken_for_colour_and_equal_colours_for_grey() -> None:
     coloured = np.stack([picture, picture, picture + 1])[:, None]
     with pytest.raises(DataError, match="a colour image where the dataset has one channel, 'grey'"):
         image_from_memory(coloured, ("grey",), (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        (np.arange(12, dtype=np.uint8).reshape(3, 4), (0.5, 0.25)),
+        (np.arange(12, dtype=np.uint8).reshape(1, 3, 4), (2, 0.5, 0.25)),
+        (
+            Image(np.arange(12, dtype=np.float32).reshape(1, 1, 3, 4), Grid.from_spacing((1, 3, 4), (1, 0.5, 0.25)), ("grey",)),
+            None,
+        ),
+    ],
+    ids=["picture", "one slice", "image"],
+)
+def test_spacing_of_a_picture_counts_as_1_for_a_model_in_pixels(picture: tuple, caplog: pytest.LogCaptureFixture) -> None:
+    data, spacing = picture
+    image = image_from_memory(data, ("grey",), spacing, in_pixels=True)
+    assert image.grid == Grid.from_spacing((1, 3, 4), (1, 1, 1))
+    np.testing.assert_array_equal(image.data.ravel(), np.arange(12))
+    assert [r.getMessage() for r in caplog.records] == [
+        "note: the spacing of the image, (0.5, 0.25), counts as 1: the model has learnt from pictures without spacing, in pixels"
+    ]
+    assert image_from_memory(data, ("grey",), spacing).grid.spacing[1:] == (0.5, 0.25)
+
+
+def test_volumes_keep_their_spacing_and_plain_pictures_get_no_note(caplog: pytest.LogCaptureFixture) -> None:
+    assert image_from_memory(VOLUME, ("CT",), (2, 3, 4), in_pixels=True).grid.spacing == (2, 3, 4)
+    assert image_from_memory(VOLUME[0], ("CT",), in_pixels=True).grid.spacing == (1, 1, 1)
+    assert not caplog.records
+
+
+def test_channels_of_an_image_are_ordered_by_name() -> None:
+    grid = Grid.from_spacing((1, 2, 2), (1, 1, 1))
+    data = np.stack([np.full((1, 2, 2), n, np.float32) for n in range(3)])
+    image = Image(data, grid, ("T2", "FLAIR", "T1"))
+    ordered = image_from_memory(image, ("T1", "T2", "FLAIR"))
+    assert ordered.channels == ("T1", "T2", "FLAIR")
+    np.testing.assert_array_equal(ordered.data[:, 0, 0, 0], [2, 0, 1])
+    with pytest.raises(DataError, match="other channels than the model; found: T2, FLAIR, T1; allowed: T1, T2, CT, in any"):
+        image_from_memory(image, ("T1", "T2", "CT"))
+    with pytest.raises(DataError, match="other channels than the model; found: a, b, b; allowed: b, a, b"):
+        image_from_memory(Image(data, grid, ("a", "b", "b")), ("b", "a", "b"))
+    colours = image_from_memory(Image(data, grid, ("red", "green", "blue")), ("rgb_to_0_1",) * 3)
+    np.testing.assert_array_equal(colours.data, data)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_image_with_a_value_that_is_no_number_is_refused(value: float) -> None:
+    image = Image(np.full((1, 2, 2, 2), value, np.float32), Grid.from_spacing((2, 2, 2), (1, 1, 1)), ("CT",))
+    with pytest.raises(DataError, match="the file holds NaN or infinity; file: the image in memory; found: 8 voxels"):
+        image_from_memory(image, ("CT",))
+
+
+def test_values_beyond_32_bit_are_refused(tmp_path: Path) -> None:
+    large = np.array([[[0.0, 1e300], [-1e39, 3e38]]])
+    message = r"the image holds numbers that are too large; file: .*; found: 2 voxels; allowed: up to 3\.4e38"
+    image = sitk.GetImageFromArray(large)
+    sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
+    for data, spacing in ((large, (1, 1, 1)), (image, None)):
+        with pytest.raises(DataError, match=message):
+            image_from_memory(data, ("CT",), spacing)
+    with pytest.raises(DataError, match=message):
+        read_image(tmp_path / "a.nrrd", ("CT",))
+
+
+@pytest.mark.parametrize(
+    ("pixel_id", "found"),
+    [(sitk.sitkComplexFloat32, "complex of 32-bit float"), (sitk.sitkLabelUInt8, "label of 8-bit unsigned")],
+)
+def test_complex_numbers_and_runs_of_labels_are_refused(pixel_id: int, found: str) -> None:
+    with pytest.raises(DataError, match=rf"the voxels are no plain numbers; file: the SimpleITK image; found: {found}"):
+        image_from_memory(sitk.Image([4, 3, 2], pixel_id), ("CT",))
