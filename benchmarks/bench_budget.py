@@ -5,8 +5,8 @@
 
 Every dataset is planned with the limit of time (`autoseg plan_and_preprocess --time`) and fold 0 is trained by `autoseg
 train --time`, in a workspace of its own and one after another, first with the autoseg in FOLDER (a worktree of an earlier
-commit), then with this one. Dice, or the error of landmarks, is that of the validation cases on their own grids; prediction
-is timed on the first of them. --large makes the phantoms of 200×300×300 voxels in FOLDER and adds them to the datasets.
+commit), then with this one. Dice, or the error of landmarks, is that of the validation cases on their own grids.
+--large makes the phantoms of 200×300×300 voxels in FOLDER and adds them to the datasets.
 --float32 hides bf16 instructions from oneDNN and from the planner, as on older processors. Finished trainings are kept in
 a .jsonl beside the table and not repeated; a plot of Dice against minutes lies beside it too.
 """
@@ -19,7 +19,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -56,7 +55,6 @@ class Outcome:
     score: float | None
     is_error: bool
     worst: float | None
-    predict_s: float
 
 
 def run(words: Sequence[str], source: Path, float32: bool, cwd: Path) -> str:
@@ -108,27 +106,7 @@ def learn(experiment: Experiment, data: Path, source: Path) -> Outcome:
             score=record["case_dice"] if dice else record["mre"],
             is_error=not dice,
             worst=min(dice) if dice else None,
-            predict_s=predict_seconds(data, root, rest),
         )
-
-
-def predict_seconds(data: Path, root: Path, rest: tuple[Path, bool, Path]) -> float:
-    """Seconds for one more image: the time for two less that for one, so that the start does not count."""
-    images_folder = next(data / name for name in ("imagesTr", "images") if (data / name).is_dir())
-    images = sorted(path for path in images_folder.iterdir() if not path.name.startswith("."))
-    case = images[0].name.split(".")[0].removesuffix("_0000")
-    channels = [path for path in images if path.name.startswith(f"{case}_000") or path.name.split(".")[0] == case]
-    times = []
-    for copies in (1, 2):
-        folder = rest[2] / f"images{copies}"
-        folder.mkdir()
-        for copy in range(copies):
-            for path in channels:
-                (folder / f"copy{copy}{path.name.removeprefix(case)}").symlink_to(path.resolve())
-        start_time = time.perf_counter()
-        run(("predict", "-i", str(folder), "-o", str(folder / "out"), "--root", str(root), "--device", "cpu", "-q"), *rest)
-        times.append(time.perf_counter() - start_time)
-    return max(0.0, times[1] - times[0])
 
 
 class Ledger:
@@ -151,8 +129,8 @@ class Ledger:
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
     lines = [
-        "| dataset | time | version | configuration | steps | Dice (or error) | worst structure | seconds a case |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| dataset | time | version | configuration | steps | Dice (or error) | worst structure |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
 
     def key(o: Outcome) -> tuple[str, float, str]:
@@ -166,8 +144,7 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
         worst = [o.worst for o in rows if o.worst is not None]
         lines.append(
             f"| {dataset} | {seconds / 60:g} min | {version} | {', '.join(sorted({o.configuration for o in rows}))} "
-            f"| {fmean(o.steps for o in rows):.0f} | {score} | {f'{fmean(worst):.3f}' if worst else '--'} "
-            f"| {fmean(o.predict_s for o in rows):.1f} |"
+            f"| {fmean(o.steps for o in rows):.0f} | {score} | {f'{fmean(worst):.3f}' if worst else '--'} |"
         )
     return lines
 
