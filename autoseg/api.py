@@ -11,8 +11,10 @@ that failed, and `raise_if_failed()` is there for scripts. Everything is written
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +34,10 @@ from autoseg.runs.budget import RunBudget, parse_duration
 from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import model_folds
 from autoseg.splits.folds import parse_folds
-from autoseg.system.arguments import FilePath, as_path, check_type
+from autoseg.system.arguments import FilePath, as_path, check_type, check_workers
+from autoseg.system.machine import announced_processes
 from autoseg.system.progress import log, number_of, shown_progress
+from autoseg.system.workers import FAILED, Failure, write_failures
 
 if TYPE_CHECKING:  # torch takes seconds to load
     from autoseg.inference.predict import PredictReport
@@ -90,12 +94,14 @@ def plan_dataset(
     check_type(memory_gb, "memory_gb", (int, float, NoneType), "a number of GB, or None")
     check_type(device, "device", str, DEVICES)
     check_type(settings, "settings", (Mapping, NoneType), SETTINGS)
+    check_type(family, "family", (str, NoneType), "'plain', 'residual', or None")
+    check_type(recipe, "recipe", (str, NoneType), "'adamw_constant', 'adamw_cosine', 'sgd_poly', or None")
+    options = PlanOptions(device, memory_gb, family, _seconds(time), recipe)
     workspace = _workspace(root)
     opened = _dataset(dataset, workspace)
-    failures = ensure_fingerprint(opened, workspace)
+    failures = _measured(opened, workspace)
     if failures:
         log.warning("note: %s cannot be used, the first: %s", number_of(len(failures), "case"), failures[0].reason)
-    options = PlanOptions(device, memory_gb, family, _seconds(time), recipe)
     return plan_in_workspace(opened, workspace, options, replan, settings=settings)
 
 
@@ -131,10 +137,11 @@ def train(
         workers: threads that prepare batches; 0 for none.
 
     Returns:
-        What `load_model` takes, the records of the folds, and the cases that could not be prepared.
+        What `load_model` takes, the records of the folds, and the cases that could not be measured or prepared, which
+        failed.csv lists, too.
 
     Raises:
-        UsageError: time and epochs both; no such configuration or fold.
+        UsageError: time and epochs both; no such configuration or fold; several processes of torchrun.
         DataError: no case can be used, or training failed for good.
         ResourceError: not enough memory.
     """
@@ -145,15 +152,24 @@ def train(
     check_type(settings, "settings", (Mapping, NoneType), SETTINGS)
     check_type(seed, "seed", int, "a whole number")
     check_type(workers, "workers", int, "a number of threads")
+    if announced_processes() > 1:
+        raise UsageError(
+            "several processes train together on the command line only",
+            found=f"{announced_processes()} processes",
+            fix="torchrun --nproc-per-node 2 -m autoseg train, or Python without torchrun",
+        )
     seconds = _seconds(time)
     budget = None if seconds is None and epochs is None else RunBudget(seconds, epochs)
     folds = parse_folds(str(fold))
+    options = TrainingOptions(budget=budget, seed=seed, threads=workers)
     with shown_progress():
         workspace = _workspace(root)
         opened = _dataset(dataset, workspace)
-        if not (workspace.dataset_folder(opened.name) / "plan.json").is_file():
+        folder = workspace.dataset_folder(opened.name)
+        unusable: tuple[Failure, ...] = ()
+        if not (folder / "plan.json").is_file():
+            unusable = _measured(opened, workspace)
             plan_dataset(opened, time=seconds, device=device, root=root)
-        options = TrainingOptions(budget=budget, seed=seed, threads=workers)
         report = train_dataset(
             opened,
             workspace,
@@ -165,7 +181,8 @@ def train(
             settings=settings,
         )
     assert report is not None, "one process alone is always the first"
-    return report
+    write_failures(folder / FAILED, report.failures, report.stages)
+    return replace(report, failures=(*unusable, *report.failures))
 
 
 def load_model(model: TrainReport | FilePath | None = None, *, device: str = "auto", root: FilePath = ROOT) -> TrainedModel:
@@ -245,6 +262,7 @@ def evaluate(
     predicted = as_path(predictions, "predictions")
     check_type(tolerance_mm, "tolerance_mm", (int, float), "a number of mm")
     check_type(radii, "radii", (list, tuple, NoneType), "a list of numbers, or None")
+    check_workers(workers)
     for radius in radii or ():
         check_type(radius, "radii", (int, float), "a list of numbers, or None")
     workspace = _workspace(root)
@@ -280,9 +298,18 @@ def _dataset(dataset: Dataset | FilePath | None, workspace: Workspace) -> Datase
     return open_named_dataset(os.fspath(as_path(dataset, "dataset", or_else="what autoseg.open_dataset returned")), workspace)
 
 
+def _measured(dataset: Dataset, workspace: Workspace) -> tuple[Failure, ...]:
+    """Takes the fingerprint of a dataset that has none; the cases that cannot be used, which failed.csv lists, too."""
+    failures = ensure_fingerprint(dataset, workspace)
+    if failures:
+        write_failures(workspace.dataset_folder(dataset.name) / FAILED, failures, ("fingerprint",))
+    return failures
+
+
 def _seconds(time: Any) -> float | None:
-    if time is None or (isinstance(time, (int, float)) and not isinstance(time, bool)):
+    if time is None or (isinstance(time, (int, float)) and not isinstance(time, bool) and math.isfinite(time)):
         return time
     if not isinstance(time, str):
-        raise UsageError("time must be a number of seconds or words", found=type(time).__name__, allowed="600, '10m', '1h30m'")
+        found = time if isinstance(time, float) else type(time).__name__
+        raise UsageError("time must be a number of seconds or words", found=found, allowed="600, '10m', '1h30m'")
     return parse_duration(time)

@@ -20,7 +20,7 @@ from autoseg.pipeline.training import TrainReport
 from autoseg.pipeline.workspace import Workspace
 from autoseg.runs.record import load_run
 from autoseg.system.records import to_json
-from autoseg.system.workers import Failure
+from autoseg.system.workers import Failure, read_failures
 
 
 @pytest.fixture
@@ -52,6 +52,24 @@ def test_from_a_dataset_to_scores(tiny: Tiny, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(KeyError, match=r"no scores of 'left kidny' - did you mean 'left kidney'\?"):
         scores["left kidny"]
     assert autoseg.train(epochs=1, device="cpu").model == run.model  # the last one, which is finished
+
+
+def test_report_and_table_list_the_cases_that_could_not_be_measured(tiny: Tiny, tmp_path: Path) -> None:
+    data = tmp_path / tiny.data.name
+    shutil.copytree(tiny.data, data)
+    sorted((data / "imagesTr").iterdir())[0].write_bytes(b"no image")
+    work = tmp_path / "work"
+    dataset = autoseg.open_dataset(data, root=work)
+    with pytest.MonkeyPatch.context() as patched:  # a plan for two minutes of training is too large for a test
+        patched.setattr("autoseg.api.plan_in_workspace", lambda *_, **__: autoseg.save_plan(tiny.plan, folder / "plan.json"))
+        folder = work / "datasets" / dataset.name
+        report = autoseg.train(dataset, epochs=1, device="cpu", workers=0, root=work)
+    [failure] = report.failures
+    assert (failure.case, failure.stage) == (dataset.cases[0].name, "fingerprint")
+    assert "cannot be read as an image" in failure.reason
+    assert (report.n_cases, read_failures(folder / "failed.csv")) == (3, [failure])
+    with pytest.raises(autoseg.DataError, match="1 case failed; found: case phantom_000: the file cannot be read"):
+        report.raise_if_failed()
 
 
 def test_training_shows_its_progress_unless_logging_is_configured(
@@ -264,6 +282,13 @@ def test_the_fold_of_all_cases_is_left_out_beside_numbered_ones(
             lambda: autoseg.read_image(3, ("MR",)),
             "paths must be a path; found: int; allowed: .*, or a list of them, one per channel",
         ),
+        (lambda: autoseg.train("x", time=float("nan")), "time must be a number of seconds or words; found: nan; allowed: 600"),
+        (lambda: autoseg.plan_dataset("x", time=float("inf")), "time must be a number of seconds or words; found: inf"),
+        (lambda: autoseg.plan_dataset("x", family=5), "family has the wrong type; found: 5; allowed: 'plain', 'residual'"),
+        (lambda: autoseg.plan_dataset("x", recipe=[]), "recipe has the wrong type; found: list; allowed: 'adamw_constant'"),
+        (lambda: autoseg.train("x", seed=-1), "the seed is negative; found: -1; allowed: 0 or more"),
+        (lambda: autoseg.train("x", workers=-1), "the number of threads is negative; found: -1; allowed: 0 or more"),
+        (lambda: autoseg.evaluate("x", workers=-1), "the number of threads is negative; found: -1; allowed: a number of thr"),
         (lambda: autoseg.make_phantoms(3, 1, 1), "folder must be a path; found: int"),
     ],
 )
@@ -272,6 +297,22 @@ def test_a_wrong_argument_is_one_sentence(call: Any, message: str, tmp_path: Pat
     with pytest.raises(autoseg.UsageError, match=message):
         call()
     assert not list(tmp_path.iterdir())
+
+
+def test_wrong_options_of_a_folder(model: autoseg.TrainedModel, tiny: Tiny, tmp_path: Path) -> None:
+    images = tiny.data / "imagesTs"
+    with pytest.raises(autoseg.UsageError, match="the number of threads is negative; found: -1; allowed: a number of threads"):
+        model.predict_folder(images, tmp_path, workers=-1)
+    with pytest.raises(autoseg.UsageError, match=r"landmarks_format has the wrong type; found: 3; allowed: 'mrk\.json'"):
+        model.predict_folder(images, tmp_path, landmarks_format=3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_processes_train_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(autoseg.UsageError, match=r"on the command line only; found: 2 processes; fix: torchrun .*autoseg train"):
+        autoseg.train("x")
 
 
 def test_wrong_images_and_endings(model: autoseg.TrainedModel, tiny: Tiny, image: str, tmp_path: Path) -> None:

@@ -121,13 +121,13 @@ def show(record: Any, as_json: bool) -> None:
 def finish(failures: Sequence[Failure], folder: Path, done: int, *stages: str) -> None:
     """Write failed.csv, name the first failures, and exit with 4 if something was done, else with 2."""
     from autoseg.system.progress import number_of
-    from autoseg.system.workers import write_failures
+    from autoseg.system.workers import FAILED, write_failures
 
-    write_failures(folder / "failed.csv", failures, stages)
+    write_failures(folder / FAILED, failures, stages)
     if not failures:
         return
     for failure in failures[:5]:
         typer.echo(f"failed: {failure.reason}", err=True)
     more = f" ({len(failures) - 5} more)" if len(failures) > 5 else ""
-    typer.echo(f"{number_of(len(failures), 'case')} failed{more}: see {folder / 'failed.csv'}", err=True)
+    typer.echo(f"{number_of(len(failures), 'case')} failed{more}: see {folder / FAILED}", err=True)
     raise typer.Exit(4 if done else 2)

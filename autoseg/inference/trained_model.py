@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from autoseg.plan import Plan
 from autoseg.postprocessing.component_rules import Rule, apply_rules
 from autoseg.runs.record import RunRecord, common_rules, has_numbered_cases, record_scores
 from autoseg.runs.training_cases import trained_on
-from autoseg.system.arguments import FilePath, as_path
+from autoseg.system.arguments import FilePath, as_path, check_type, check_workers
 from autoseg.system.progress import log, number_of
 from autoseg.system.workers import Failure
 
@@ -230,6 +231,8 @@ class TrainedModel:
         Raises:
             UsageError: no image; `out` is the folder of the images; an unknown format.
         """
+        check_type(landmarks_format, "landmarks_format", (str, NoneType), "'mrk.json', 'fcsv', 'json', 'csv', or None")
+        check_workers(workers)
         ending = landmarks_format_ending(landmarks_format) if landmarks_format else ""
         cases = images_in(as_path(images, "images"), len(self.channels))
         other_channels: tuple[Case, ...] = ()

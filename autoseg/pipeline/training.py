@@ -31,7 +31,7 @@ from autoseg.splits.folds import load_folds
 from autoseg.system.lock import folder_lock
 from autoseg.system.machine import find_gpu
 from autoseg.system.progress import log, number_of
-from autoseg.system.workers import CaseReport, Failure
+from autoseg.system.workers import FAILED, CaseReport, Failure
 
 if TYPE_CHECKING:
     from autoseg.training.pace import TooSlow
@@ -212,7 +212,7 @@ def _note_unusable_cases(dataset: Dataset, workspace: Workspace) -> None:
     usable = {case.name for case in load_fingerprint(folder / "fingerprint.json").cases}
     faulty = [case.name for case in dataset.cases if case.name not in usable]
     if faulty:
-        failed = folder / "failed.csv"
+        failed = folder / FAILED
         reason = f"could not be prepared: see {failed}" if failed.is_file() else "are not in the fingerprint: autoseg fingerprint"
         log.warning("note: not trained on: %s; %d of %d cases %s", first_few(faulty), len(faulty), len(dataset.cases), reason)
 

@@ -53,7 +53,7 @@ class TrainingOptions:
             is worth it.
 
     Raises:
-        UsageError: `deterministic` with a budget of time.
+        UsageError: `deterministic` with a budget of time; a negative seed or number of threads.
     """
 
     budget: RunBudget | None = None
@@ -67,6 +67,9 @@ class TrainingOptions:
     compiled: bool | None = None
 
     def __post_init__(self) -> None:
+        for word, number in (("seed", self.seed), ("number of threads", self.threads)):
+            if number < 0:
+                raise UsageError(f"the {word} is negative", found=number, allowed="0 or more")
         if self.deterministic and self.budget:
             check_deterministic(self.budget)
 

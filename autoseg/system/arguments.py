@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from autoseg.errors import UsageError
@@ -41,3 +42,15 @@ def check_type(value: Any, argument: str, types: type | tuple[type, ...], allowe
     if is_bool or not isinstance(value, types) or (isinstance(value, float) and not math.isfinite(value)):
         found = value if isinstance(value, (bool, int, float)) else type(value).__name__
         raise UsageError(f"{argument} has the wrong type", found=found, allowed=allowed)
+
+
+def check_workers(workers: Any) -> None:
+    """Refuse what is no number of threads.
+
+    Raises:
+        UsageError: neither a whole number, 0 or more, nor None.
+    """
+    allowed = "a number of threads, 0 for none, or None"
+    check_type(workers, "workers", (int, NoneType), allowed)
+    if workers is not None and workers < 0:
+        raise UsageError("the number of threads is negative", found=workers, allowed=allowed)

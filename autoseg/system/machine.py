@@ -18,6 +18,11 @@ class Gpu:
     memory_gb: float
 
 
+def announced_processes() -> int:
+    """Number of processes that torchrun has started; clusters set WORLD_SIZE for programs that they start once, too."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1  # as torch.distributed tells it
+
+
 def find_gpu() -> Gpu | None:
     """Find the NVIDIA GPU with the least memory; None without a driver that answers."""
     tool = shutil.which("nvidia-smi")

@@ -20,6 +20,8 @@ from autoseg.system.machine import cpu_count
 from autoseg.system.progress import Progress, number_of
 from autoseg.system.tables import csv_text
 
+FAILED = "failed.csv"  # the cases of a folder that failed
+
 
 class Named(Protocol):
     """Anything with a name, such as a case."""

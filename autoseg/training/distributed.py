@@ -26,6 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from autoseg.errors import ResourceError, UsageError
+from autoseg.system.machine import announced_processes
 from autoseg.system.progress import log
 
 LONGEST_WAIT = timedelta(days=7)  # for the first process, which may be predicting large cases; torchrun ends those that hang
@@ -37,7 +38,7 @@ def local_device(device: str) -> str:
     Raises:
         UsageError: several processes on one GPU.
     """
-    if _announced_world_size() == 1 or device == "cpu":
+    if announced_processes() == 1 or device == "cpu":
         return device
     if device not in ("auto", "cuda"):
         raise UsageError("several processes need a GPU each", found=f"--device {device}", allowed="auto, cuda, cpu")
@@ -47,7 +48,7 @@ def local_device(device: str) -> str:
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the processes that torchrun has started; all but the first log errors only."""
-    if _announced_world_size() == 1:
+    if announced_processes() == 1:
         yield
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
@@ -209,8 +210,3 @@ def _error_names_the_process() -> Iterator[None]:
 
 def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
-
-
-def _announced_world_size() -> int:
-    """Number of processes that torchrun has started; clusters set WORLD_SIZE for programs that they start once, too."""
-    return int(os.environ["WORLD_SIZE"]) if dist.is_available() and dist.is_torchelastic_launched() else 1
