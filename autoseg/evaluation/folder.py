@@ -206,9 +206,9 @@ def _evaluate_points(
             fix="name each prediction like its reference, apart from the file ending",
         )
     missing = () if only_predicted else sorted(set(reference_files) - set(predicted))
-    failures = [Failure(name, STAGE, f"case {name}: no predicted landmarks; fix: predict this case") for name in missing]
+    unpredicted = [Failure(name, STAGE, f"case {name}: no predicted landmarks; fix: predict this case") for name in missing]
 
-    def compared() -> Iterator[ComparedLandmarks]:
+    def compared() -> Iterator[ComparedLandmarks | Failure]:
         for name in sorted(names):
             try:
                 grid = read_grid(cases[name].images[0])
@@ -216,7 +216,7 @@ def _evaluate_points(
                 prediction = load_predicted(cases[name], predicted[name], dataset.landmarks, grid)
             except AutosegError as error:
                 error.case = error.case or name
-                failures.append(Failure(name, STAGE, str(error)))
+                yield Failure(name, STAGE, str(error))
                 continue
             yield ComparedLandmarks(name, reference, prediction, grid)
 
@@ -228,7 +228,7 @@ def _evaluate_points(
             fix="put predictions of volumes and of pictures into folders of their own, and evaluate each",
         )
     report = evaluate_landmarks(compared(), out, radii=radii, unit="px" if True in pictures else "mm")
-    return replace(report, failures=(*failures, *report.failures))
+    return replace(report, failures=(*unpredicted, *report.failures))
 
 
 def _image_cases(dataset: Dataset, images: Path | None) -> dict[str, Case]:

@@ -34,7 +34,7 @@ class ComparedLandmarks:
 
 
 def evaluate_landmarks(
-    cases: Iterable[ComparedLandmarks], out: Path, *, radii: Sequence[float] | None = None, unit: Unit = "mm"
+    cases: Iterable[ComparedLandmarks | Failure], out: Path, *, radii: Sequence[float] | None = None, unit: Unit = "mm"
 ) -> LandmarkReport:
     """Score every case, taking one at a time.
 
@@ -43,10 +43,11 @@ def evaluate_landmarks(
     `landmark_metrics` says what counts when a landmark is missing.
 
     Args:
+        cases: a case that cannot be compared is a failure, which the report lists.
         radii, unit: see `landmark_summary.summarize_points`.
 
     Returns:
-        The scores; `failures` lists cases whose landmarks are not those of the first one that was scored.
+        The scores; `failures` lists those of `cases`, and cases whose landmarks are not those of the first one that was scored.
 
     Raises:
         UsageError: no case, or none that can be scored; radii as in `summarize_points`.
@@ -56,6 +57,9 @@ def evaluate_landmarks(
     failures: list[Failure] = []
     scored: dict[str, CasePointScores] = {}
     for case in cases:
+        if isinstance(case, Failure):
+            failures.append(case)
+            continue
         if case.name in scored:
             raise DataError("two predictions of one case", case=case.name, fix="remove one")
         try:

@@ -204,3 +204,13 @@ def test_pictures_are_measured_in_pixels(tmp_path: Path) -> None:
     assert result.summary.unit == "px"
     assert result.summary.mean_macro.value == pytest.approx(3)
     assert np.isfinite(result.summary.errors_voxels.mean or np.nan)
+
+
+def test_reason_of_the_first_failure_where_no_case_can_be_compared(alone: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for case in alone.cases:
+        (out / f"{case.name}.mrk.json").write_text("{broken")
+    found = rf"no case with landmarks can be scored; found: case {alone.cases[0].name}: .*{alone.cases[0].name}\.mrk\.json"
+    with pytest.raises(UsageError, match=found):
+        score(alone, out)
