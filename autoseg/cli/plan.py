@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -50,6 +50,8 @@ def run(
 
     o.be_quiet(quiet)
     settings = o.settings_and_plugins(setting, plugin)
+    if settings and words and words[0] in ("schema", "show", "diff"):
+        _refuse_settings(f"plan {words[0]}")
     if words == ["schema"]:
         typer.echo(to_json(json_schema(Plan)), nl=False)
         return
@@ -57,11 +59,13 @@ def run(
     action, names = _action(words or [], dataset)
     folders = [_plan_path(n, workspace, action) for n in names]
     if action == "diff":
-        found = plan_differences(*(find_plan(f, workspace, options) for f in folders))
-        o.show(found, json)
+        differences = plan_differences(*(find_plan(f, workspace, options) for f in folders))
+        o.show(differences, json)
         if not json:
-            typer.echo(differences_text(found), nl=False)
+            typer.echo(differences_text(differences), nl=False)
     elif action == "show" or is_nnunet_folder(folders[0]):
+        if settings:
+            _refuse_settings(f"a plan of {folders[0]}, which is printed alone")
         plan = find_plan(folders[0], workspace, options)
         o.show(plan, json)
         if not json:
@@ -74,6 +78,11 @@ def run(
         o.show(made, json)
         if failures:
             o.finish(failures, workspace.dataset_folder(opened.name), len(opened.cases) - len(failures), "fingerprint")
+
+
+def _refuse_settings(found: str) -> NoReturn:
+    """Refuse --set where no plan is written."""
+    raise UsageError("--set changes a plan that is written", found=found, fix="autoseg plan --set KEY=VALUE, then plan show")
 
 
 def _plan_path(name: str | None, workspace: Workspace, action: str) -> Path:

@@ -13,6 +13,7 @@ from autoseg.plan import Configuration, Plan, parse_plan
 from autoseg.plan.edits import CONFIGURATIONS, NOT_DECISIONS, SET, SET_FOR_RUN, Edit, Key, apply_edit, dotted, remember_in_plan
 from autoseg.system.records import to_json
 
+OF_NO_RUN = ("default_configuration", "ladder")  # what says which configurations are trained
 NEEDS_PREPARING = ("space", "data", "previous_stage")  # what a run cannot have otherwise than its prepared cases
 
 
@@ -55,13 +56,14 @@ def apply_settings(
     chosen = tuple(plan.configurations) if configuration is None else (plan.configuration(configuration)[0],)
     document: dict[str, Any] = json.loads(to_json(plan))
     places = dict(_values(document))
-    for text, value in settings.items():
+    values = {text: _as_json(text, value) for text, value in settings.items()}
+    for text, value in values.items():
         for key in _keys(text, places, chosen):
-            apply_edit(document, Edit(key, places[key], json.loads(to_json(value)), origin))
+            apply_edit(document, Edit(key, places[key], value, origin))
     try:
         changed = parse_plan(json.dumps(document), source)
     except PlanError as error:
-        asked = ", ".join(f"{key}={json.dumps(json.loads(to_json(value)))}" for key, value in settings.items())
+        asked = ", ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
         raise UsageError(
             f"the plan cannot be set so: {error.problem}",
             file=source,
@@ -73,9 +75,22 @@ def apply_settings(
 
 
 def apply_run_settings(plan: Plan, settings: Mapping[str, Any], source: str | Path, configuration: str) -> Plan:
-    """Sets values for a single run; raises as `apply_settings` does, and for what needs other prepared cases."""
+    """Sets values for a single run; raises as `apply_settings` does, and for what would change nothing or needs other cases.
+
+    Args:
+        configuration: the one that is trained.
+    """
     for text in settings:
-        group = _split(text)[2:] if text.startswith(f"{CONFIGURATIONS}.") else _split(text)
+        key = _split(str(text))
+        group = key[2:] if key[0] == CONFIGURATIONS else key
+        if key[0] == CONFIGURATIONS and key[1:2] != (configuration,) and key[1:2] and key[1] in plan.configurations:
+            raise UsageError(
+                f"'{text}' would change nothing: another configuration is trained",
+                found=configuration,
+                fix=f"-c {key[1]}, or {dotted(group) or 'a key'} without the configuration's name",
+            )
+        if group[:1] and group[0] in OF_NO_RUN:
+            raise UsageError(f"'{text}' cannot be set for a single run", fix=f"autoseg plan --set {text}=VALUE")
         if group[:1] and group[0] in NEEDS_PREPARING:
             raise UsageError(
                 f"'{text}' cannot be set for a single run: the prepared cases follow from it",
@@ -89,6 +104,20 @@ def run_settings(configuration: Configuration) -> dict[str, Any]:
     """Values that were set for the run that a configuration was trained in, by key."""
     values = {dotted(key): value for key, value in _values(json.loads(to_json(configuration)))}
     return {key: values[key] for key, reason in configuration.why.items() if reason.startswith(SET_FOR_RUN) and key in values}
+
+
+def _as_json(key: Any, value: Any) -> Any:
+    """A user's value as a plan's file would hold it.
+
+    Raises:
+        UsageError: JSON has no such value, or the key is no text.
+    """
+    try:
+        if not isinstance(key, str):
+            raise TypeError(f"keys are texts, such as training.loss, not {type(key).__name__}")
+        return json.loads(to_json(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"the plan cannot hold this for '{key}'", found=str(error) or type(error).__name__) from error
 
 
 def _keys(text: str, places: Mapping[Key, Any], chosen: Sequence[str]) -> list[Key]:

@@ -84,14 +84,23 @@ def test_differences_between_two_plans(tiny: Tiny, foreign: Path, tmp_path: Path
     text = plan("diff", work, foreign).stdout
     assert "name\n  - Dataset001_Phantom\n  + Dataset003_Liver\n" in text
     assert "origin.device\n  - cpu\n  + cuda\n" in text
-    found = json.loads(plan("diff", work, foreign, "--json").stdout)
-    assert [entry["value"] for entry in found["origin.device"]] == ["cpu", "cuda"]
+    differences = json.loads(plan("diff", work, foreign, "--json").stdout)
+    assert [entry["value"] for entry in differences["origin.device"]] == ["cpu", "cuda"]
 
 
 @pytest.mark.parametrize("words", [("diff",), ("diff", "a"), ("show", "a", "b"), ("a", "b"), ("a", "-d", "b")])
 def test_too_few_or_too_many(words: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match=r"plan takes one dataset, and plan diff two of them; found: .*; allowed: plan \[PATH\]"):
         plan(*words)
+
+
+@pytest.mark.parametrize("words", [("show", "a"), ("diff", "a", "b"), ("schema",)])
+def test_settings_need_a_plan_that_is_written(words: tuple[str, ...], foreign: Path) -> None:
+    fix = "fix: autoseg plan --set KEY=VALUE, then plan show"
+    with pytest.raises(UsageError, match=rf"--set changes a plan that is written; found: plan {words[0]}; {fix}"):
+        plan(*words, "--set", "training.loss=focal")
+    with pytest.raises(UsageError, match=rf"found: a plan of {foreign}, which is printed alone; {fix}"):
+        plan(foreign, "--set", "training.loss=focal")
 
 
 def test_unknown_family(foreign: Path) -> None:

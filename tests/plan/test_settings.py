@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.plugins import BLOCK, LOSS, no_plugins, write_plugin
 from test_plan import FINE, FLAT, PLAN
@@ -134,6 +135,46 @@ def test_what_needs_preparing_again_is_refused_for_a_run(key: str) -> None:
     )
     with pytest.raises(UsageError, match=message.replace("[", r"\[")):
         apply_run_settings(PLAN, {key: 1}, "plan.json", "2d")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (
+            "configurations.3d_fullres.training.loss",
+            r"'configurations\.3d_fullres\.training\.loss' would change nothing: another configuration is trained; found: 2d; "
+            r"fix: -c 3d_fullres, or training\.loss without the configuration's name",
+        ),
+        ("default_configuration", r"cannot be set for a single run; fix: autoseg plan --set default_configuration=VALUE"),
+        ("ladder", r"cannot be set for a single run; fix: autoseg plan --set ladder=VALUE"),
+    ],
+)
+def test_what_would_change_nothing_is_refused_for_a_run(key: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        apply_run_settings(PLAN, {key: "ce"}, "plan.json", "2d")
+    full = {"configurations.2d.training.loss": "ce"}
+    assert apply_run_settings(PLAN, full, "plan.json", "2d").configurations["2d"].training.loss == "ce"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({1: 2}, r"the plan cannot hold this for '1'; found: keys are texts, such as training\.loss, not int"),
+        ({"patch.patch_size": {1, 2}}, r"the plan cannot hold this for 'patch\.patch_size'; found: Object of type set"),
+    ],
+)
+def test_settings_of_other_types_than_json_has(settings: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        apply_settings(PLAN, settings, "plan.json")
+    with pytest.raises(UsageError, match=message):
+        apply_run_settings(PLAN, settings, "plan.json", "2d")
+
+
+def test_settings_may_be_numbers_and_arrays_of_numpy() -> None:
+    changed = apply_settings(
+        PLAN, {"patch.batch_size": np.int64(3), "training.mirror_axes": np.array([1])}, "p", configuration="2d"
+    )
+    assert (changed.configurations["2d"].patch.batch_size, changed.configurations["2d"].training.mirror_axes) == (3, (1,))
 
 
 def test_names_of_plugins_are_remembered(tmp_path: Path) -> None:
