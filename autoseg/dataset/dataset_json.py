@@ -27,7 +27,7 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
         meta = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DataError("no dataset.json", file=path, fix="write one with 'labels' and 'channel_names' or 'modality'") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError("dataset.json is not valid JSON", file=path, found=str(error)) from error
     if not isinstance(meta, dict):
         raise DataError("dataset.json must hold one object", file=path, found=f"a {type(meta).__name__}", allowed="{...}")

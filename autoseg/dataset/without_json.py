@@ -19,7 +19,7 @@ from autoseg.imaging.labels import LabelSet
 from autoseg.io import RGB_8_BIT, Header, has_geometry, image_ending, read_header, read_label_values
 from autoseg.system.files import file_stamp, write_text
 from autoseg.system.progress import log, number_of
-from autoseg.system.records import from_json, to_json
+from autoseg.system.records import read_record, to_json
 from autoseg.system.workers import CaseRun
 
 MAX_STRUCTURES = 50  # in natural images; brain atlases, which have more, are volumes or have a dataset.json
@@ -134,7 +134,7 @@ def _read_label_files(cases: Sequence[Case], cache: Path | None) -> list[_LabelF
     cached: dict[str, _LabelFile] = {}
     if cache is not None and cache.is_file():
         try:
-            cached = {f.file: f for f in from_json(_LabelFiles, cache.read_text(encoding="utf-8"), cache).files}
+            cached = {f.file: f for f in read_record(_LabelFiles, cache).files}
         except PlanError:  # of another version: read again
             cached = {}
     done = {c.name: cached[f] for c in cases if (f := str(c.label)) in cached and cached[f].stamp == file_stamp(Path(f))}

@@ -27,7 +27,7 @@ from autoseg.imaging.landmarks import LandmarkSet, Unit
 from autoseg.io import landmark_ending
 from autoseg.system.files import write_text
 from autoseg.system.progress import log
-from autoseg.system.records import from_json, to_json
+from autoseg.system.records import from_json, parse_json, read_document, to_json
 from autoseg.system.workers import CaseReport, Failure
 
 
@@ -141,7 +141,7 @@ def take_fingerprint(
         ceilings = measure_ceilings(dataset, fingerprint.cases, workers=workers)
     fingerprint = replace(fingerprint, ceilings=ceilings)
     text = to_json(fingerprint)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)
     return FingerprintReport(fingerprint, tuple(_notices(fingerprint, dataset.unit)), failures=failures)
 
@@ -155,7 +155,7 @@ def load_fingerprint(path: Path) -> Fingerprint:
     """
     if not path.is_file():
         raise UsageError("no fingerprint", file=path, fix="autoseg fingerprint -d DATASET")
-    text = path.read_text(encoding="utf-8")
+    text = read_document(path)
     version = _version(text)
     if version not in (None, SCHEMA_VERSION):
         raise PlanError(
@@ -179,7 +179,7 @@ def _known_ceilings(path: Path, fingerprint_hash: str) -> tuple[GridCeiling, ...
 
 def has_fingerprint(path: Path) -> bool:
     """True if there is a fingerprint.json, and not one of another schema version."""
-    return path.is_file() and _version(path.read_text(encoding="utf-8")) in (None, SCHEMA_VERSION)
+    return path.is_file() and _version(read_document(path)) in (None, SCHEMA_VERSION)
 
 
 def _version(text: str) -> object:
@@ -187,8 +187,8 @@ def _version(text: str) -> object:
     explains better.
     """
     try:
-        document = json.loads(text)
-    except json.JSONDecodeError:
+        document = parse_json(text, "fingerprint.json")
+    except PlanError:
         return None
     return document.get("schema_version") if isinstance(document, dict) else None
 

@@ -167,7 +167,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
     try:
         whole = json.loads(read_text(path), object_pairs_hook=distinct)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError("not valid JSON", file=path, found=str(error), fix="save the landmarks again") from error
     if not isinstance(whole, dict):
         raise DataError("a file of landmarks must hold one object", file=path, found=f"a {type(whole).__name__}", allowed="{...}")

@@ -10,7 +10,7 @@ from autoseg.errors import UsageError
 from autoseg.pipeline.workspace import Workspace
 from autoseg.system.files import write_text
 from autoseg.system.progress import log
-from autoseg.system.records import from_json, to_json
+from autoseg.system.records import read_record, to_json
 
 
 @dataclass(frozen=True)
@@ -64,4 +64,4 @@ def _path(name: str, workspace: Workspace) -> Path:
 
 
 def _owner(path: Path) -> Path | None:
-    return Path(from_json(Source, path.read_text(encoding="utf-8"), path).root) if path.is_file() else None
+    return Path(read_record(Source, path).root) if path.is_file() else None

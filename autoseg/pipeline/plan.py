@@ -177,7 +177,7 @@ def plan_nnunet_folder(folder: Path, options: PlanOptions) -> Plan:
     path = folder / NNUNET_FINGERPRINT
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{NNUNET_FINGERPRINT} cannot be read", file=path, found=str(error)) from error
     fingerprint = from_nnunet(folder.resolve().name, read_description(folder), document, path)
     return make_plan(fingerprint, options.budget_elsewhere())

@@ -16,7 +16,7 @@ from pathlib import Path
 from autoseg.errors import UsageError
 from autoseg.system.files import write_text
 from autoseg.system.names import check_name
-from autoseg.system.records import from_json, to_json
+from autoseg.system.records import read_record, to_json
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class Workspace:
     def speeds(self) -> dict[str, float]:
         """10⁹ multiply-accumulates a second that trainings have done here, by kind of device."""
         path = self.root / "speeds.json"
-        return from_json(dict[str, float], path.read_text(encoding="utf-8"), path) if path.is_file() else {}
+        return read_record(dict[str, float], path) if path.is_file() else {}
 
     def remember_speed(self, device: str, gmacs_per_s: float) -> None:
         write_text(self.root / "speeds.json", to_json(self.speeds() | {device: round(gmacs_per_s, 1)}))
 
     def last(self) -> Last:
         path = self.root / "last.json"
-        return from_json(Last, path.read_text(encoding="utf-8"), path) if path.is_file() else Last()
+        return read_record(Last, path) if path.is_file() else Last()
 
     def remember_dataset(self, root: Path) -> None:
         write_text(self.root / "last.json", to_json(replace(self.last(), dataset=str(root.resolve()))))

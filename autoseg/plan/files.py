@@ -12,7 +12,7 @@ from autoseg.plan.model import SCHEMA_VERSION, Configuration
 from autoseg.plan.plan import Plan
 from autoseg.system.arguments import FilePath, as_path, check_type
 from autoseg.system.files import write_text
-from autoseg.system.records import from_json, to_json
+from autoseg.system.records import from_json, parse_json, read_document, to_json
 
 
 def load_plan(path: FilePath) -> Plan:
@@ -25,7 +25,7 @@ def load_plan(path: FilePath) -> Plan:
     path = as_path(path, "path")
     if not path.is_file():
         raise UsageError("there is no plan", file=path, fix="autoseg plan_and_preprocess -d DATASET")
-    return parse_plan(path.read_text(encoding="utf-8"), path)
+    return parse_plan(read_document(path), path)
 
 
 def parse_plan(text: str, source: str | Path) -> Plan:
@@ -55,11 +55,10 @@ def save_plan(plan: Plan, path: FilePath) -> None:
 
 def _upgraded(text: str, source: str | Path) -> str:
     """The text of a plan of an older schema as one of the present schema."""
-    try:
-        document = json.loads(text)
-        version = document.get("schema_version", SCHEMA_VERSION)
-    except (json.JSONDecodeError, AttributeError):
+    document = parse_json(text, source)
+    if not isinstance(document, dict):
         return text  # from_json names the fault
+    version = document.get("schema_version", SCHEMA_VERSION)
     if version not in range(1, SCHEMA_VERSION + 1):
         raise PlanError(
             "the plan has another schema version",

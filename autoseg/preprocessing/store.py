@@ -31,7 +31,7 @@ from autoseg.plan.limits import FOREGROUND_MINIMUM
 from autoseg.preprocessing.array_file import npy_content, packed_content, read_box, read_errors, unreadable_file
 from autoseg.preprocessing.placement import Placement, Prepared
 from autoseg.system.names import check_name
-from autoseg.system.records import from_json, to_json
+from autoseg.system.records import read_record, to_json
 
 FOREGROUND_SHARE = 0.01  # of a structure's voxels that are kept where that is more than FOREGROUND_MINIMUM (nnU-Net)
 FOREGROUND_SEED = 1234
@@ -253,7 +253,7 @@ def _complete(folder: Path, name: str) -> _Record | None:
     """Record of a case whose files all have the sizes that it lists; else None."""
     marker = folder / f"{name}{_MARKER}"
     try:
-        record = from_json(_Record, marker.read_text(encoding="utf-8"), marker)
+        record = read_record(_Record, marker)
         if not {*record.file_sizes} <= {*_PARTS}:
             return None
         sizes = {ending: (folder / f"{name}{ending}").stat().st_size for ending in record.file_sizes}

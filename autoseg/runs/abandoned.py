@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.system.files import write_text
-from autoseg.system.records import from_json, to_json
+from autoseg.system.records import read_record, to_json
 
 FILE = "abandoned.json"
 
@@ -33,7 +33,7 @@ class Abandoned:
 def load_abandoned(run: Path) -> Abandoned | None:
     """Read abandoned.json; None where there is none."""
     path = run / FILE
-    return from_json(Abandoned, path.read_text(encoding="utf-8"), path) if path.is_file() else None
+    return read_record(Abandoned, path) if path.is_file() else None
 
 
 def save_abandoned(run: Path, abandoned: Abandoned) -> None:

@@ -15,7 +15,7 @@ from autoseg.plan.plugins import PluginRecord
 from autoseg.postprocessing.component_rules import Rule
 from autoseg.postprocessing.presence_threshold import DEFAULT_THRESHOLD
 from autoseg.system.progress import log
-from autoseg.system.records import from_json
+from autoseg.system.records import read_record
 
 FOLD_ALL = "fold_all"  # folder of the run that is trained on every case
 
@@ -72,7 +72,7 @@ def load_run(run: Path) -> RunRecord:
     path = run / "run.json"
     if not path.is_file():
         raise UsageError("no trained model", file=run, fix="autoseg train, or give -m the folder of a run (it holds run.json)")
-    return from_json(RunRecord, path.read_text(encoding="utf-8"), path)
+    return read_record(RunRecord, path)
 
 
 def is_finished(run: Path) -> bool:

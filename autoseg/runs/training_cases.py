@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoseg.dataset import Case
 from autoseg.system.files import write_text
-from autoseg.system.records import from_json, to_json
+from autoseg.system.records import read_record, to_json
 
 FILE = "training_cases.json"
 
@@ -25,7 +25,7 @@ def save_training_cases(run: Path, cases: Iterable[Case]) -> None:
 def load_training_cases(runs: Collection[Path]) -> dict[str, str]:
     """Sizes of the images that runs have learnt from, by the names of their cases; none of runs of earlier versions."""
     files = [run / FILE for run in runs if (run / FILE).is_file()]
-    return {name: s for file in files for name, s in from_json(dict[str, str], file.read_text(encoding="utf-8"), file).items()}
+    return {name: s for file in files for name, s in read_record(dict[str, str], file).items()}
 
 
 def trained_on(runs: Collection[Path], cases: Iterable[Case]) -> list[str]:

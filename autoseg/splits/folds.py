@@ -20,7 +20,7 @@ from autoseg.errors import PlanError, UsageError, first_few, nearest
 from autoseg.system.files import write_text
 from autoseg.system.names import check_name
 from autoseg.system.progress import number_of
-from autoseg.system.records import from_json, to_json
+from autoseg.system.records import read_record, to_json
 
 N_FOLDS = 5
 SEED = 12345  # nnU-Net's, so that both train on the same cases
@@ -229,7 +229,7 @@ def load_folds(path: Path) -> Folds:
     """
     if not path.is_file():
         raise UsageError("no folds yet", file=path, fix="autoseg plan_and_preprocess -d DATASET")
-    folds = from_json(Folds, path.read_text(encoding="utf-8"), path)
+    folds = read_record(Folds, path)
     for name in (*folds.cases, *folds.vanished):
         check_name(name, "a case", PlanError, path)
     duplicates = [name for name, count in Counter(folds.cases).items() if count > 1]

@@ -57,7 +57,7 @@ def _read_lists(path: Path) -> list[tuple[list[str], list[str]]]:
     """Training and validation cases of each fold."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{FILE} is not valid JSON", file=path, found=str(error), allowed=FORM) from error
     if not isinstance(raw, list) or not raw or not all(map(_is_fold, raw)):
         raise DataError(f"{FILE} has another form", file=path, found=json.dumps(raw)[:80], allowed=FORM)

@@ -17,6 +17,7 @@ from autoseg.errors import PlanError, nearest
 from autoseg.system.registry import Registry
 
 T = TypeVar("T")
+_MOST_SHOWN = 200  # characters of a wrong value in a message
 
 
 def to_json(record: Any) -> str:
@@ -33,13 +34,42 @@ def from_json(kind: type[T], text: str, source: str | Path) -> T:
     Raises:
         PlanError: not JSON, unknown or missing key, or a value of another type.
     """
+    raw = parse_json(text, source)
     try:
-        raw = json.loads(text)
-    except json.JSONDecodeError as error:
+        return _build(kind, raw, "", source)
+    except RecursionError as error:
+        raise PlanError("nested too deeply", file=source, found=str(error)) from error
+
+
+def read_record(kind: type[T], path: Path) -> T:
+    """Build the dataclass `kind` from a JSON file; raises as `read_document` and `from_json` do."""
+    return from_json(kind, read_document(path), path)
+
+
+def read_document(path: Path) -> str:
+    """Read the text of a JSON file.
+
+    Raises:
+        PlanError: not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PlanError("not UTF-8 text", file=path, found=str(error), fix="save it as UTF-8 or create it again") from error
+
+
+def parse_json(text: str, source: str | Path) -> Any:
+    """Parse JSON text; `source` names it in messages.
+
+    Raises:
+        PlanError: not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise PlanError(
             "not valid JSON", file=source, found=str(error), fix="undo the last edit or create the file again"
         ) from error
-    return _build(kind, raw, "", source)
 
 
 def json_schema(kind: type) -> dict[str, Any]:
@@ -130,7 +160,10 @@ def _build(kind: Any, raw: Any, where: str, source: str | Path) -> Any:
         return origin(_build(k, v, f"{where}[{i}]", source) for i, (k, v) in enumerate(zip(inner, raw)))
     if kind is float:
         _expect(isinstance(raw, (int, float)) and not isinstance(raw, bool), "a number", raw, where, source)
-        return float(raw)
+        try:
+            return float(raw)
+        except OverflowError:
+            _expect(False, "a number up to 1.8e308", raw, where, source)
     _expect(isinstance(raw, kind) and (kind is bool or not isinstance(raw, bool)), kind.__name__, raw, where, source)
     return raw
 
@@ -151,4 +184,6 @@ def _build_record(kind: Any, raw: Any, where: str, source: str | Path) -> Any:
 
 def _expect(ok: bool, expected: str, raw: Any, where: str, source: str | Path) -> None:
     if not ok:
-        raise PlanError(f"'{where or 'document'}' has the wrong type", file=source, found=json.dumps(raw), allowed=expected)
+        found = json.dumps(raw)
+        found = found if len(found) <= _MOST_SHOWN else f"{found[:_MOST_SHOWN]}…"
+        raise PlanError(f"'{where or 'document'}' has the wrong type", file=source, found=found, allowed=expected)

@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from autoseg.errors import DataError, PlanError
 from autoseg.nets.weights import AVERAGED, load_weights, read_tensors
 from autoseg.system.files import atomic_path
-from autoseg.system.records import from_json, to_json
+from autoseg.system.records import from_json, parse_json, to_json
 from autoseg.training.state import State
 
 TRAINED = "network/"
@@ -68,8 +67,8 @@ def load_training(path: Path, network: nn.Module, averaged: nn.Module, optimizer
 def _with_new_keys(text: str) -> str:
     """The JSON of a state with the keys of earlier versions renamed; text that is no JSON object stays as it is."""
     try:
-        document: Any = json.loads(text)
-    except json.JSONDecodeError:
+        document = parse_json(text, "the checkpoint")
+    except PlanError:
         return text
     if not isinstance(document, dict):
         return text

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -275,6 +276,13 @@ def test_labels_are_checked() -> None:
         ("patch.patch_size", [], r"patch\.patch_size' cannot be used"),
         ("patch.patch_size", [16, 30, 32], r"patch\.patch_size\[1\]' cannot be used.*found: 30; allowed: a multiple of 4"),
         ("patch.patch_size", [0, 32, 32], r"patch\.patch_size\[0\]' cannot be used.*found: 0; allowed: a multiple of 2"),
+        (
+            "training.learning_rate",
+            math.inf,
+            r"training\.learning_rate' cannot be used.*found: inf; allowed: a finite",
+        ),
+        ("training.weight_decay", math.inf, r"training\.weight_decay' cannot be used.*found: inf; allowed: a finite number"),
+        ("space.spacing_mm", [1.0, math.nan, 1.0], r"space\.spacing_mm\[1\]' cannot be used.*found: nan; allowed: a finite"),
         ("patch.batch_size", 0, r"patch\.batch_size' cannot be used.*found: 0; allowed: 1 or more"),
         ("patch.foreground_fraction", 1.5, r"patch\.foreground_fraction' cannot be used.*found: 1\.5; allowed: 0…1"),
         ("space.spacing_mm", [1.0, 1.0], r"space\.spacing_mm' cannot be used.*allowed: 3 numbers, as patch_size"),
@@ -424,3 +432,16 @@ def test_dsnt_has_no_branch() -> None:
     wrong = replace(POINTS.configurations["2d"], landmarks=replace(flat, loss="dsnt"))
     with pytest.raises(PlanError, match=r"landmarks\.scn' cannot be used.*null with dsnt"):
         parse_plan(to_json(replace(POINTS, configurations={**POINTS.configurations, "2d": wrong})), "plan.json")
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"schema_version": ' + "[" * 100_000])
+def test_plan_that_is_nested_too_deeply(tmp_path: Path, content: str) -> None:
+    (tmp_path / "plan.json").write_text(content, encoding="utf-8")
+    with pytest.raises(PlanError, match=r"not valid JSON; file: .*plan\.json; found: maximum recursion depth"):
+        load_plan(tmp_path / "plan.json")
+
+
+def test_plan_that_is_no_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_bytes(to_json(PLAN).replace(PLAN.name, "Köln").encode("latin-1"))
+    with pytest.raises(PlanError, match=r"not UTF-8 text; file: .*plan\.json"):
+        load_plan(tmp_path / "plan.json")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from autoseg.errors import PlanError
-from autoseg.system.records import from_json, json_schema, to_json
+from autoseg.system.records import from_json, json_schema, read_record, to_json
 
 
 @dataclass(frozen=True)
@@ -207,3 +208,31 @@ def test_schema_and_from_json_accept_the_same_documents(changes: dict[str, objec
     else:
         with pytest.raises(PlanError, match=r"wrong type|unknown key"):
             from_json(Tree, text, "tree.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "not valid JSON; file: tree.json; found: maximum recursion depth"),
+        (f'{{"n": {"[" * 100_000}', "not valid JSON; file: tree.json; found: maximum recursion depth"),
+        ("9" * 5000, "not valid JSON; file: tree.json; found: Exceeds the limit"),
+    ],
+)
+def test_documents_beyond_what_json_is_read_with(text: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        from_json(Tree, text, "tree.json")
+
+
+def test_wrong_values_are_shown_in_part() -> None:
+    with pytest.raises(PlanError, match=r"'n' has the wrong type; file: tree\.json; found: \[1, 1, .*…; allowed: int"):
+        from_json(Tree, changed(n=[1] * 1000), "tree.json")
+    with pytest.raises(PlanError, match=r"weight' has the wrong type; file: tree\.json; found: 9+…; allowed: a number up"):
+        from_json(Tree, changed(leaves=[{"name": "a", "weight": 10**400 - 1}]), "tree.json")
+
+
+def test_file_that_is_no_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "tree.json").write_bytes('{"name": "Köln"}'.encode("latin-1"))
+    with pytest.raises(PlanError, match=r"not UTF-8 text; file: .*tree\.json; found: 'utf-8' codec can't decode byte 0xf6"):
+        read_record(Tree, tmp_path / "tree.json")
+    (tmp_path / "tree.json").write_text(changed(), encoding="utf-8")
+    assert read_record(Tree, tmp_path / "tree.json") == from_json(Tree, changed(), "tree.json")
