@@ -6,6 +6,7 @@ code of the command line belongs to the class, so that a script can tell bad dat
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -43,7 +44,7 @@ class AutosegError(Exception):
         for word, value in (("file", self.file), ("found", self.found), ("allowed", self.allowed), ("fix", self.fix)):
             if value is not None:
                 parts.append(f"{word}: {value}")
-        return "; ".join(parts)
+        return printable("; ".join(parts))
 
 
 class UsageError(AutosegError):
@@ -80,6 +81,11 @@ class ResourceError(AutosegError):
 
 class DiskError(ResourceError):
     """Nothing more can be written, for any case, so the first such error ends the work: exit code 3, as of its base."""
+
+
+def printable(text: str) -> str:
+    """The text with control characters, which a terminal would obey, written as Python does: names come from files."""
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from autoseg.errors import (
     UsageError,
     first_few,
     nearest,
+    printable,
 )
 
 
@@ -31,6 +32,12 @@ def test_message_names_every_part_in_order() -> None:
 def test_absent_parts_are_left_out() -> None:
     assert str(UsageError("no plan")) == "no plan"
     assert str(UsageError("no plan", fix="make one")) == "no plan; fix: make one"
+
+
+def test_control_characters_are_shown_and_not_sent_to_the_terminal() -> None:
+    error = PlanError("no plugin", file="a\x1b[2Jb.json", found="two\nlines\x07\r")
+    assert str(error) == "no plugin; file: a\\x1b[2Jb.json; found: two\nlines\\x07\\r"
+    assert printable("left\tright \u00e4 \\n") == "left\tright \u00e4 \\n"
 
 
 def test_a_found_zero_is_shown() -> None:

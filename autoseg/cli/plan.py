@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,6 +42,7 @@ def run(
     from autoseg.pipeline.datasets import open_dataset_folder
     from autoseg.pipeline.fingerprint import ensure_fingerprint
     from autoseg.pipeline.plan import describe_plan, find_plan, is_nnunet_folder, plan_dataset
+    from autoseg.pipeline.plugins import set_in_plan
     from autoseg.pipeline.workspace import Workspace
     from autoseg.plan import Plan
     from autoseg.plan.text import differences_text, plan_differences, plan_text
@@ -49,9 +50,7 @@ def run(
     from autoseg.system.records import json_schema, to_json
 
     o.be_quiet(quiet)
-    settings = o.settings_and_plugins(setting, plugin)
-    if settings and words and words[0] in ("schema", "show", "diff"):
-        _refuse_settings(f"plan {words[0]}")
+    settings = _settings(setting, plugin, words or [])
     if words == ["schema"]:
         typer.echo(to_json(json_schema(Plan)), nl=False)
         return
@@ -64,9 +63,7 @@ def run(
         if not json:
             typer.echo(differences_text(differences), nl=False)
     elif action == "show" or is_nnunet_folder(folders[0]):
-        if settings:
-            _refuse_settings(f"a plan of {folders[0]}, which is printed alone")
-        plan = find_plan(folders[0], workspace, options)
+        plan = set_in_plan(find_plan(folders[0], workspace, options), settings, folders[0])  # of nnU-Net's folder
         o.show(plan, json)
         if not json:
             typer.echo(plan_text(plan), nl=False)
@@ -80,9 +77,12 @@ def run(
             o.finish(failures, workspace.dataset_folder(opened.name), len(opened.cases) - len(failures), "fingerprint")
 
 
-def _refuse_settings(found: str) -> NoReturn:
-    """Refuse --set where no plan is written."""
-    raise UsageError("--set changes a plan that is written", found=found, fix="autoseg plan --set KEY=VALUE, then plan show")
+def _settings(setting: list[str] | None, plugin: list[Path] | None, words: list[str]) -> dict[str, Any]:
+    """What --set asks for, which only a new plan can have; loads the plugins, too."""
+    if setting and words and words[0] in ("show", "diff", "schema"):
+        fix = "autoseg plan --set KEY=VALUE, then plan show"
+        raise UsageError("--set changes a plan that is made", found=f"plan {words[0]}", fix=fix)
+    return o.settings_and_plugins(setting, plugin)
 
 
 def _plan_path(name: str | None, workspace: Workspace, action: str) -> Path:

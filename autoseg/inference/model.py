@@ -272,11 +272,11 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
             raise UsageError("the training of this fold has not finished", file=run, fix="run the same train command again")
     plan = load_plan(runs[0] / "plan.json")
     _, configuration = plan.configuration(records[0].configuration)
-    check_plugins(configuration, runs[0], kinds=("block",), copies=runs[0] / PLUGINS)
+    check_plugins(configuration, runs[0], kinds=("block",), copies=runs[0] / PLUGINS, records=records[0].plugins)
     for run, record in zip(runs[1:], records[1:]):
         fold_plan = load_plan(run / "plan.json")
         _, fold_configuration = fold_plan.configuration(record.configuration)
-        check_plugins(fold_configuration, run, kinds=("block",), copies=run / PLUGINS)
+        check_plugins(fold_configuration, run, kinds=("block",), copies=run / PLUGINS, records=record.plugins)
         if (fold_plan.data, fold_configuration.decisions) != (plan.data, configuration.decisions):
             raise PlanError("the folds of this model follow different plans", file=run, fix="give -m the folder of one fold")
     previous_stage = None

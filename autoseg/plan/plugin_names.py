@@ -15,6 +15,8 @@ from autoseg.errors import PlanError, nearest
 from autoseg.plan.model import Configuration
 from autoseg.plan.plugins import Plugin, PluginRecord, plugin_of
 from autoseg.plan.registries import AUGMENTATIONS, BLOCKS, LOSSES, REGISTRIES
+from autoseg.system.files import sha256
+from autoseg.system.names import is_plain_name
 from autoseg.system.registry import Registry
 
 COST = f"memory and time are counted as of {BLOCKS.built_in[0]}, since nothing is known of this block's"
@@ -58,7 +60,11 @@ def remember_plugins(configuration: Configuration, records: Collection[PluginRec
 def remembered_plugins(why: Mapping[str, str]) -> tuple[PluginRecord, ...]:
     """The plugins that the reasons of a configuration tell of."""
     entries = {key.removeprefix(ORIGIN): _REMEMBERED.fullmatch(text) for key, text in why.items() if key.startswith(ORIGIN)}
-    return tuple(PluginRecord(file, m["sha256"], tuple(m["registered"].split(", "))) for file, m in entries.items() if m)
+    return tuple(
+        PluginRecord(file, m["sha256"], tuple(m["registered"].split(", ")))
+        for file, m in entries.items()
+        if m and is_plain_name(file)  # no path, which would lead messages to another folder
+    )
 
 
 def remembered_plugin(configuration: Configuration, word: str) -> PluginRecord | None:
@@ -72,6 +78,7 @@ def check_plugins(
     kinds: Collection[str] = tuple(REGISTRIES),
     *,
     copies: Path,
+    records: Collection[PluginRecord] = (),
     otherwise: str = "",
 ) -> None:
     """Checks that what a trained configuration names of plugins is there, and the same as when it was trained.
@@ -80,26 +87,36 @@ def check_plugins(
         source: the plan's file, for messages.
         kinds: what is going to be used.
         copies: the folder in which the run keeps the plugins as they were.
+        records: the plugins that run.json names; those that it does not name are looked up in the configuration's `why`.
         otherwise: a further way out, for the message.
 
     Raises:
-        PlanError: a plugin is not loaded, or not the one of the training.
+        PlanError: a plugin is not loaded, not the one of the training, or it is unknown which one that was.
     """
+    used = [record for record in records if is_plain_name(record.file)]
     for _, registry, name in plugin_names(configuration):
         word = f"{registry.kind} {name}"
-        record, plugin = remembered_plugin(configuration, word), plugin_of(word)
-        if registry.kind not in kinds or record is None or (plugin is not None and plugin.record.sha256 == record.sha256):
+        if registry.kind not in kinds:
             continue
-        copy = copies / record.file
-        kept = f"--plugin {copy}, which is kept as it was" if copy.is_file() else f"--plugin {record.file} as it was"
-        problem = "is not loaded" if plugin is None else "has changed since"
+        plugin = plugin_of(word)
+        record = next((r for r in used if word in r.registered), None) or remembered_plugin(configuration, word)
+        if plugin is not None and record is not None and plugin.record.sha256 == record.sha256:
+            continue
+        problem = "is not loaded" if plugin is None else "has changed since" if record else "is not recorded"
         raise PlanError(
             f"the {registry.kind} '{name}' of this training comes from a plugin that {problem}",
             file=source,
             found=f"{plugin.path} (sha256 {plugin.record.sha256})" if plugin else "no plugin with it",
-            allowed=record,
-            fix=f"{kept}{otherwise}",
+            allowed=record or "one whose digest plan.json or run.json holds",
+            fix=f"{_as_it_was(record, copies)}{otherwise}" if record else f"the run's folder as it was trained{otherwise}",
         )
+
+
+def _as_it_was(record: PluginRecord, copies: Path) -> str:
+    """The option that loads a plugin as it was in the training; `copies` as in `check_plugins`."""
+    copy = copies / record.file
+    is_kept = copy.is_file() and sha256(copy) == record.sha256
+    return f"--plugin {copy}, which is kept as it was" if is_kept else f"--plugin {record.file} as it was"
 
 
 def check_names(configuration: Configuration, where: str, source: str | Path) -> None:

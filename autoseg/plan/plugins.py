@@ -17,6 +17,7 @@ from typing import TypeVar
 from autoseg.errors import AutosegError, UsageError, nearest
 from autoseg.plan.registries import REGISTRIES
 from autoseg.system.arguments import FilePath, as_path
+from autoseg.system.names import check_name
 from autoseg.system.registry import Registry
 
 T = TypeVar("T")
@@ -81,6 +82,7 @@ def load_plugin(path: FilePath) -> PluginRecord:
             stays registered then.
     """
     path = as_path(path, "path")
+    check_name(path.name, "a plugin", UsageError, path)  # plans remember it by this name
     try:
         source = path.read_bytes()
     except OSError as error:

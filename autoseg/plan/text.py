@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol
 
+from autoseg.errors import printable
 from autoseg.plan.ladder import Choice, choose_rung
 from autoseg.plan.model import Configuration, DataPlan, Origin, Rung
 from autoseg.plan.plugin_names import ORIGIN
@@ -61,7 +62,7 @@ def plan_text(plan: PlanDocument) -> str:
     for name, entries in by_configuration.items():
         lines += _groups(name, {key: entry for key, entry in entries.items() if key not in common})
     lines += _groups("all", common)
-    return "\n".join(lines) + "\n"
+    return printable("\n".join(lines) + "\n")
 
 
 def _ladder_lines(plan: PlanDocument) -> list[str]:
@@ -112,7 +113,7 @@ def differences_text(differences: dict[str, tuple[Entry, Entry]]) -> str:
         for sign, entry in zip("-+", pair):
             lines.append(f"  {sign} {_text(entry.value, exact=True)}")
             lines += _wrapped(entry.reason, "      ")
-    return "\n".join(lines) + "\n"
+    return printable("\n".join(lines) + "\n")
 
 
 def _entries(plan: PlanDocument) -> dict[str, Entry]:

@@ -27,7 +27,7 @@ from autoseg.runs.history import Epoch
 from autoseg.runs.job import TrainingJob
 from autoseg.runs.options import Pretrained, TrainingOptions
 from autoseg.runs.plugins import PLUGINS, keep_plugins
-from autoseg.runs.record import is_finished
+from autoseg.runs.record import is_finished, load_run
 from autoseg.system.files import remove_leftovers
 from autoseg.system.progress import Ticker, duration, log
 from autoseg.training.checkpoint import load_state, load_training, save_training
@@ -343,7 +343,8 @@ def _remembering(job: TrainingJob) -> Plan:
 def _check_plugins(job: TrainingJob) -> None:
     """Refuse to go on with a loss, a block or an augmentation that is not the one of the steps before."""
     trained = load_plan(job.run / "plan.json").configurations[job.configuration]
-    check_plugins(trained, job.run, copies=job.run / PLUGINS, otherwise=", or --restart to train anew")
+    records = load_run(job.run).plugins if (job.run / "run.json").is_file() else ()
+    check_plugins(trained, job.run, copies=job.run / PLUGINS, records=records, otherwise=", or --restart to train anew")
 
 
 def _check_plan(job: TrainingJob) -> None:

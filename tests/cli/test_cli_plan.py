@@ -95,12 +95,15 @@ def test_too_few_or_too_many(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("words", [("show", "a"), ("diff", "a", "b"), ("schema",)])
-def test_settings_need_a_plan_that_is_written(words: tuple[str, ...], foreign: Path) -> None:
+def test_settings_need_a_plan_that_is_made(words: tuple[str, ...]) -> None:
     fix = "fix: autoseg plan --set KEY=VALUE, then plan show"
-    with pytest.raises(UsageError, match=rf"--set changes a plan that is written; found: plan {words[0]}; {fix}"):
+    with pytest.raises(UsageError, match=rf"--set changes a plan that is made; found: plan {words[0]}; {fix}"):
         plan(*words, "--set", "training.loss=focal")
-    with pytest.raises(UsageError, match=rf"found: a plan of {foreign}, which is printed alone; {fix}"):
-        plan(foreign, "--set", "training.loss=focal")
+
+
+def test_a_setting_for_nnunets_folder_is_in_what_is_printed(foreign: Path) -> None:
+    document = json.loads(plan(foreign, "--set", "training.loss=ce", "--json").stdout)
+    assert {c["training"]["loss"] for c in document["configurations"].values()} == {"ce"}
 
 
 def test_unknown_family(foreign: Path) -> None:

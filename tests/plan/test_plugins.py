@@ -16,7 +16,14 @@ from test_plan import FINE, PLAN
 import autoseg
 from autoseg.errors import PlanError, UsageError
 from autoseg.plan import Configuration, Plan, load_plan, parse_plan, save_plan
-from autoseg.plan.plugin_names import plugin_names, remember_plugins, remembered_plugins, require_plugins, used_plugins
+from autoseg.plan.plugin_names import (
+    check_plugins,
+    plugin_names,
+    remember_plugins,
+    remembered_plugins,
+    require_plugins,
+    used_plugins,
+)
 from autoseg.plan.plugins import PluginRecord, load_plugin, plugin_of, register
 from autoseg.plan.registries import AUGMENTATIONS, BLOCKS, LOSSES, PLANNER_RULES, REGISTRIES
 from autoseg.plan.text import plan_text
@@ -185,6 +192,37 @@ def test_reasons_that_remember_no_plugin_are_passed_over() -> None:
     assert remembered_plugins({"plugins.my_loss.py": "mine", "training.loss": "loss a; sha256 " + 64 * "0"}) == ()
 
 
+@pytest.mark.parametrize("file", ["../../my_plugin.py", "/tmp/my_plugin.py", "..", "a\\b.py", "a\x1b[31m.py", ""])
+def test_files_are_remembered_by_plain_names_only(file: str, tmp_path: Path) -> None:
+    record = load_plugin(write_plugin(tmp_path, BLOCK))
+    entry = f"block my_block; sha256 {record.sha256}"
+    assert remembered_plugins({f"plugins.{file}": entry}) == ()
+    named = naming(block="my_block")
+    check_plugins(replace(named, why={"plugins.my_plugin.py": entry}), "run", copies=tmp_path)
+    with pytest.raises(PlanError, match="the block 'my_block' of this training comes from a plugin that is not recorded"):
+        check_plugins(replace(named, why={f"plugins.{file}": entry}), "run", copies=tmp_path)
+    with pytest.raises(PlanError, match="comes from a plugin that is not recorded"):
+        check_plugins(named, "run", copies=tmp_path, records=(replace(record, file=file),))
+
+
+def test_run_tells_the_plugin_that_its_plan_has_forgotten(tmp_path: Path) -> None:
+    record = load_plugin(write_plugin(tmp_path, BLOCK))
+    named = naming(block="my_block")
+    check_plugins(named, "run", copies=tmp_path, records=(record,))
+    other = replace(record, sha256="0" * 64)
+    with pytest.raises(
+        PlanError, match=r"has changed since; .*allowed: my_plugin\.py \(sha256 0+\); fix: --plugin my_plugin\.py as"
+    ):
+        check_plugins(named, "run", copies=tmp_path, records=(other,))  # what lies among the copies is another one, too
+    with no_plugins(), pytest.raises(PlanError, match=rf"is not loaded; .*fix: --plugin {tmp_path}/my_plugin\.py, which is kept"):
+        check_plugins(named, "run", copies=tmp_path, records=(record,))
+
+
+def test_plugin_needs_a_name_that_plans_can_remember(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"a plugin needs a name that can be a file's; file: .*; found: '\.my\.py'; allowed"):
+        load_plugin(write_plugin(tmp_path, LOSS, ".my.py"))
+
+
 def test_a_plan_runs_no_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever names a file, beside the plan and in it: the file is not run."""
     mark = tmp_path / "was_run"
@@ -215,3 +253,9 @@ def test_the_schema_lists_built_in_names_only(tmp_path: Path) -> None:
     words = json_schema(Plan)["$defs"]["TrainingPlan"]["properties"]["loss"]
     assert words == {"enum": list(LOSSES.built_in)}
     assert "my_loss" not in json.dumps(json_schema(Plan))
+
+
+def test_note_of_a_plan_sends_no_control_characters() -> None:
+    text = plan_text(with_configuration(replace(FINE, why={**FINE.why, "training.loss": "a\x1b[31mred"})))
+    assert r"a\x1b[31mred" in text
+    assert "\x1b" not in text
