@@ -132,7 +132,7 @@ class Outputs:
             if origin.case in todo and name not in files and self.maker.difference(origin.maker) and (self.folder / name).exists()
         ]
         if others:
-            log.warning("note: what another model has made stays beside the new files: %s", first_few(others))
+            log.warning("note: what another model has made stays beside the new files: %s", first_few(sorted(others)))
 
     def _outdated(self, case: Case) -> tuple[tuple[Path, ...], str]:
         """The files of a case to write, and why those that are there are not kept; nothing where none is there.

@@ -83,7 +83,7 @@ def small(plan: Plan) -> Plan:
         training=replace(whole.training, epochs=3, steps_per_epoch=100, learning_rate=0.01, ema_decay=0.95),
         footprint=None,
     )
-    return replace(plan, configurations={name: chosen})
+    return replace(plan, ladder=(), configurations={name: chosen})
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_label_maps_are_as_good_as_without_landmarks(joint: Joint, float32_cpu: 
     """The same cases, steps and seed."""
     name, both = joint.plan.configuration(None)
     data = replace(joint.plan.data, landmarks=NO_LANDMARKS)
-    plan = replace(joint.plan, task="segmentation", data=data, configurations={name: replace(both, landmarks=None)})
+    plan = replace(joint.plan, ladder=(), task="segmentation", data=data, configurations={name: replace(both, landmarks=None)})
     alone = train(replace(joint.job, plan=plan, run=tmp_path / "run"), TrainingOptions(), float32_cpu)
     assert alone.steps == joint.record.steps
     assert alone.case_dice is not None
@@ -168,7 +168,8 @@ def test_predictions_of_both_are_written_and_scored(joint: Joint, tmp_path: Path
         (images / case.images[0].name).symlink_to(case.images[0].resolve())
     autoseg("predict", "-m", str(joint.job.run), "-i", str(images), "-o", str(masks), "--device", "cpu")
     names = [c.name for c in joint.job.validation]
-    assert {p.name for p in masks.iterdir()} == {"landmarks.csv", *(f"{n}{e}" for n in names for e in (".nii.gz", ".mrk.json"))}
+    written = {f"{n}{e}" for n in names for e in (".nii.gz", ".mrk.json")}
+    assert {p.name for p in masks.iterdir()} == {"landmarks.csv", "predicted.jsonl", *written}
     where = ("-d", str(joint.dataset.root), "--root", str(joint.workspace.root))
     report = json.loads(autoseg("evaluate", "-p", str(masks), "-o", str(tmp_path / "report"), *where, "--json"))
     maps, points = report["label_maps"]["summary"], report["landmarks"]["summary"]

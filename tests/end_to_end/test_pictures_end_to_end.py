@@ -51,7 +51,7 @@ def shrink(plan: Plan) -> Plan:
     network = NetworkPlan("plain_unet", (8, 16), ((1, 1), (2, 2)), ((3, 3), (3, 3)), (1, 1), (1,), False)
     training = replace(whole.training, epochs=1, steps_per_epoch=30, learning_rate=0.01)
     small = replace(whole, patch=PatchPlan((32, 32), 2, 0.5), network=network, training=training)
-    return replace(plan, configurations={name: small})
+    return replace(plan, ladder=(), configurations={name: small})
 
 
 def test_from_two_folders_to_masks(tmp_path: Path, float32_cpu: Device) -> None:

@@ -108,7 +108,7 @@ def plan_of(dataset: Dataset, stride: int, spacing: tuple[float, ...], patch: tu
     sigma = LandmarkPlan(tuple(stride * mm for mm in spacing), "spatial_ce", None)
     made = replace(configuration, space=space, patch=replace(configuration.patch, patch_size=patch), landmarks=sigma)
     channels = tuple(ChannelPlan(f"c{i}", "none", 0, 1, -1, 1) for i in range(3))
-    return replace(plan, data=replace(plan.data, channels=channels), configurations={plan.default_configuration: made})
+    return replace(plan, ladder=(), data=replace(plan.data, channels=channels), configurations={plan.default_configuration: made})
 
 
 def there_and_back(

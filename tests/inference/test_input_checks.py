@@ -28,7 +28,7 @@ def model(tiny_runs: TinyRuns, float32_cpu: Device) -> Model:
 
 @pytest.fixture(scope="module")
 def image(tiny: Tiny) -> Image:
-    return read_image(min((tiny.data / "imagesTs").iterdir()), ("MR",))
+    return read_image(min((tiny.data / "imagesTs").iterdir()), tiny.dataset.channels)
 
 
 def scaled(image: Image, factor: float) -> Image:

@@ -72,7 +72,12 @@ def test_built_in_blocks_by_their_names() -> None:
     [
         ("stride, bias", "[1] * ndim, bias", PlanError, r"found: \(1, 3, 8, 8, 8\) of maps .*allowed: \(1, 3, 4, 4, 4\)"),
         ("n_in, n_out, kernel, stride, ", "n_out, n_out, kernel, stride, ", UsageError, r"cannot be used; .*found: RuntimeError"),
-        ("nn.GELU()", "nn.GELU(1 / 0)", UsageError, r"cannot be used; file: .*found: line 11: ZeroDivisionError: division"),
+        (
+            "nn.GELU()",
+            "nn.GELU(1 / 0)",
+            UsageError,
+            r"cannot be used; file: .*found: line 11, __init__: ZeroDivisionError: division",
+        ),
     ],
 )
 def test_a_block_that_cannot_be_used_is_named(
