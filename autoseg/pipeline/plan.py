@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from autoseg.plan.registries import BLOCKS
 from autoseg.planner.make_plan import Budget, make_plan
 from autoseg.planner.nnunet import FILE as NNUNET_FINGERPRINT
 from autoseg.planner.nnunet import from_nnunet
+from autoseg.system.files import write_text
 from autoseg.system.machine import find_gpu
 from autoseg.system.progress import log
 
@@ -142,7 +142,7 @@ def plan_dataset(
     if settings:
         plan = set_in_plan(plan, settings, path, configuration)
     if path.is_file():
-        shutil.copyfile(path, folder / "plan.previous.json")
+        write_text(folder / "plan.previous.json", path.read_text(encoding="utf-8"))
     save_plan(planned, folder / "plan.planned.json")
     save_plan(plan, path)
     return plan

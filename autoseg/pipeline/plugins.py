@@ -15,6 +15,8 @@ from autoseg.plan.plugins import load_plugin
 from autoseg.plan.registries import BLOCKS
 from autoseg.plan.settings import apply_run_settings, apply_settings, run_settings
 from autoseg.planner.rules import rule_plugins
+from autoseg.runs.plugins import PLUGINS
+from autoseg.runs.record import is_finished
 from autoseg.system.progress import log
 
 
@@ -61,10 +63,12 @@ def plan_for_run(
     settings: Mapping[str, Any],
     *,
     restart: bool = False,
+    extend: bool = False,
 ) -> Plan:
     """The plan of a dataset as a run is to follow it; whatever is wrong with it is told before anything is prepared.
 
     A run that is continued keeps what was set for it, unless other `settings` are given; one without a step has begun nothing.
+    One that is finished, and is not to be extended, needs no plugin.
 
     Raises:
         UsageError: see `apply_run_settings`.
@@ -83,7 +87,8 @@ def plan_for_run(
             log.info("as when fold %s was begun: %s (%s; --restart without --set forgets it)", fold, kept, source)
     plan = apply_run_settings(plan, settings, source, name)
     chosen = plan.configurations[name]
-    require_plugins(chosen, source)
+    if restart or extend or not is_finished(run):
+        require_plugins(chosen, source, copies=run / PLUGINS)
     _note_changed_plugins(chosen)
     return replace(plan, configurations={**plan.configurations, name: remember_plugins(chosen)})
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,8 +157,10 @@ def _train(
     Raises:
         TooSlow: a coarser rung of the plan's ladder should be trained instead.
     """
-    configuration = wanted.name
-    plans = [plan_for_run(workspace, dataset.name, configuration, fold, settings, restart=restart) for fold in folds]
+    plan_of = partial(
+        plan_for_run, workspace, dataset.name, wanted.name, settings=settings, restart=restart, extend=options.extend
+    )
+    plans = [plan_of(fold) for fold in folds]
     note_block_costs(plans[0].configurations)
 
     from autoseg.nets.device import choose_device
@@ -172,11 +175,11 @@ def _train(
     records: list[RunRecord] = []
     with process_group(chosen.torch_device):
         if is_first():  # takes no time if nothing has changed or been deleted
-            failures = _prepare(dataset, workspace, configuration, workers=0 if options.threads == 0 else None)
+            failures = _prepare(dataset, workspace, wanted.name, workers=0 if options.threads == 0 else None)
         barrier()
         jobs = [
             replace(
-                training_job(dataset, workspace, configuration, fold),
+                training_job(dataset, workspace, wanted.name, fold),
                 plan=p,
                 by_time=wanted.by_time and fold == folds[0],  # the other folds follow the first
                 instead_of=wanted.instead_of,

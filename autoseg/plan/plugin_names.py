@@ -108,15 +108,15 @@ def check_plugins(
             file=source,
             found=f"{plugin.path} (sha256 {plugin.record.sha256})" if plugin else "no plugin with it",
             allowed=record or "one whose digest plan.json or run.json holds",
-            fix=f"{_as_it_was(record, copies)}{otherwise}" if record else f"the run's folder as it was trained{otherwise}",
+            fix=(f"--plugin {_as_it_was(record, copies)}" if record else "the run's folder as it was trained") + otherwise,
         )
 
 
 def _as_it_was(record: PluginRecord, copies: Path) -> str:
-    """The option that loads a plugin as it was in the training; `copies` as in `check_plugins`."""
+    """The file of a plugin as it was in the training; `copies` as in `check_plugins`."""
     copy = copies / record.file
     is_kept = copy.is_file() and sha256(copy) == record.sha256
-    return f"--plugin {copy}, which is kept as it was" if is_kept else f"--plugin {record.file} as it was"
+    return f"{copy}, which is kept as it was" if is_kept else f"{record.file} as it was"
 
 
 def check_names(configuration: Configuration, where: str, source: str | Path) -> None:
@@ -140,13 +140,18 @@ def check_names(configuration: Configuration, where: str, source: str | Path) ->
 
 
 def require_plugins(
-    configuration: Configuration, source: str | Path, kinds: Collection[str] = ("loss", "block", "augmentation")
+    configuration: Configuration,
+    source: str | Path,
+    kinds: Collection[str] = ("loss", "block", "augmentation"),
+    *,
+    copies: Path | None = None,
 ) -> None:
     """Refuse a configuration that needs a plugin which this process has not loaded.
 
     Args:
         source: the plan's file, for messages.
         kinds: what is going to be used.
+        copies: the folder in which a run keeps its plugins as they were.
 
     Raises:
         PlanError: the configuration names something of a plugin that this process has not run; says which file that is.
@@ -154,9 +159,10 @@ def require_plugins(
     for key, registry, name in plugin_names(configuration):
         if registry.kind in kinds and name not in registry:
             record = remembered_plugin(configuration, f"{registry.kind} {name}")
+            file = "FILE" if record is None else record.file if copies is None else _as_it_was(record, copies)
             raise PlanError(
                 f"'{key}' names {registry.article} {registry.kind} of a plugin that is not loaded",
                 file=source,
                 found=f"{name}, of {record}" if record else name,
-                fix=f"--plugin {record.file if record else 'FILE'}, or autoseg.load_plugin in Python",
+                fix=f"--plugin {file}, or autoseg.load_plugin in Python",
             )

@@ -212,14 +212,21 @@ def write_case(folder: Path, name: str, prepared: Prepared, key: str) -> None:
         contents = {ending: packed_content(array) for ending, array in parts.items()} | {_FOREGROUND: npy_content(foreground)}
         sizes = {ending: len(content) for ending, content in contents.items()}
         partial = folder / f"{name}{_PARTIAL}"
-        partial.write_text(to_json(_record(prepared, key, classes, sizes)), encoding="utf-8")
+        _write_new(partial, to_json(_record(prepared, key, classes, sizes)).encode())
         for ending, content in contents.items():
-            (folder / f"{name}{ending}").write_bytes(content)
+            _write_new(folder / f"{name}{ending}", content)
         os.replace(partial, folder / f"{name}{_MARKER}")
     except (OSError, RuntimeError) as error:  # blosc2 reports a full disk as RuntimeError
         raise DiskError(
             "cannot write the prepared case", case=name, file=folder, found=str(error), fix="free disk space, or another --root"
         ) from error
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file in place of what has its name; what a link there leads to is left alone."""
+    path.unlink(missing_ok=True)
+    with open(path, "xb") as handle:
+        handle.write(content)
 
 
 def stored_key(folder: Path, name: str) -> str | None:

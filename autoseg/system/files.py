@@ -71,6 +71,19 @@ def atomic_files(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Delete a folder with all that is in it, if there is one; of a link, the link alone.
+
+    Raises:
+        DiskError: it cannot be deleted.
+    """
+    with disk_errors(folder):
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of killed processes anywhere below a folder that no other process writes to."""
     for path in list(folder.rglob(".*")):

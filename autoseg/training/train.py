@@ -23,7 +23,7 @@ from autoseg.runs.options import TrainingOptions
 from autoseg.runs.record import RunRecord, is_finished, load_run
 from autoseg.runs.training_cases import save_training_cases
 from autoseg.system.allocator import keep_freed_memory
-from autoseg.system.files import write_text
+from autoseg.system.files import remove_folder, write_text
 from autoseg.system.lock import folder_lock
 from autoseg.system.machine import peak_ram_gb
 from autoseg.system.progress import duration, log, number_of
@@ -226,7 +226,7 @@ def _learn(run: TrainingRun, training: list[StoredCase], validation: list[Stored
     """
     set_first_reserve(run)
     if is_first() and run.progress() < 1:  # label maps in there were predicted with other weights
-        shutil.rmtree(run.job.run / "validation", ignore_errors=True)
+        remove_folder(run.job.run / "validation")
     try:
         if run.state.step == 0:  # so that there is a way back, and a full disk is known before hours of work
             run.save()

@@ -81,14 +81,18 @@ def test_a_loss_and_an_augmentation_for_one_run(tiny: Tiny, tmp_path: Path, capl
     assert chosen.why["training.loss"].startswith("set on the command line for this run; planned before: ")
     assert "plugin my_plugin.py: loss my_loss, augmentation my_aug" in caplog.text
 
-    plugin.unlink()  # neither is needed to predict
+    plugin.unlink()  # neither is needed to predict, nor to learn that the run is finished
+    assert typed(tiny, root, "train", *SHORT).exit_code == 0
+    assert f"{run} is already trained" in caplog.text
     out = tmp_path / "masks"
     assert typed(tiny, root, "predict", "-o", out).exit_code == 0
     assert len(list(out.glob("*.nii.gz"))) == 2
     assert "my_loss" not in LOSSES
 
     with pytest.raises(
-        PlanError, match=r"'training\.augmentation' names an augmentation of a plugin that is not.*file: .*fold_0.plan\.json"
+        PlanError,
+        match=r"'training\.augmentation' names an augmentation of a plugin that is not.*file: .*fold_0.plan\.json; .*"
+        r"fix: --plugin .*fold_0.plugins.my_plugin\.py, which is kept as it was, or autoseg\.load_plugin",
     ):
         typed(tiny, root, "train", "--extend", "1")  # which goes on with what was set for the run
     kept = run / "plugins" / "my_plugin.py"

@@ -400,6 +400,21 @@ def test_removal_that_was_killed_can_be_repeated(tmp_path: Path, monkeypatch: py
     assert os.listdir(tmp_path) == []
 
 
+def test_links_in_the_folder_are_replaced_and_not_followed(tmp_path: Path) -> None:
+    """A folder from elsewhere may hold links; what they lead to is not overwritten."""
+    folder, victim = tmp_path / "prepared", tmp_path / "victim"
+    write_case(folder, "a", _prepared((3, 4, 5)), "k")
+    names = [path.name for path in folder.iterdir()]
+    victim.write_text("of somebody else")
+    for name in [*names, "a.json.partial"]:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(victim)
+    write_case(folder, "a", _prepared((3, 4, 5)), "k")
+    assert victim.read_text() == "of somebody else"
+    assert stored_key(folder, "a") == "k"
+    assert not any((folder / name).is_symlink() for name in names)
+
+
 def test_case_names_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a case needs a name that can be a file's; file: .*; found: '\.\./a'; allowed: "):
         write_case(tmp_path / "store", "../a", _prepared((1, 2, 3)), "k")

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from autoseg.errors import ResourceError
-from autoseg.system.files import atomic_path, file_stamp, remove_leftovers, sha256, write_text
+from autoseg.errors import DiskError, ResourceError
+from autoseg.system.files import atomic_path, file_stamp, remove_folder, remove_leftovers, sha256, write_text
 
 
 def test_write_text_creates_folders_and_no_other_file(tmp_path: Path) -> None:
@@ -75,6 +78,27 @@ def test_leftovers_are_removed_at_any_depth(tmp_path: Path) -> None:
     assert not (tmp_path / ".78-d.mhd").exists()
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == kept
     remove_leftovers(tmp_path / "nowhere")
+
+
+def test_folder_is_removed_and_of_a_link_the_link_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name in ("link", "dangling", "nothing"):
+        remove_folder(tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "b" / "c").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", _fails)
+        with pytest.raises(DiskError, match=r"cannot write; file: .*a; found: Permission denied"):
+            remove_folder(tmp_path / "a")
+    remove_folder(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
+def _fails(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def test_sha256(tmp_path: Path) -> None:

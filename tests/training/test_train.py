@@ -234,10 +234,12 @@ def test_run_stopped_twice_resumes_to_the_same_end(tiny: Tiny, tiny_runs: TinyRu
     assert "stopped; the same command continues at step 5" in done.stderr
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
     assert not (run / "run.json").exists()
-    (run / "validation").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (run / "validation").symlink_to(tmp_path / "elsewhere")  # on another disk, or in a folder of somebody else
     name = f"{tiny.job(run).validation[0].name}.nii.gz"
     (run / "validation" / name).write_text("a leftover")
     assert train(tiny.job(run), EPOCHS, float32_cpu).stopped is None
+    assert (tmp_path / "elsewhere" / name).read_text() == "a leftover"
     first, second = (load_file(folder / "last.safetensors") for folder in (run, tiny_runs.runs[0]))
     assert all(torch.equal(first[k], second[k]) for k in first | second)
     assert load_run(run).case_dice == tiny_runs.records[0].case_dice
