@@ -157,10 +157,8 @@ def _train(
     Raises:
         TooSlow: a coarser rung of the plan's ladder should be trained instead.
     """
-    plan_of = partial(
-        plan_for_run, workspace, dataset.name, wanted.name, settings=settings, restart=restart, extend=options.extend
-    )
-    plans = [plan_of(fold) for fold in folds]
+    plan = partial(plan_for_run, workspace, dataset.name, wanted.name, settings=settings, restart=restart, extend=options.extend)
+    plans = [plan(fold) for fold in folds]
     note_block_costs(plans[0].configurations)
 
     from autoseg.nets.device import choose_device
