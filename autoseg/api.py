@@ -89,7 +89,7 @@ def plan_dataset(
     Raises:
         UsageError: an unknown device, family or recipe, or too little of something.
         DataError: no case can be used.
-        PlanError: the plan at hand is malformed.
+        PlanError: the existing plan is malformed.
     """
     check_type(memory_gb, "memory_gb", (int, float, NoneType), "a number of GB, or None")
     check_type(device, "device", str, DEVICES)
@@ -310,6 +310,6 @@ def _seconds(time: Any) -> float | None:
     if time is None or (isinstance(time, (int, float)) and not isinstance(time, bool) and math.isfinite(time)):
         return time
     if not isinstance(time, str):
-        found = time if isinstance(time, float) else type(time).__name__
-        raise UsageError("time must be a number of seconds or words", found=found, allowed="600, '10m', '1h30m'")
+        kind = time if isinstance(time, float) else type(time).__name__
+        raise UsageError("time must be a number of seconds or words", found=kind, allowed="600, '10m', '1h30m'")
     return parse_duration(time)

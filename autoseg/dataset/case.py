@@ -15,7 +15,7 @@ from autoseg.system.progress import number_of
 
 @dataclass(frozen=True)
 class Case:
-    """One image with its annotation: a patient, scan or slice.
+    """One image with its annotation: a patient, volume or slice.
 
     Args:
         images: image files in channel order, or one file with all channels.

@@ -125,5 +125,5 @@ def read_errors(path: Path, fix: str = "copy or export it again") -> Iterator[No
         raise
     except Exception as error:
         reason = str(error).replace(str(path), path.name).strip().splitlines()
-        found = reason[-1] if reason else type(error).__name__
-        raise DataError("the file cannot be read as an image", file=path, found=found, fix=fix) from error
+        cause = reason[-1] if reason else type(error).__name__
+        raise DataError("the file cannot be read as an image", file=path, found=cause, fix=fix) from error

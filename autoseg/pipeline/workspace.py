@@ -82,10 +82,10 @@ class Workspace:
         Raises:
             UsageError: nothing has been planned under this root.
         """
-        found = self.last().dataset
-        if not found:
+        folder = self.last().dataset
+        if not folder:
             raise UsageError("no dataset planned yet", file=self.root, fix="autoseg plan_and_preprocess -d DATASET")
-        return Path(found)
+        return Path(folder)
 
     def last_model(self) -> Path:
         """Folder of the model that was trained last.
@@ -93,10 +93,10 @@ class Workspace:
         Raises:
             UsageError: no training has finished under this root.
         """
-        found = self.last().model
-        if not found:
+        folder = self.last().model
+        if not folder:
             raise UsageError("no finished model yet", file=self.root, fix="autoseg train, or give -m MODEL")
-        return Path(found)
+        return Path(folder)
 
     def _folder(self, kind: str, dataset: str, configuration: str | None = None) -> Path:
         """
