@@ -18,6 +18,8 @@ from dataclasses import replace
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from autoseg.dataset import Dataset
 from autoseg.errors import UsageError
 from autoseg.evaluation.folder import Evaluation, evaluate_folder
@@ -96,7 +98,7 @@ def plan_dataset(
     check_type(settings, "settings", (Mapping, NoneType), SETTINGS)
     check_type(family, "family", (str, NoneType), "'plain', 'residual', or None")
     check_type(recipe, "recipe", (str, NoneType), "'adamw_constant', 'adamw_cosine', 'sgd_poly', or None")
-    options = PlanOptions(device, memory_gb, family, _seconds(time), recipe)
+    options = PlanOptions(device, None if memory_gb is None else float(memory_gb), family, _seconds(time), recipe)
     workspace = _workspace(root)
     opened = _dataset(dataset, workspace)
     failures = _measured(opened, workspace)
@@ -159,9 +161,9 @@ def train(
             fix="torchrun --nproc-per-node 2 -m autoseg train, or Python without torchrun",
         )
     seconds = _seconds(time)
-    budget = None if seconds is None and epochs is None else RunBudget(seconds, epochs)
+    budget = None if seconds is None and epochs is None else RunBudget(seconds, None if epochs is None else int(epochs))
     folds = parse_folds(str(fold))
-    options = TrainingOptions(budget=budget, seed=seed, threads=workers)
+    options = TrainingOptions(budget=budget, seed=int(seed), threads=int(workers))
     with shown_progress():
         workspace = _workspace(root)
         opened = _dataset(dataset, workspace)
@@ -276,11 +278,11 @@ def evaluate(
         opened,
         predicted,
         out=predicted if out is None else as_path(out, "out"),
-        tolerance_mm=tolerance_mm,
+        tolerance_mm=float(tolerance_mm),
         references=None if references is None else as_path(references, "references"),
         images=None if images is None else as_path(images, "images"),
         workers=workers,
-        radii=radii,
+        radii=None if radii is None else tuple(map(float, radii)),
     )
     note_training_cases(opened, workspace, predicted, evaluation.cases, has_references=has_references)
     return evaluation
@@ -307,6 +309,7 @@ def _measured(dataset: Dataset, workspace: Workspace) -> tuple[Failure, ...]:
 
 
 def _seconds(time: Any) -> float | None:
+    time = time.item() if isinstance(time, np.number) else time
     if time is None or (isinstance(time, (int, float)) and not isinstance(time, bool) and math.isfinite(time)):
         return time
     if not isinstance(time, str):

@@ -49,9 +49,12 @@ def test_from_a_dataset_to_scores(tiny: Tiny, tmp_path: Path, monkeypatch: pytes
     assert scores.mean_dice == scores.label_maps.summary.mean_dice
     assert scores["left kidney"].n_both + scores["left kidney"].n_missed == 2
     scores.raise_if_failed()
+    of_numpy = autoseg.evaluate("masks", tiny.data / "labelsTs", tolerance_mm=np.float32(1), radii=[np.int64(2)])
+    assert of_numpy.mean_dice == scores.mean_dice
     with pytest.raises(KeyError, match=r"no scores of 'left kidny' - did you mean 'left kidney'\?"):
         scores["left kidny"]
     assert autoseg.train(epochs=1, device="cpu").model == run.model  # the last one, which is finished
+    assert autoseg.train(epochs=np.int64(1), fold=np.int64(0), seed=np.uint8(0), device="cpu").model == run.model
 
 
 def test_report_and_table_list_the_cases_that_could_not_be_measured(tiny: Tiny, tmp_path: Path) -> None:

@@ -161,10 +161,10 @@ def _check_rows(rows: list[tuple[str, str]], path: Path, names: Collection[str])
     by_case = {case: patient for case, patient in listed.items() if case in cases}
     unknown = sorted(listed.keys() - cases)
     if not by_case:
-        found, hint = (unknown[0], nearest(unknown[0], names)) if unknown else ("no line with both", "")
+        first, hint = (unknown[0], nearest(unknown[0], names)) if unknown else ("no line with both", "")
         allowed = f"case names, such as {min(names, default='none')}"
         fix = "correct the names in it, or remove the file" if path.name == PATIENTS else f"correct them, or use {PATIENTS}"
-        raise DataError(f"the table names no case of this dataset{hint}", file=path, found=found, allowed=allowed, fix=fix)
+        raise DataError(f"the table names no case of this dataset{hint}", file=path, found=first, allowed=allowed, fix=fix)
     notices: list[str] = []
     if unknown:
         notices.append(f"{path.name} has cases that the dataset lacks: {first_few(unknown)}{nearest(unknown[0], names)}")

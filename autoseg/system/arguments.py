@@ -8,6 +8,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+import numpy as np
+
 from autoseg.errors import UsageError
 
 FilePath = str | os.PathLike[str]  # what a user may give for a path
@@ -30,7 +32,7 @@ def as_path(value: Any, argument: str, *, or_else: str = "") -> Path:
 
 
 def check_type(value: Any, argument: str, types: type | tuple[type, ...], allowed: str) -> None:
-    """Refuse a value of another type; a bool is no number.
+    """Refuse a value of another type; a bool is no number, and numbers of numpy are taken for Python's.
 
     Args:
         allowed: in words, such as 'a number of GB, or None'.
@@ -39,9 +41,10 @@ def check_type(value: Any, argument: str, types: type | tuple[type, ...], allowe
         UsageError: the value is none of `types`.
     """
     is_bool = isinstance(value, bool) and types is not bool
-    if is_bool or not isinstance(value, types) or (isinstance(value, float) and not math.isfinite(value)):
-        found = value if isinstance(value, (bool, int, float)) else type(value).__name__
-        raise UsageError(f"{argument} has the wrong type", found=found, allowed=allowed)
+    plain = value.item() if isinstance(value, np.number) else value
+    if is_bool or not isinstance(plain, types) or (isinstance(plain, float) and not math.isfinite(plain)):
+        shown = plain if isinstance(plain, (bool, int, float)) else type(value).__name__
+        raise UsageError(f"{argument} has the wrong type", found=shown, allowed=allowed)
 
 
 def check_workers(workers: Any) -> None:
