@@ -202,8 +202,9 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
         spread = f" ({min(scores):.3f} to {max(scores):.3f})" if len(scores) > 1 else ""
         score = f"{fmean(scores):.3f}{spread}" if scores else "--"
         case_s = fmean(o.case_s for o in rows)
+        name = f"{dataset}, {parts} folds" if parts else dataset
         lines.append(
-            f"| {dataset}{f', {parts} folds' if parts else ''} | {seconds / 60:.2g} min{', float32' if float32 else ''} | {version} | {len(rows)} "
+            f"| {name} | {seconds / 60:.2g} min{', float32' if float32 else ''} | {version} | {len(rows)} "
             f"| {', '.join(sorted({o.configuration for o in rows}))} | {fmean(o.steps for o in rows):.0f} | {score} "
             f"| {mean_text(o.worst for o in rows)} | {mean_text(o.together for o in rows)} | {case_s:.2f} |"
         )

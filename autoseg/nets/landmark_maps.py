@@ -46,7 +46,7 @@ def _without_thin_axes(maps: Tensor) -> Tensor:
 
 
 def _with_thin_axes(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Coordinates with 0 along the axes that `_thick` left out."""
+    """Coordinates with 0 along the axes that `_without_thin_axes` left out."""
     whole = np.zeros((len(points), len(shape)))
     whole[:, [axis for axis, n in enumerate(shape) if n > 1]] = points
     return whole

@@ -22,8 +22,8 @@ class ChosenConfiguration:
     """Name of a configuration to train, and how it was found.
 
     Args:
-        by_time: the ladder has chosen it for a limit of time, so that a coarser rung may be trained instead.
-        instead_of: why it is trained instead of a finer one that was given up.
+        by_time: the ladder has chosen it for a limit of time, so that another rung may be trained instead.
+        instead_of: why it is trained instead of one that was given up.
     """
 
     name: str
@@ -114,18 +114,17 @@ def abandon(run: Path, abandoned: Abandoned) -> None:
 
 
 def _after_abandoned(plan: Plan, runs: Path, name: str, seconds: float, device: str) -> ChosenConfiguration:
-    """The rung that earlier calls with the same limit of time ended up with, since steps took too long.
+    """The rung that earlier calls with the same limit of time ended up with, since steps took more or less time than planned.
 
     Notes of another plan or device count for nothing.
     """
-    order = [rung.configuration for rung in plan.ladder]
+    left = {rung.configuration for rung in plan.ladder} - {name}
     instead_of = None
-    while True:
-        note = _note_of(runs / name, seconds, device)
-        if note is None or note.instead not in order or order.index(note.instead) <= order.index(name):
-            return ChosenConfiguration(name, by_time=True, instead_of=instead_of)
+    while (note := _note_of(runs / name, seconds, device)) and note.instead in left:
+        left.remove(note.instead)
         instead_of = f"{name} was given up: {note.reason}"
         name = note.instead
+    return ChosenConfiguration(name, by_time=True, instead_of=instead_of)
 
 
 def _note_of(folder: Path, seconds: float, device: str) -> Abandoned | None:

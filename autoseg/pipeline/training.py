@@ -35,7 +35,7 @@ from autoseg.system.progress import log, number_of
 from autoseg.system.workers import FAILED, CaseReport, Failure
 
 if TYPE_CHECKING:
-    from autoseg.training.pace import TooSlow
+    from autoseg.training.pace import OtherRung
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def train_dataset(
         plan, workspace.runs(dataset.name), configuration, options, folds=folds, restart=restart, device=kind
     )
 
-    from autoseg.training.pace import TooSlow
+    from autoseg.training.pace import OtherRung
 
     while True:
         try:
@@ -127,17 +127,17 @@ def train_dataset(
                 settings=settings or {},
                 on_fold=on_fold,
             )
-        except TooSlow as slow:
-            wanted = _give_up(wanted.name, kind, slow)
-            options = replace(options, budget=RunBudget(seconds=max(LEAST_TIME_S, slow.left)))
+        except OtherRung as other:
+            wanted = _give_up(wanted.name, kind, other)
+            options = replace(options, budget=RunBudget(seconds=max(LEAST_TIME_S, other.left)))
 
 
-def _give_up(name: str, device: str, slow: TooSlow) -> ChosenConfiguration:
-    """Leaves a run in its first steps for a coarser rung, and a note in its place."""
-    instead = slow.rung.configuration
-    log.warning("note: %s; %s is trained instead of %s", slow.reason, instead, name)
-    abandon(slow.run, Abandoned(slow.seconds, device, slow.step_s, slow.reason, instead))
-    return ChosenConfiguration(instead, by_time=True, instead_of=f"{name} was given up: {slow.reason}")
+def _give_up(name: str, device: str, other: OtherRung) -> ChosenConfiguration:
+    """Leaves a run in its first steps for another rung, and a note in its place."""
+    instead = other.rung.configuration
+    log.warning("note: %s; %s is trained instead of %s", other.reason, instead, name)
+    abandon(other.run, Abandoned(other.seconds, device, other.step_s, other.reason, instead))
+    return ChosenConfiguration(instead, by_time=True, instead_of=f"{name} was given up: {other.reason}")
 
 
 def _train(
@@ -155,7 +155,7 @@ def _train(
     """Trains the folds of a configuration; see `train_dataset`.
 
     Raises:
-        TooSlow: a coarser rung of the plan's ladder should be trained instead.
+        OtherRung: another rung of the plan's ladder should be trained instead.
     """
     plan = partial(plan_for_run, workspace, dataset.name, wanted.name, settings=settings, restart=restart, extend=options.extend)
     plans = [plan(fold) for fold in folds]
@@ -276,11 +276,11 @@ def _is_worth_less(run: Path) -> bool:
 @contextmanager
 def _put_back_after_failure(aside: Sequence[Path]) -> Iterator[None]:
     """Put runs that were set aside back where new ones fail before their first epoch is over; a run given up has not failed."""
-    from autoseg.training.pace import TooSlow
+    from autoseg.training.pace import OtherRung
 
     try:
         yield
-    except TooSlow:
+    except OtherRung:
         raise
     except Exception:
         for run in aside:

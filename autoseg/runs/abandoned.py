@@ -1,4 +1,4 @@
-"""Runs that were given up in their first steps, since a coarser rung of the ladder learns more in the time that there is."""
+"""Runs that were given up in their first steps, since another rung of the ladder learns more in the time that there is."""
 
 from __future__ import annotations
 

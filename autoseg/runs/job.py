@@ -18,9 +18,9 @@ class TrainingJob:
         prepared: folder of the prepared cases.
         previous_stage: folder of what the previous stage of a cascade predicted; None where there is none.
         run: folder that the run is written to.
-        by_time: the plan's ladder has chosen the configuration for a limit of time: where steps take longer than planned, a
-            coarser rung may be trained instead.
-        instead_of: why a finer rung of the plan's ladder is not trained, if it was given up.
+        by_time: the plan's ladder has chosen the configuration for a limit of time: where steps take more or less time
+            than planned, another rung may be trained instead.
+        instead_of: why another rung of the plan's ladder is not trained, if it was given up.
     """
 
     dataset: str

@@ -36,7 +36,7 @@ class RunRecord:
         extra: count of landmarks that are absent and were predicted.
         thresholds: for landmarks that are absent in some cases, the probability from which they count
             as present; None where the validation cases cannot tell.
-        instead_of: the finer rung of the plan's ladder that was given up in its first steps, and why.
+        instead_of: the rung of the plan's ladder that was given up in its first steps, and why.
         plugins: the files of users whose losses, blocks or augmentations were used.
     """
 

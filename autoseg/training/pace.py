@@ -16,11 +16,11 @@ FIRST = 2  # steps that are not measured: memory is allocated in them
 MEASURED = 8
 MOST_TIME = 0.05  # of the budget, that measuring may take
 OFF = 4 / 3  # times the planned seconds, or one by that, from which it is said
-LEAST_GAIN = 0.03  # of Dice that another rung must promise to be started instead: what has been spent is lost
+LEAST_GAIN = 0.02  # of Dice that another rung must promise to be started instead: what has been spent is lost
 
 
-class TooSlow(Exception):
-    """Fewer steps than planned fit into the time, so that a coarser rung of the plan's ladder promises more.
+class OtherRung(Exception):
+    """More or fewer steps than planned fit into the time, so that another rung of the plan's ladder promises more.
 
     Args:
         rung: to start instead.
@@ -47,7 +47,7 @@ class PaceCheck:
         """Note that a step has ended.
 
         Raises:
-            TooSlow: see there; only in a new run.
+            OtherRung: see there; only in a new run.
         """
         seconds, footprint = run.budget.seconds, run.configuration.footprint
         if self._done or seconds is None or footprint is None or not footprint.step_s or run.forward is not run.network:
@@ -71,18 +71,23 @@ def _compare(run: TrainingRun, step_s: float, planned_s: float, seconds: float) 
         f"instead of {TRAINING_SHARE * seconds / planned_s:.0f}"
     )
     new = run.state.step <= FIRST + MEASURED + 1 and not run.options.extend
-    if run.job.by_time and new and slowdown > 1 and (rung := _lower_rung(run, left, slowdown)):
-        raise TooSlow(rung, run.job.run, seconds=seconds, left=left, step_s=step_s, reason=reason)
+    if run.job.by_time and new and (rung := _better_rung(run, left, slowdown)):
+        raise OtherRung(rung, run.job.run, seconds=seconds, left=left, step_s=step_s, reason=reason)
     log.warning("note: %s", reason)
 
 
-def _lower_rung(run: TrainingRun, seconds: float, slowdown: float) -> Rung | None:
-    """The rung to start instead, if a coarser one than this run's is expected to do better in the time that is left."""
+def _better_rung(run: TrainingRun, seconds: float, slowdown: float) -> Rung | None:
+    """The rung to start instead, if one is expected to do better than this run's in the time that is left.
+
+    A run that stands in for another one gives way to coarser rungs only: it came from a coarser or a finer one itself.
+    """
     plan, name = run.job.plan, run.job.configuration
     names = [rung.configuration for rung in plan.ladder]
     if name not in names or edited_rung(plan.ladder, plan.configurations, first=name):
         return None
     n = len(plan.data.labels.names)
     choice = choose_rung(plan.ladder, plan.configurations, seconds, n_structures=n, slowdown=slowdown)
-    gain = choice.expected[choice.rung.configuration] - choice.expected[name]
-    return choice.rung if names.index(choice.rung.configuration) > names.index(name) and gain > LEAST_GAIN else None
+    other = choice.rung.configuration
+    if run.job.instead_of and names.index(other) < names.index(name):
+        return None
+    return choice.rung if choice.expected[other] - choice.expected[name] > LEAST_GAIN else None

@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.ladders import with_ladder
 from helpers.tiny import DATASET_NAME, Tiny, TinyRuns
 
 from autoseg.errors import UsageError
 from autoseg.pipeline.ladder import ChosenConfiguration, abandon, choose_configuration
 from autoseg.pipeline.training import train_dataset
 from autoseg.pipeline.workspace import Workspace
-from autoseg.plan import Footprint, Plan, Rung, load_plan, save_plan
+from autoseg.plan import Plan, load_plan, save_plan
 from autoseg.runs.abandoned import Abandoned, load_abandoned, save_abandoned
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.options import TrainingOptions
@@ -69,7 +70,7 @@ def test_a_rung_that_was_given_up_is_not_tried_again_with_the_same_time(plan: Pl
     save_abandoned(run, replace(NOTE, instead="3d_x7"))
     assert chosen(plan, tmp_path, 600.0).name == first  # the plan has changed since
     save_abandoned(run, replace(NOTE, instead=plan.ladder[0].configuration))
-    assert chosen(plan, tmp_path, 600.0).name == first  # no way leads up
+    assert chosen(plan, tmp_path, 600.0).name == plan.ladder[0].configuration  # a faster machine
     save_abandoned(run, replace(NOTE, device="cuda"))
     assert chosen(plan, tmp_path, 600.0).name == first
     run.rename(run.with_name("fold_3.previous"))
@@ -115,39 +116,52 @@ def test_what_has_begun_goes_on_without_a_budget(plan: Plan, tmp_path: Path, tin
     assert found(extending) == plan.default_configuration
 
 
-def with_ladder(plan: Plan, step_s: float) -> Plan:
-    """The tiny plan with a coarser rung, and steps that are said to take next to no time."""
-    fine = replace(plan.configurations["3d_fullres"], footprint=Footprint(1.0, 1.0, 0.1, step_s))
-    fine = replace(fine, training=replace(fine.training, epochs=1000, steps_per_epoch=250))
-    spacing = tuple(2 * s for s in fine.space.spacing_mm)
-    coarse = replace(fine, space=replace(fine.space, spacing_mm=spacing), footprint=Footprint(1.0, 1.0, 0.1, step_s / 100))
-    return replace(
-        plan,
-        configurations={"3d_fullres": fine, "3d_x2": coarse},
-        ladder=(
-            Rung("3d_fullres", fine.space.spacing_mm, factor=1.0, ceiling=1.0, covered=1.0, cases=0.02),
-            Rung("3d_x2", spacing, factor=2.0, ceiling=0.9, covered=1.0, cases=2.0),
-        ),
-    )
+def test_notes_in_a_circle_come_to_an_end(tmp_path: Path, plan: Plan) -> None:
+    """Two runs that were given up for each other, and killed before the last one began."""
+    name, other = chosen(plan, tmp_path, 600.0).name, plan.ladder[-1].configuration
+    assert name != other
+    for a, b in ((name, other), (other, name)):
+        run = Workspace(tmp_path).run(plan.name, a, "0")
+        run.mkdir(parents=True)
+        save_abandoned(run, Abandoned(600.0, "cpu", 1.0, "a step takes another time", b))
+    found = chosen(plan, tmp_path, 600.0)
+    assert found.name == other
+    assert found.instead_of == f"{name} was given up: a step takes another time"
 
 
-def test_a_machine_too_slow_for_the_rung_trains_a_coarser_one(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+SLOWER = {"step_s": 1e-5, "faster": 100.0, "fine_cases": 0.02, "coarse_ceiling": 0.9}
+FASTER = {"step_s": 2.0, "faster": 4.0, "fine_cases": 2.0, "coarse_ceiling": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("ladder", "given_up", "trained"),
+    [(SLOWER, "3d_fullres", "3d_x2"), (FASTER, "3d_x2", "3d_fullres")],
+    ids=["slower than planned", "faster than planned"],
+)
+def test_a_machine_of_another_speed_trains_another_rung(
+    ladder: dict[str, float],
+    given_up: str,
+    trained: str,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The whole way: the first steps are measured, the run is given up, the cases are prepared anew, the record says why."""
     root = tmp_path / "work"
     shutil.copytree(tiny.workspace.root, root, ignore=shutil.ignore_patterns("runs"))
     workspace = Workspace(root)
-    save_plan(with_ladder(tiny.plan, 1e-5), workspace.dataset_folder(DATASET_NAME) / "plan.json")
+    plan = with_ladder(tiny.plan, **ladder)
+    save_plan(plan, workspace.dataset_folder(DATASET_NAME) / "plan.json")
     options = TrainingOptions(RunBudget(seconds=20), threads=0)
     report = train_dataset(tiny.dataset, workspace, options=options, device="cpu")
     assert report is not None
-    assert report.record.configuration == "3d_x2"
-    assert report.model == workspace.run(DATASET_NAME, "3d_x2", "0")
+    assert report.record.configuration == trained
+    assert report.model == workspace.run(DATASET_NAME, trained, "0")
     assert report.record.instead_of is not None
-    assert report.record.instead_of.startswith("3d_fullres was given up: a step takes")
-    assert any("3d_x2 is trained instead of 3d_fullres" in message for message in caplog.messages)
-    assert load_abandoned(workspace.run(DATASET_NAME, "3d_fullres", "0")) is not None
+    assert report.record.instead_of.startswith(f"{given_up} was given up: a step takes")
+    assert any(f"{trained} is trained instead of {given_up}" in message for message in caplog.messages)
+    assert load_abandoned(workspace.run(DATASET_NAME, given_up, "0")) is not None
 
     again = train_dataset(tiny.dataset, workspace, options=options, device="cpu")
     assert again is not None
