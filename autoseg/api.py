@@ -196,7 +196,7 @@ def load_model(model: TrainReport | FilePath | None = None, *, device: str = "au
         device: 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.
 
     Raises:
-        UsageError: no finished model there; an unknown device.
+        UsageError: no model there; an unknown device.
         DataError, PlanError: damaged weights, or those of another plan.
     """
     check_type(device, "device", str, DEVICES)

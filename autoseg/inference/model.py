@@ -30,7 +30,8 @@ from autoseg.preprocessing.landmark_spots import mirrored_previous_classes, pain
 from autoseg.preprocessing.placement import Placement
 from autoseg.preprocessing.restore import restore_labels, restore_probabilities
 from autoseg.runs.plugins import PLUGINS
-from autoseg.runs.record import RunRecord, common_thresholds, load_run, model_folds
+from autoseg.runs.record import RunRecord, common_thresholds, load_run, model_folds, record_scores, weights_file
+from autoseg.system.progress import log
 
 NEVER = -1e4  # a logit whose probability is zero in every precision, and that still averages and interpolates
 _one_at_a_time = threading.Lock()  # case threads share one network; torch uses every core for each forward anyway
@@ -259,17 +260,20 @@ def _outputs(network: UNet, batch: Tensor, classes: bool, landmarks: Sequence[in
 
 
 def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRecord, ...]]:
-    """Loads the averaged weights of finished folds of one plan, and those of the previous stage: all of its finished folds.
+    """Loads the averaged weights of folds of one plan, and those of the previous stage: all of its finished folds.
+
+    A fold whose training goes on, or was interrupted, predicts with the best weights so far, and a note says so.
 
     Raises:
-        UsageError: a fold has not finished, or the previous stage has no finished fold beside this configuration's folder.
+        UsageError: the previous stage has no finished fold beside this configuration's folder.
         DataError: damaged weights.
         PlanError: weights of another network, or folds of different plans.
     """
     records = tuple(load_run(run) for run in runs)
     for run, record in zip(runs, records):
         if not record.finished:
-            raise UsageError("the training of this fold has not finished", file=run, fix="run the same train command again")
+            score = record_scores(record).partition(": ")[2]
+            log.warning("note: %s has not finished: predicting with its best weights so far (%s)", run, score)
     plan = load_plan(runs[0] / "plan.json")
     _, configuration = plan.configuration(records[0].configuration)
     check_plugins(configuration, runs[0], kinds=("block",), copies=runs[0] / PLUGINS, records=records[0].plugins)
@@ -281,13 +285,16 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
             raise PlanError("the folds of this model follow different plans", file=run, fix="give -m the folder of one fold")
     previous_stage = None
     if configuration.previous_stage is not None:
-        previous_stage, _ = load_model(model_folds(runs[0].resolve().parents[1] / configuration.previous_stage), device)
+        folds = model_folds(runs[0].resolve().parents[1] / configuration.previous_stage)
+        previous_stage, previous_records = load_model(folds, device)
+        if not all(record.finished for record in previous_records):
+            raise UsageError("the previous stage of this model has not finished", file=folds[0], fix="train it to its end")
         if previous_stage.plan.data != plan.data:
             raise PlanError(f"{configuration.previous_stage} was trained on other data", file=runs[0], fix="train it again")
     networks = []
-    for run in runs:
+    for run, record in zip(runs, records):
         network = build_network(plan, configuration, device)
-        load_weights(run / "last.safetensors", network)
+        load_weights(weights_file(run, record), network)
         networks.append(network.eval())
     model = Model(
         tuple(networks),

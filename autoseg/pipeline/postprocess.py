@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.dataset import PROBABILITIES, Case, case_name, check_output_folder, images_in, output_path
+from autoseg.errors import UsageError
 from autoseg.imaging.image import LabelMap
 from autoseg.io import read_label_map, write_label_map
 from autoseg.plan import load_plan
@@ -28,10 +29,15 @@ def postprocess_folder(masks: Path, out: Path, *, model: Path, workers: int | No
         model: a run's folder, or the folder above several folds.
 
     Raises:
-        UsageError: no finished model, no label map, or `out` is where the label maps are.
+        UsageError: no model, or one that has not finished, no label map, or `out` is where the label maps are.
     """
     runs = model_folds(model)
-    rules = common_rules([load_run(run) for run in runs])
+    records = [load_run(run) for run in runs]
+    if not all(record.finished for record in records):
+        raise UsageError(
+            "component rules are chosen at the end of a training", file=model, fix="run the same train command again"
+        )
+    rules = common_rules(records)
     labels = load_plan(runs[0] / "plan.json").data.labels
     cases = [c for c in images_in(masks, 1) if not c.name.endswith(PROBABILITIES)]
     check_output_folder(cases, out)

@@ -191,6 +191,8 @@ def _train(
         aside = set_runs_aside([job.run for job in jobs], needed) if restart and is_first() else ()  # nothing above costs a run
         barrier()
         with _put_back_after_failure(aside):
+            if is_first() and not workspace.has_model():
+                workspace.remember_model(model)  # the best weights so far can predict
             for fold in train_folds(jobs, options, chosen):
                 records.append(fold.record)
                 if not is_first():

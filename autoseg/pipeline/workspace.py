@@ -1,7 +1,7 @@
 """Where autoseg keeps its work, and which dataset and model were used last.
 
 autoseg_work/
-  last.json                          last planned dataset, last finished model
+  last.json                          last planned dataset, last model
   speeds.json                        how fast trainings have been here, for the next plans
   datasets/Task01_X/                 fingerprint.json, plan.json, splits.json, source.json, failed.csv: small, worth keeping
   prepared/Task01_X/3d_fullres/      cases on the plan's grid: safe to delete
@@ -21,7 +21,7 @@ from autoseg.system.records import read_record, to_json
 
 @dataclass(frozen=True)
 class Last:
-    """Folder of the last planned dataset and of the last finished model; empty where there is none yet."""
+    """Folder of the last planned dataset and of the last model; empty where there is none yet."""
 
     dataset: str = ""
     model: str = ""
@@ -76,6 +76,11 @@ class Workspace:
     def remember_model(self, run: Path) -> None:
         write_text(self.root / "last.json", to_json(replace(self.last(), model=str(run.resolve()))))
 
+    def has_model(self) -> bool:
+        """Tell if the model that was remembered last is still there."""
+        folder = Path(self.last().model)
+        return bool(self.last().model) and any(any(folder.glob(name)) for name in ("run.json", "fold_*/run.json"))
+
     def last_dataset(self) -> Path:
         """Folder of the dataset that was planned last.
 
@@ -91,11 +96,11 @@ class Workspace:
         """Folder of the model that was trained last.
 
         Raises:
-            UsageError: no training has finished under this root.
+            UsageError: nothing has been trained under this root.
         """
         folder = self.last().model
         if not folder:
-            raise UsageError("no finished model yet", file=self.root, fix="autoseg train, or give -m MODEL")
+            raise UsageError("no model yet", file=self.root, fix="autoseg train, or give -m MODEL")
         return Path(folder)
 
     def _folder(self, kind: str, dataset: str, configuration: str | None = None) -> Path:

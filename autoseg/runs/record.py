@@ -1,4 +1,4 @@
-"""The record of a finished training, run.json, and the folds that make up a model."""
+"""The record of a training, run.json, and the folds that make up a model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ FOLD_ALL = "fold_all"  # folder of the run that is trained on every case
 
 @dataclass(frozen=True)
 class RunRecord:
-    """run.json of a trained fold: its origin, its course and the rules for its predictions.
+    """run.json of a fold: its origin, its course and the rules for its predictions.
 
     Args:
+        finished: False from the first epoch until the final validation, and while it is extended.
         stopped: reason why the training ended before its budget was spent, if it did.
         pretrained: source of the first weights, if there was one.
         step_s: seconds per step, in the part that was trained last if training was interrupted or
@@ -80,13 +81,22 @@ def is_finished(run: Path) -> bool:
     return (run / "run.json").is_file() and load_run(run).finished
 
 
+def weights_file(run: Path, record: RunRecord) -> Path:
+    """The weights that predict: the last ones of a finished fold, the best so far of one under way, which are its last
+    where none of its epochs has a score.
+    """
+    best = run / "best.safetensors"
+    return best if not record.finished and best.is_file() else run / "last.safetensors"
+
+
 def has_numbered_cases(run: Path) -> bool:
     """Tell if a case that the run was validated on is called like a channel file, such as 'scan_0003'."""
     return any(channel_number(case_name(path)) for path in (run / "validation").glob("*_[0-9][0-9][0-9][0-9].*"))
 
 
 def model_folds(model: Path) -> tuple[Path, ...]:
-    """Runs that make up a model: one fold's folder, or the finished folds of a configuration's folder.
+    """Runs that make up a model: one fold's folder, or the finished folds of a configuration's folder; those under way if
+    none is finished.
 
     fold_all is left out, with a note, where there are numbered ones: it has learnt from the cases that they are validated on.
 
@@ -94,23 +104,26 @@ def model_folds(model: Path) -> tuple[Path, ...]:
         model: a run's folder, the folder above it, or a dataset's if that has one configuration.
 
     Raises:
-        UsageError: no finished run in it.
+        UsageError: no run in it that has come to the end of an epoch.
     """
     if (model / "run.json").is_file():
         return (model,)
     configurations = {p.parent for p in model.glob("*/fold_*")}
     parent = configurations.pop() if len(configurations) == 1 else model  # a dataset's runs, if it has but one configuration
     folders = [p for p in sorted(parent.glob("fold_*")) if p.suffix != ".previous"]  # runs set aside by --restart
-    runs = tuple(p for p in folders if is_finished(p))
+    trained = [p for p in folders if (p / "run.json").is_file()]
+    runs = tuple(p for p in trained if is_finished(p)) or tuple(trained)
     numbered = tuple(p for p in runs if p.name != FOLD_ALL)
     if numbered and len(numbered) < len(runs):
         log.warning("note: %s is left out beside the numbered folds; -m %s takes it", FOLD_ALL, parent / FOLD_ALL)
         return numbered
     if not runs:
+        begun = [p for p in (model, *folders) if (p / "last.safetensors").is_file()]
         aside = next((p for p in (Path(f"{model}.previous"), *sorted(parent.glob("fold_*.previous"))) if is_finished(p)), None)
         raise UsageError(
-            "no finished model in this folder",
+            "no model in this folder",
             file=model,
+            found="a training that has not come to the end of its first epoch" if begun else None,
             allowed="a run's folder (fold_0) or the folder above it",
             fix=f"-m {aside} takes the one that --restart has set aside" if aside else None,
         )

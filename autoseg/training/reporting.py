@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from autoseg.runs.history import Epoch, write_history
 from autoseg.runs.job import TrainingJob
+from autoseg.system.files import write_text
 from autoseg.system.progress import duration, log, number_of
+from autoseg.system.records import to_json
 from autoseg.training.checkpoint import save_weights
 from autoseg.training.distributed import is_first
+from autoseg.training.interim_record import interim_record
 from autoseg.training.rollback import has_collapsed, roll_back_to_best
 from autoseg.training.run import TrainingRun
 
@@ -15,7 +18,7 @@ def report_epoch(run: TrainingRun, row: Epoch, reason: str = "") -> bool:
     """Add an epoch to the curve, save, and log its scores.
 
     Only last.safetensors counts: a run that is killed before it is written trains the epoch again; after
-    that, nothing remains to be decided.
+    that, nothing remains to be decided. From then on run.json makes the folder a model, of the best weights so far.
 
     Args:
         reason: why there is no score, where there is none.
@@ -34,6 +37,8 @@ def report_epoch(run: TrainingRun, row: Epoch, reason: str = "") -> bool:
         roll_back_to_best(run, row)
     else:
         run.save()
+    if is_first():
+        write_text(run.job.run / "run.json", to_json(interim_record(run)))
     log.info(
         "%s  step %d  loss %.3f  %s (%s)%s  lr %.1e  %.2f s/step  data wait %.0f%%  RAM %s GB  %s left",
         _epoch_of(run, row.epoch),

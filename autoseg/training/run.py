@@ -71,6 +71,7 @@ class TrainingRun:
     start_time: float
     save_time: float
     case_seconds: float = 0.0
+    sometimes_absent: tuple[str, ...] = ()
     ticker: Ticker = field(default_factory=Ticker)
 
     @property
@@ -135,8 +136,9 @@ class TrainingRun:
     def set_case_seconds(self, seconds: float) -> None:
         self.case_seconds = seconds
 
-    def set_shape_prior(self, shape_prior: ShapePrior) -> None:
-        self.model = replace(self.model, shape_prior=shape_prior)
+    def set_landmarks(self, shape_prior: ShapePrior, sometimes_absent: tuple[str, ...]) -> None:
+        """Keep what training cases tell of the landmarks: where they lie to each other, and which of them some cases lack."""
+        self.model, self.sometimes_absent = replace(self.model, shape_prior=shape_prior), sometimes_absent
 
     def roll_back_to_saved(self) -> None:
         """Restore weights, optimizer, loss scale and step from last.safetensors; counts as a rollback, saves.

@@ -14,7 +14,6 @@ from autoseg.imaging.landmarks import State
 from autoseg.inference.shape_prior import fit_shape_prior
 from autoseg.nets.device import Device, out_of_memory
 from autoseg.plan import load_plan
-from autoseg.plan.plugin_names import used_plugins
 from autoseg.preprocessing.store import StoredCase, stored_key
 from autoseg.runs.budget import check_deterministic, planned_budget
 from autoseg.runs.history import Epoch, epochs_without_gain
@@ -40,6 +39,7 @@ from autoseg.training.distributed import (
     rank,
     world_size,
 )
+from autoseg.training.interim_record import interim_record
 from autoseg.training.interim_validation import interim_score, set_first_reserve, validation_time
 from autoseg.training.loader import Loader
 from autoseg.training.memory_check import check_memory
@@ -76,8 +76,8 @@ def train(job: TrainingJob, options: TrainingOptions, device: Device, *, clock: 
     `stopping`), the model is validated and recorded as usual. When the user stops it twice, it saves its
     state and leaves with KeyboardInterrupt; the same call continues.
 
-    Writes below `job.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json,
-    run.json, training_cases.json, shape_prior.npy where there are landmarks, and the predicted validation cases.
+    Writes below `job.run`: last.safetensors and best.safetensors, metrics.csv, progress.png, plan.json, run.json (from the
+    first epoch on), training_cases.json, shape_prior.npy where there are landmarks, and the predicted validation cases.
 
     Args:
         clock: seconds; whatever the run measures or decides by time, it reads here.
@@ -148,7 +148,7 @@ def _train(job: TrainingJob, options: TrainingOptions, device: Device, clock: Cl
         raise DataError("no prepared case to train on", file=job.prepared, fix="autoseg preprocess")
     if job.plan.data.landmarks.names:
         shape_prior = fit_shape_prior(training, run.configuration.space)
-        run.set_shape_prior(shape_prior)
+        run.set_landmarks(shape_prior, _sometimes_absent(job.plan.data.landmarks.names, (*training, *validation)))
         if is_first():
             shape_prior.save(job.run)
     log.info(
@@ -173,7 +173,7 @@ def _train(job: TrainingJob, options: TrainingOptions, device: Device, clock: Cl
             with out_of_memory("a plan for less memory: autoseg plan_and_preprocess --replan --memory GB"):
                 stopped = _learn(run, training, validation)
             if is_first():
-                _finish(run, training, validation, stopped)
+                _finish(run, validation, stopped)
             barrier()  # here, where a signal ends no process before the first one is done
             told_to_stop = broadcast_bool(run.stopping.is_requested(final=True))
         return FoldResult(job, load_run(job.run), told_to_stop=told_to_stop)
@@ -216,6 +216,11 @@ def _stored(job: TrainingJob, cases: Sequence[Case]) -> list[StoredCase]:
     return [
         StoredCase.open(job.prepared, c.name, job.previous_stage) for c in cases if stored_key(job.prepared, c.name) is not None
     ]
+
+
+def _sometimes_absent(names: Sequence[str], cases: Sequence[StoredCase]) -> tuple[str, ...]:
+    """Those of the landmarks that some cases lack."""
+    return tuple(name for i, name in enumerate(names) if any(c.state[i] == State.ABSENT for c in cases))
 
 
 def _learn(run: TrainingRun, training: list[StoredCase], validation: list[StoredCase]) -> str | None:
@@ -313,11 +318,9 @@ def _sampler(run: TrainingRun, training: list[StoredCase]) -> PatchSampler:
     )
 
 
-def _finish(run: TrainingRun, training: list[StoredCase], validation: list[StoredCase], stopped: str | None) -> None:
+def _finish(run: TrainingRun, validation: list[StoredCase], stopped: str | None) -> None:
     """Validate on the prepared cases and write run.json."""
     job, prepared = run.job, {case.name for case in validation}
-    stored = (*training, *validation)
-    lacking = [name for i, name in enumerate(job.plan.data.landmarks.names) if any(c.state[i] == State.ABSENT for c in stored)]
     case_seconds, seconds = validation_time(run, stopped is not None)
     cases = [c for c in job.validation if c.name in prepared]
     candidates = () if job.fold == "all" else run.configuration.postprocess  # on training cases no rule could prove itself
@@ -328,33 +331,24 @@ def _finish(run: TrainingRun, training: list[StoredCase], validation: list[Store
         prepared=job.prepared,
         previous_stage=job.previous_stage,
         candidates=candidates,
-        lacking=lacking,
+        lacking=run.sometimes_absent,
         seconds=seconds,
         case_seconds=case_seconds,
         clock=run.clock,
     )
     share = "" if result.n_cases == len(cases) else f"{result.n_cases} of "
-    record = RunRecord(
-        dataset=job.dataset,
-        configuration=job.configuration,
-        fold=job.fold,
+    record = replace(
+        interim_record(run),
         finished=True,
-        seconds=run.elapsed,
-        steps=run.state.step,
         validated_on="the training cases" if job.fold == "all" else f"{share}{number_of(len(cases), 'case')} not trained on",
         case_dice=result.case_dice,
         structure_dice=result.structure_dice,
         postprocess=result.rules,
         stopped=stopped,
-        pretrained=str(run.state.transfer) if run.state.transfer else None,
-        step_s=run.step_s,
         mre=result.mre,
-        unit=job.unit,
         landmark_mre=result.landmark_mre,
         missed=result.missed,
         extra=result.extra,
         thresholds=result.thresholds,
-        instead_of=job.instead_of,
-        plugins=tuple(plugin.record for plugin in used_plugins(run.configuration)),
     )
     write_text(job.run / "run.json", to_json(record))

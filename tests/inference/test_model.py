@@ -9,20 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.runs import dice, interrupt_at
 from helpers.tiny import Tiny, TinyRuns
+from safetensors.torch import load_file
 
 from autoseg.errors import PlanError, UsageError
 from autoseg.inference.model import Model, load_model
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.nets.build import build_network
 from autoseg.nets.device import Device
+from autoseg.nets.weights import AVERAGED
 from autoseg.plan import Configuration, Plan, save_plan
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.options import TrainingOptions
-from autoseg.runs.record import load_run
-from autoseg.system.files import write_text
-from autoseg.system.records import to_json
+from autoseg.training import train as train_module
 from autoseg.training.train import train
 
 
@@ -119,11 +120,32 @@ def test_a_3d_network_may_have_a_patch_of_one_slice(tiny: Tiny, float32_cpu: Dev
     assert Model((network,), tiny.plan, configuration, float32_cpu).logits(image, mirror=True).shape == (5, 2, 20, 20)
 
 
-def test_an_unfinished_fold_is_no_model(tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scored", [True, False])
+def test_an_interrupted_training_predicts_with_its_best_weights(
+    scored: bool,
+    tiny: Tiny,
+    float32_cpu: Device,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     run = tmp_path / "fold_0"
-    write_text(run / "run.json", to_json(replace(load_run(tiny_runs.runs[0]), finished=False)))
-    with pytest.raises(UsageError, match="has not finished"):
-        load_model([run], float32_cpu)
+    monkeypatch.setattr(train_module, "interim_score", lambda *_: next(scores))
+    scores = dice(0.5, 0.25) if scored else dice(None, None)
+    interrupt_at(monkeypatch, 8)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny.job(run), TrainingOptions(RunBudget(epochs=4)), float32_cpu)
+    model, (record,) = load_model([run], float32_cpu)
+    assert (record.finished, record.steps, record.case_dice) == (False, 6, 0.5 if scored else None)
+    text = "Dice 0.5000" if scored else "Dice --"
+    assert caplog.messages[-1] == (
+        f"note: {run} has not finished: predicting with its best weights so far ({text} of 0 cases during the training)"
+    )
+    weights = load_file(run / ("best.safetensors" if scored else "last.safetensors"))
+    assert all(torch.equal(weights[f"{AVERAGED}{k}"], v) for k, v in model.networks[0].state_dict().items())
+
+
+def test_a_folder_without_a_run_is_no_model(float32_cpu: Device, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no trained model"):
         load_model([tmp_path], float32_cpu)
 

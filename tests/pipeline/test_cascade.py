@@ -249,7 +249,7 @@ def test_the_stage_before_must_be_there_and_of_the_same_data(
     train(job, TrainingOptions(RunBudget(epochs=1)), float32_cpu)
     alone = tmp_path / "3d_cascade" / "fold_0"
     shutil.copytree(job.run, alone)
-    with pytest.raises(UsageError, match=r"no finished model in this folder; file: .*3d_lowres"):
+    with pytest.raises(UsageError, match=r"no model in this folder; file: .*3d_lowres"):
         load_model([alone], float32_cpu)
     before = tmp_path / "3d_lowres" / "fold_0"
     shutil.copytree(workspace.run(tiny.dataset.name, "3d_lowres", "0"), before)

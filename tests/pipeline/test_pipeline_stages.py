@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers.runs import EPOCHS, interrupt_at
 from helpers.tiny import DATASET_NAME as NAME
 from helpers.tiny import Tiny, add_case
 
@@ -17,9 +18,10 @@ from autoseg.fingerprint.dataset import load_fingerprint
 from autoseg.pipeline.fingerprint import ensure_fingerprint, fingerprint_dataset
 from autoseg.pipeline.plan import plan_dataset
 from autoseg.pipeline.preprocess import preprocess_dataset
-from autoseg.pipeline.training import training_job
+from autoseg.pipeline.training import train_dataset, training_job
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import load_plan, save_plan
+from autoseg.runs.record import model_folds
 from autoseg.splits.folds import Folds, load_folds, save_folds
 
 
@@ -221,3 +223,20 @@ def test_a_second_configuration_is_prepared_when_it_is_named(tiny: Tiny, dataset
     assert not workspace.prepared(NAME, "3d_lowres").exists()
     assert len(preprocess_dataset(dataset, workspace, configuration="3d_lowres", workers=0).done) == 5
     assert workspace.prepared(NAME, "3d_lowres").is_dir()
+
+
+def test_a_training_under_way_is_the_last_model_if_there_is_no_other(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny.workspace.root, tmp_path / "work", ignore=shutil.ignore_patterns("runs", "last.json"))
+    workspace = Workspace(tmp_path / "work")
+    for earlier, expected in (("", "fold_0"), ("fold_1", "fold_1")):
+        if earlier:
+            folder = workspace.run(NAME, "3d_fullres", earlier.removeprefix("fold_"))
+            shutil.copytree(workspace.last_model(), folder)
+            workspace.remember_model(folder)
+        interrupt_at(monkeypatch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            train_dataset(tiny.dataset, workspace, options=EPOCHS, device="cpu", restart=True)
+        assert workspace.last_model().name == expected
+        assert [run.name for run in model_folds(workspace.last_model())] == [expected]

@@ -18,7 +18,7 @@ from autoseg.io import read_label_map, write_image, write_label_map
 from autoseg.pipeline.postprocess import PostprocessReport, postprocess_folder
 from autoseg.plan import save_plan
 from autoseg.postprocessing.component_rules import Rule
-from autoseg.runs.record import RunRecord
+from autoseg.runs.record import RunRecord, load_run
 from autoseg.system.files import write_text
 from autoseg.system.records import to_json
 
@@ -81,8 +81,17 @@ def test_a_broken_mask_is_listed_and_the_others_are_done(tiny: Tiny, tmp_path: P
     assert [(f.case, f.stage) for f in report.failures] == [("broken", "postprocess")]
 
 
+def test_a_training_that_has_not_finished_has_chosen_no_rules(tiny: Tiny, tmp_path: Path) -> None:
+    write_mask(tiny, tmp_path / "masks" / "a.nii.gz")
+    model = write_model(tiny, tmp_path / "model", (LEFT,))
+    write_text(model / "fold_0" / "run.json", to_json(replace(load_run(model / "fold_0"), finished=False)))
+    with pytest.raises(UsageError, match="component rules are chosen at the end of a training"):
+        postprocess_folder(tmp_path / "masks", tmp_path / "out", model=model)
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_that_are_not_there(tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no finished model"):
+    with pytest.raises(UsageError, match="no model in this folder"):
         postprocess_folder(tmp_path, tmp_path, model=tmp_path / "model")
     with pytest.raises(UsageError, match="no such file or folder"):
         postprocess_folder(tmp_path / "masks", tmp_path, model=write_model(tiny, tmp_path / "model", ()))

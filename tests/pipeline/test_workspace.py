@@ -58,8 +58,20 @@ def test_nothing_to_remember(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no dataset planned yet; file: .*; fix: autoseg plan_and_preprocess -d DATASET"):
         workspace.last_dataset()
     workspace.remember_dataset(tmp_path)
-    with pytest.raises(UsageError, match=r"no finished model yet; file: .*; fix: autoseg train, or give -m MODEL"):
+    with pytest.raises(UsageError, match=r"no model yet; file: .*; fix: autoseg train, or give -m MODEL"):
         workspace.last_model()
+
+
+def test_a_model_that_is_still_there(tmp_path: Path) -> None:
+    workspace, run = Workspace(tmp_path), tmp_path / "runs" / "X" / "3d_fullres" / "fold_0"
+    assert not workspace.has_model()
+    for remembered in (run, run.parent):  # one fold, or all of them
+        workspace.remember_model(remembered)
+        assert not workspace.has_model()
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "run.json").touch()
+        assert workspace.has_model()
+        (run / "run.json").unlink()
 
 
 def test_a_damaged_note(tmp_path: Path) -> None:

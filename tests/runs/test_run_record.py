@@ -10,7 +10,7 @@ import pytest
 
 from autoseg.errors import UsageError
 from autoseg.postprocessing.component_rules import Rule
-from autoseg.runs.record import RunRecord, common_rules, common_thresholds, load_run, model_folds, record_table
+from autoseg.runs.record import RunRecord, common_rules, common_thresholds, load_run, model_folds, record_table, weights_file
 from autoseg.system.files import write_text
 from autoseg.system.records import to_json
 
@@ -46,7 +46,7 @@ def test_model_of_a_dataset_with_one_configuration(tmp_path: Path) -> None:
     only = write_run(tmp_path / "3d_fullres" / "fold_0")
     assert model_folds(tmp_path) == (only,)
     write_run(tmp_path / "2d" / "fold_0")
-    with pytest.raises(UsageError, match="no finished model"):
+    with pytest.raises(UsageError, match="no model in this folder"):
         model_folds(tmp_path)
 
 
@@ -61,17 +61,38 @@ def test_a_run_that_was_set_aside_is_offered_where_there_is_no_other(tmp_path: P
     for model in (tmp_path, tmp_path / "fold_0"):
         with pytest.raises(
             UsageError,
-            match=r"no finished model in this folder; .*fix: -m .*fold_0\.previous takes the one that --restart has set aside",
+            match=r"no model in this folder; .*fix: -m .*fold_0\.previous takes the one that --restart has set aside",
         ):
             model_folds(model)
     assert model_folds(tmp_path / "fold_0.previous") == (tmp_path / "fold_0.previous",)
 
 
-def test_folder_without_a_finished_fold(tmp_path: Path) -> None:
-    write_run(tmp_path / "fold_1", finished=False)
+def test_folds_under_way_are_a_model_where_none_is_finished(tmp_path: Path) -> None:
+    under_way = write_run(tmp_path / "fold_1", finished=False)
+    (tmp_path / "fold_0").mkdir()
+    (tmp_path / "fold_0" / "last.safetensors").touch()
+    assert model_folds(tmp_path) == (under_way,)
+    finished = write_run(tmp_path / "fold_2")
+    assert model_folds(tmp_path) == (finished,)
+
+
+def test_folder_without_a_model(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(UsageError, match="no finished model"):
+        with pytest.raises(UsageError, match=r"no model in this folder; (?!found)"):
             model_folds(folder)
+    (tmp_path / "fold_0").mkdir()
+    (tmp_path / "fold_0" / "last.safetensors").touch()
+    for folder in (tmp_path, tmp_path / "fold_0"):
+        with pytest.raises(UsageError, match="found: a training that has not come to the end of its first epoch"):
+            model_folds(folder)
+
+
+def test_weights_are_the_best_so_far_until_the_end(tmp_path: Path) -> None:
+    under_way = replace(RECORD, finished=False)
+    assert weights_file(tmp_path, under_way).name == "last.safetensors"
+    (tmp_path / "best.safetensors").touch()
+    assert weights_file(tmp_path, under_way).name == "best.safetensors"
+    assert weights_file(tmp_path, RECORD).name == "last.safetensors"
 
 
 def test_rules_are_those_that_every_fold_chose() -> None:

@@ -19,7 +19,7 @@ from autoseg.nets.device import Device
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.budget import RunBudget, check_deterministic
 from autoseg.runs.options import TrainingOptions
-from autoseg.runs.record import load_run
+from autoseg.runs.record import is_finished, load_run
 from autoseg.training import interim_validation as interim_module
 from autoseg.training import reporting as reporting_module
 from autoseg.training import run as run_module
@@ -89,7 +89,7 @@ def test_deterministic_run_killed_at_any_moment(
     assert (state.step, state.rollbacks, state.best) == (18, 2, 0.6)
     assert load_run(whole).stopped == "no better case Dice in 2 epochs"
     kills = 0
-    while not (parts / "run.json").exists():
+    while not is_finished(parts):
         kills += 1
         with contextlib.suppress(Killed):
             learn(parts, kills)

@@ -171,7 +171,7 @@ def test_a_killed_run_continues_to_the_same_end(tiny: Tiny, tiny_runs: TinyRuns,
     run = tmp_path / "fold_0"
     assert program(tiny, run, "SIGKILL").returncode == -signal.SIGKILL
     assert load_state(run / "last.safetensors").step == 3
-    assert not (run / "run.json").exists()
+    assert not load_run(run).finished
     train(tiny.job(run), EPOCHS, float32_cpu)
     same_outcome(run, tiny_runs.runs[0])
     assert not [p for p in run.iterdir() if p.name.startswith(".")]
@@ -233,7 +233,7 @@ def test_run_stopped_twice_resumes_to_the_same_end(tiny: Tiny, tiny_runs: TinyRu
     assert done.returncode != 0
     assert "stopped; the same command continues at step 5" in done.stderr
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
-    assert not (run / "run.json").exists()
+    assert not load_run(run).finished
     (tmp_path / "elsewhere").mkdir()
     (run / "validation").symlink_to(tmp_path / "elsewhere")  # on another disk, or in a folder of somebody else
     name = f"{tiny.job(run).validation[0].name}.nii.gz"
