@@ -20,7 +20,7 @@ from autoseg.pipeline.plan import note_speed
 from autoseg.pipeline.plugins import note_block_costs, plan_for_run
 from autoseg.pipeline.preprocess import preprocess_dataset, preprocess_previous_stage
 from autoseg.pipeline.workspace import Workspace
-from autoseg.plan import LEAST_TIME_S, load_plan
+from autoseg.plan import LEAST_TIME_S, Plan, load_plan
 from autoseg.preprocessing.dataset import prepared_key
 from autoseg.preprocessing.store import stored_key
 from autoseg.runs.abandoned import Abandoned
@@ -175,15 +175,7 @@ def _train(
         if is_first():  # takes no time if nothing has changed or been deleted
             failures = _prepare(dataset, workspace, wanted.name, workers=0 if options.threads == 0 else None)
         barrier()
-        jobs = [
-            replace(
-                training_job(dataset, workspace, wanted.name, fold),
-                plan=p,
-                by_time=wanted.by_time and fold == folds[0],  # the other folds follow the first
-                instead_of=wanted.instead_of,
-            )
-            for fold, p in zip(folds, plans)
-        ]
+        jobs = [_job(dataset, workspace, wanted, fold, plan=p, by_time=fold == folds[0]) for fold, p in zip(folds, plans)]
         model = jobs[0].run if len(jobs) == 1 else jobs[0].run.parent  # all folds together
         if restart:
             check_new_run(jobs[0], options, chosen)
@@ -191,8 +183,7 @@ def _train(
         aside = set_runs_aside([job.run for job in jobs], needed) if restart and is_first() else ()  # nothing above costs a run
         barrier()
         with _put_back_after_failure(aside):
-            if is_first() and not workspace.has_model():
-                workspace.remember_model(model)  # the best weights so far can predict
+            _remember_if_first(workspace, model)
             for fold in train_folds(jobs, options, chosen):
                 records.append(fold.record)
                 if not is_first():
@@ -202,11 +193,27 @@ def _train(
                     note_speed(workspace, fold.job.plan, fold.job.configuration, chosen.torch_device.type, fold.record.step_s)
                 if on_fold:
                     on_fold(model, fold.record)
-        if not is_first():
-            return None
         n_untrained = len(jobs) - len(records) if world_size() == 1 else 0
-    is_cascade = jobs[0].previous_stage is not None
-    return TrainReport(model, tuple(records), n_untrained, len(jobs[0].training), is_cascade, failures=failures)
+        report = TrainReport(
+            model, tuple(records), n_untrained, len(jobs[0].training), jobs[0].previous_stage is not None, failures=failures
+        )
+        return report if is_first() else None
+
+
+def _job(
+    dataset: Dataset, workspace: Workspace, wanted: ChosenConfiguration, fold: str, *, plan: Plan, by_time: bool
+) -> TrainingJob:
+    """`training_job` with the plan of its run; folds after the first follow it, whatever the time."""
+    job = training_job(dataset, workspace, wanted.name, fold)
+    return replace(job, plan=plan, by_time=wanted.by_time and by_time, instead_of=wanted.instead_of)
+
+
+def _remember_if_first(workspace: Workspace, model: Path) -> None:
+    """Let a training be the last model from its start where there is no other: its best weights so far can predict."""
+    from autoseg.training.distributed import is_first
+
+    if is_first() and not workspace.has_model():
+        workspace.remember_model(model)
 
 
 def _note_unusable_cases(dataset: Dataset, workspace: Workspace) -> None:
