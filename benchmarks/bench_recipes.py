@@ -79,6 +79,7 @@ EDITS: dict[str, Edit] = {
     "decay / 30": training(weight_decay=1e-2),
     "decay / 3": training(weight_decay=0.1),
     "not averaged": training(ema_decay=0.0),
+    "averaged over 100 steps": training(ema_decay=0.99),
     "rate / 3": rate(1 / 3),
     "rate x 2": rate(2),
     "batch / 2": batch(0.5),
