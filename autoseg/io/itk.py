@@ -32,6 +32,15 @@ _NUMBERS = {
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK repeats header quirks on stderr; what matters is checked here
 
 
+def _make_globals() -> None:
+    """Let ITK make what its threads share: at first use it does so without a lock, and two first reads at once can crash."""
+    sitk.ImageFileReader().GetRegisteredImageIOs()
+    sitk.Cast(sitk.Image(4, 4, 4, sitk.sitkUInt8), sitk.sitkFloat32)
+
+
+_make_globals()
+
+
 def read_header(path: Path) -> Header:
     """Read grid, channels and depth of a volume, but no voxel.
 
