@@ -6,10 +6,13 @@ code of the command line belongs to the class, so that a script can tell bad dat
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+
+_MOST_SHOWN = 1000  # characters of a part of a message: names and lists in a file may be as long as it likes
+_OBEYED = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class AutosegError(Exception):
@@ -43,7 +46,8 @@ class AutosegError(Exception):
         parts = [f"case {self.case}: {self.problem}" if self.case else self.problem]
         for word, value in (("file", self.file), ("found", self.found), ("allowed", self.allowed), ("fix", self.fix)):
             if value is not None:
-                parts.append(f"{word}: {value}")
+                text = str(value)
+                parts.append(f"{word}: {text}" if len(text) <= _MOST_SHOWN else f"{word}: {text[:_MOST_SHOWN]}…")
         return printable("; ".join(parts))
 
 
@@ -84,8 +88,12 @@ class DiskError(ResourceError):
 
 
 def printable(text: str) -> str:
-    """The text with control characters, which a terminal would obey, written as Python does: names come from files."""
-    return "".join(repr(c)[1:-1] if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)
+    """Write the characters of a text that a terminal would obey, or cannot show, as Python does: names come from files.
+
+    These are control characters but for the end of a line and the tab, what turns the direction of a text, and the bytes of
+    file names that are not UTF-8.
+    """
+    return _OBEYED.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from autoseg.dataset.case import Case
 from autoseg.errors import DataError, nearest
 from autoseg.io import IMAGE_ENDINGS, LANDMARK_ENDINGS, image_ending, landmark_ending
-from autoseg.system.names import check_name
+from autoseg.system.names import check_name, check_path
 from autoseg.system.tables import read_csv
 
 _EXAMPLE = "case,image,label"
@@ -69,6 +69,8 @@ def _case(row: dict[str, str], images: Sequence[str], table: Path, line: int) ->
                 allowed=", ".join(IMAGE_ENDINGS),
             )
     landmarks = row.get("landmarks", "")
+    for column, value in (*zip(images, files), ("label", label), ("landmarks", landmarks)):
+        check_path(value, f"column '{column}'", DataError, table, f"in line {line}")
     if landmarks and not (landmark_ending(Path(landmarks)) or image_ending(Path(landmarks))):
         raise DataError(
             "column 'landmarks' must name a file of landmarks",

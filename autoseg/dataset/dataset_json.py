@@ -6,15 +6,18 @@ The Decathlon has `modality` and labels as value -> name, nnU-Net `channel_names
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from autoseg.dataset.case import Case, Description, case_name
 from autoseg.dataset.landmark_files import landmark_source
-from autoseg.dataset.landmark_names import parse_landmarks
-from autoseg.errors import DataError
+from autoseg.dataset.landmark_names import naming_file, parse_landmarks
+from autoseg.errors import DataError, first_few
 from autoseg.imaging.labels import LabelSet
+from autoseg.system.documents import read_json, shown
+from autoseg.system.names import check_path, check_title
+
+LONGEST_NUMBER = 9  # digits of a key that is the number of a channel or the value of a structure
 
 
 def read_dataset_json(path: Path) -> dict[str, Any]:
@@ -23,12 +26,9 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
     Raises:
         DataError: dataset.json is missing or not a JSON object.
     """
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise DataError("no dataset.json", file=path, fix="write one with 'labels' and 'channel_names' or 'modality'") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError("dataset.json is not valid JSON", file=path, found=str(error)) from error
+    if not path.exists():
+        raise DataError("no dataset.json", file=path, fix="write one with 'labels' and 'channel_names' or 'modality'")
+    meta = read_json(path, what="dataset.json")
     if not isinstance(meta, dict):
         raise DataError("dataset.json must hold one object", file=path, found=f"a {type(meta).__name__}", allowed="{...}")
     return meta
@@ -50,7 +50,7 @@ def parse_description(meta: dict[str, Any], path: Path) -> Description:
             found=f"keys {', '.join(meta)}",
             fix='add "channel_names": {"0": "CT"} (nnU-Net v2) or "modality": {"0": "CT"} (Decathlon)',
         )
-    names = tuple(str(channels[key]) for key in sorted(channels, key=lambda key: _channel_number(key, path)))
+    names = tuple(_name(channels[key], "a channel", path) for key in sorted(channels, key=lambda key: _channel_number(key, path)))
     landmarks, rules = parse_landmarks(meta, path)
     source = landmark_source(path.parent) if "landmarks" not in meta else None
     labels = LabelSet((), ())
@@ -66,8 +66,10 @@ def parse_description(meta: dict[str, Any], path: Path) -> Description:
 
 
 def _channel_number(key: str, path: Path) -> int:
-    if not str(key).isdecimal():
-        raise DataError("channels are numbered from 0 in dataset.json", file=path, found=key, allowed='"0": "CT", "1": "PET"')
+    if not key.isdecimal() or len(key) > LONGEST_NUMBER:
+        raise DataError(
+            "channels are numbered from 0 in dataset.json", file=path, found=shown(key), allowed='"0": "CT", "1": "PET"'
+        )
     return int(key)
 
 
@@ -79,8 +81,8 @@ def _parse_labels(raw: Any, path: Path) -> LabelSet:
             file=path,
             fix='add "labels": {"background": 0, "liver": 1}, or "landmarks": ["nose"]',
         )
-    by_value = all(str(k).isdecimal() for k in raw)
-    pairs = [(str(v), int(k)) for k, v in raw.items()] if by_value else list(raw.items())
+    by_value = all(k.isdecimal() and len(k) <= LONGEST_NUMBER for k in raw)
+    pairs = [(_name(v, "a structure", path), int(k)) for k, v in raw.items()] if by_value else list(raw.items())
     regions = [n for n, v in pairs if isinstance(v, list)]
     if regions:
         raise DataError(
@@ -89,12 +91,23 @@ def _parse_labels(raw: Any, path: Path) -> LabelSet:
             found=", ".join(regions),
             fix="give each value a name of its own; combine the masks after prediction",
         )
-    malformed = [f"{n}: {v}" for n, v in pairs if not isinstance(v, int) or isinstance(v, bool)]
+    malformed = [f"{n}: {shown(v)}" for n, v in pairs if not isinstance(v, int) or isinstance(v, bool)]
     if malformed:
-        raise DataError("label values must be whole numbers", file=path, found=", ".join(malformed))
+        raise DataError("label values must be whole numbers", file=path, found=first_few(malformed, 10))
+    for name, _ in pairs:
+        check_title(name, "a structure", DataError, path)
     ignore = next((v for n, v in pairs if n.lower() == "ignore"), None)
     structures = sorted(((v, n) for n, v in pairs if v != 0 and n.lower() != "ignore"))
-    return LabelSet(tuple(n for _, n in structures), tuple(v for v, _ in structures), ignore)
+    with naming_file(path):
+        return LabelSet(tuple(n for _, n in structures), tuple(v for v, _ in structures), ignore)
+
+
+def _name(raw: Any, owner: str, path: Path) -> str:
+    """The name of a channel or structure; a number will do."""
+    if not isinstance(raw, (str, int, float)) or isinstance(raw, bool):
+        raise DataError(f"{owner} needs a name in dataset.json", file=path, found=shown(raw), allowed='a text, such as "CT"')
+    check_title(str(raw), owner, DataError, path)
+    return str(raw)
 
 
 def decathlon_cases(root: Path, meta: dict[str, Any]) -> list[Case]:
@@ -103,12 +116,21 @@ def decathlon_cases(root: Path, meta: dict[str, Any]) -> list[Case]:
     Raises:
         DataError: an entry is not a pair of image and label.
     """
+    path, entries = root / "dataset.json", meta["training"]
+    if not isinstance(entries, list):
+        raise DataError("'training' must be a list", file=path, found=shown(entries), allowed='[{"image": …, "label": …}, …]')
     cases = []
-    for entry in meta["training"]:
+    for i, entry in enumerate(entries):
         if not isinstance(entry, dict) or "image" not in entry:
-            raise DataError("'training' must list {image, label} pairs", file=root / "dataset.json", found=str(entry)[:80])
-        image = root / entry["image"]
-        label = root / entry["label"] if "label" in entry else None
-        landmarks = root / entry["landmarks"] if "landmarks" in entry else None
-        cases.append(Case(case_name(image), (image,), label, landmarks))
+            raise DataError("'training' must list {image, label} pairs", file=path, found=f"{shown(entry)} in training[{i}]")
+        files = {key: _file(entry[key], f"training[{i}].{key}", path) for key in ("image", "label", "landmarks") if key in entry}
+        cases.append(Case(case_name(files["image"]), (files["image"],), files.get("label"), files.get("landmarks")))
     return cases
+
+
+def _file(raw: Any, key: str, path: Path) -> Path:
+    """The file that a key of dataset.json names."""
+    if not isinstance(raw, str) or not raw:
+        raise DataError(f"'{key}' must name a file", file=path, found=shown(raw), fix="leave the key out where there is none")
+    check_path(raw, f"'{key}'", DataError, path)
+    return path.parent / raw

@@ -14,6 +14,8 @@ from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet, State
 from autoseg.imaging.side_names import name_sides
 from autoseg.io import Point
+from autoseg.system.documents import shown
+from autoseg.system.names import check_title
 
 _UNLISTED_STATES = {"absent": State.ABSENT, "unlabelled": State.UNLABELLED}
 
@@ -30,24 +32,24 @@ def parse_landmarks(meta: dict[str, Any], path: Path) -> tuple[LandmarkSet, Land
         LabelError: names, values or pairs contradict each other.
     """
     unlisted = meta.get("unlisted_landmarks", "absent")
-    if unlisted not in _UNLISTED_STATES:
+    if not isinstance(unlisted, str) or unlisted not in _UNLISTED_STATES:
         raise DataError(
             f"'unlisted_landmarks' is unknown{nearest(str(unlisted), _UNLISTED_STATES)}",
             file=path,
-            found=unlisted,
+            found=unlisted if isinstance(unlisted, str) else shown(unlisted),
             allowed=", ".join(_UNLISTED_STATES),
         )
     raw = meta.get("landmarks", [])
     values: tuple[int, ...] = ()
     if isinstance(raw, dict):
         spots = [(value, name) for name, value in raw.items() if value != 0]
-        malformed = [f"{name}: {value}" for value, name in spots if not isinstance(value, int) or isinstance(value, bool)]
+        malformed = [f"{name}: {shown(value)}" for value, name in spots if not isinstance(value, int) or isinstance(value, bool)]
         if malformed:
             raise DataError("values of landmarks must be whole numbers", file=path, found=malformed[0])
         spots.sort()
         values = tuple(value for value, _ in spots)
         names = [name for _, name in spots]
-        with _naming_file(path):
+        with naming_file(path):
             LabelSet(tuple(names), values)  # the same rules hold for the values of spots
     elif isinstance(raw, list) and all(isinstance(name, str) for name in raw):
         names = [name.strip() for name in raw]
@@ -55,9 +57,11 @@ def parse_landmarks(meta: dict[str, Any], path: Path) -> tuple[LandmarkSet, Land
         raise DataError(
             "'landmarks' must list names, or give each name its value in the label maps",
             file=path,
-            found=str(raw)[:80],
+            found=shown(raw),
             allowed='["nose", "chin"] or {"nose": 1, "chin": 2}',
         )
+    for name in names:
+        check_title(name, "a landmark", DataError, path)
     return make_landmark_set(names, meta, path) if names else LandmarkSet(()), LandmarkRules(values, _UNLISTED_STATES[unlisted])
 
 
@@ -70,7 +74,7 @@ def make_landmark_set(names: Sequence[str], meta: dict[str, Any] | None, path: P
     """
     raw = None if meta is None else meta.get("symmetric_pairs", meta.get("pairs"))
     pairs = _pairs_by_name(names) if raw is None else _parse_pairs(raw, path)
-    with _naming_file(path):
+    with naming_file(path):
         return LandmarkSet(tuple(names), pairs)
 
 
@@ -101,12 +105,12 @@ def _parse_pairs(raw: Any, path: Path) -> tuple[tuple[str, str], ...]:
     if not isinstance(raw, list) or not all(
         isinstance(p, list) and len(p) == 2 and all(isinstance(n, str) for n in p) for p in raw
     ):
-        raise DataError("pairs must be lists of two names", file=path, found=str(raw)[:80], allowed='[["eye_L", "eye_R"]]')
+        raise DataError("pairs must be lists of two names", file=path, found=shown(raw), allowed='[["eye_L", "eye_R"]]')
     return tuple((a, b) for a, b in raw)
 
 
 @contextlib.contextmanager
-def _naming_file(path: Path) -> Iterator[None]:
+def naming_file(path: Path) -> Iterator[None]:
     """Add the file to label errors."""
     try:
         yield

@@ -17,7 +17,9 @@ from autoseg.dataset import Case, Dataset, landmark_digest
 from autoseg.dataset.reading import CaseReader, check_annotated
 from autoseg.errors import DataError, PlanError
 from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint, measure_case, quantiles
+from autoseg.fingerprint.checks import case_fault
 from autoseg.system.files import disk_errors, file_stamp, sha256, write_text
+from autoseg.system.progress import log
 from autoseg.system.records import from_json
 from autoseg.system.workers import CaseRun, Failure
 
@@ -46,6 +48,20 @@ class MeasuredCase:
     def quantile_values(self) -> np.ndarray:
         """Quantiles as (channels, N_QUANTILES) float32."""
         return np.frombuffer(base64.b64decode(self.quantiles), dtype="<f4").reshape(-1, N_QUANTILES)
+
+    def is_sound(self, dataset: Dataset) -> bool:
+        """True if the measurements can be those of a case; those of other channels, labels or landmarks are not looked at."""
+        if self.context != _context_digest(dataset):
+            return True
+        n_channels = len(dataset.channels)
+        bytes_a_channel = 4 * N_QUANTILES
+        try:
+            n_bytes = len(base64.b64decode(self.quantiles, validate=True))
+        except ValueError:
+            return False
+        fitting = n_bytes == (n_channels * bytes_a_channel if self.fingerprint.intensities else 0)
+        faults = case_fault(self.fingerprint, n_channels, len(dataset.labels.names), len(dataset.landmarks.names))
+        return fitting and faults is None and bool(np.isfinite(self.quantile_values).all())
 
 
 def _measure(case: Case, dataset: Dataset, cached: MeasuredCase | None, reader: CaseReader | None) -> MeasuredCase:
@@ -112,7 +128,7 @@ def measure_cases(
         The usable cases in the dataset's order, and those that failed.
     """
     context = _context_digest(dataset)
-    cached = _load_cache(cache)
+    cached = _load_cache(cache, dataset)
     valid = {name: measured for name, measured in cached.items() if measured.context == context}
     done = {case.name: valid[case.name] for case in dataset.cases if case.name in valid and _is_current(case, valid[case.name])}
     remaining = [case for case in dataset.cases if case.name not in done]
@@ -142,18 +158,28 @@ def _is_current(case: Case, cached: MeasuredCase) -> bool:
     return all(path.is_file() for path in files) and tuple(map(file_stamp, files)) == cached.stamps
 
 
-def _load_cache(cache: Path) -> dict[str, MeasuredCase]:
+def _load_cache(cache: Path, dataset: Dataset) -> dict[str, MeasuredCase]:
     """Measured cases by name; of several lines of a case the last counts.
 
-    A line that is cut off or of another schema is left out: its case is measured again.
+    A line that is cut off, damaged or of another schema is left out: its case is measured again. A note says so, unless it is
+    the last line alone, which an interruption may have cut.
     """
     cases = {}
-    for line in cache.read_text(encoding="utf-8", errors="replace").split("\n") if cache.is_file() else ():
+    damaged = 0
+    lines = cache.read_bytes().decode("utf-8", errors="replace").split("\n") if cache.is_file() else [""]
+    for line in lines[:-1]:
         try:
             measured = from_json(MeasuredCase, line, cache)
         except PlanError:
+            damaged += 1
             continue
-        cases[measured.fingerprint.name] = measured
+        if measured.is_sound(dataset):
+            cases[measured.fingerprint.name] = measured
+        else:
+            damaged += 1
+    if damaged:
+        what = "line cannot be read and is" if damaged == 1 else "lines cannot be read and are"
+        log.warning("note: %d %s measured again: damaged, or of another version; %s", damaged, what, cache)
     return cases
 
 

@@ -17,6 +17,7 @@ from autoseg.dataset.reading import CaseReader
 from autoseg.errors import DataError, PlanError, UsageError, first_few
 from autoseg.fingerprint.cache import MeasuredCase, measure_cases, text_digest
 from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint, Moments
+from autoseg.fingerprint.checks import case_fault
 from autoseg.fingerprint.coordinate_flips import find_flipped_cases
 from autoseg.fingerprint.grid_ceilings import GridCeiling, measure_ceilings
 from autoseg.fingerprint.landmark_symmetry import check_symmetry
@@ -25,10 +26,14 @@ from autoseg.fingerprint.laterality import check_laterality
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet, Unit
 from autoseg.io import landmark_ending
+from autoseg.system.documents import read_json
 from autoseg.system.files import write_text
+from autoseg.system.names import check_name
 from autoseg.system.progress import log
-from autoseg.system.records import from_json, parse_json, read_document, to_json
+from autoseg.system.records import build_record, to_json
 from autoseg.system.workers import CaseReport, Failure
+
+_AGAIN = "delete the file, then autoseg fingerprint -d DATASET"
 
 
 @dataclass(frozen=True)
@@ -155,8 +160,8 @@ def load_fingerprint(path: Path) -> Fingerprint:
     """
     if not path.is_file():
         raise UsageError("no fingerprint", file=path, fix="autoseg fingerprint -d DATASET")
-    text = read_document(path)
-    version = _version(text)
+    document = read_json(path, PlanError, what="the fingerprint", fix=_AGAIN)
+    version = _version(document)
     if version not in (None, SCHEMA_VERSION):
         raise PlanError(
             "the fingerprint has another schema version",
@@ -165,7 +170,40 @@ def load_fingerprint(path: Path) -> Fingerprint:
             allowed=SCHEMA_VERSION,
             fix="autoseg fingerprint -d DATASET",
         )
-    return from_json(Fingerprint, text, path)
+    fingerprint = build_record(Fingerprint, document, path, fix=_AGAIN)
+    _check(fingerprint, path)
+    return fingerprint
+
+
+def _check(fingerprint: Fingerprint, path: Path) -> None:
+    """Check that the parts of a fingerprint fit each other.
+
+    Raises:
+        PlanError: they do not; names the key.
+    """
+    n_channels, n_structures, n_landmarks = map(
+        len, (fingerprint.channels, fingerprint.labels.names, fingerprint.landmarks.names)
+    )
+    counts = {
+        "channels": (n_channels, max(1, n_channels)),
+        "intensities": (len(fingerprint.intensities), n_channels),
+        "structures": (len(fingerprint.structures), n_structures if fingerprint.structures else 0),  # nnU-Net's have none
+        "cases": (len(fingerprint.cases), max(1, len(fingerprint.cases))),
+        "landmark_statistics": (fingerprint.landmark_statistics is not None, bool(n_landmarks)),
+        **{f"ceilings[{i}].dice": (len(c.dice), n_structures) for i, c in enumerate(fingerprint.ceilings)},
+    }
+    for key, (count, allowed) in counts.items():
+        if count != allowed:
+            raise PlanError(f"'{key}' does not fit the rest", file=path, found=count, allowed=allowed, fix=_AGAIN)
+    if fingerprint.landmark_statistics and len(fingerprint.landmark_statistics.landmarks) != n_landmarks:
+        raise PlanError("'landmark_statistics.landmarks' does not fit the rest", file=path, allowed=n_landmarks, fix=_AGAIN)
+    if not 0 < fingerprint.median_relative_size <= 1:
+        found = fingerprint.median_relative_size
+        raise PlanError("'median_relative_size' cannot be used", file=path, found=found, allowed="above 0, 1 at most", fix=_AGAIN)
+    for i, case in enumerate(fingerprint.cases):
+        check_name(case.name, "a case", PlanError, path, f"in cases[{i}]")
+        if fault := case_fault(case, n_channels, n_structures, n_landmarks):
+            raise PlanError(f"'cases[{i}]' has a measurement that cannot be", file=path, found=fault, fix=_AGAIN)
 
 
 def _known_ceilings(path: Path, fingerprint_hash: str) -> tuple[GridCeiling, ...] | None:
@@ -178,19 +216,19 @@ def _known_ceilings(path: Path, fingerprint_hash: str) -> tuple[GridCeiling, ...
 
 
 def has_fingerprint(path: Path) -> bool:
-    """True if there is a fingerprint.json, and not one of another schema version."""
-    return path.is_file() and _version(read_document(path)) in (None, SCHEMA_VERSION)
-
-
-def _version(text: str) -> object:
-    """Schema version of a document; None where it is too broken to have one, which `from_json`
-    explains better.
-    """
+    """True if there is a fingerprint.json, and not one of another schema version; a broken one is there, too."""
+    if not path.is_file():
+        return False
     try:
-        document = parse_json(text, "fingerprint.json")
-    except PlanError:
-        return None
-    return document.get("schema_version") if isinstance(document, dict) else None
+        return _version(read_json(path)) in (None, SCHEMA_VERSION)
+    except DataError:  # loading it says why
+        return True
+
+
+def _version(document: object) -> int | None:
+    """Schema version of a document; None where it has none, which `build_record` explains better."""
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    return version if isinstance(version, int) else None
 
 
 def _no_landmark_error(dataset: Dataset, cases: Sequence[CaseFingerprint]) -> DataError:

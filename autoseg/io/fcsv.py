@@ -7,7 +7,6 @@ has. Files from before 4.3 do not state a coordinate system; they are RAS.
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from autoseg.errors import DataError, nearest
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.io.markups import description_text, split_description
 from autoseg.io.points import LandmarkFormat, PointFile, confidence_of, coordinates, make_point, parse_space, read_text
-from autoseg.system.tables import csv_text
+from autoseg.system.tables import csv_rows, csv_text
 
 _COLUMNS = ("id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc", "associatedNodeID")
 _UNSET = {"0": "undefined", "1": "preview", "3": "missing"}
@@ -41,7 +40,7 @@ def read_fcsv(path: Path) -> PointFile:
             )
     space = parse_space(path, system or "RAS")
     points = []
-    for row in csv.reader(line for line in lines if not line.startswith("#")):
+    for _, row in csv_rows((line for line in lines if not line.startswith("#")), path, ",", "the point list"):
         cells = dict(zip(columns, (c.strip() for c in row)))
         description, _, confidence = split_description(cells.get("desc", ""))
         position = [cells.get(axis, "") for axis in "xyz"]

@@ -48,7 +48,8 @@ def read_table(path: Path) -> PointFile:
     text = text[named_separator.end() :].lstrip() if named_separator else text
     lines_above = whole[: len(whole) - len(text)].count("\n")
     header = (text.splitlines() or [""])[0]
-    columns, rows = parse_csv(text, named_separator[1] if named_separator and named_separator[1] in header else "")
+    separator = named_separator[1] if named_separator and named_separator[1] in header else ""
+    columns, rows = parse_csv(text, path, separator=separator, title="the table of landmarks")
     for column in _COLUMNS:
         if columns.count(column) > 1 or (column in _REQUIRED and column not in columns):
             raise DataError(

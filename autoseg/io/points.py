@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from autoseg.errors import DataError, first_few, nearest
+from autoseg.errors import DataError, nearest
 from autoseg.imaging.landmarks import Landmarks, State
+from autoseg.system import documents
+from autoseg.system.names import check_title
 
 Space = Literal["LPS", "RAS", "voxel"]
 
@@ -111,6 +112,7 @@ def make_point(
     if not label and not description:
         raise DataError("a landmark has no name", file=path, found=f"position {position}", fix="give each point a label")
     name = label or description
+    check_title(name, "a landmark", DataError, path)
     coordinates = _parse_position(path, name, position)
     parsed_state = _parse_state(path, name, state) if state else (State.ABSENT if coordinates is None else State.PRESENT)
     if parsed_state == State.PRESENT and coordinates is None:
@@ -140,12 +142,7 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: no such file, not UTF-8, or empty.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError("the landmarks cannot be read", file=path, found=error.strerror) from error
-    except UnicodeDecodeError as error:
-        raise DataError("the landmarks are not UTF-8 text", file=path, found=str(error), fix="save the file as UTF-8") from error
+    text = documents.read_text(path, what="the file of landmarks", fix="save the file as UTF-8")
     if not text.strip():
         raise DataError("the file is empty", file=path, fix="delete it, or save the landmarks again")
     return text
@@ -157,18 +154,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         DataError: no such file, not one JSON object, or a duplicate key.
     """
-
-    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        mapping = dict(pairs)
-        if len(mapping) < len(pairs):
-            duplicates = sorted({key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1})
-            raise DataError("duplicate key", file=path, found=first_few(duplicates), fix="give each landmark a name of its own")
-        return mapping
-
-    try:
-        whole = json.loads(read_text(path), object_pairs_hook=distinct)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError("not valid JSON", file=path, found=str(error), fix="save the landmarks again") from error
+    whole = documents.parse_json(read_text(path), path, what="the file of landmarks", fix="save the landmarks again")
     if not isinstance(whole, dict):
         raise DataError("a file of landmarks must hold one object", file=path, found=f"a {type(whole).__name__}", allowed="{...}")
     return whole
@@ -213,8 +199,8 @@ def _parse_confidence(path: Path, name: str, raw: Any) -> float | None:
 
 def _parse_number(path: Path, what: str, raw: Any, fits: Callable[[float], bool], allowed: str = "a finite number") -> float:
     try:
-        value = math.nan if isinstance(raw, bool) else float(raw)
-    except (TypeError, ValueError):
+        value = math.nan if isinstance(raw, bool) or "_" in str(raw) else float(raw)  # 1_000 is a number to Python alone
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not fits(value):
         raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from autoseg.dataset import Dataset, read_description
-from autoseg.errors import DataError, UsageError
+from autoseg.errors import UsageError
 from autoseg.fingerprint.dataset import load_fingerprint
 from autoseg.footprint import STEP_PASSES, multiply_accumulates, plan_io, plan_memory
 from autoseg.footprint.speed import cpu_has_bf16, cpu_throughput, gpu_throughput
@@ -24,6 +23,7 @@ from autoseg.plan.registries import BLOCKS
 from autoseg.planner.make_plan import Budget, make_plan
 from autoseg.planner.nnunet import FILE as NNUNET_FINGERPRINT
 from autoseg.planner.nnunet import from_nnunet
+from autoseg.system.documents import read_json, read_text
 from autoseg.system.files import write_text
 from autoseg.system.machine import find_gpu
 from autoseg.system.progress import log
@@ -142,7 +142,7 @@ def plan_dataset(
     if settings:
         plan = set_in_plan(plan, settings, path, configuration)
     if path.is_file():
-        write_text(folder / "plan.previous.json", path.read_text(encoding="utf-8"))
+        write_text(folder / "plan.previous.json", read_text(path))
     save_plan(planned, folder / "plan.planned.json")
     save_plan(plan, path)
     return plan
@@ -175,10 +175,7 @@ def plan_nnunet_folder(folder: Path, options: PlanOptions) -> Plan:
         DataError: one of the files is missing or malformed.
     """
     path = folder / NNUNET_FINGERPRINT
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{NNUNET_FINGERPRINT} cannot be read", file=path, found=str(error)) from error
+    document = read_json(path, what=NNUNET_FINGERPRINT, fix="copy the file from nnU-Net's folder again")
     fingerprint = from_nnunet(folder.resolve().name, read_description(folder), document, path)
     return make_plan(fingerprint, options.budget_elsewhere())
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
 
 from autoseg.errors import PlanError, nearest
 from autoseg.plan.model import LEAST_TIME_S, Configuration
@@ -38,7 +35,6 @@ def check_plan(plan: Plan, source: str | Path) -> None:
                 found=configuration.previous_stage,
                 allowed=", ".join(("null", *first_stages)),
             )
-    _check_finite(plan, "", source)
     _check_ladder(plan, source)
     for unknown in set(plan.data.unseen) - set(plan.data.labels.names):
         raise PlanError(
@@ -56,20 +52,6 @@ def check_plan(plan: Plan, source: str | Path) -> None:
             found=plan.default_configuration,
             allowed=", ".join(plan.configurations),
         )
-
-
-def _check_finite(value: Any, where: str, source: str | Path) -> None:
-    """Checks that no number is infinite or NaN, which JSON does not have."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise PlanError(f"'{where}' cannot be used", file=source, found=value, allowed="a finite number")
-    if is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, dict):
-        for key, part in value.items():
-            _check_finite(part, f"{where}.{key}" if where else str(key), source)
-    elif isinstance(value, tuple):
-        for i, part in enumerate(value):
-            _check_finite(part, f"{where}[{i}]", source)
 
 
 def _check_ladder(plan: Plan, source: str | Path) -> None:

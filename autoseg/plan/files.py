@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,11 @@ from autoseg.plan.checks import check_plan
 from autoseg.plan.model import SCHEMA_VERSION, Configuration
 from autoseg.plan.plan import Plan
 from autoseg.system.arguments import FilePath, as_path, check_type
+from autoseg.system.documents import parse_json, shown
 from autoseg.system.files import write_text
-from autoseg.system.records import from_json, parse_json, read_document, to_json
+from autoseg.system.records import build_record, from_json, read_document, to_json
+
+_WAY_OUT = "undo the last edit, or delete the file and plan again"
 
 
 def load_plan(path: FilePath) -> Plan:
@@ -25,12 +27,13 @@ def load_plan(path: FilePath) -> Plan:
     path = as_path(path, "path")
     if not path.is_file():
         raise UsageError("there is no plan", file=path, fix="autoseg plan_and_preprocess -d DATASET")
-    return parse_plan(read_document(path), path)
+    return parse_plan(read_document(path, fix=_WAY_OUT), path)
 
 
 def parse_plan(text: str, source: str | Path) -> Plan:
     """Parses and validates the text of a plan, as `load_plan` does; `source` names it in messages."""
-    plan = from_json(Plan, _upgraded(text, source), source)
+    document = _upgraded(parse_json(text, source, PlanError, fix=_WAY_OUT), source)
+    plan = build_record(Plan, document, source, fix=_WAY_OUT)
     check_plan(plan, source)
     return plan
 
@@ -53,29 +56,28 @@ def save_plan(plan: Plan, path: FilePath) -> None:
     write_text(as_path(path, "path"), to_json(plan))
 
 
-def _upgraded(text: str, source: str | Path) -> str:
-    """The text of a plan of an older schema as one of the present schema."""
-    document = parse_json(text, source)
+def _upgraded(document: Any, source: str | Path) -> Any:
+    """A plan of an older schema as one of the present schema; `build_record` names the faults of what is none."""
     if not isinstance(document, dict):
-        return text  # from_json names the fault
+        return document
     version = document.get("schema_version", SCHEMA_VERSION)
-    if version not in range(1, SCHEMA_VERSION + 1):
+    if not isinstance(version, int) or isinstance(version, bool) or version not in range(1, SCHEMA_VERSION + 1):
         raise PlanError(
             "the plan has another schema version",
             file=source,
-            found=version,
+            found=shown(version),
             allowed=f"1 to {SCHEMA_VERSION}",
             fix="plan again, or use the version of autoseg that wrote it (origin.autoseg_version)",
         )
     for upgrade in _UPGRADES[version - 1 :]:
         document = upgrade(document)
-    return text if version == SCHEMA_VERSION else json.dumps(document)
+    return document
 
 
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
     """Version 2 added `first`, `previous`, `space.slice_axis`, `training.time_s` and `footprint`.
 
-    Malformed parts stay as they are, for `from_json` to name.
+    Malformed parts stay as they are, for `build_record` to name.
     """
     configurations = document.get("configurations")
     for c in configurations.values() if isinstance(configurations, dict) else ():

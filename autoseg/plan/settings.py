@@ -34,6 +34,8 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
             settings[key] = json.loads(value)
         except json.JSONDecodeError:
             settings[key] = value
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"the value of '{key}' cannot be read", found=str(error).split(":")[0]) from error
     return settings
 
 

@@ -15,7 +15,6 @@ JSON lists the size of every file.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from autoseg.imaging.landmarks import State
 from autoseg.plan.limits import FOREGROUND_MINIMUM
 from autoseg.preprocessing.array_file import npy_content, packed_content, read_box, read_errors, unreadable_file
 from autoseg.preprocessing.placement import Placement, Prepared
+from autoseg.system.documents import read_json
 from autoseg.system.names import check_name
 from autoseg.system.records import read_record, to_json
 
@@ -261,12 +261,28 @@ def _complete(folder: Path, name: str) -> _Record | None:
     marker = folder / f"{name}{_MARKER}"
     try:
         record = read_record(_Record, marker)
-        if not {*record.file_sizes} <= {*_PARTS}:
+        if not {*record.file_sizes} <= {*_PARTS} or not _is_sound(record):
             return None
         sizes = {ending: (folder / f"{name}{ending}").stat().st_size for ending in record.file_sizes}
-    except (FileNotFoundError, PlanError):  # no marker, or one from a power cut or an older autoseg
+    except (OSError, PlanError):  # no marker, or one from a power cut or an older autoseg
         return None
     return record if sizes == record.file_sizes else None
+
+
+def _is_sound(record: _Record) -> bool:
+    """True if the numbers of a record can be those of a case, which an edit by hand may have changed."""
+    grids = (record.source, record.target)
+    return (
+        min(record.n_channels, *record.shape, *(n for grid in grids for n in grid.shape)) >= 1
+        and record.target.shape == record.shape
+        and sorted(record.axis_order) == [0, 1, 2]
+        and all(0 <= start < stop for start, stop in zip(record.crop_start, record.crop_stop))
+        and all(abs(np.linalg.det(np.array(grid.affine)[:3, :3])) > 0 for grid in grids)
+        and all(c.index >= 1 and 0 <= c.kept <= c.voxels for c in record.classes)
+        and len(record.landmark_states) == len(record.landmark_points)
+        and all((s == State.PRESENT) == (p is not None) for s, p in zip(record.landmark_states, record.landmark_points))
+        and set(record.landmark_states) <= set(State)
+    )
 
 
 def _record(prepared: Prepared, key: str, classes: tuple[_ClassRecord, ...], sizes: dict[str, int]) -> _Record:
@@ -326,7 +342,8 @@ def _foreground(label: np.ndarray | None) -> tuple[tuple[_ClassRecord, ...], np.
 def _listed_endings(marker: Path) -> tuple[str, ...]:
     """Endings of the files that a marker, of this or an older autoseg, lists; none where the file is no marker."""
     try:
-        sizes = json.loads(marker.read_text(encoding="utf-8"))["file_sizes"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, IndexError):  # absent, or somebody else's file
+        document = read_json(marker)
+    except DataError:  # absent, or somebody else's file
         return ()
+    sizes = document.get("file_sizes") if isinstance(document, dict) else None
     return tuple(ending for ending in _PARTS if ending in sizes) if isinstance(sizes, dict) else ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from autoseg.errors import DataError, first_few, nearest
 from autoseg.splits.folds import Folds
+from autoseg.system.documents import read_json, shown
 
 FILE = "splits_final.json"
 FORM = '[{"train": [case, …], "val": [case, …]}, …]'
@@ -55,12 +55,9 @@ def read_nnunet_splits(path: Path, names: Collection[str], dataset: str) -> Fold
 
 def _read_lists(path: Path) -> list[tuple[list[str], list[str]]]:
     """Training and validation cases of each fold."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{FILE} is not valid JSON", file=path, found=str(error), allowed=FORM) from error
+    raw = read_json(path, what=FILE, fix=f"write {FORM}, or delete the file for folds of autoseg's own")
     if not isinstance(raw, list) or not raw or not all(map(_is_fold, raw)):
-        raise DataError(f"{FILE} has another form", file=path, found=json.dumps(raw)[:80], allowed=FORM)
+        raise DataError(f"{FILE} has another form", file=path, found=shown(raw), allowed=FORM)
     return [(fold["train"], fold["val"]) for fold in raw]
 
 

@@ -1,4 +1,4 @@
-"""Names that can become those of files and folders: of datasets, configurations, folds and cases."""
+"""Names and paths: those that can become files, such as a case's, and those that are shown, such as a structure's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from autoseg.errors import AutosegError
 # A file system takes 255 bytes; the rest is for the longest additions: '.4194304-' before a name and
 # '_probabilities.nii.gz' behind it.
 LONGEST_BYTES = 220
+LONGEST_PART, LONGEST_PATH = 255, 4095  # bytes that Linux takes; macOS and Windows take no more
+LONGEST_TITLE = 500  # characters
 ALLOWED = f"1 to {LONGEST_BYTES} bytes without slash, backslash and control characters, no dot at the beginning"
 
 
@@ -33,5 +35,39 @@ def check_name(name: str, what: str, kind: type[AutosegError], file: Path | str 
         AutosegError: of class `kind`; the name is empty, leads to another folder, or is too long.
     """
     if not is_plain_name(name):
-        shown = repr(name if len(name) <= 60 else f"{name[:60]}…")
-        raise kind(f"{what} needs a name that can be a file's", file=file, found=f"{shown} {position}".strip(), allowed=ALLOWED)
+        found = f"{_shortened(name)} {position}".strip()
+        raise kind(f"{what} needs a name that can be a file's", file=file, found=found, allowed=ALLOWED)
+
+
+def check_title(name: str, what: str, kind: type[AutosegError], file: Path | str | None = None) -> None:
+    """Check that a name can be shown, on one line: of a structure, landmark or channel.
+
+    Raises:
+        AutosegError: of class `kind`; the name is empty, too long, or has control characters.
+    """
+    if not name.strip() or len(name) > LONGEST_TITLE or any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+        allowed = f"1 to {LONGEST_TITLE} characters on one line, none that controls a terminal"
+        raise kind(f"{what} needs a name that can be read", file=file, found=_shortened(name), allowed=allowed)
+
+
+def check_path(path: str, what: str, kind: type[AutosegError], file: Path | str | None = None, position: str = "") -> None:
+    """Check that a path can be one, whether or not there is such a file.
+
+    Args:
+        what: its place: "column 'image'", '--root'.
+        kind, file, position: as in `check_name`.
+
+    Raises:
+        AutosegError: of class `kind`; the path is too long, or has control characters or characters that no file name has.
+    """
+    allowed = f"up to {LONGEST_PART} bytes between two slashes, {LONGEST_PATH} in all, no control characters"
+    usable = not any(c < " " or "\ud800" <= c < "\udc80" for c in path)
+    if usable:
+        parts = path.encode("utf-8", "surrogateescape").replace(b"\\", b"/").split(b"/")
+        usable = max(map(len, parts)) <= LONGEST_PART and sum(map(len, parts)) + len(parts) - 1 <= LONGEST_PATH
+    if not usable:
+        raise kind(f"{what} is no path", file=file, found=f"{_shortened(path)} {position}".strip(), allowed=allowed)
+
+
+def _shortened(name: str) -> str:
+    return repr(name if len(name) <= 60 else f"{name[:60]}…")

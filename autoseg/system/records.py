@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import types
 import typing
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autoseg.errors import PlanError, nearest
+from autoseg.errors import AutosegError, PlanError, nearest
+from autoseg.system.documents import parse_json, read_text, shown
 from autoseg.system.registry import Registry
 
 T = TypeVar("T")
-_MOST_SHOWN = 200  # characters of a wrong value in a message
+REWRITE = "undo the last edit, or delete the file and create it again"
+_LARGEST_INT = 2**63  # what the arrays hold that whole numbers become
 
 
 def to_json(record: Any) -> str:
@@ -25,51 +29,41 @@ def to_json(record: Any) -> str:
     return _render(_plain(record), 0) + "\n"
 
 
-def from_json(kind: type[T], text: str, source: str | Path) -> T:
+def from_json(kind: type[T], text: str, source: str | Path, *, fix: str = REWRITE) -> T:
     """Build the dataclass `kind` from JSON text.
 
     Args:
         source: the file's name, for messages.
+        fix: the way out where there is none that is nearer.
 
     Raises:
-        PlanError: not JSON, unknown or missing key, or a value of another type.
+        PlanError: not JSON, unknown or missing key, a value of another type, or a number that is not finite.
     """
-    raw = parse_json(text, source)
+    return build_record(kind, parse_json(text, source, PlanError, fix=fix), source, fix=fix)
+
+
+def build_record(kind: type[T], raw: Any, source: str | Path, *, fix: str = REWRITE) -> T:
+    """Build the dataclass `kind` from JSON values that `parse_json` gave; raises as `from_json` does."""
     try:
-        return _build(kind, raw, "", source)
-    except RecursionError as error:
-        raise PlanError("nested too deeply", file=source, found=str(error)) from error
+        record: T = _build(kind, raw, "", source)
+    except PlanError as error:
+        error.fix = error.fix or fix
+        raise
+    return record
 
 
-def read_record(kind: type[T], path: Path) -> T:
+def read_record(kind: type[T], path: Path, *, fix: str = REWRITE) -> T:
     """Build the dataclass `kind` from a JSON file; raises as `read_document` and `from_json` do."""
-    return from_json(kind, read_document(path), path)
+    return from_json(kind, read_document(path, fix=fix), path, fix=fix)
 
 
-def read_document(path: Path) -> str:
+def read_document(path: Path, *, fix: str = REWRITE) -> str:
     """Read the text of a JSON file.
 
     Raises:
-        PlanError: not UTF-8.
+        PlanError: it cannot be read, or is not UTF-8.
     """
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise PlanError("not UTF-8 text", file=path, found=str(error), fix="save it as UTF-8 or create it again") from error
-
-
-def parse_json(text: str, source: str | Path) -> Any:
-    """Parse JSON text; `source` names it in messages.
-
-    Raises:
-        PlanError: not JSON, or nested too deeply.
-    """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PlanError(
-            "not valid JSON", file=source, found=str(error), fix="undo the last edit or create the file again"
-        ) from error
+    return read_text(path, PlanError, what="the document", fix=f"save it as UTF-8; {fix}")
 
 
 def json_schema(kind: type) -> dict[str, Any]:
@@ -146,13 +140,14 @@ def _build(kind: Any, raw: Any, where: str, source: str | Path) -> Any:
     if origin is typing.Literal:
         if raw not in args:
             hint = nearest(raw, map(str, args)) if isinstance(raw, str) else ""
-            raise PlanError(f"'{where}' is unknown{hint}", file=source, found=raw, allowed=", ".join(map(str, args)))
+            found = raw if isinstance(raw, str) else shown(raw)
+            raise PlanError(f"'{where}' is unknown{hint}", file=source, found=found, allowed=", ".join(map(str, args)))
         return raw
     if is_dataclass(kind):
         return _build_record(kind, raw, where, source)
     if origin is dict:
         _expect(isinstance(raw, dict), "an object", raw, where, source)
-        return {k: _build(args[1], v, f"{where}.{k}", source) for k, v in raw.items()}
+        return {k: _build(args[1], v, f"{where}.{k}" if where else k, source) for k, v in raw.items()}
     if origin in (tuple, list):
         _expect(isinstance(raw, list), "a list", raw, where, source)
         inner = args if origin is tuple and args[-1] is not Ellipsis else (args[0],) * len(raw)
@@ -160,17 +155,16 @@ def _build(kind: Any, raw: Any, where: str, source: str | Path) -> Any:
         return origin(_build(k, v, f"{where}[{i}]", source) for i, (k, v) in enumerate(zip(inner, raw)))
     if kind is float:
         _expect(isinstance(raw, (int, float)) and not isinstance(raw, bool), "a number", raw, where, source)
-        try:
-            return float(raw)
-        except OverflowError:
-            _expect(False, "a number up to 1.8e308", raw, where, source)
+        _expect(is_finite(raw), "a finite number", raw, where, source, fault="cannot be used")
+        return float(raw)
     _expect(isinstance(raw, kind) and (kind is bool or not isinstance(raw, bool)), kind.__name__, raw, where, source)
+    _expect(kind is not int or abs(raw) < _LARGEST_INT, "a number of 64 bits", raw, where, source, fault="cannot be used")
     return raw
 
 
 def _build_record(kind: Any, raw: Any, where: str, source: str | Path) -> Any:
     _expect(isinstance(raw, dict), "an object", raw, where, source)
-    hints = typing.get_type_hints(kind)
+    hints = _type_hints(kind)
     declared = {f.name: f for f in fields(kind)}
     prefix = f"{where}." if where else ""
     for key in raw:
@@ -179,11 +173,27 @@ def _build_record(kind: Any, raw: Any, where: str, source: str | Path) -> Any:
     for name, field in declared.items():
         if name not in raw and field.default is MISSING and field.default_factory is MISSING:
             raise PlanError(f"missing key '{prefix}{name}'", file=source, fix="add it, or create the file again")
-    return kind(**{name: _build(hints[name], raw[name], prefix + name, source) for name in declared if name in raw})
+    values = {name: _build(hints[name], raw[name], prefix + name, source) for name in declared if name in raw}
+    try:
+        return kind(**values)
+    except AutosegError as error:  # a record that checks itself knows neither its place nor its file
+        place = f"'{where}': " if where else ""
+        raise PlanError(place + error.problem, file=source, found=error.found, allowed=error.allowed) from error
 
 
-def _expect(ok: bool, expected: str, raw: Any, where: str, source: str | Path) -> None:
+@cache
+def _type_hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def is_finite(number: float) -> bool:
+    """True for a number, whole or not, that a float holds."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
+def _expect(ok: bool, expected: str, raw: Any, where: str, source: str | Path, *, fault: str = "has the wrong type") -> None:
     if not ok:
-        found = json.dumps(raw)
-        found = found if len(found) <= _MOST_SHOWN else f"{found[:_MOST_SHOWN]}…"
-        raise PlanError(f"'{where or 'document'}' has the wrong type", file=source, found=found, allowed=expected)
+        raise PlanError(f"'{where or 'document'}' {fault}", file=source, found=shown(raw), allowed=expected)

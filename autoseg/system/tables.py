@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from autoseg.errors import DataError
+from autoseg.system.documents import read_text
 
 CASE_TABLE = "cases.csv"  # in the folder of a dataset: its cases, and their patients
 SEPARATORS = ",;\t"  # as spreadsheets save tables
@@ -27,29 +28,44 @@ def read_csv(path: Path, title: str = "the table") -> tuple[list[str], list[tupl
     Raises:
         DataError: the file is not UTF-8 text, or no table: a cell of more than 131,072 characters.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{title} is not UTF-8 text", file=path, found=str(error), fix="save it as CSV UTF-8") from error
-    try:
-        return parse_csv(text)
-    except csv.Error as error:
-        raise DataError(f"{title} cannot be read", file=path, found=str(error), fix="save it as CSV UTF-8") from error
+    return parse_csv(read_text(path, what=title, fix="save it as CSV UTF-8"), path, title=title)
 
 
-def parse_csv(text: str, separator: str = "") -> tuple[list[str], list[tuple[int, list[str]]]]:
+def parse_csv(
+    text: str, source: Path, *, separator: str = "", title: str = "the table"
+) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Split a table into cells. Its first line has the names of the columns.
 
     Args:
+        source: the file, for messages.
         separator: by default the one of comma, semicolon and tab that the first line has most of.
+        title: of the table in messages.
 
     Returns:
         Column names in lower case without blanks around them; of each further row the number of its line, and its cells.
+
+    Raises:
+        DataError: see `csv_rows`.
     """
     header = (text.splitlines() or [""])[0]
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator or max(SEPARATORS, key=header.count))
-    columns = [name.strip().lower() for name in next(lines, [])]
-    return columns, [(lines.line_num, cells) for cells in lines]
+    rows = csv_rows(io.StringIO(text, newline=""), source, separator or max(SEPARATORS, key=header.count), title)
+    _, names = next(rows, (0, []))
+    return [name.strip().lower() for name in names], list(rows)
+
+
+def csv_rows(lines: Iterable[str], source: Path, separator: str, title: str) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each row, with the number of its last line.
+
+    Raises:
+        DataError: a cell of more than 131,072 characters, a quotation mark without its partner, or a separator that is none.
+    """
+    try:
+        reader = csv.reader(lines, delimiter=separator, strict=True)
+        for cells in reader:
+            yield reader.line_num, cells
+    except (csv.Error, ValueError, TypeError) as error:
+        fix = "close each quotation mark, and save it as CSV UTF-8"
+        raise DataError(f"{title} cannot be read", file=source, found=str(error), fix=fix) from error
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:

@@ -7,7 +7,6 @@ its traceback, and threads behave alike on every operating system.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -17,8 +16,8 @@ from typing import Generic, Protocol, TypeVar
 from autoseg.errors import AutosegError, DataError, DiskError
 from autoseg.system.files import write_text
 from autoseg.system.machine import cpu_count
-from autoseg.system.progress import Progress, number_of
-from autoseg.system.tables import csv_text
+from autoseg.system.progress import Progress, log, number_of
+from autoseg.system.tables import csv_text, read_csv
 
 FAILED = "failed.csv"  # the cases of a folder that failed
 
@@ -126,7 +125,7 @@ def write_failures(path: Path, failures: Sequence[Failure], stages: Sequence[str
     Args:
         stages: first words of `Failure.stage`: 'preprocess' stands for 'preprocess 3d_fullres' and every other configuration.
     """
-    kept = [f for f in read_failures(path) if f.stage.split()[0] not in stages]
+    kept = [f for f in read_failures(path) if f.stage.partition(" ")[0] not in stages]
     rows = sorted([*kept, *failures], key=lambda f: (f.case, f.stage))
     if not rows:
         path.unlink(missing_ok=True)
@@ -135,11 +134,15 @@ def write_failures(path: Path, failures: Sequence[Failure], stages: Sequence[str
 
 
 def read_failures(path: Path) -> list[Failure]:
-    """Read the rows of `write_failures`; none where there is no file."""
+    """Read the rows of `write_failures`; none where there is no file, or where a note says that it cannot be read."""
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as handle:
-        return [Failure(*row) for row in list(csv.reader(handle))[1:] if len(row) == 3]
+    try:
+        _, rows = read_csv(path, FAILED)
+    except DataError as error:
+        log.warning("note: earlier failures are left out: %s", error)
+        return []
+    return [Failure(*cells) for _, cells in rows if len(cells) == 3]
 
 
 def _in_turn(work: Callable[[C], R], cases: Sequence[C]) -> Iterator[tuple[C, Callable[[], R]]]:

@@ -10,16 +10,18 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from autoseg.errors import DataError, PlanError
+from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.nets.weights import AVERAGED, load_weights, read_tensors
+from autoseg.system.documents import parse_json
 from autoseg.system.files import atomic_path
-from autoseg.system.records import from_json, parse_json, to_json
+from autoseg.system.records import build_record, to_json
 from autoseg.training.state import State
 
 TRAINED = "network/"
@@ -49,8 +51,10 @@ def load_state(path: Path) -> State:
     try:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get("state", "{}")
-        return from_json(State, _with_new_keys(text), path)
-    except (SafetensorError, OSError, PlanError) as error:
+        state = build_record(State, _with_new_keys(parse_json(text, path, PlanError)), path)
+        _check_state(state)
+        return state
+    except (SafetensorError, OSError, PlanError, UsageError) as error:
         raise DataError("the checkpoint cannot be read", file=path, found=str(error), fix="train again with --restart") from error
 
 
@@ -64,15 +68,24 @@ def load_training(path: Path, network: nn.Module, averaged: nn.Module, optimizer
         optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in own.items()}
 
 
-def _with_new_keys(text: str) -> str:
-    """The JSON of a state with the keys of earlier versions renamed; text that is no JSON object stays as it is."""
-    try:
-        document = parse_json(text, "the checkpoint")
-    except PlanError:
-        return text
-    if not isinstance(document, dict):
-        return text
-    return json.dumps({OLD_KEYS.get(key, key): value for key, value in document.items()})
+def _with_new_keys(document: Any) -> Any:
+    """A state with the keys of earlier versions renamed; what is no object stays as it is."""
+    return {OLD_KEYS.get(key, key): value for key, value in document.items()} if isinstance(document, dict) else document
+
+
+def _check_state(state: State) -> None:
+    """Checks the numbers of a state.
+
+    Raises:
+        PlanError, UsageError: one that no training has.
+    """
+    counts = ("step", "elapsed", "reserve", "n_interim_cases", "rollbacks", "loss_steps", "scale_steps", "threads")
+    for key in counts:
+        if getattr(state, key) < 0:
+            raise PlanError(f"'{key}' of the training is negative", found=getattr(state, key), allowed="0 or more")
+    if state.loss_scale <= 0:
+        raise PlanError("'loss_scale' of the training cannot be", found=state.loss_scale, allowed="above 0")
+    _ = state.budget  # which checks itself
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -188,7 +188,7 @@ def test_byte_order_mark(tmp_path: Path) -> None:
         ([1], r"must hold one object; file: .*found: a list"),
         ({"labels": {}}, r"does not name the channels; file: .*dataset\.json; found: keys labels; fix: add"),
         ({"channel_names": ["CT"]}, r"does not name the channels"),
-        ({**NNUNET, "channel_names": {"CT": "0"}}, r"channels are numbered from 0.*found: CT; allowed:"),
+        ({**NNUNET, "channel_names": {"CT": "0"}}, r'channels are numbered from 0.*found: "CT"; allowed:'),
         ({"channel_names": {"0": "CT"}}, r"has no 'labels'; file: .*fix: add"),
         ({**NNUNET, "labels": ["liver"]}, r"has no 'labels'"),
         (
@@ -198,13 +198,42 @@ def test_byte_order_mark(tmp_path: Path) -> None:
         ({**NNUNET, "labels": {"background": 0, "liver": 1.0}}, r"must be whole numbers; file: .*found: liver: 1\.0"),
         (
             {**NNUNET, "labels": {"0.0": "background", "1.0": "liver"}},
-            r"must be whole numbers.*found: 0\.0: background, 1\.0: liver",
+            r'must be whole numbers.*found: 0\.0: "background", 1\.0: "liver"',
         ),
-        ({**NNUNET, "labels": {"background": 0, "liver": "1"}}, r"must be whole numbers.*found: liver: 1"),
-        ({**NNUNET, "labels": {"background": 0, "liver": True}}, r"must be whole numbers.*found: liver: True"),
-        ({**NNUNET, "training": ["a.nii.gz"]}, r"'training' must list \{image, label\} pairs; file: .*found: a\.nii\.gz"),
+        ({**NNUNET, "labels": {"background": 0, "liver": "1"}}, r'must be whole numbers.*found: liver: "1"'),
+        ({**NNUNET, "labels": {"background": 0, "liver": True}}, r"must be whole numbers.*found: liver: true"),
+        ({**NNUNET, "training": ["a.nii.gz"]}, r'must list \{image, label\} pairs; file: .*found: "a\.nii\.gz" in training\[0\]'),
         ({**NNUNET, "training": [{"label": "a"}]}, r"'training' must list"),
-        ({**NNUNET, "training": [{"image": "b/a\0.nii"}]}, r"a case needs a name that can be a file's.*json; found: 'a\\x00'"),
+        ({**NNUNET, "training": [{"image": "b/a\0.nii"}]}, r"a text in dataset\.json holds NUL or half a character"),
+        (
+            {**NNUNET, "training": [{"image": "b/a\x1b.nii"}]},
+            r"'training\[0\]\.image' is no path; .*json; found: 'b/a\\x1b\.nii'",
+        ),
+        ({**NNUNET, "training": [{"image": "a" * 300}]}, r"'training\[0\]\.image' is no path; .*; allowed: up to 255 bytes"),
+        ({**NNUNET, "training": [{"image": "/".join("ab" * 1500)}]}, r"'training\[0\]\.image' is no path"),
+        ({**NNUNET, "training": 3}, r"'training' must be a list; file: .*found: 3"),
+        ({**NNUNET, "training": [{"image": None}]}, r"'training\[0\]\.image' must name a file; .*found: null"),
+        (
+            {**NNUNET, "training": [{"image": "a.nii", "label": 3}]},
+            r"'training\[0\]\.label' must name a file; .*found: 3; fix: leave",
+        ),
+        ({**NNUNET, "training": [{"image": "a.nii", "landmarks": [1]}]}, r"'training\[0\]\.landmarks' must name a file"),
+        ({**NNUNET, "channel_names": {"0": None}}, r"a channel needs a name in dataset\.json; file: .*found: null"),
+        ({**NNUNET, "channel_names": {"0": "C\nT"}}, r"a channel needs a name that can be read; file: .*found: 'C\\nT'"),
+        ({**NNUNET, "channel_names": {"9" * 5000: "CT"}}, r'channels are numbered from 0.*found: "9+…'),
+        (
+            {**NNUNET, "labels": {"0": "background", "1": ["liver"]}},
+            r'a structure needs a name in dataset\.json.*found: \["liver"\]',
+        ),
+        (
+            {**NNUNET, "labels": {"background": 0, "\x1b[2J": 1}},
+            r"a structure needs a name that can be read; .*found: '\\x1b\[2J'",
+        ),
+        (
+            {**NNUNET, "labels": {"background": 0, "a" * 501: 1}},
+            r"a structure needs a name that can be read; .*allowed: 1 to 500 char",
+        ),
+        ({**NNUNET, "labels": {"background": 0, "liver": 10**400}}, r"must be ascending integers; file: .*dataset\.json"),
         ({**NNUNET, "training": [{"image": ".."}]}, r"a case needs a name that can be a file's.*found: '\.\.'; allowed: 1 to"),
         ({**NNUNET, "training": [{"image": "a.nii.gz"}, {"image": "b/a.nii"}]}, r"two cases have the same name.*found: a"),
         (
@@ -222,8 +251,8 @@ def test_malformed_datasets(tmp_path: Path, about: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"background": 0, "a": 1, "b": 1}, "label value used twice; found: 1"),
-        ({"0": "background", "1": "a", "2": "a"}, "label name used twice; found: a"),
+        ({"background": 0, "a": 1, "b": 1}, "label value used twice; file: .*; found: 1"),
+        ({"0": "background", "1": "a", "2": "a"}, "label name used twice; file: .*; found: a"),
         ({"background": 0, "a": -1}, "must be ascending integers"),
     ],
 )
@@ -237,10 +266,18 @@ def test_no_dataset_json(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe{}"])
-def test_invalid_json(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", r"dataset\.json is not valid JSON; file: .*found:"),
+        (b'{"labels": {"liver": 1 /* left */}}', r"fix: delete the comment: JSON has none"),
+        (b"\xff\xfe{}", r"dataset\.json is not UTF-8 text; file: .*found: UTF-16; fix: save it as UTF-8"),
+        (b'{"labels": {"liver": 1, "liver": 2}}', r'dataset\.json has a duplicate key; file: .*found: "liver"; fix: '),
+    ],
+)
+def test_invalid_json(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "dataset.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"dataset\.json is not valid JSON; file: .*found:"):
+    with pytest.raises(DataError, match=message):
         open_dataset(tmp_path)
 
 

@@ -339,10 +339,16 @@ def test_a_table_of_all_cases_names_them(tmp_path: Path) -> None:
         (
             {"landmarks": "nose"},
             DataError,
-            r"'landmarks' must list names, or give each.*found: nose; allowed: \[\"nose\", \"chin",
+            r"'landmarks' must list names, or give each.*found: \"nose\"; allowed: \[\"nose\", \"chin",
         ),
         ({"landmarks": [1]}, DataError, r"'landmarks' must list names"),
-        ({"landmarks": {"nose": "1"}}, DataError, r"values of landmarks must be whole numbers; .*found: nose: 1"),
+        ({"landmarks": {"nose": "1"}}, DataError, r'values of landmarks must be whole numbers; .*found: nose: "1"'),
+        ({"landmarks": ["a\x1bb"]}, DataError, r"a landmark needs a name that can be read; .*found: 'a\\x1bb'"),
+        (
+            {"unlisted_landmarks": ["absent"]},
+            DataError,
+            r"'unlisted_landmarks' is unknown - did you mean 'absent'.*found: \[\"absent\"\]",
+        ),
         ({"landmarks": {"nose": 1, "chin": 1}}, LabelError, r"label value used twice; file: .*json; found: 1"),
         ({"landmarks": {"nose": -1}}, LabelError, "label values must be ascending integers"),
         ({"landmarks": ["nose", "nose"]}, LabelError, r"each landmark needs a name of its own; file: .*json; found: nose"),

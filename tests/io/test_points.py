@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -321,7 +322,21 @@ def test_our_own_json(tmp_path: Path) -> None:
             r"unknown key 'positon' - did you mean 'position'\?; .*allowed",
         ),
         ({"space": "LPS", "landmarks": {"a": {"position": [1, 2, 3, 4]}}}, r"landmark 'a' has 4 coordinates"),
-        ('{"space": "LPS", "landmarks": {"a": {}, "a": {}}}', r"duplicate key; file: .*found: a; fix: give each"),
+        ('{"space": "LPS", "landmarks": {"a": {}, "a": {}}}', r'duplicate key; file: .*found: "a"; fix: give each'),
+        (
+            {"space": "LPS", "landmarks": {"a\x1bb": {"position": [1, 2, 3]}}},
+            r"a landmark needs a name that can be read; .*a\\x1bb",
+        ),
+        (
+            {"space": "LPS", "landmarks": {"a": {"position": [1, 2, 10**400]}}},
+            r"a coordinate of landmark 'a' is not a usable number",
+        ),
+        (
+            {"space": "LPS", "landmarks": {"a": {"position": [1, 2, "1_000"]}}},
+            r"a coordinate of landmark 'a' is not a usable number",
+        ),
+        ({"space": "LPS", "landmarks": {"a": {"position": [1, 2, math.nan]}}}, r"a coordinate of landmark 'a' is not a usable"),
+        ("[" * 100_000, r"the file of landmarks is nested too deeply; file: "),
     ],
 )
 def test_invalid_json_files(tmp_path: Path, content: Any, message: str) -> None:
@@ -337,12 +352,12 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, **how: str) -> str:
+    def refuse(self: Path, mode: str) -> str:
         raise PermissionError(13, "Permission denied")
 
     path = put(tmp_path / "a.csv", "landmark,x,y\nnose,1,2\n")
-    monkeypatch.setattr(Path, "read_text", refuse)
-    with pytest.raises(DataError, match=r"the landmarks cannot be read; file: .*found: Permission denied"):
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=r"the file of landmarks cannot be read; file: .*found: Permission denied"):
         read_points(path)
 
 

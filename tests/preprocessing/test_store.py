@@ -202,6 +202,36 @@ def test_incomplete_is_absent(tmp_path: Path, ending: str) -> None:
     assert stored_key(tmp_path, "a") == "again"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shape": [0, 9, 9]},
+        {"n_channels": -1},
+        {"axis_order": [0, 0, 2]},
+        {"crop_stop": [0, 0, 0]},
+        {"classes": [{"index": 0, "voxels": 1, "kept": 1}]},
+        {"classes": [{"index": 1, "voxels": 1, "kept": 2}]},
+        {"landmark_states": [2]},
+        {"landmark_states": [2], "landmark_points": [None]},
+        {"landmark_states": [7], "landmark_points": [None]},
+        {"target": {"shape": [1, 1, 1], "affine": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}},
+        {"source": {"shape": [1, 1, 1], "affine": [[0, 0, 0, 0]] * 4}},
+        {"key": float("nan")},
+        {"key": "\ud800"},
+    ],
+)
+def test_a_marker_that_was_edited_makes_the_case_absent(tmp_path: Path, changes: dict[str, object]) -> None:
+    write_case(tmp_path, "a", _prepared(), "key")
+    marker = tmp_path / "a.json"
+    assert stored_key(tmp_path, "a") == "key"
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), **changes}))
+    assert stored_key(tmp_path, "a") is None
+    with pytest.raises(DataError, match=r"case a: not prepared, or only in part; .*fix: autoseg preprocess"):
+        StoredCase.open(tmp_path, "a")
+    write_case(tmp_path, "a", _prepared(), "key")
+    assert stored_key(tmp_path, "a") == "key"
+
+
 def test_names(tmp_path: Path) -> None:
     assert stored_names(tmp_path / "nowhere") == ()
     for name in ("b", "a.json", "a"):

@@ -66,5 +66,5 @@ def test_unusable_splits(tmp_path: Path, content: Any, message: str) -> None:
 def test_text_of_another_encoding(tmp_path: Path) -> None:
     path = tmp_path / "splits_final.json"
     path.write_bytes('[{"train": ["ä"], "val": ["b"]}]'.encode("latin-1"))
-    with pytest.raises(DataError, match="not valid JSON"):
+    with pytest.raises(DataError, match=r"splits_final\.json is not UTF-8 text; .*found: the byte 0xe4 in line 1; fix: save it"):
         read_nnunet_splits(path, "äb", "hash")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from autoseg.errors import PlanError
+from autoseg.errors import LabelError, PlanError
 from autoseg.system.records import from_json, json_schema, read_record, to_json
 
 
@@ -117,20 +117,21 @@ def test_malformed_documents(text: str, message: str) -> None:
         from_json(Tree, text, "t.json")
 
 
-leaves = st.builds(Leaf, st.text(), st.none() | st.floats(allow_nan=False, allow_infinity=False))
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+leaves = st.builds(Leaf, texts, st.none() | st.floats(allow_nan=False, allow_infinity=False))
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     st.builds(
         Tree,
-        st.integers(),
+        st.integers(-(2**62), 2**62),
         st.booleans(),
         st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 3),
-        st.lists(st.lists(st.integers(), max_size=9).map(tuple), max_size=9).map(tuple),
+        st.lists(st.lists(st.integers(-(2**62), 2**62), max_size=9).map(tuple), max_size=9).map(tuple),
         st.lists(leaves, max_size=3).map(tuple),
-        st.dictionaries(st.text(), leaves, max_size=3),
-        st.lists(st.text(), max_size=3),
+        st.dictionaries(texts, leaves, max_size=3),
+        st.lists(texts, max_size=3),
     )
 )
 def test_round_trip(tree: Tree) -> None:
@@ -213,9 +214,9 @@ def test_schema_and_from_json_accept_the_same_documents(changes: dict[str, objec
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[" * 100_000, "not valid JSON; file: tree.json; found: maximum recursion depth"),
-        (f'{{"n": {"[" * 100_000}', "not valid JSON; file: tree.json; found: maximum recursion depth"),
-        ("9" * 5000, "not valid JSON; file: tree.json; found: Exceeds the limit"),
+        ("[" * 100_000, "nested too deeply; file: tree.json; found: maximum recursion depth"),
+        (f'{{"n": {"[" * 100_000}', "nested too deeply; file: tree.json; found: maximum recursion depth"),
+        ("9" * 5000, "the file has a number that is too long; file: tree.json; found: Exceeds the limit"),
     ],
 )
 def test_documents_beyond_what_json_is_read_with(text: str, message: str) -> None:
@@ -226,13 +227,46 @@ def test_documents_beyond_what_json_is_read_with(text: str, message: str) -> Non
 def test_wrong_values_are_shown_in_part() -> None:
     with pytest.raises(PlanError, match=r"'n' has the wrong type; file: tree\.json; found: \[1, 1, .*…; allowed: int"):
         from_json(Tree, changed(n=[1] * 1000), "tree.json")
-    with pytest.raises(PlanError, match=r"weight' has the wrong type; file: tree\.json; found: 9+…; allowed: a number up"):
+    with pytest.raises(PlanError, match=r"weight' cannot be used; file: tree\.json; found: 9+…; allowed: a finite number"):
         from_json(Tree, changed(leaves=[{"name": "a", "weight": 10**400 - 1}]), "tree.json")
 
 
 def test_file_that_is_no_utf_8(tmp_path: Path) -> None:
     (tmp_path / "tree.json").write_bytes('{"name": "Köln"}'.encode("latin-1"))
-    with pytest.raises(PlanError, match=r"not UTF-8 text; file: .*tree\.json; found: 'utf-8' codec can't decode byte 0xf6"):
+    with pytest.raises(
+        PlanError, match=r"not UTF-8 text; file: .*tree\.json; found: the byte 0xf6 in line 1; fix: save it as UTF-8; undo"
+    ):
         read_record(Tree, tmp_path / "tree.json")
     (tmp_path / "tree.json").write_text(changed(), encoding="utf-8")
     assert read_record(Tree, tmp_path / "tree.json") == from_json(Tree, changed(), "tree.json")
+
+
+@dataclass(frozen=True)
+class Ordered:
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if self.low >= self.high:
+            raise LabelError("low is not below high", found=self.low, allowed=f"below {self.high}")
+
+
+def test_a_record_that_checks_itself_is_told_its_place() -> None:
+    with pytest.raises(PlanError, match=r"^low is not below high; file: a\.json; found: 3; allowed: below 2; fix: mend it$"):
+        from_json(Ordered, '{"low": 3, "high": 2}', "a.json", fix="mend it")
+    with pytest.raises(PlanError, match=r"^'x': low is not below high; file: a\.json"):
+        from_json(dict[str, Ordered], '{"x": {"low": 3, "high": 2}}', "a.json")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "9" * 400])
+def test_numbers_must_be_finite(number: str) -> None:
+    with pytest.raises(
+        PlanError, match=r"^'spacing\[1\]' cannot be used; .*; allowed: a finite number; fix: undo the last edit, or"
+    ):
+        from_json(Tree, changed(spacing=[1, 2, 3]).replace("[1, 2, 3]", f"[1, {number}, 3]"), "t.json")
+
+
+def test_whole_numbers_have_64_bits() -> None:
+    assert from_json(Tree, changed(n=-(2**63) + 1), "t.json").n == -(2**63) + 1
+    with pytest.raises(PlanError, match=r"^'n' cannot be used; .*found: 9223372036854775808; allowed: a number of 64 bits"):
+        from_json(Tree, changed(n=2**63), "t.json")

@@ -14,12 +14,12 @@ from autoseg.system.tables import aligned, csv_text, parse_csv, read_csv, rounde
 def test_separator_is_taken_from_the_first_line(separator: str) -> None:
     text = 'Case , name, note\na,"1\n2",\n\n, ,x'.replace(",", separator)
     rows = [(3, ["a", "1\n2", ""]), (4, []), (5, ["", " ", "x"])]
-    assert parse_csv(text) == (["case", "name", "note"], rows)
+    assert parse_csv(text, Path("a.csv")) == (["case", "name", "note"], rows)
 
 
 def test_separator_by_name() -> None:
-    assert parse_csv("a,b|c\n1|2,3", "|") == (["a,b", "c"], [(2, ["1", "2,3"])])
-    assert parse_csv("") == ([], [])
+    assert parse_csv("a,b|c\n1|2,3", Path("a.csv"), separator="|") == (["a,b", "c"], [(2, ["1", "2,3"])])
+    assert parse_csv("", Path("a.csv")) == ([], [])
 
 
 def test_tables_on_disk(tmp_path: Path) -> None:
@@ -33,6 +33,13 @@ def test_tables_on_disk(tmp_path: Path) -> None:
     path.write_text(f"case\n{'a' * 200_000}\n")
     with pytest.raises(DataError, match=r"the list cannot be read; file: .*cases\.csv; found: field larger than field limit"):
         read_csv(path, "the list")
+    path.write_text('case,note\na,"never closed\nb,\n')  # the rest would be one cell
+    with pytest.raises(
+        DataError, match=r"the list cannot be read; .*found: unexpected end of data; fix: close each quotation mark"
+    ):
+        read_csv(path, "the list")
+    with pytest.raises(DataError, match=r"the table cannot be read; file: a\.csv; found: "):
+        parse_csv("a\n1", Path("a.csv"), separator="||")
 
 
 def test_commas_and_quotes() -> None:
