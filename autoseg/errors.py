@@ -7,6 +7,7 @@ code of the command line belongs to the class, so that a script can tell bad dat
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -100,6 +101,11 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     """Hint with the allowed word closest to `word` (" - did you mean 'x'?"); empty if none is close."""
     close = get_close_matches(word, list(allowed), n=1)
     return f" - did you mean '{close[0]}'?" if close else ""
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """The names that occur more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:

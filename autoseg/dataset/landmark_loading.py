@@ -12,7 +12,7 @@ from scipy import ndimage
 from autoseg.dataset.case import Case, Dataset
 from autoseg.dataset.landmark_files import read_case_points
 from autoseg.dataset.landmark_names import point_names
-from autoseg.errors import GeometryError, LabelError, first_few, nearest
+from autoseg.errors import GeometryError, LabelError, first_few, nearest, repeated
 from autoseg.imaging.components import keep_largest
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.labels import LabelSet
@@ -93,12 +93,12 @@ def _points_by_index(case: Case, path: Path, landmarks: tuple[str, ...]) -> dict
     """Points of a file by the index of their landmark."""
     points = read_case_points(case, path)
     names = point_names(points, landmarks)
-    duplicates = sorted({n for n in names if names.count(n) > 1})
-    if duplicates:
+    if duplicates := repeated(names):
         raise LabelError(
             "landmark listed twice", case=case.name, file=path, found=first_few(duplicates), fix="delete or rename one"
         )
-    unknown = [n for n in names if n not in landmarks]
+    index = {name: i for i, name in enumerate(landmarks)}
+    unknown = [n for n in names if n not in index]
     if unknown:
         raise LabelError(
             f"the file names a landmark that the dataset does not have{nearest(unknown[0], landmarks)}",
@@ -108,7 +108,7 @@ def _points_by_index(case: Case, path: Path, landmarks: tuple[str, ...]) -> dict
             allowed=first_few(landmarks, 10),
             fix="correct the name, or add it to 'landmarks' in dataset.json",
         )
-    return {landmarks.index(name): point for name, point in zip(names, points)}
+    return {index[name]: point for name, point in zip(names, points)}
 
 
 def _world_position(case: Case, point: Point, grid: Grid) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.dataset.case import LandmarkRules
-from autoseg.errors import DataError, LabelError, nearest
+from autoseg.errors import DataError, LabelError, first_few, nearest
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet, State
 from autoseg.imaging.side_names import name_sides
@@ -17,6 +17,8 @@ from autoseg.io import Point
 from autoseg.system.documents import shown
 from autoseg.system.names import check_title
 
+MOST_LANDMARKS = 2000  # each is compared with each other, and a network makes a map of each; so many take some seconds
+_FEWER = 'list those to learn under "landmarks" in dataset.json'
 _UNLISTED_STATES = {"absent": State.ABSENT, "unlabelled": State.UNLABELLED}
 
 
@@ -69,13 +71,25 @@ def make_landmark_set(names: Sequence[str], meta: dict[str, Any] | None, path: P
     """The landmarks, paired as in dataset.json or else by their names ('eye_L' and 'eye_R').
 
     Raises:
-        DataError: the pairs are malformed.
+        DataError: the pairs are malformed, or there are too many landmarks.
         LabelError: a name or pair contradicts another.
     """
+    check_number(names, path)
     raw = None if meta is None else meta.get("symmetric_pairs", meta.get("pairs"))
     pairs = _pairs_by_name(names) if raw is None else _parse_pairs(raw, path)
     with naming_file(path):
         return LandmarkSet(tuple(names), pairs)
+
+
+def check_number(names: Sequence[str], path: Path) -> None:
+    """Check that there are not too many landmarks.
+
+    Raises:
+        DataError: there are.
+    """
+    if len(names) > MOST_LANDMARKS:
+        found = f"{len(names)} names: {first_few(names)}"
+        raise DataError("too many landmarks", file=path, found=found, allowed=f"up to {MOST_LANDMARKS}", fix=_FEWER)
 
 
 def point_names(points: Sequence[Point], names: Sequence[str]) -> list[str]:
@@ -88,7 +102,8 @@ def point_names(points: Sequence[Point], names: Sequence[str]) -> list[str]:
     labels = [p.label or p.description for p in points]
     descriptions = [p.description or p.label for p in points]
     if names:
-        n_labels, n_descriptions = (sum(text in set(names) for text in texts) for texts in (labels, descriptions))
+        known = set(names)
+        n_labels, n_descriptions = (sum(text in known for text in texts) for texts in (labels, descriptions))
         return descriptions if n_descriptions > n_labels else labels
     numbered = all(re.fullmatch(r"\d+", p.label) and p.description for p in points)
     return descriptions if numbered and len(set(descriptions)) == len(descriptions) else labels

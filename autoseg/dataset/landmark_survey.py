@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autoseg.dataset.case import Case, LandmarkRules
 from autoseg.dataset.landmark_files import read_case_points
-from autoseg.dataset.landmark_names import in_natural_order, point_names
+from autoseg.dataset.landmark_names import check_number, in_natural_order, point_names
 from autoseg.errors import AutosegError, DataError, first_few, nearest
 from autoseg.imaging.landmarks import State
 from autoseg.io import PointFile, has_geometry, read_points
@@ -27,7 +27,7 @@ def survey_landmarks(cases: Sequence[Case], names: Sequence[str], rules: Landmar
     systems go to the log.
 
     Raises:
-        DataError: no file, no file that can be read, or no landmark that is present.
+        DataError: no file, no file that can be read, no landmark that is present, or too many.
     """
     with_file = [(case, case.landmarks) for case in cases if case.landmarks is not None]
     if not with_file:
@@ -51,6 +51,7 @@ def survey_landmarks(cases: Sequence[Case], names: Sequence[str], rules: Landmar
     if not usable:
         raise DataError("no file of landmarks can be used", file=root, found=f"{len(faults)} faulty, the first: {faults[0]}")
     all_names = tuple(names) or tuple(in_natural_order({name for _, states in usable for name in states}))
+    check_number(all_names, root)
     present = Counter(name for _, states in usable for name, state in states.items() if state == State.PRESENT)
     if not present:
         raise DataError("no landmark is present in any case", file=root, found=f"{len(all_names)} names in {len(usable)} cases")

@@ -15,7 +15,7 @@ from autoseg.dataset.landmark_files import assign_landmark_files, assign_spot_ma
 from autoseg.dataset.landmark_names import make_landmark_set
 from autoseg.dataset.landmark_survey import log_cases_without_landmarks, survey_landmarks
 from autoseg.dataset.without_json import channels_per_case, infer_channels, infer_labels
-from autoseg.errors import DataError, first_few
+from autoseg.errors import DataError, first_few, repeated
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import LandmarkSet
 from autoseg.io import IMAGE_ENDINGS, landmark_ending
@@ -145,6 +145,5 @@ def _check_names(cases: list[Case], source: Path) -> None:
     names = [c.name for c in cases]
     for name in names:
         check_name(name, "a case", DataError, source)
-    if len(set(names)) < len(names):
-        duplicates = sorted({n for n in names if names.count(n) > 1})
+    if duplicates := repeated(names):
         raise DataError("two cases have the same name", file=source, found=", ".join(duplicates[:5]))

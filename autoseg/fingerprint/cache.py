@@ -50,9 +50,7 @@ class MeasuredCase:
         return np.frombuffer(base64.b64decode(self.quantiles), dtype="<f4").reshape(-1, N_QUANTILES)
 
     def is_sound(self, dataset: Dataset) -> bool:
-        """True if the measurements can be those of a case; those of other channels, labels or landmarks are not looked at."""
-        if self.context != _context_digest(dataset):
-            return True
+        """True if the measurements can be those of a case of the dataset."""
         n_channels = len(dataset.channels)
         bytes_a_channel = 4 * N_QUANTILES
         try:
@@ -64,9 +62,12 @@ class MeasuredCase:
         return fitting and faults is None and bool(np.isfinite(self.quantile_values).all())
 
 
-def _measure(case: Case, dataset: Dataset, cached: MeasuredCase | None, reader: CaseReader | None) -> MeasuredCase:
+def _measure(case: Case, dataset: Dataset, context: str, cached: MeasuredCase | None, reader: CaseReader | None) -> MeasuredCase:
     """Read and measure one case, or renew the stamps of `cached` if the contents of the files are
     the same.
+
+    Args:
+        context: as in `MeasuredCase`.
 
     Raises:
         DataError: a file is missing or unreadable, NaN, nothing but zeros.
@@ -81,7 +82,6 @@ def _measure(case: Case, dataset: Dataset, cached: MeasuredCase | None, reader: 
         digest = text_digest(" ".join([*digests, *filter(None, [landmark_digest(case, dataset)])]))
     except OSError as error:
         raise DataError("the file cannot be read", file=error.filename, found=error.strerror) from error
-    context = _context_digest(dataset)
     if cached is not None and cached.fingerprint.digest == digest:
         return MeasuredCase(context, stamps, cached.fingerprint, cached.quantiles)
 
@@ -128,7 +128,7 @@ def measure_cases(
         The usable cases in the dataset's order, and those that failed.
     """
     context = _context_digest(dataset)
-    cached = _load_cache(cache, dataset)
+    cached = _load_cache(cache, context, dataset)
     valid = {name: measured for name, measured in cached.items() if measured.context == context}
     done = {case.name: valid[case.name] for case in dataset.cases if case.name in valid and _is_current(case, valid[case.name])}
     remaining = [case for case in dataset.cases if case.name not in done]
@@ -138,7 +138,7 @@ def measure_cases(
         with disk_errors(cache), open(cache, "a", encoding="utf-8") as handle:
 
             def work(case: Case) -> MeasuredCase:
-                return _measure(case, dataset, valid.get(case.name), reader)
+                return _measure(case, dataset, context, valid.get(case.name), reader)
 
             run = CaseRun(work, remaining, COMMAND, workers=workers)
             for case, measured in run:
@@ -158,7 +158,7 @@ def _is_current(case: Case, cached: MeasuredCase) -> bool:
     return all(path.is_file() for path in files) and tuple(map(file_stamp, files)) == cached.stamps
 
 
-def _load_cache(cache: Path, dataset: Dataset) -> dict[str, MeasuredCase]:
+def _load_cache(cache: Path, context: str, dataset: Dataset) -> dict[str, MeasuredCase]:
     """Measured cases by name; of several lines of a case the last counts.
 
     A line that is cut off, damaged or of another schema is left out: its case is measured again. A note says so, unless it is
@@ -173,7 +173,7 @@ def _load_cache(cache: Path, dataset: Dataset) -> dict[str, MeasuredCase]:
         except PlanError:
             damaged += 1
             continue
-        if measured.is_sound(dataset):
+        if measured.context != context or measured.is_sound(dataset):
             cases[measured.fingerprint.name] = measured
         else:
             damaged += 1

@@ -76,8 +76,9 @@ def check_symmetry(landmarks: LandmarkSet, cases: Sequence[CasePoints]) -> tuple
     diagonals = [np.linalg.norm(np.ptp(case.present_points, axis=0)) for case in cases if len(case.present_points)]
     limit = max(FAR_FACTOR * typical, NEGLIGIBLE_SHARE * float(np.median(diagonals)))
     pairs, one_sided, asymmetric = [], [], []
+    index = {name: i for i, name in enumerate(landmarks.names)}
     for a, b in landmarks.pairs:
-        i, j = landmarks.names.index(a), landmarks.names.index(b)
+        i, j = index[a], index[b]
         if not off[i] > limit:
             pairs.append((a, b))
             continue
@@ -87,13 +88,14 @@ def check_symmetry(landmarks: LandmarkSet, cases: Sequence[CasePoints]) -> tuple
     for i in np.flatnonzero((partner == itself) & (off > limit)).tolist():
         one_sided.append(landmarks.names[i])
         asymmetric.append(AsymmetricPair((landmarks.names[i],), float(off[i]), typical))
-    one_sided.sort(key=landmarks.names.index)
+    one_sided.sort(key=index.__getitem__)
     return LandmarkSet(landmarks.names, tuple(pairs), tuple(one_sided)), tuple(asymmetric)
 
 
 def _mirror_image(points: np.ndarray, landmarks: LandmarkSet) -> np.ndarray:
     """Position (N, 3) of the landmarks of a case after mirroring; NaN where that is not known."""
-    index = np.array([[landmarks.names.index(name) for name in pair] for pair in landmarks.pairs])
+    positions = {name: i for i, name in enumerate(landmarks.names)}
+    index = np.array([[positions[name] for name in pair] for pair in landmarks.pairs])
     left, right = points[index[:, 0]], points[index[:, 1]]
     complete = np.isfinite(left - right).all(1)
     if np.count_nonzero(complete) < MIN_PAIRS:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from autoseg.errors import LabelError
+from autoseg.errors import LabelError, repeated
 from autoseg.imaging.mirror_partners import class_partners
 from autoseg.imaging.side_names import NameSide, name_sides
 
@@ -46,8 +46,7 @@ class LabelSet:
             raise LabelError("each structure needs a name and a value", found=f"{self.names} and {self.values}")
         used = list(self.values) + ([] if self.ignore is None else [self.ignore])
         for kind, items in (("name", list(self.names)), ("value", [str(v) for v in used])):
-            duplicates = sorted({i for i in items if items.count(i) > 1})
-            if duplicates:
+            if duplicates := repeated(items):
                 raise LabelError(f"label {kind} used twice", found=", ".join(duplicates), fix="correct 'labels' in dataset.json")
         if any(not 1 <= v <= 65534 for v in used) or list(self.values) != sorted(self.values):
             raise LabelError("label values must be ascending integers", found=self.values, allowed="1…65534")

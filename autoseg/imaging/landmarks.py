@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from autoseg.errors import LabelError
+from autoseg.errors import LabelError, repeated
 from autoseg.imaging.mirror_partners import landmark_partners
 
 Unit = Literal["mm", "px"]
@@ -46,7 +46,7 @@ class LandmarkSet:
     one_sided: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        duplicates = sorted({n for n in self.names if self.names.count(n) > 1})
+        duplicates = repeated(self.names)
         if duplicates or "" in self.names:
             raise LabelError("each landmark needs a name of its own", found=", ".join(duplicates) or "an empty name")
         paired = [name for pair in self.pairs for name in pair]
@@ -54,9 +54,8 @@ class LandmarkSet:
         if unknown:
             raise LabelError("a pair names an unknown landmark", found=", ".join(unknown), allowed=", ".join(self.names))
         if len(set(paired)) < len(paired):
-            repeated = sorted({n for n in paired if paired.count(n) > 1})
             raise LabelError(
-                "a landmark can have one partner, and not itself", found=", ".join(repeated), fix="correct the pairs"
+                "a landmark can have one partner, and not itself", found=", ".join(repeated(paired)), fix="correct the pairs"
             )
         not_one_sided = sorted(set(self.one_sided) - (set(self.names) - set(paired)))
         if not_one_sided:

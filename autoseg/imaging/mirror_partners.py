@@ -27,4 +27,5 @@ def class_partners(names: Sequence[str], sides: Sequence[NameSide | None]) -> tu
 def landmark_partners(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> tuple[int, ...]:
     """Index of the landmark that takes the place of each one under a mirror; its own without a partner."""
     partner: Mapping[str, str] = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
-    return tuple(names.index(partner.get(name, name)) for name in names)
+    index = {name: i for i, name in enumerate(names)}
+    return tuple(index[partner.get(name, name)] for name in names)

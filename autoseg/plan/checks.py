@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from autoseg.errors import PlanError, nearest
-from autoseg.plan.model import LEAST_TIME_S, Configuration
+from autoseg.plan.model import LEAST_TIME_S, Configuration, DataPlan
 from autoseg.plan.plan import Plan
 from autoseg.plan.plugin_names import check_names
+from autoseg.plan.size_checks import Check, check_sizes
 from autoseg.system.names import check_name
+
+MOST_OVERLAP = 0.95  # of neighbouring windows: 8000 windows where there was one, along three axes
+MOST_CONFIGURATIONS = 100
 
 
 def check_plan(plan: Plan, source: str | Path) -> None:
@@ -21,6 +24,10 @@ def check_plan(plan: Plan, source: str | Path) -> None:
     Raises:
         PlanError: a value that cannot be, or that contradicts another one; names its key.
     """
+    if len(plan.configurations) > MOST_CONFIGURATIONS:
+        found = f"{len(plan.configurations)} configurations"
+        raise PlanError("the plan has too many configurations", file=source, found=found, allowed=MOST_CONFIGURATIONS)
+    _check_data(plan.data, source)
     for name, configuration in plan.configurations.items():
         check_name(name, "a configuration", PlanError, source, "under 'configurations'")
         check_names(configuration, f"configurations.{name}", source)
@@ -54,6 +61,20 @@ def check_plan(plan: Plan, source: str | Path) -> None:
         )
 
 
+def _check_data(data: DataPlan, source: str | Path) -> None:
+    """Checks that there is something to see and to learn, and the statistics that intensities are scaled by."""
+    if not data.channels:
+        raise PlanError("'data.channels' cannot be used", file=source, found="[]", allowed="a channel or more")
+    if not (data.labels.names or data.landmarks.names):
+        raise PlanError("the plan has neither structures nor landmarks", file=source, found="'data.labels' and 'data.landmarks'")
+    for i, channel in enumerate(data.channels):
+        check = _checker(f"data.channels[{i}]", source)
+        if channel.normalization == "ct":
+            check(channel.std > 0, "std", channel.std, "above 0, for the normalization 'ct'")
+            low, high = channel.percentile_00_5, channel.percentile_99_5
+            check(low < high, "percentile_00_5", low, f"below percentile_99_5, {high}, for the normalization 'ct'")
+
+
 def _check_ladder(plan: Plan, source: str | Path) -> None:
     """Checks that the rungs are configurations of the plan, and their numbers shares."""
     for i, rung in enumerate(plan.ladder):
@@ -71,9 +92,6 @@ def _check_ladder(plan: Plan, source: str | Path) -> None:
         check(rung.cases > 0, "cases", rung.cases, "above 0")
 
 
-Check = Callable[[bool, str, object, str], None]
-
-
 def _checker(where: str, source: str | Path) -> Check:
     """A function that raises for a value of a configuration that cannot be used: (usable, key, value, allowed)."""
 
@@ -87,9 +105,9 @@ def _checker(where: str, source: str | Path) -> Check:
 def _check_configuration(c: Configuration, where: str, source: str | Path) -> None:
     check = _checker(where, source)
     stages, ndim = len(c.network.features), c.ndim
+    check_sizes(c, check)
     check(ndim in (2, 3), "patch.patch_size", c.patch.patch_size, "two or three numbers")
     check(len(c.space.spacing_mm) == ndim, "space.spacing_mm", c.space.spacing_mm, f"{ndim} numbers, as patch_size")
-    check(min(c.space.spacing_mm) > 0, "space.spacing_mm", c.space.spacing_mm, "positive mm")
     if ndim == 2:
         check(c.space.slice_axis in (0, 1, 2), "space.slice_axis", c.space.slice_axis, "0 (z), 1 (y), 2 (x)")
     else:
@@ -124,7 +142,7 @@ def _check_configuration(c: Configuration, where: str, source: str | Path) -> No
     check(t.weight_decay >= 0, "training.weight_decay", t.weight_decay, "0 or more")
     check(0 <= t.warmup_fraction < 1, "training.warmup_fraction", t.warmup_fraction, "0…1")
     check(0 <= t.ema_decay < 1, "training.ema_decay", t.ema_decay, "0…1")
-    check(0 <= c.inference.overlap < 1, "inference.overlap", c.inference.overlap, "0…1")
+    check(0 <= c.inference.overlap <= MOST_OVERLAP, "inference.overlap", c.inference.overlap, f"0…{MOST_OVERLAP}")
     for key, axes in (("training.mirror_axes", t.mirror_axes), ("inference.mirror_axes", c.inference.mirror_axes)):
         check(set(axes) <= {0, 1, 2}, key, axes, "0 (z), 1 (y), 2 (x)")
         check(len(set(axes)) == len(axes), key, axes, "each axis once")

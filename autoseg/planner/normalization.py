@@ -22,7 +22,10 @@ def plan_channel(fingerprint: Fingerprint, index: int) -> tuple[ChannelPlan, str
     """Makes the channel's entry in the plan, with the reason for its normalisation."""
     name, intensity = fingerprint.channels[index], fingerprint.intensities[index]
     normalization = BY_NAME.get(name.lower())
-    if normalization == "ct":
+    if normalization == "ct" and not (intensity.std > 0 and intensity.percentile_00_5 < intensity.percentile_99_5):
+        normalization = "zscore"
+        reason = f"{_whose(fingerprint)} have a single intensity, so each case is scaled by its own mean and standard deviation"
+    elif normalization == "ct":
         reason = (
             f"CT has absolute units: clipped to what 99 % of {_whose(fingerprint)} show, {number(intensity.percentile_00_5)} to "
             f"{number(intensity.percentile_99_5)}, then scaled by their mean and standard deviation"

@@ -427,3 +427,17 @@ def test_skull_x_rays(real_data: Callable[[str], Path], caplog: pytest.LogCaptur
     assert caplog.messages[0] == "note: dataset.json names no landmarks; the files have 19: l1, l2, l3 and 16 more"
     assert caplog.messages[1].startswith("note: 6 of 608 landmarks are not listed in the files of their cases")
     assert len(caplog.messages) == 2
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_too_many_landmarks(tmp_path: Path, named: bool) -> None:
+    names = [f"lm{i}" for i in range(2001)]
+    rows = [{"case": "a", "landmark": name, "x": 1, "y": 2} for name in names]
+    about = {"channel_names": {"0": "x-ray"}, "labels": {}} | ({"landmarks": names} if named else {})
+    root = lay_out(tmp_path / "x", about)
+    (root / "landmarks.csv").write_text("case,landmark,x,y\n" + "".join(",".join(map(str, r.values())) + "\n" for r in rows))
+    message = r"^too many landmarks; file: .*x.*; found: 2001 names: lm0, lm1, lm2 and 1998 more; allowed: up to 2000; fix: list"
+    with pytest.raises(DataError, match=message):
+        open_dataset(root)
+    (root / "landmarks.csv").write_text("case,landmark,x,y\n" + "".join(",".join(map(str, r.values())) + "\n" for r in rows[1:]))
+    assert named or len(open_dataset(root).landmarks) == 2000

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -179,3 +181,12 @@ def test_names_direction() -> None:
     assert hippocampus.names_direction(2) is None
     assert LabelSet(("lung", "lung upper lobe"), (1, 2)).names_direction(0) == "lung upper lobe"
     assert LabelSet(("superiority",), (1,)).names_direction(0) is None
+
+
+def test_tens_of_thousands_of_labels_take_no_time() -> None:
+    start = time.process_time()
+    labels = LabelSet(tuple(f"{side} {i}" for i in range(30_000) for side in ("left", "right")), tuple(range(1, 60_001)))
+    assert labels.mirror_partners[:5] == (0, 2, 1, 4, 3)
+    with pytest.raises(LabelError, match=r"label name used twice; found: right 2, right 3;"):
+        LabelSet((*labels.names, "right 3", "right 2"), tuple(range(1, 60_003)))
+    assert time.process_time() - start < 5

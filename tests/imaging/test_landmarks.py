@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -37,3 +39,15 @@ def test_a_present_landmark_has_a_position() -> None:
         Landmarks(("a", "b"), points, np.array([State.PRESENT, State.PRESENT]))
     with pytest.raises(LabelError, match="a point and a state"):
         Landmarks(("a", "b"), points[:1], np.array([State.PRESENT, State.ABSENT]))
+
+
+def test_thousands_of_landmarks_take_no_time() -> None:
+    start = time.process_time()
+    names = [f"point {i} {side}" for i in range(10_000) for side in "LR"]
+    landmarks = LandmarkSet(tuple(names), tuple(zip(names[::2], names[1::2])))
+    assert landmarks.mirror_partners[:4] == (1, 0, 3, 2)
+    with pytest.raises(LabelError, match=r"a landmark can have one partner, and not itself; found: point 0 L;"):
+        LandmarkSet(tuple(names), (("point 0 L", "point 0 R"), ("point 0 L", "point 1 R")))
+    with pytest.raises(LabelError, match=r"each landmark needs a name of its own; found: point 0 L"):
+        LandmarkSet((*names, "point 0 L"))
+    assert time.process_time() - start < 5

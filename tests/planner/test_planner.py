@@ -810,3 +810,12 @@ def test_skipping_hopeless_spacings_changes_no_plan(
     plan = make_plan(fingerprint, budget)
     monkeypatch.setattr("autoseg.planner.lowres.most_voxels", lambda *_: float("inf"))
     assert make_plan(fingerprint, budget) == plan
+
+
+def test_ct_of_a_single_intensity_is_scaled_case_by_case() -> None:
+    fingerprint = make_fingerprint([((1.0,) * 3, (32,) * 3)] * 3, channels=("CT",))
+    constant = replace(fingerprint.intensities[0], std=0.0, percentile_00_5=5.0, percentile_99_5=5.0)
+    plan = make_plan(replace(fingerprint, intensities=(constant,)), GPU)
+    assert plan.data.channels[0].normalization == "zscore"
+    assert "have a single intensity" in plan.why["data.channels[0].normalization"]
+    assert parse_plan(to_json(plan), "plan.json") == plan
