@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, printable
 from autoseg.system.progress import log, stderr_handler
 from autoseg.version import __version__
 
@@ -69,6 +70,12 @@ def main() -> None:
     except MemoryError as error:
         print(f"autoseg: error: out of memory; found: {error}; fix: --workers 1, or a machine with more", file=sys.stderr)
         sys.exit(3)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        shown = printable(str(error.filename))
+        print(f"autoseg: error: a path is too long; found: {shown[:100]}…; fix: give another one", file=sys.stderr)
+        sys.exit(2)
     except SystemExit as stop:  # typer turns Ctrl-C into this
         if stop.code == 130:
             print("autoseg: interrupted; the same command continues", file=sys.stderr)

@@ -60,8 +60,8 @@ def run(
     label_maps, landmarks = scores.label_maps, scores.landmarks
     o.show(scores if label_maps and landmarks else label_maps or landmarks, json)
     if label_maps and not json:
-        typer.echo(report_table(label_maps))
+        o.say(report_table(label_maps))
     if landmarks and not json:
-        typer.echo(landmark_table(landmarks))
+        o.say(landmark_table(landmarks))
     log.info("per case: %s", target / ("per_case.csv" if label_maps else "landmarks_per_case.csv"))
     o.finish(scores.failures, target, scores.n_cases, "evaluate")

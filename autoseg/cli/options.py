@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoseg.errors import UsageError
+from autoseg.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from autoseg.pipeline.plan import PlanOptions
@@ -110,6 +110,11 @@ def plan_options(device: str, memory: float | None, family: str | None, time: st
     return PlanOptions(device, memory, family, None if time is None else parse_duration(time), recipe)
 
 
+def say(text: str, *, to_stderr: bool = False) -> None:
+    """Print text that names of files may be part of; its characters that a terminal would obey are shown."""
+    typer.echo(printable(text.rstrip("\n")), err=to_stderr)
+
+
 def show(record: Any, as_json: bool) -> None:
     """Print a record as JSON if --json was given."""
     if as_json:
@@ -127,7 +132,7 @@ def finish(failures: Sequence[Failure], folder: Path, done: int, *stages: str) -
     if not failures:
         return
     for failure in failures[:5]:
-        typer.echo(f"failed: {failure.reason}", err=True)
+        say(f"failed: {failure.reason}", to_stderr=True)
     more = f" ({len(failures) - 5} more)" if len(failures) > 5 else ""
-    typer.echo(f"{number_of(len(failures), 'case')} failed{more}: see {folder / FAILED}", err=True)
+    say(f"{number_of(len(failures), 'case')} failed{more}: see {folder / FAILED}", to_stderr=True)
     raise typer.Exit(4 if done else 2)

@@ -61,12 +61,12 @@ def run(
         differences = plan_differences(*(find_plan(f, workspace, options) for f in folders))
         o.show(differences, json)
         if not json:
-            typer.echo(differences_text(differences), nl=False)
+            o.say(differences_text(differences))
     elif action == "show" or is_nnunet_folder(folders[0]):
         plan = set_in_plan(find_plan(folders[0], workspace, options), settings, folders[0])  # of nnU-Net's folder
         o.show(plan, json)
         if not json:
-            typer.echo(plan_text(plan), nl=False)
+            o.say(plan_text(plan))
     else:
         opened = open_dataset_folder(folders[0], workspace)
         failures = ensure_fingerprint(opened, workspace)

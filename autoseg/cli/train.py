@@ -91,7 +91,7 @@ def run(
 
     def show_fold(model: Path, record: RunRecord) -> None:
         if not json:
-            typer.echo(record_table(record))
+            o.say(record_table(record))
         log.info("model: %s", model)
 
     opened = open_named_dataset(dataset, workspace)

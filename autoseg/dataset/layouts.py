@@ -10,6 +10,7 @@ from typing import Any
 from autoseg.dataset.case import Case, Dataset, Description
 from autoseg.dataset.case_table import read_case_table
 from autoseg.dataset.dataset_json import decathlon_cases, parse_description, read_dataset_json
+from autoseg.dataset.elsewhere import log_files_elsewhere
 from autoseg.dataset.folders import folder_cases, image_folder
 from autoseg.dataset.landmark_files import assign_landmark_files, assign_spot_maps, has_dataset_folders
 from autoseg.dataset.landmark_names import make_landmark_set
@@ -55,6 +56,7 @@ def open_dataset(root: Path, cache: Path | None = None) -> Dataset:
         cases = [replace(c, label=None) for c in cases]
     elif in_folders:
         cases = _drop_missing_label_maps(cases)
+    log_files_elsewhere(cases, root)
     return Dataset(
         name=Path(os.path.abspath(root)).name,  # '.' has no name of its own
         root=root,

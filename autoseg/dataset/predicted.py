@@ -15,6 +15,7 @@ from pathlib import Path
 from autoseg.dataset.case import Case
 from autoseg.errors import PlanError
 from autoseg.system.files import disk_errors, sha256
+from autoseg.system.progress import log
 from autoseg.system.records import from_json
 
 PREDICTED = "predicted.jsonl"  # not .json, which would be the landmarks of a case
@@ -77,10 +78,22 @@ class Origin:
 
 
 def origins(folder: Path) -> dict[str, Origin]:
-    """Read what made the files of a folder, by their names; a line that cannot be read is as if it were not there."""
+    """Read what made the files of a folder, by their names; a line that cannot be read is as if it were not there.
+
+    A note says so, unless it is the last line alone, which an interruption may have cut.
+    """
     path = folder / PREDICTED
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    return {origin.file: origin for origin in map(_origin, lines) if origin is not None}
+    text = path.read_bytes().decode("utf-8", errors="replace") if path.is_file() else ""
+    *lines, rest = text.split("\n")
+    read = [_origin(line) for line in lines]
+    if damaged := read.count(None):
+        what = (
+            "line cannot be read, so the file that it speaks of counts"
+            if damaged == 1
+            else "lines cannot be read, so their files count"
+        )
+        log.warning("note: %d %s as of unknown origin; %s", damaged, what, path)
+    return {origin.file: origin for origin in (*read, _origin(rest)) if origin is not None}
 
 
 def image_stamp(case: Case) -> str:

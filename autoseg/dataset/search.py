@@ -9,6 +9,7 @@ from pathlib import Path
 
 from autoseg.dataset.landmark_files import has_dataset_folders
 from autoseg.errors import UsageError, nearest
+from autoseg.system.names import check_path
 from autoseg.system.tables import CASE_TABLE
 
 
@@ -21,12 +22,13 @@ def find_dataset(name: str, folders: Sequence[Path]) -> Path:
     Raises:
         UsageError: no dataset has the name, or several do.
     """
-    direct = Path(name).expanduser()
+    check_path(name, "the dataset", UsageError)
+    direct = _in_home(name)
     if is_dataset(direct):
         return direct.resolve()
     pattern = rf"(Task|Dataset)0*{int(name)}_.*" if name.isdecimal() else rf"{re.escape(name)}(_.*)?"
     available: list[Path] = []
-    for folder in dict.fromkeys(p.expanduser().resolve() for p in folders):
+    for folder in dict.fromkeys(_in_home(str(p)).resolve() for p in folders):
         if not folder.is_dir():
             continue
         available += sorted(p for p in folder.iterdir() if is_dataset(p))
@@ -59,6 +61,17 @@ def search_folders() -> list[Path]:
 
 
 def is_dataset(folder: Path) -> bool:
-    """True if the folder has the files or folders of a dataset; no file is opened."""
-    described = any((folder / name).is_file() for name in ("dataset.json", CASE_TABLE))
-    return described or has_dataset_folders(folder)
+    """True if the folder has the files or folders of a dataset, and may be looked at; no file is opened."""
+    try:
+        described = any((folder / name).is_file() for name in ("dataset.json", CASE_TABLE))
+        return described or has_dataset_folders(folder)
+    except PermissionError:
+        return False
+
+
+def _in_home(path: str) -> Path:
+    """The path, `~` as the user's folder unless it is somebody's whom nobody knows."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)

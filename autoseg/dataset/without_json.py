@@ -135,8 +135,8 @@ def _read_label_files(cases: Sequence[Case], cache: Path | None) -> list[_LabelF
     if cache is not None and cache.is_file():
         try:
             cached = {f.file: f for f in read_record(_LabelFiles, cache).files}
-        except PlanError:  # of another version: read again
-            cached = {}
+        except PlanError as error:
+            log.warning("note: all label maps are read again: %s", error)
     done = {c.name: cached[f] for c in cases if (f := str(c.label)) in cached and cached[f].stamp == file_stamp(Path(f))}
     remaining = [c for c in cases if c.name not in done]
     if remaining:

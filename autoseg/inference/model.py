@@ -293,7 +293,8 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
             raise PlanError(f"{configuration.previous_stage} was trained on other data", file=runs[0], fix="train it again")
     networks = []
     for run, record in zip(runs, records):
-        network = build_network(plan, configuration, device)
+        with out_of_memory("--device cpu, or a machine with more memory"):
+            network = build_network(plan, configuration, device)
         load_weights(weights_file(run, record), network)
         networks.append(network.eval())
     model = Model(

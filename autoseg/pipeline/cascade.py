@@ -108,7 +108,7 @@ class Cascade:
 
     def _trained_stage(self, prediction: Path) -> Configuration:
         """The first stage as it was trained; the plan may have changed since."""
-        return load_plan(prediction.parents[1] / "plan.json").configurations[self.previous_stage]
+        return load_plan(prediction.parents[1] / "plan.json").configuration(self.previous_stage)[1]
 
     def prepare(
         self,

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.dataset import is_dataset
-from autoseg.errors import UsageError
+from autoseg.errors import PlanError, UsageError
 from autoseg.pipeline.workspace import Workspace
 from autoseg.system.files import write_text
+from autoseg.system.names import check_path
 from autoseg.system.progress import log
 from autoseg.system.records import read_record, to_json
 
@@ -64,4 +65,8 @@ def _path(name: str, workspace: Workspace) -> Path:
 
 
 def _owner(path: Path) -> Path | None:
-    return Path(read_record(Source, path).root) if path.is_file() else None
+    if not path.is_file():
+        return None
+    root = read_record(Source, path, fix="undo the last edit, or delete it if the work is on this dataset").root
+    check_path(root, "'root'", PlanError, path)
+    return Path(root)

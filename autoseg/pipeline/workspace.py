@@ -12,11 +12,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-from autoseg.errors import UsageError
+from autoseg.errors import PlanError, UsageError
 from autoseg.system.files import write_text
-from autoseg.system.names import check_name
+from autoseg.system.names import check_name, check_path
+from autoseg.system.progress import log
 from autoseg.system.records import read_record, to_json
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,10 @@ class Last:
 
     dataset: str = ""
     model: str = ""
+
+    def __post_init__(self) -> None:
+        check_path(self.dataset, "'dataset'", PlanError)
+        check_path(self.model, "'model'", PlanError)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class Workspace:
     root: Path
 
     def __post_init__(self) -> None:
+        check_path(str(self.root), "--root", UsageError)
         object.__setattr__(self, "root", Path(self.root))
 
     def dataset_folder(self, dataset: str) -> Path:
@@ -60,15 +69,14 @@ class Workspace:
 
     def speeds(self) -> dict[str, float]:
         """10⁹ multiply-accumulates a second that trainings have done here, by kind of device."""
-        path = self.root / "speeds.json"
-        return read_record(dict[str, float], path) if path.is_file() else {}
+        speeds = _recalled(dict[str, float], self.root / "speeds.json") or {}
+        return {device: speed for device, speed in speeds.items() if speed > 0}
 
     def remember_speed(self, device: str, gmacs_per_s: float) -> None:
         write_text(self.root / "speeds.json", to_json(self.speeds() | {device: round(gmacs_per_s, 1)}))
 
     def last(self) -> Last:
-        path = self.root / "last.json"
-        return read_record(Last, path) if path.is_file() else Last()
+        return _recalled(Last, self.root / "last.json") or Last()
 
     def remember_dataset(self, root: Path) -> None:
         write_text(self.root / "last.json", to_json(replace(self.last(), dataset=str(root.resolve()))))
@@ -116,3 +124,17 @@ class Workspace:
         if self.root not in folder.parents:  # a drive's letter does so on Windows
             raise UsageError("a path leads out of the workspace", file=self.root, found=folder, fix="rename the dataset")
         return folder
+
+
+def _recalled(kind: type[T], path: Path) -> T | None:
+    """What a file remembers of earlier commands; None where there is none, or where a note says that it is damaged.
+
+    Nothing is lost with it but a default, and the next command that has something to remember writes it anew.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return read_record(kind, path, fix="delete it, or go on: it is written anew")
+    except PlanError as error:
+        log.warning("note: nothing is remembered: %s", error)
+        return None

@@ -15,6 +15,7 @@ from autoseg.system.files import write_text
 from autoseg.system.records import build_record, from_json, read_document, to_json
 
 _WAY_OUT = "undo the last edit, or delete the file and plan again"
+_RUN_WAY_OUT = "undo the last edit, or train again with --restart: the weights fit this plan only"
 
 
 def load_plan(path: FilePath) -> Plan:
@@ -27,14 +28,24 @@ def load_plan(path: FilePath) -> Plan:
     path = as_path(path, "path")
     if not path.is_file():
         raise UsageError("there is no plan", file=path, fix="autoseg plan_and_preprocess -d DATASET")
-    return parse_plan(read_document(path, fix=_WAY_OUT), path)
+    fix = _RUN_WAY_OUT if (path.parent / "run.json").is_file() else _WAY_OUT
+    return parse_plan(read_document(path, fix=fix), path, fix=fix)
 
 
-def parse_plan(text: str, source: str | Path) -> Plan:
-    """Parses and validates the text of a plan, as `load_plan` does; `source` names it in messages."""
-    document = _upgraded(parse_json(text, source, PlanError, fix=_WAY_OUT), source)
-    plan = build_record(Plan, document, source, fix=_WAY_OUT)
-    check_plan(plan, source)
+def parse_plan(text: str, source: str | Path, *, fix: str = _WAY_OUT) -> Plan:
+    """Parses and validates the text of a plan, as `load_plan` does.
+
+    Args:
+        source: its file, for messages.
+        fix: the way out where there is none that is nearer.
+    """
+    document = _upgraded(parse_json(text, source, PlanError, what="the plan", fix=fix), source)
+    plan = build_record(Plan, document, source, fix=fix)
+    try:
+        check_plan(plan, source)
+    except PlanError as error:
+        error.fix = error.fix or fix
+        raise
     return plan
 
 

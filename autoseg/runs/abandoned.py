@@ -33,7 +33,7 @@ class Abandoned:
 def load_abandoned(run: Path) -> Abandoned | None:
     """Read abandoned.json; None where there is none."""
     path = run / FILE
-    return read_record(Abandoned, path) if path.is_file() else None
+    return read_record(Abandoned, path, fix="delete it") if path.is_file() else None
 
 
 def save_abandoned(run: Path, abandoned: Abandoned) -> None:

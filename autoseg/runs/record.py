@@ -73,7 +73,7 @@ def load_run(run: Path) -> RunRecord:
     path = run / "run.json"
     if not path.is_file():
         raise UsageError("no trained model", file=run, fix="autoseg train, or give -m the folder of a run (it holds run.json)")
-    return read_record(RunRecord, path)
+    return read_record(RunRecord, path, fix="undo the last edit, or train again with --restart")
 
 
 def is_finished(run: Path) -> bool:

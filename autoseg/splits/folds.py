@@ -229,7 +229,7 @@ def load_folds(path: Path) -> Folds:
     """
     if not path.is_file():
         raise UsageError("no folds yet", file=path, fix="autoseg plan_and_preprocess -d DATASET")
-    folds = read_record(Folds, path)
+    folds = read_record(Folds, path, fix="undo the last edit; new folds, without the file, need models trained anew")
     for name in (*folds.cases, *folds.vanished):
         check_name(name, "a case", PlanError, path)
     duplicates = [name for name, count in Counter(folds.cases).items() if count > 1]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from autoseg.errors import UsageError
+from autoseg.system.names import check_path
 
 FilePath = str | os.PathLike[str]  # what a user may give for a path
 
@@ -23,12 +24,16 @@ def as_path(value: Any, argument: str, *, or_else: str = "") -> Path:
         or_else: what else the function takes, for the message.
 
     Raises:
-        UsageError: neither a string nor an `os.PathLike`.
+        UsageError: neither a string nor an `os.PathLike`, or one that can be no path.
     """
     if not isinstance(value, (str, os.PathLike)):
         allowed = "a string or an os.PathLike" + (f", or {or_else}" if or_else else "")
         raise UsageError(f"{argument} must be a path", found=type(value).__name__, allowed=allowed)
-    return Path(os.fspath(value))
+    path = os.fspath(value)
+    if not isinstance(path, str):
+        raise UsageError(f"{argument} must be a path", found=type(path).__name__, allowed="a string")
+    check_path(path, argument, UsageError)
+    return Path(path)
 
 
 def check_type(value: Any, argument: str, types: type | tuple[type, ...], allowed: str) -> None:

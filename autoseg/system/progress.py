@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
+from autoseg.errors import printable
+
 log = logging.getLogger("autoseg")
 CLEAR_LINE = "\r\x1b[K"  # on a terminal: to the beginning of the line, and erase it
 
@@ -32,8 +34,16 @@ def number_of(n: int, noun: str) -> str:
 def stderr_handler() -> logging.Handler:
     """Handler that prints messages on stderr as they are, in place of a line that moves there."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"{CLEAR_LINE if sys.stderr.isatty() else ''}%(message)s"))
+    handler.setFormatter(_Printable(f"{CLEAR_LINE if sys.stderr.isatty() else ''}%(message)s"))
     return handler
+
+
+class _Printable(logging.Formatter):
+    """Messages without characters that a terminal would obey: names of files may have any."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
 
 @contextmanager
@@ -65,7 +75,7 @@ class Ticker:
 
     def show(self, text: str) -> None:
         self._printed = time.monotonic()
-        print(f"{CLEAR_LINE}{text}", end="", file=sys.stderr, flush=True)
+        print(f"{CLEAR_LINE}{printable(text)}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         if self._enabled:
@@ -106,7 +116,7 @@ class Progress:
         self._print(f"{self.done}/{self.total} {self.unit}, {duration(remaining)} left{'  ' + note if note else ''}", "")
 
     def _print(self, text: str, end: str) -> None:
-        line = f"{self.title}: {text}"
+        line = printable(f"{self.title}: {text}")
         print(
             f"{CLEAR_LINE}{line}{end}" if self._terminal else line,
             end="" if self._terminal else "\n",

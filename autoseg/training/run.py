@@ -344,7 +344,7 @@ def _remembering(job: TrainingJob) -> Plan:
 
 def _check_plugins(job: TrainingJob) -> None:
     """Refuse to go on with a loss, a block or an augmentation that is not the one of the steps before."""
-    trained = load_plan(job.run / "plan.json").configurations[job.configuration]
+    trained = load_plan(job.run / "plan.json").configuration(job.configuration)[1]
     records = load_run(job.run).plugins if (job.run / "run.json").is_file() else ()
     check_plugins(trained, job.run, copies=job.run / PLUGINS, records=records, otherwise=", or --restart to train anew")
 

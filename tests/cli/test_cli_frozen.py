@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 import tempfile
@@ -192,3 +193,19 @@ def test_messages_take_the_place_of_a_line_that_moves(monkeypatch: pytest.Monkey
 def test_version() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.output) == (0, f"autoseg {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fingerprint", "-d", "a" * 300),
+        ("fingerprint", "-d", "a", "--root", "a" * 300),
+        ("postprocess", "-i", "a", "-o", "b", "-m", "a" * 300),
+        ("plan", "show", "a/" * 5000),
+    ],
+)
+def test_paths_that_are_too_long_are_a_usage_error(arguments: tuple[str, ...]) -> None:
+    done = autoseg(*arguments)
+    assert done.returncode == 2
+    assert re.match(r"autoseg: error: .*(is no path|a path is too long|has no|no )", done.stderr)
+    assert "Traceback" not in done.stderr

@@ -62,7 +62,7 @@ def test_nnunets_folder_is_planned_and_nothing_written(foreign: Path, tmp_path: 
 
 def test_a_broken_fingerprint_of_nnunet(foreign: Path) -> None:
     (foreign / "dataset_fingerprint.json").write_text("{", encoding="utf-8")
-    with pytest.raises(AutosegError, match=r"dataset_fingerprint\.json cannot be read; file: .*Dataset003_Liver"):
+    with pytest.raises(AutosegError, match=r"dataset_fingerprint\.json is not valid JSON; file: .*Dataset003_Liver"):
         plan(foreign)
 
 

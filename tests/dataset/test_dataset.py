@@ -419,3 +419,27 @@ def test_real_cases_can_be_read(real_data: Callable[[str], Path], name: str, n_r
         assert label.data.shape == image.grid.shape
         assert label.grid.corner_distance(image.grid) < 0.5 * min(image.grid.spacing)
         assert 0 < label.data.max() < dataset.labels.n_classes
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 2500, "a\0b", "a\x1b[2Jb", "9" * 5000])
+def test_a_name_that_can_be_no_path(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^the dataset is no path; found: '.*; allowed: up to 255 bytes between two slashes"):
+        find_dataset(name, [tmp_path])
+
+
+@pytest.mark.parametrize("name", ["~nobody-knows-me", "\udcff", "..", "*", "[", "١"])
+def test_odd_names_are_looked_for(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^no dataset '|^the folder holds no dataset\.json"):
+        find_dataset(name, [tmp_path, Path("~nobody-knows-me")])
+
+
+def test_a_folder_that_may_not_be_looked_at_is_none(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_file = Path.is_file
+
+    def refuse(self: Path) -> bool:
+        if self.parent.name == "mouse":
+            raise PermissionError(13, "Permission denied")
+        return is_file(self)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert find_dataset("Task01", [shelf]).name.startswith("Task01")

@@ -51,12 +51,17 @@ def test_a_file_that_was_not_finished_is_known_and_an_earlier_one_gone(tmp_path:
     assert (origin.maker, origin.sha256) == (TWO, "")
 
 
-def test_lines_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
+def test_lines_that_cannot_be_read_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path, FILE, "first")
     before = origins(tmp_path)
     with open(tmp_path / PREDICTED, "a", encoding="utf-8") as handle:
-        handle.write('\n{"file": "a.nii.gz", "of_a_later_version": 1}\n{"file": "b')
+        handle.write('{"file": "b')
     assert origins(tmp_path) == before
+    assert not caplog.text  # an interruption may have cut the last line
+    with open(tmp_path / PREDICTED, "ab") as handle:
+        handle.write(b'\n{"file": "a.nii.gz", "of_a_later_version": 1}\n\xff\x00\n' + b"[" * 100_000 + b"\n")
+    assert origins(tmp_path) == before
+    assert f"note: 4 lines cannot be read, so their files count as of unknown origin; {tmp_path / PREDICTED}" in caplog.text
 
 
 def test_the_stamp_of_an_image_follows_its_files(tmp_path: Path) -> None:

@@ -118,5 +118,13 @@ def test_a_dataset_without_a_usable_case_claims_nothing(dataset: Dataset, other:
 
 def test_a_damaged_note(tiny: Tiny, workspace: Workspace) -> None:
     (workspace.dataset_folder(NAME) / "source.json").write_text("{")
-    with pytest.raises(PlanError, match=r"not valid JSON; file: .*source\.json"):
+    with pytest.raises(PlanError, match=r"not valid JSON; file: .*source\.json; .*fix: the text ends too early"):
+        check_owner(NAME, tiny.data, workspace)
+    (workspace.dataset_folder(NAME) / "source.json").write_text('{"root": 3}')
+    with pytest.raises(
+        PlanError, match=r"'root' has the wrong type; .*source\.json; .*fix: undo the last edit, or delete it if the"
+    ):
+        check_owner(NAME, tiny.data, workspace)
+    (workspace.dataset_folder(NAME) / "source.json").write_text(f'{{"root": "/{"a" * 300}"}}')
+    with pytest.raises(PlanError, match=r"'root' is no path; file: .*source\.json"):
         check_owner(NAME, tiny.data, workspace)

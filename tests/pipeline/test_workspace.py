@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.errors import PlanError, UsageError
+from autoseg.errors import UsageError
 from autoseg.pipeline.workspace import Last, Workspace
 
 
@@ -74,7 +74,42 @@ def test_a_model_that_is_still_there(tmp_path: Path) -> None:
         (run / "run.json").unlink()
 
 
-def test_a_damaged_note(tmp_path: Path) -> None:
-    (tmp_path / "last.json").write_text("{")
-    with pytest.raises(PlanError, match=r"not valid JSON; file: .*last\.json"):
-        Workspace(tmp_path).last()
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[]",
+        b'{"dataset": 3}',
+        '{"dataset": "/Köln"}'.encode("latin-1"),
+        b'{"model": "' + b"a" * 5000 + b'"}',
+        b'{"dataset": "/a\\u0000b"}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_note_is_begun_anew(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = Workspace(tmp_path)
+    (tmp_path / "last.json").write_bytes(content)
+    assert workspace.last() == Last()
+    assert "note: nothing is remembered: " in caplog.text
+    assert f"file: {tmp_path / 'last.json'}" in caplog.text
+    workspace.remember_model(tmp_path)
+    caplog.clear()
+    assert workspace.last_model() == tmp_path.resolve()
+    assert not caplog.text
+
+
+def test_damaged_speeds_are_measured_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = Workspace(tmp_path)
+    (tmp_path / "speeds.json").write_text('{"cpu": NaN}')
+    assert workspace.speeds() == {}
+    assert "note: nothing is remembered: 'cpu' cannot be used; file: " in caplog.text
+    workspace.remember_speed("cpu", 12.5)
+    assert workspace.speeds() == {"cpu": 12.5}
+    (tmp_path / "speeds.json").write_text('{"cpu": 12.5, "cuda": -1, "mps": 0}')
+    assert workspace.speeds() == {"cpu": 12.5}
+
+
+@pytest.mark.parametrize("root", ["a" * 300, "a/" * 2500, "a\0b", "a\nb", "\x1b[2J"])
+def test_a_root_that_is_no_path(root: str) -> None:
+    with pytest.raises(UsageError, match=r"^--root is no path; found: '.*; allowed: up to 255 bytes between two slashes"):
+        Workspace(Path(root))

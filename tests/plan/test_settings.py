@@ -185,3 +185,9 @@ def test_names_of_plugins_are_remembered(tmp_path: Path) -> None:
         assert c.why["network.kind"].startswith("set on the command line; ")
         assert c.why["network.kind"].endswith(f"; {COST}")
         assert c.footprint is None
+
+
+def test_values_that_cannot_be_set() -> None:
+    for value in ("9" * 5000, "[" * 100_000):
+        with pytest.raises(UsageError, match=r"^the value of 'training\.epochs' cannot be read; found: "):
+            parse_settings([f"training.epochs={value}"])

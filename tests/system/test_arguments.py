@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoseg.errors import UsageError
-from autoseg.system.arguments import check_type, check_workers
+from autoseg.system.arguments import as_path, check_type, check_workers
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(0)])
@@ -43,3 +43,18 @@ def test_numbers_of_threads(value: Any, message: str) -> None:
     check_workers(None)
     with pytest.raises(UsageError, match=message):
         check_workers(value)
+
+
+@pytest.mark.parametrize("path", ["a" * 300, "a\0b", "a/" * 2500])
+def test_what_can_be_no_path(path: str) -> None:
+    with pytest.raises(UsageError, match=r"^images is no path; found: '.*; allowed: up to 255 bytes"):
+        as_path(path, "images")
+
+
+def test_a_path_of_bytes_is_none() -> None:
+    class Bytes:
+        def __fspath__(self) -> bytes:
+            return b"a"
+
+    with pytest.raises(UsageError, match=r"^images must be a path; found: bytes; allowed: a string$"):
+        as_path(Bytes(), "images")

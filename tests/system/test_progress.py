@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
 
 from autoseg.system import progress
-from autoseg.system.progress import Progress, Ticker, duration, log, number_of
+from autoseg.system.progress import CLEAR_LINE, Progress, Ticker, duration, log, number_of, stderr_handler
 
 
 class Clock:
@@ -108,3 +109,25 @@ def test_nothing_when_quiet_or_empty(clock: Clock, capsys: pytest.CaptureFixture
             bar.advance()
     assert capsys.readouterr().err == ""
     assert bar.done == total
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_name_commands_the_terminal(
+    terminal: bool, clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    odd = "a\x1b[2J\x9b1m\u202eb\udcff"
+    handler = stderr_handler()
+    handler.setStream(sys.stderr)  # type: ignore[attr-defined]
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.warning("note: %s", odd)
+    log.removeHandler(handler)
+    with Progress("prepare", 2) as bar:
+        clock.now += 10
+        bar.advance(odd)
+    ticker = Ticker()
+    ticker.show(odd)
+    text = capsys.readouterr().err.replace(CLEAR_LINE, "")
+    assert text.count("a\\x1b[2J\\x9b1m\\u202eb\\udcff") == 3
+    assert not any(c in text for c in "\x1b\x9b\u202e\udcff")

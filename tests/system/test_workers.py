@@ -147,3 +147,19 @@ def test_a_case_too_large_for_the_memory_is_listed() -> None:
 
 def test_cpu_count() -> None:
     assert cpu_count() >= 1
+
+
+@pytest.mark.parametrize("content", ["ä".encode("latin-1"), b"a\0", b'case,stage,reason\na,"read', b"case\n" + b"a" * 200_000])
+def test_a_damaged_list_of_failures_is_begun_anew(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "failed.csv"
+    path.write_bytes(content)
+    write_failures(path, [Failure("a", "read", "x")], ("read",))
+    assert "note: earlier failures are left out: failed.csv " in caplog.text
+    assert path.read_text() == "case,stage,reason\na,read,x\n"
+
+
+def test_rows_without_a_stage_stay(tmp_path: Path) -> None:
+    path = tmp_path / "failed.csv"
+    path.write_text("case,stage,reason\na,,x\nb\n,,\n")
+    write_failures(path, [], ("read",))
+    assert read_failures(path) == [Failure("", "", ""), Failure("a", "", "x")]
