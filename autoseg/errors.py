@@ -44,11 +44,10 @@ class AutosegError(Exception):
         super().__init__(problem)
 
     def __str__(self) -> str:
-        parts = [f"case {self.case}: {self.problem}" if self.case else self.problem]
+        parts = [_in_part(f"case {self.case}: {self.problem}" if self.case else self.problem)]
         for word, value in (("file", self.file), ("found", self.found), ("allowed", self.allowed), ("fix", self.fix)):
             if value is not None:
-                text = str(value)
-                parts.append(f"{word}: {text}" if len(text) <= _MOST_SHOWN else f"{word}: {text[:_MOST_SHOWN]}…")
+                parts.append(f"{word}: {_in_part(str(value))}")
         return printable("; ".join(parts))
 
 
@@ -86,6 +85,10 @@ class ResourceError(AutosegError):
 
 class DiskError(ResourceError):
     """Nothing more can be written, for any case, so the first such error ends the work: exit code 3, as of its base."""
+
+
+def _in_part(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def printable(text: str) -> str:

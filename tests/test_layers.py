@@ -34,7 +34,7 @@ ROOMS: dict[str, str] = {
     "evaluation": "imaging system io dataset",
     "nets": "system plan footprint",
     "preprocessing": "imaging system plan dataset",
-    "planner": "imaging plan splits dataset footprint fingerprint",
+    "planner": "imaging system plan splits dataset footprint fingerprint",
     "postprocessing": "imaging plan evaluation",
     "runs": "imaging system plan dataset postprocessing",
     "inference": "imaging system io plan dataset nets preprocessing postprocessing runs",

@@ -15,6 +15,7 @@ from pathlib import Path
 from autoseg.dataset.case import Case
 from autoseg.errors import PlanError
 from autoseg.system.files import disk_errors, sha256
+from autoseg.system.names import is_plain_name
 from autoseg.system.progress import log
 from autoseg.system.records import from_json
 
@@ -126,9 +127,10 @@ def makers(folder: Path) -> Sequence[Maker]:
 
 def _origin(line: str) -> Origin | None:
     try:
-        return from_json(Origin, line, PREDICTED)
+        origin = from_json(Origin, line, PREDICTED)
     except PlanError:  # cut off, or by a later version
         return None
+    return origin if is_plain_name(origin.file) else None
 
 
 def _add(folder: Path, origin: Origin) -> None:

@@ -200,6 +200,11 @@ def _check(fingerprint: Fingerprint, path: Path) -> None:
     if not 0 < fingerprint.median_relative_size <= 1:
         found = fingerprint.median_relative_size
         raise PlanError("'median_relative_size' cannot be used", file=path, found=found, allowed="above 0, 1 at most", fix=_AGAIN)
+    negative = [f"intensities[{i}].std: {s.std}" for i, s in enumerate(fingerprint.intensities) if s.std < 0]
+    negative += [str(s) for s in fingerprint.structures if min(s.n_cases, s.mean_voxels, s.mean_volume_mm3) < 0]
+    negative += [str(c) for c in fingerprint.ceilings if min(c.factor, *(0 if d is None else d for d in c.dice)) < 0]
+    if negative:
+        raise PlanError("a measurement is negative", file=path, found=negative[0], allowed="0 or more", fix=_AGAIN)
     for i, case in enumerate(fingerprint.cases):
         check_name(case.name, "a case", PlanError, path, f"in cases[{i}]")
         if fault := case_fault(case, n_channels, n_structures, n_landmarks):

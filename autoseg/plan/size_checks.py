@@ -23,7 +23,7 @@ MOST_WEIGHTS = 1e9  # 4 GB as float32, and as much again for gradients and each 
 MOST_PATCH = 2**31  # voxels of a batch of patches; torch counts them with 32 bits in places
 MOST_STEPS = 1e9
 MOST_SECONDS = 1e8  # three years
-SPACING = (1e-6, 1e6)  # mm: an atom's, nearly, and a kilometre
+SPACING = (1e-9, 1e9)  # mm: no image has another one
 
 
 def check_sizes(c: Configuration, check: Check) -> None:

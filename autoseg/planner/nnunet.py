@@ -13,8 +13,11 @@ from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint
 from autoseg.fingerprint.dataset import Fingerprint, Intensity
 from autoseg.imaging.geometry import Triple
 from autoseg.imaging.landmarks import NO_LANDMARKS
+from autoseg.system.documents import shown
+from autoseg.system.records import is_finite
 
 FILE = "dataset_fingerprint.json"
+LEAST, MOST = 1e-9, 1e9  # of a spacing (mm), a shape (voxels) or a share
 STATISTICS = ("mean", "std", "median", "min", "max", "percentile_00_5", "percentile_99_5")
 
 
@@ -84,9 +87,9 @@ def _case(index: int, spacing: tuple[float, float, float], shape: tuple[float, f
 
 def _intensity(statistics: Any, source: str | Path) -> Intensity:
     values = [_entry(statistics, key, source) for key in STATISTICS]
-    wrong = [f"{k}: {v}" for k, v in zip(STATISTICS, values) if isinstance(v, bool) or not isinstance(v, (int, float))]
+    wrong = [f"{k}: {shown(v)}" for k, v in zip(STATISTICS, values) if not _is_number(v)]
     if wrong:
-        raise DataError("the intensities must be numbers", file=source, found=", ".join(wrong))
+        raise DataError("the intensities must be finite numbers", file=source, found=", ".join(wrong))
     return Intensity(*map(float, values))
 
 
@@ -108,6 +111,11 @@ def _triple(row: Sequence[Any], key: str, source: str | Path) -> tuple[float, fl
 
 
 def _positive(value: Any, key: str, source: str | Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise DataError(f"'{key}' must hold positive numbers", file=source, found=value, allowed="a number above 0")
+    if not _is_number(value) or not LEAST <= value <= MOST:
+        allowed = f"a number above 0, {LEAST:g} to {MOST:g}"
+        raise DataError(f"'{key}' must hold positive numbers", file=source, found=shown(value), allowed=allowed)
     return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and is_finite(value)

@@ -36,6 +36,14 @@ Change = Callable[[dict[str, Any]], object]
         (lambda d: d["cases"][0].update(shape=[-1, 9, 9]), r"'cases\[0\]' has .*found: shape: \(-1, 9, 9\)"),
         (lambda d: d["cases"][0].update(shape_after_crop=[99, 9, 9]), r"'cases\[0\]' has .*found: shape_after_crop"),
         (lambda d: d["cases"][0]["voxels"].pop(), r"'cases\[0\]' has .*found: voxels"),
+        (lambda d: d["cases"][0]["voxels"].__setitem__(0, -1), r"'cases\[0\]' has .*found: voxels of a structure"),
+        (lambda d: d["cases"][0].update(spacing=[1, 1, 1e308]), r"'cases\[0\]' has .*found: spacing"),
+        (
+            lambda d: d["structures"][0].update(n_cases=-1),
+            r"a measurement is negative; .*n_cases=-1.*allowed: 0 or more; fix: delete",
+        ),
+        (lambda d: d["intensities"][0].update(std=-1), r"a measurement is negative; .*found: intensities\[0\]\.std: -1\.0"),
+        (lambda d: d["ceilings"][0].update(factor=-1), r"a measurement is negative; .*factor=-1"),
         (lambda d: d["cases"][0].update(states=[2]), r"'cases\[0\]' has .*found: states"),
         (
             lambda d: d["cases"][0].update(name="../a"),

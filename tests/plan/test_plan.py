@@ -286,7 +286,7 @@ def test_labels_are_checked() -> None:
         ("patch.batch_size", 0, r"patch\.batch_size' cannot be used.*found: 0; allowed: 1 or more"),
         ("patch.foreground_fraction", 1.5, r"patch\.foreground_fraction' cannot be used.*found: 1\.5; allowed: 0…1"),
         ("space.spacing_mm", [1.0, 1.0], r"space\.spacing_mm' cannot be used.*allowed: 3 numbers, as patch_size"),
-        ("space.spacing_mm", [1.0, 0.0, 1.0], r"space\.spacing_mm' cannot be used.*allowed: 1e-06…1e\+06 mm"),
+        ("space.spacing_mm", [1.0, 0.0, 1.0], r"space\.spacing_mm' cannot be used.*allowed: 1e-09…1e\+09 mm"),
         ("space.orientation", "RAS", r"space\.orientation' is unknown.*found: RAS; allowed: LPS"),
         ("space.crop", "body", r"space\.crop' is unknown.*found: body; allowed: nonzero, none"),
         ("space.slice_axis", 0, r"space\.slice_axis' cannot be used.*found: 0; allowed: null"),

@@ -68,7 +68,7 @@ FINE = "configurations/3d_fullres"
         (f"{FINE}/patch/batch_size", 2**63, r"patch\.batch_size' cannot be used; .*allowed: a number of 64 bits; fix: undo"),
         (f"{FINE}/training/epochs", 10**12, r"training\.epochs' cannot be used; .*allowed: 1e\+09 steps in all"),
         (f"{FINE}/training/time_s", 1e300, r"training\.time_s' cannot be used; .*allowed: up to 1e\+08 s"),
-        (f"{FINE}/space/spacing_mm", [1.0, 1.0, 1e-300], r"space\.spacing_mm' cannot be used; .*allowed: 1e-06…1e\+06 mm"),
+        (f"{FINE}/space/spacing_mm", [1.0, 1.0, 1e-300], r"space\.spacing_mm' cannot be used; .*allowed: 1e-09…1e\+09 mm"),
         (f"{FINE}/inference/overlap", 0.9999999, r"inference\.overlap' cannot be used; .*found: 0\.9999999; allowed: 0…0\.95"),
         ("data/channels", [], r"^'data\.channels' cannot be used; .*allowed: a channel or more"),
         ("data/labels", {"names": [], "values": []}, r"the plan has neither structures nor landmarks; .*found: 'data\.labels'"),

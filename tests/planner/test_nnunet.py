@@ -39,6 +39,8 @@ def test_each_value_in_its_place() -> None:
             [[1, 0, 1]] * 2,
             "'spacings' must hold positive numbers; file: f.json; found: 0; allowed: a number above 0",
         ),
+        (("spacings",), [[1, 10**400, 1]] * 2, "'spacings' must hold positive numbers; .*allowed: a number above 0, 1e-09 to 1e"),
+        (("spacings",), [[1, 1e308, 1]] * 2, "'spacings' must hold positive numbers; .*found: 1e\\+308"),
         (("spacings",), [[1, "1", 1]] * 2, "'spacings' must hold positive numbers"),
         (("shapes_after_crop",), [[-3, 5, 5]] * 2, "'shapes_after_crop' must hold positive numbers"),
         (("shapes_after_crop",), [[3, 5, 5]], "found: 2 spacings, 1 shapes_after_crop"),
@@ -49,7 +51,13 @@ def test_each_value_in_its_place() -> None:
         ),
         (("foreground_intensity_properties_per_channel",), {}, "the fingerprint has no '0'"),
         (("foreground_intensity_properties_per_channel", "1"), [], "the fingerprint has no 'mean'"),
-        (("foreground_intensity_properties_per_channel", "1", "std"), "a", "the intensities must be numbers.*found: std: a"),
+        (("foreground_intensity_properties_per_channel", "1", "mean"), float("nan"), "must be finite numbers.*found: mean: NaN"),
+        (("foreground_intensity_properties_per_channel", "1", "max"), 10**400, "must be finite numbers.*found: max: 1000"),
+        (
+            ("foreground_intensity_properties_per_channel", "1", "std"),
+            "a",
+            'the intensities must be finite numbers.*found: std: "a"',
+        ),
     ],
 )
 def test_malformed_values_are_refused(path: tuple[str, ...], value: Any, message: str) -> None:

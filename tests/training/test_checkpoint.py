@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
+from helpers.mutations import damaged_json
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
@@ -194,3 +199,33 @@ def test_mode_of_checkpoints(tmp_path: Path) -> None:
     finally:
         os.umask(usual)
     assert (tmp_path / "private.safetensors").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"step": -1}, r"'step' of the training is negative; found: -1; allowed: 0 or more"),
+        ({"elapsed": -0.5}, r"'elapsed' of the training is negative"),
+        ({"elapsed": float("nan")}, r"'elapsed' cannot be used; file: .*found: NaN; allowed: a finite number"),
+        ({"elapsed": float("inf")}, r"'elapsed' cannot be used; .*found: Infinity"),
+        ({"loss_scale": 0.0}, r"'loss_scale' of the training cannot be; found: 0\.0"),
+        ({"budget_seconds": None}, r"give either --time or --epochs"),
+        ({"history": [{"epoch": 1}]}, r"missing key 'history\[0\]\.step'"),
+        ({"seed": 10**400}, r"'seed' cannot be used; .*allowed: a number of 64 bits"),
+    ],
+)
+def test_a_state_that_no_training_has(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    path = tmp_path / "last.safetensors"
+    text = json.dumps({**json.loads(to_json(STATE)), **changes})
+    save_file({"a": torch.zeros(1)}, str(path), metadata={"state": text})
+    with pytest.raises(DataError, match=rf"^the checkpoint cannot be read; file: .*{message}.*; fix: train again with --restart"):
+        load_state(path)
+
+
+@given(st.randoms(use_true_random=False))
+def test_a_damaged_state_is_an_error_of_ours_or_none(tmp_path_factory: pytest.TempPathFactory, random: Random) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    text = damaged_json(to_json(STATE), random).decode("utf-8", "replace")
+    save_file({"a": torch.zeros(1)}, str(path), metadata={"state": text})
+    with contextlib.suppress(DataError):
+        load_state(path)
