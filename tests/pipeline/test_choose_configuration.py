@@ -9,10 +9,12 @@ from helpers.ladders import with_ladder
 from helpers.tiny import DATASET_NAME, Tiny, TinyRuns
 
 from autoseg.errors import UsageError
+from autoseg.pipeline import training as training_module
 from autoseg.pipeline.ladder import ChosenConfiguration, abandon, choose_configuration
 from autoseg.pipeline.training import train_dataset
 from autoseg.pipeline.workspace import Workspace
 from autoseg.plan import Plan, load_plan, save_plan
+from autoseg.runs import budget as budget_module
 from autoseg.runs.abandoned import Abandoned, load_abandoned, save_abandoned
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.options import TrainingOptions
@@ -153,7 +155,9 @@ def test_a_machine_of_another_speed_trains_another_rung(
     workspace = Workspace(root)
     plan = with_ladder(tiny.plan, **ladder)
     save_plan(plan, workspace.dataset_folder(DATASET_NAME) / "plan.json")
-    options = TrainingOptions(RunBudget(seconds=20), threads=0)
+    for module in (budget_module, training_module):
+        monkeypatch.setattr(module, "LEAST_TIME_S", 4.0)
+    options = TrainingOptions(RunBudget(seconds=6), threads=0)
     report = train_dataset(tiny.dataset, workspace, options=options, device="cpu")
     assert report is not None
     assert report.record.configuration == trained
