@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,6 +83,9 @@ RunSetOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 ROOT = Path("autoseg_work")
+_OBEYED = re.compile(
+    "[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)  # what JSON may hold and a terminal obeys, or cannot show
 
 
 def be_quiet(quiet: bool) -> None:
@@ -120,7 +124,7 @@ def show(record: Any, as_json: bool) -> None:
     if as_json:
         from autoseg.system.records import to_json
 
-        typer.echo(to_json(record), nl=False)
+        typer.echo(_OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", to_json(record)), nl=False)
 
 
 def finish(failures: Sequence[Failure], folder: Path, done: int, *stages: str) -> None:

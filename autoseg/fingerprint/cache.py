@@ -19,6 +19,7 @@ from autoseg.errors import DataError, PlanError
 from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint, measure_case, quantiles
 from autoseg.fingerprint.checks import case_fault
 from autoseg.system.files import disk_errors, file_stamp, sha256, write_text
+from autoseg.system.names import check_name
 from autoseg.system.progress import log
 from autoseg.system.records import from_json
 from autoseg.system.workers import CaseRun, Failure
@@ -110,8 +111,9 @@ def _check_files(case: Case, dataset: Dataset) -> None:
     """Check that the files of a case exist, and that it is annotated.
 
     Raises:
-        DataError: a file is missing, or the case has nothing to learn from.
+        DataError: a name that can be no file's; a file is missing, or the case has nothing to learn from.
     """
+    check_name(case.name, "a case", DataError, case.images[0])
     check_annotated(case, dataset)
     kinds = ["image"] * len(case.images) + ["label"] * (case.label is not None) + ["landmark"]
     for kind, path in zip(kinds, _files(case)):

@@ -17,6 +17,7 @@ from autoseg.inference.model import Prediction
 from autoseg.io import has_geometry, write_label_map, write_landmark_table, write_landmarks, write_probabilities
 from autoseg.plan import DataPlan
 from autoseg.postprocessing.component_rules import Rule, apply_rules
+from autoseg.system.names import check_name
 from autoseg.system.progress import log, number_of
 from autoseg.system.workers import Failure
 
@@ -83,6 +84,7 @@ class Outputs:
         again: dict[str, list[str]] = {}
         for case in cases:
             try:
+                check_name(case.name, "a case", UsageError, case.images[0])
                 todo[case.name], reason = self._outdated(case)
             except UsageError as error:
                 error.case = case.name

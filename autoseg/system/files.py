@@ -96,9 +96,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically; bytes of file names that are not UTF-8 as Python shows them."""
     with atomic_path(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_array(handle: BinaryIO, array: np.ndarray) -> None:

@@ -61,11 +61,16 @@ def csv_rows(lines: Iterable[str], source: Path, separator: str, title: str) -> 
     """
     try:
         reader = csv.reader(lines, delimiter=separator, strict=True)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{title} cannot be read", file=source, found=str(error), allowed="one character as separator") from error
+    line = 1
+    try:
         for cells in reader:
             yield reader.line_num, cells
-    except (csv.Error, ValueError, TypeError) as error:
+            line = reader.line_num + 1
+    except csv.Error as error:
         fix = "close each quotation mark, and save it as CSV UTF-8"
-        raise DataError(f"{title} cannot be read", file=source, found=str(error), fix=fix) from error
+        raise DataError(f"{title} cannot be read", file=source, found=f"{error} from line {line} on", fix=fix) from error
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:

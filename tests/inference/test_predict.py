@@ -173,6 +173,19 @@ def test_a_broken_image_is_listed_and_the_others_are_done(tiny: Tiny, model: Mod
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
 
 
+def test_an_image_of_an_odd_name_is_listed_and_nothing_is_written_for_it(tiny: Tiny, model: Model, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    source = next((tiny.data / "imagesTs").iterdir())
+    for name in ("a", "b\x1b[2J", "c" * 240):
+        shutil.copy(source, images / f"{name}.nii.gz")
+    report = predict(model, (), images_in(images, 1), tmp_path / "out", workers=0)
+    assert report.done == 1
+    assert [f.case for f in report.failures] == ["b\x1b[2J", "c" * 240]
+    assert report.failures[0].reason.startswith("case b\\x1b[2J: a case needs a name that can be a file's; file: ")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.nii.gz", PREDICTED]
+
+
 def test_another_number_of_channels_is_a_failure(tiny: Tiny, model: Model, tmp_path: Path) -> None:
     one = images_in(tiny.data / "imagesTs", 1)[0]
     report = predict(model, (), [Case("two", one.images * 2, None)], tmp_path)

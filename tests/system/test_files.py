@@ -116,3 +116,8 @@ def test_stamp_changes_with_the_file(tmp_path: Path) -> None:
     assert file_stamp(path) == before
     path.write_text("three")
     assert file_stamp(path) != before
+
+
+def test_bytes_of_names_that_are_not_utf_8_are_written_as_python_shows_them(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "ä\udcff")
+    assert (tmp_path / "a.txt").read_bytes() == "ä\\udcff".encode()

@@ -35,7 +35,8 @@ def test_tables_on_disk(tmp_path: Path) -> None:
         read_csv(path, "the list")
     path.write_text('case,note\na,"never closed\nb,\n')  # the rest would be one cell
     with pytest.raises(
-        DataError, match=r"the list cannot be read; .*found: unexpected end of data; fix: close each quotation mark"
+        DataError,
+        match=r"the list cannot be read; .*found: unexpected end of data from line 2 on; fix: close each quotation mark",
     ):
         read_csv(path, "the list")
     with pytest.raises(DataError, match=r"the table cannot be read; file: a\.csv; found: "):
