@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from autoseg.dataset.case import Case, LandmarkRules, case_name
@@ -20,6 +21,7 @@ from autoseg.dataset.folders import image_and_label_folder, image_folder, label_
 from autoseg.dataset.landmark_names import in_natural_order
 from autoseg.errors import DataError, first_few
 from autoseg.io import Point, image_ending, landmark_ending, read_points
+from autoseg.system.files import file_stamp
 from autoseg.system.progress import log
 
 LANDMARK_FOLDERS = ("landmarksTr", "landmarks")
@@ -138,10 +140,10 @@ def read_case_points(case: Case, path: Path) -> tuple[Point, ...]:
     entries = read_points(path).cases
     if "" in entries:
         return entries[""]
+    by_case = _points_by_case(path, file_stamp(path))
     for name in (case.name, case_name(case.images[0])):
-        for entry, points in entries.items():
-            if _entry_case(entry) == name:
-                return points
+        if name in by_case:
+            return by_case[name]
     raise DataError("the file has landmarks of other cases only", case=case.name, file=path, found=first_few(list(entries)))
 
 
@@ -193,6 +195,15 @@ def _files_by_case(folder: Path, names: Collection[str] | None = None) -> dict[s
             )
         files[name] = path
     return files
+
+
+@lru_cache(maxsize=16)
+def _points_by_case(path: Path, stamp: str) -> dict[str, tuple[Point, ...]]:
+    """Points in a table by the name of their case, of two entries of one case the first; `stamp` changes with the file."""
+    by_case: dict[str, tuple[Point, ...]] = {}
+    for entry, points in read_points(path).cases.items():
+        by_case.setdefault(_entry_case(entry), points)
+    return by_case
 
 
 def _entry_case(name: str) -> str:

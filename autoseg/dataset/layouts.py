@@ -123,7 +123,8 @@ def _drop_missing_label_maps(cases: list[Case]) -> list[Case]:
         len(cases),
         first_few(unmapped),
     )
-    return [replace(c, label=None) if c.name in unmapped else c for c in cases]
+    names = set(unmapped)
+    return [replace(c, label=None) if c.name in names else c for c in cases]
 
 
 def _assign_landmarks(

@@ -245,9 +245,9 @@ class Model:
             for network in self.networks[1:]:
                 total = total + _outputs(network, batch, classes, landmarks)
         mean = total / len(self.networks)
-        names = self.plan.data.labels.names
+        names, unseen = self.plan.data.labels.names, set(self.plan.data.unseen)
         if classes:
-            mean[:, [names.index(name) + 1 for name in self.plan.data.unseen]] = NEVER
+            mean[:, [i for i, name in enumerate(names, start=1) if name in unseen]] = NEVER
         return mean.contiguous() if axis is None else mean.unsqueeze(2 + axis).contiguous()
 
 

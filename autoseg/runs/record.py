@@ -9,7 +9,7 @@ from statistics import fmean
 
 from autoseg.dataset import case_name
 from autoseg.dataset.folders import channel_number
-from autoseg.errors import UsageError
+from autoseg.errors import PlanError, UsageError
 from autoseg.imaging.landmarks import Unit
 from autoseg.plan.plugins import PluginRecord
 from autoseg.postprocessing.component_rules import Rule
@@ -17,6 +17,7 @@ from autoseg.postprocessing.presence_threshold import DEFAULT_THRESHOLD
 from autoseg.system.progress import log
 from autoseg.system.records import read_record
 
+_WAY_OUT = "undo the last edit, or train again with --restart"
 FOLD_ALL = "fold_all"  # folder of the run that is trained on every case
 
 
@@ -69,11 +70,30 @@ def load_run(run: Path) -> RunRecord:
 
     Raises:
         UsageError: the folder holds no trained fold.
+        PlanError: run.json is malformed, or has a number that no training has.
     """
     path = run / "run.json"
     if not path.is_file():
         raise UsageError("no trained model", file=run, fix="autoseg train, or give -m the folder of a run (it holds run.json)")
-    return read_record(RunRecord, path, fix="undo the last edit, or train again with --restart")
+    record = read_record(RunRecord, path, fix=_WAY_OUT)
+    _check(record, path)
+    return record
+
+
+def _check(record: RunRecord, path: Path) -> None:
+    """Check the numbers of a record, which decide what predictions keep.
+
+    Raises:
+        PlanError: one that no training has; names its key.
+    """
+    counts = {"seconds": record.seconds, "steps": record.steps, "step_s": record.step_s, "missed": record.missed}
+    counts |= {"extra": record.extra}
+    shares = {"case_dice": record.case_dice, **{f"structure_dice.{k}": v for k, v in record.structure_dice.items()}}
+    shares |= {f"thresholds.{k}": v for k, v in record.thresholds.items()}
+    faults = [(key, value, "0 or more") for key, value in counts.items() if value < 0]
+    faults += [(key, value, "0…1, or null") for key, value in shares.items() if value is not None and not 0 <= value <= 1]
+    for key, value, allowed in faults:
+        raise PlanError(f"'{key}' cannot be used", file=path, found=value, allowed=allowed, fix=_WAY_OUT)
 
 
 def is_finished(run: Path) -> bool:

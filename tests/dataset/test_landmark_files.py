@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image as Pillow
 
 from autoseg.dataset import Case, LandmarkRules, find_dataset, is_dataset, open_dataset, read_description
+from autoseg.dataset.landmark_files import read_case_points
 from autoseg.errors import DataError, LabelError, UsageError
 from autoseg.imaging.labels import LabelSet
 from autoseg.imaging.landmarks import Landmarks, LandmarkSet, State
@@ -441,3 +443,15 @@ def test_too_many_landmarks(tmp_path: Path, named: bool) -> None:
         open_dataset(root)
     (root / "landmarks.csv").write_text("case,landmark,x,y\n" + "".join(",".join(map(str, r.values())) + "\n" for r in rows[1:]))
     assert named or len(open_dataset(root).landmarks) == 2000
+
+
+def test_a_table_of_thousands_of_cases_takes_no_time(tmp_path: Path) -> None:
+    names = [f"c{i:05d}" for i in range(5000)]
+    (tmp_path / "imagesTr").mkdir()
+    table = tmp_path / "landmarks.csv"
+    table.write_text("case,landmark,x,y,z\n" + "".join(f"{name}.nii.gz,nose,1,2,{i}\n" for i, name in enumerate(names)))
+    start = time.process_time()
+    for i, name in enumerate(names):
+        case = Case(name, (tmp_path / f"{name}.nii.gz",), None, table)
+        assert read_case_points(case, table)[0].position == (1, 2, i)
+    assert time.process_time() - start < 5

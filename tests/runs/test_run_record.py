@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.errors import UsageError
+from autoseg.errors import PlanError, UsageError
 from autoseg.postprocessing.component_rules import Rule
 from autoseg.runs.record import RunRecord, common_rules, common_thresholds, load_run, model_folds, record_table, weights_file
 from autoseg.system.files import write_text
@@ -133,3 +133,30 @@ def test_record_without_landmark_fields(tmp_path: Path) -> None:
         del old[key]
     write_text(tmp_path / "run.json", json.dumps(old))
     assert load_run(tmp_path) == RECORD
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"steps": -1},
+            r"^'steps' cannot be used; file: .*run\.json; found: -1; allowed: 0 or more; fix: undo the last edit, or train",
+        ),
+        ({"case_dice": 1.5}, r"^'case_dice' cannot be used; .*found: 1\.5; allowed: 0…1, or null"),
+        ({"structure_dice": {"liver": -0.1}}, r"^'structure_dice\.liver' cannot be used"),
+        ({"thresholds": {"nose": 2.0}}, r"^'thresholds\.nose' cannot be used; .*found: 2\.0"),
+        (
+            {"postprocess": [{"kind": "largest"}]},
+            r"^'postprocess\[0\]': .*; file: .*run\.json; .*fix: undo the last edit, or train again",
+        ),
+        (
+            {"seconds": float("nan")},
+            r"^'seconds' cannot be used; .*found: NaN; allowed: a finite number; fix: undo the last edit",
+        ),
+        ({"unit": "m"}, r"^'unit' is unknown"),
+    ],
+)
+def test_a_record_that_was_edited_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    write_text(tmp_path / "run.json", json.dumps({**json.loads(to_json(RECORD)), **changes}))
+    with pytest.raises(PlanError, match=message):
+        load_run(tmp_path)
