@@ -35,10 +35,10 @@ def read_case_table(table: Path) -> list[Case]:
 
 def _image_columns(columns: Sequence[str], table: Path) -> list[str]:
     """The columns of the channels in order: image, image2, image3, …"""
-    for column in ("case", "image"):
-        if columns.count(column) != 1:
+    for column, least in (("case", 1), ("image", 1), ("label", 0), ("landmarks", 0)):
+        if not least <= columns.count(column) <= 1:
             raise DataError(
-                f"the table of cases needs one column '{column}'{nearest(column, columns)}",
+                f"the table of cases needs one column '{column}'{nearest(column, [c for c in columns if c != column])}",
                 file=table,
                 found=", ".join(columns) or "an empty file",
                 fix=f"begin it with the line {_EXAMPLE}",

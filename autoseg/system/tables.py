@@ -26,9 +26,20 @@ def read_csv(path: Path, title: str = "the table") -> tuple[list[str], list[tupl
         Column names and rows, as `parse_csv` does.
 
     Raises:
-        DataError: the file is not UTF-8 text, or no table: a cell of more than 131,072 characters.
+        DataError: the file is not UTF-8 text, or no table (see `csv_rows`); a row has more cells than there are columns, so that
+            nobody can tell which is in which.
     """
-    return parse_csv(read_text(path, what=title, fix="save it as CSV UTF-8"), path, title=title)
+    columns, rows = parse_csv(read_text(path, what=title, fix="save it as CSV UTF-8"), path, title=title)
+    for line, cells in rows:
+        if any(cell.strip() for cell in cells[len(columns) :]):
+            raise DataError(
+                f"{title} has a row with more cells than columns",
+                file=path,
+                found=f"{len(cells)} cells in line {line}: {', '.join(cells)}",
+                allowed=f"{len(columns)} ({', '.join(columns)})",
+                fix='put a cell with the separator in it between quotation marks: "a, b"; or give its column a name',
+            )
+    return columns, rows
 
 
 def parse_csv(

@@ -72,6 +72,11 @@ def test_without_dataset_json(tmp_path: Path) -> None:
         ("", r"needs one column 'case'; file: .*cases\.csv; found: an empty file; fix: begin it with the line case,image,label"),
         ("Cases,image\na,a.nii\n", r"needs one column 'case' - did you mean 'cases'\?; .*found: cases, image"),
         ("case,label\na,a.nii\n", r"needs one column 'image'; .*found: case, label"),
+        ("case,image,label,label\na,a.nii,b.nii,c.nii\n", r"needs one column 'label'; .*found: case, image, label, label"),
+        (
+            "case,image,label\na,a.nii,b.nii, c.nii\n",
+            r"has a row with more cells than columns; .*found: 4 cells in line 2: a, a\.nii",
+        ),
         ("case,image,image\na,a.nii,b.nii\n", r"needs one column 'image'"),
         ("case,image,image_2\na,a.nii,b.nii\n", r"numbered from 2; .*found: image_2; allowed: image, image2"),
         ("case,image,image3\na,a.nii,b.nii\n", r"numbered from 2; .*found: image3; allowed: image, image2"),

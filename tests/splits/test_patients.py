@@ -148,3 +148,13 @@ def test_generated_names_are_parsed(ids: list[tuple[int, int]], part: str) -> No
     names = {f"P{patient}{part}{visit}": f"P{patient}" for patient, visit in ids}
     grouped = 1 < len(set(names.values())) < len(names)
     assert patients_from_names(names) == (names if grouped else {})
+
+
+def test_a_name_with_the_separator_in_it_is_not_cut(tmp_path: Path) -> None:
+    (tmp_path / "patients.csv").write_text("case,patient\na,Miller, J.\nb,Miller, A.\n")
+    with pytest.raises(
+        DataError, match=r"^the table has a row with more cells than columns; .*3 cells in line 2.*fix: put a cell"
+    ):
+        find_patients(tmp_path, ["a", "b"], {})
+    (tmp_path / "patients.csv").write_text('case,patient,\na,"Miller, J.",,\nb,"Miller, A.",\n')
+    assert find_patients(tmp_path, ["a", "b"], {}).by_case == {"a": "Miller, J.", "b": "Miller, A."}
