@@ -26,6 +26,7 @@ from autoseg.io.points import (
     parse_space,
     read_json_object,
     state_name,
+    text_of,
 )
 
 _SCHEMA = (
@@ -112,7 +113,7 @@ def _points(path: Path, markup: dict[str, Any]) -> list[Point]:
     points = []
     for entry in raw:
         position = entry.get("position") or None
-        label = str(entry.get("label", ""))
+        label = text_of(path, "label", entry.get("label"))
         if position is not None and (not isinstance(position, list) or len(position) != 3):
             raise DataError(
                 f"the position of landmark '{label}' must have three coordinates",
@@ -121,7 +122,7 @@ def _points(path: Path, markup: dict[str, Any]) -> list[Point]:
                 allowed="[x, y, z]",
             )
         status = str(entry.get("positionStatus") or ("undefined" if position is None else "defined"))
-        description, described_state, confidence = split_description(str(entry.get("description", "")))
+        description, described_state, confidence = split_description(text_of(path, "description", entry.get("description")))
         if position is None and status in ("defined", "undefined"):
             status = described_state or "undefined"
         points.append(

@@ -24,6 +24,7 @@ from autoseg.io.points import (
     parse_space,
     read_json_object,
     state_name,
+    text_of,
 )
 
 _UNITS = {"LPS": "mm", "RAS": "mm", "voxel": "px"}
@@ -63,11 +64,11 @@ def read_point_json(path: Path) -> PointFile:
             raise DataError(
                 f"landmark '{name}' has an unknown key '{unknown}'{nearest(unknown, _KEYS)}", file=path, allowed=", ".join(_KEYS)
             )
-        state, confidence = str(entry.get("state", "")), entry.get("confidence")
+        state, confidence = text_of(path, "state", entry.get("state")), entry.get("confidence")
         points.append(make_point(path, name, entry.get("position"), state=state, space=space, confidence=confidence))
     if not points:
         raise DataError("the file holds no landmark", file=path, fix="delete it if the case is not annotated")
-    return PointFile({str(whole.get("case", "")): tuple(points)})
+    return PointFile({text_of(path, "case", whole.get("case")): tuple(points)})
 
 
 def point_json_text(landmarks: Landmarks, case: str, pixels: bool) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 from autoseg.errors import DataError, nearest
@@ -158,6 +159,17 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(whole, dict):
         raise DataError("a file of landmarks must hold one object", file=path, found=f"a {type(whole).__name__}", allowed="{...}")
     return whole
+
+
+def text_of(path: Path, key: str, value: Any) -> str:
+    """The text of a key of a JSON file; empty where it is missing or null. A number will do.
+
+    Raises:
+        DataError: a list, an object or a truth value.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, NoneType)):
+        raise DataError(f"'{key}' must be a text", file=path, found=documents.shown(value))
+    return "" if value is None else str(value)
 
 
 def coordinates(landmarks: Landmarks, i: int) -> list[float] | None:

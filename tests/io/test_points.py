@@ -386,3 +386,27 @@ def test_anatomical_fiducials(real_data: Callable[[str], Path]) -> None:
     inside = [image.TransformPhysicalPointToIndex((-p.position[0], -p.position[1], p.position[2])) for p in points if p.position]
     assert all(0 <= i < n for index in inside for i, n in zip(index, image.GetSize()))
     assert np.mean([image[index] > 0 for index in inside]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("label", None, r"a landmark has no name"),
+        ("label", ["nose"], r"'label' must be a text; file: .*found: \[\"nose\"\]"),
+        ("label", True, r"'label' must be a text; .*found: true"),
+        ("description", {"a": 1}, r"'description' must be a text; .*found: \{\"a\": 1\}"),
+    ],
+)
+def test_texts_of_markups_are_texts(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    point = {"label": "nose", "position": [1.0, 2.0, 3.0], "description": None}
+    assert only(put(tmp_path / "a.mrk.json", {"markups": [{"controlPoints": [point]}]}))[0].description == ""
+    with pytest.raises(DataError, match=message):
+        read_points(put(tmp_path / "b.mrk.json", {"markups": [{"controlPoints": [{**point, key: value}]}]}))
+
+
+def test_the_case_of_a_file_is_a_text(tmp_path: Path) -> None:
+    whole = {"space": "LPS", "landmarks": {"a": {"position": [1, 2, 3], "state": None}}}
+    assert list(read_points(put(tmp_path / "a.json", {**whole, "case": None})).cases) == [""]
+    assert list(read_points(put(tmp_path / "b.json", {**whole, "case": 12})).cases) == ["12"]
+    with pytest.raises(DataError, match=r"'case' must be a text; .*found: \[\"a\"\]"):
+        read_points(put(tmp_path / "c.json", {**whole, "case": ["a"]}))
