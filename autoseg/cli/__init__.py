@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from autoseg.errors import AutosegError, printable
+from autoseg.errors import AutosegError, UsageError
 from autoseg.system.progress import log, stderr_handler
 from autoseg.version import __version__
 
@@ -71,11 +71,11 @@ def main() -> None:
         print(f"autoseg: error: out of memory; found: {error}; fix: --workers 1, or a machine with more", file=sys.stderr)
         sys.exit(3)
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP):
             raise
-        shown = printable(str(error.filename))
-        print(f"autoseg: error: a path is too long; found: {shown[:100]}…; fix: give another one", file=sys.stderr)
-        sys.exit(2)
+        usage = UsageError("a file or folder cannot be used", file=error.filename, found=error.strerror, fix="give another path")
+        print(f"autoseg: error: {usage}", file=sys.stderr)
+        sys.exit(usage.exit_code)
     except SystemExit as stop:  # typer turns Ctrl-C into this
         if stop.code == 130:
             print("autoseg: interrupted; the same command continues", file=sys.stderr)

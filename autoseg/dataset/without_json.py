@@ -80,6 +80,11 @@ class _LabelFile:
     values: tuple[int, ...]
     problem: str
 
+    @property
+    def is_sound(self) -> bool:
+        """True if the values can be those of a label map, which an edit by hand may have changed."""
+        return all(0 < v <= 65535 for v in self.values) and list(self.values) == sorted(set(self.values))
+
 
 @dataclass(frozen=True)
 class _LabelFiles:
@@ -134,7 +139,7 @@ def _read_label_files(cases: Sequence[Case], cache: Path | None) -> list[_LabelF
     cached: dict[str, _LabelFile] = {}
     if cache is not None and cache.is_file():
         try:
-            cached = {f.file: f for f in read_record(_LabelFiles, cache).files}
+            cached = {f.file: f for f in read_record(_LabelFiles, cache).files if f.is_sound}
         except PlanError as error:
             log.warning("note: all label maps are read again: %s", error)
     done = {c.name: cached[f] for c in cases if (f := str(c.label)) in cached and cached[f].stamp == file_stamp(Path(f))}

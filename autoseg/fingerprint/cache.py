@@ -5,8 +5,11 @@ change.
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,8 +120,15 @@ def _check_files(case: Case, dataset: Dataset) -> None:
     check_annotated(case, dataset)
     kinds = ["image"] * len(case.images) + ["label"] * (case.label is not None) + ["landmark"]
     for kind, path in zip(kinds, _files(case)):
-        if not path.is_file():
-            raise DataError(f"the {kind} file is missing", file=path, fix="add it, or take the case out of the dataset")
+        try:
+            status = path.stat()
+        except OSError as error:
+            missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+            problem = f"the {kind} file is missing" if missing else f"the {kind} file cannot be read"
+            found = None if missing else error.strerror
+            raise DataError(problem, file=path, found=found, fix="add it, or take the case out of the dataset") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"the {kind} file is none", file=path, found="a folder or a device", fix="put the file there")
 
 
 def measure_cases(
@@ -157,7 +167,7 @@ def measure_cases(
 def _is_current(case: Case, cached: MeasuredCase) -> bool:
     """True if the files of a case have the stamps that they had when it was measured."""
     files = _files(case)
-    return all(path.is_file() for path in files) and tuple(map(file_stamp, files)) == cached.stamps
+    return all(os.path.isfile(path) for path in files) and tuple(map(file_stamp, files)) == cached.stamps
 
 
 def _load_cache(cache: Path, context: str, dataset: Dataset) -> dict[str, MeasuredCase]:

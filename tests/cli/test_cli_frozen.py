@@ -207,5 +207,17 @@ def test_version() -> None:
 def test_paths_that_are_too_long_are_a_usage_error(arguments: tuple[str, ...]) -> None:
     done = autoseg(*arguments)
     assert done.returncode == 2
-    assert re.match(r"autoseg: error: .*(is no path|a path is too long|has no|no )", done.stderr)
+    assert re.match(r"autoseg: error: .*(is no path|cannot be used|has no|no )", done.stderr)
     assert "Traceback" not in done.stderr
+
+
+def test_what_may_not_be_read_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> None:
+        raise PermissionError(13, "Permission denied", "a\x1bb")
+
+    monkeypatch.setattr("autoseg.cli.app", refuse)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    error = "autoseg: error: a file or folder cannot be used; file: a\\x1bb; found: Permission denied; fix: give another path\n"
+    assert capsys.readouterr().err == error

@@ -5,6 +5,7 @@ files.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -254,6 +255,9 @@ def test_label_maps_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     memory.write_text("{}")  # of another version, or damaged
     assert open_dataset(root, memory).labels.values == (1, 4, 9)
     assert sorted(read) == ["a.png", "b.png", "b.png"]
+    for values in ([1, 70000], [4, 1], [-1, 4]):
+        memory.write_text(re.sub(r'"values": \[[^]]*\]', f'"values": {values}', memory.read_text()))
+        assert open_dataset(root, memory).labels.values == (1, 4, 9)
 
 
 def test_nothing_but_background(tmp_path: Path) -> None:
