@@ -40,6 +40,8 @@ _IMAGE, _LABEL, _FOREGROUND = ".image.b2nd", ".label.b2nd", ".foreground.npy"
 _PARTS = (_IMAGE, _LABEL, _FOREGROUND)
 _MARKER, _PARTIAL = ".json", ".json.partial"
 
+_WORLD_MM = 1e9
+
 Row = tuple[float, float, float, float]
 
 
@@ -269,6 +271,11 @@ def _complete(folder: Path, name: str) -> _Record | None:
     return record if sizes == record.file_sizes else None
 
 
+def _is_affine(affine: np.ndarray) -> bool:
+    """True for a (4, 4) affine that takes voxels to places in a world of a thousand kilometres."""
+    return bool(np.abs(affine).max() < _WORLD_MM and abs(np.linalg.det(affine[:3, :3])) > 0 and (affine[3] == (0, 0, 0, 1)).all())
+
+
 def _is_sound(record: _Record) -> bool:
     """True if the numbers of a record can be those of a case, which an edit by hand may have changed."""
     grids = (record.source, record.target)
@@ -277,7 +284,7 @@ def _is_sound(record: _Record) -> bool:
         and record.target.shape == record.shape
         and sorted(record.axis_order) == [0, 1, 2]
         and all(0 <= start < stop for start, stop in zip(record.crop_start, record.crop_stop))
-        and all(abs(np.linalg.det(np.array(grid.affine)[:3, :3])) > 0 for grid in grids)
+        and all(_is_affine(np.array(grid.affine)) for grid in grids)
         and all(c.index >= 1 and 0 <= c.kept <= c.voxels for c in record.classes)
         and len(record.landmark_states) == len(record.landmark_points)
         and all((s == State.PRESENT) == (p is not None) for s, p in zip(record.landmark_states, record.landmark_points))

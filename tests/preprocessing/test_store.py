@@ -215,6 +215,8 @@ def test_incomplete_is_absent(tmp_path: Path, ending: str) -> None:
         {"landmark_states": [2], "landmark_points": [None]},
         {"landmark_states": [7], "landmark_points": [None]},
         {"target": {"shape": [1, 1, 1], "affine": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}},
+        {"source": {"shape": [1, 1, 1], "affine": [[1e308, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}},
+        {"source": {"shape": [1, 1, 1], "affine": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]}},
         {"source": {"shape": [1, 1, 1], "affine": [[0, 0, 0, 0]] * 4}},
         {"key": float("nan")},
         {"key": "\ud800"},
