@@ -14,6 +14,7 @@ from pathlib import Path
 
 from autoseg.dataset.case import Case
 from autoseg.errors import PlanError
+from autoseg.io import data_files
 from autoseg.system.files import disk_errors, sha256
 from autoseg.system.names import is_plain_name
 from autoseg.system.progress import log
@@ -99,7 +100,8 @@ def origins(folder: Path) -> dict[str, Origin]:
 
 def image_stamp(case: Case) -> str:
     """Make a stamp that changes when the files of a case's image do: their sizes and times, which copies may keep."""
-    states = [path.stat() for path in case.images if path.exists()]
+    files = [file for path in case.images for file in (path, *data_files(path))]
+    states = [path.stat() for path in files if path.exists()]
     return " ".join(f"{state.st_size}-{state.st_mtime_ns}" for state in states)
 
 

@@ -21,6 +21,7 @@ from autoseg.dataset.reading import CaseReader, check_annotated
 from autoseg.errors import DataError, PlanError
 from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint, measure_case, quantiles
 from autoseg.fingerprint.checks import case_fault
+from autoseg.io import data_files
 from autoseg.system.files import disk_errors, file_stamp, sha256, write_text
 from autoseg.system.names import check_name
 from autoseg.system.progress import log
@@ -106,8 +107,9 @@ def _measure(case: Case, dataset: Dataset, context: str, cached: MeasuredCase | 
 
 
 def _files(case: Case) -> tuple[Path, ...]:
-    """Image files, label file and file of landmarks, as far as the case has them."""
-    return (*case.images, *(path for path in (case.label, case.landmarks) if path))
+    """Image files, label file and file of landmarks, as far as the case has them, then those that hold the voxels of others."""
+    files = (*case.images, *(path for path in (case.label, case.landmarks) if path))
+    return (*files, *(file for path in files for file in data_files(path)))
 
 
 def _check_files(case: Case, dataset: Dataset) -> None:

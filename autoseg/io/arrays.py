@@ -8,6 +8,7 @@ import numpy as np
 
 from autoseg.errors import DataError
 from autoseg.io.formats import Header, ImageFormat, on_plain_grid, plain_grid, read_errors
+from autoseg.io.stored_voxels import check_room
 from autoseg.system.files import atomic_path, write_array
 
 ENDING = ".npy"
@@ -30,7 +31,9 @@ def read_pixels(path: Path) -> np.ndarray:
     Raises:
         DataError: see `read_header`.
     """
-    array = np.array(_with_four_axes(_open(path)), order="C")
+    stored = _open(path)
+    check_room(path, stored.size, stored.itemsize)
+    array = np.array(_with_four_axes(stored), order="C")
     return array.astype(np.uint8) if array.dtype == bool else array
 
 

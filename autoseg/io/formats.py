@@ -115,10 +115,15 @@ def read_errors(path: Path, fix: str = "copy or export it again") -> Iterator[No
     Running out of memory passes through.
 
     Raises:
-        DataError: no such file, or not an image.
+        DataError: no such file, not an image, or a name that is not UTF-8, over which ITK would end the process.
     """
     if not path.is_file():
         raise DataError("no such file", file=path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise DataError("the file's name is not UTF-8", file=shown, fix="rename it, or the folder that is named so") from error
     try:
         yield
     except (AutosegError, MemoryError):

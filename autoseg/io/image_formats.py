@@ -33,6 +33,11 @@ def has_geometry(path: Path) -> bool:
     return format_of(path).has_geometry
 
 
+def data_files(path: Path) -> tuple[Path, ...]:
+    """The files beside an image that hold its voxels, as of .mhd and .nhdr; none where it holds them itself."""
+    return itk.data_files(path)
+
+
 def label_ending(image: Path) -> str:
     """Ending of an image's label maps: its own, or that of the nearest format that can hold them."""
     ending = image_ending(image) or ".nii.gz"

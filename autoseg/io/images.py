@@ -17,7 +17,7 @@ from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.labels import LabelSet, whole_numbers
 from autoseg.io.colour import is_grey, match_channels, names_in_words
-from autoseg.io.formats import Header, as_float32, plain_grid
+from autoseg.io.formats import Header, as_float32, plain_grid, read_errors
 from autoseg.io.image_formats import format_of, has_geometry
 from autoseg.system.arguments import FilePath, as_path
 
@@ -29,7 +29,8 @@ def read_header(path: Path) -> Header:
         DataError: no such file, or not an image.
         GeometryError: an invalid grid.
     """
-    return format_of(path).read_header(path)
+    with read_errors(path):
+        return format_of(path).read_header(path)
 
 
 def read_grid(path: Path) -> Grid:
@@ -56,7 +57,7 @@ def read_image(paths: FilePath | Sequence[FilePath], channels: Sequence[str]) ->
     parts: list[np.ndarray] = []
     grid: Grid | None = None
     for i, path in enumerate(files):
-        data, file_grid = format_of(path).read(path, False)
+        data, file_grid = _read(path, as_labels=False)
         if grid is not None and (file_grid.shape != grid.shape or file_grid.corner_distance(grid) > min(grid.spacing)):
             raise GeometryError(
                 "the channels of one case lie on different grids",
@@ -156,9 +157,15 @@ def write_probabilities(path: Path, probabilities: np.ndarray, like: Path) -> No
     target.write_probabilities(path, probabilities.astype(np.float32, copy=False), like)
 
 
+def _read(path: Path, *, as_labels: bool) -> tuple[np.ndarray, Grid]:
+    """The (C, Z, Y, X) array of a file in its own type, and its grid; whatever a library raises is about this file."""
+    with read_errors(path):
+        return format_of(path).read(path, as_labels)
+
+
 def _read_labels(path: Path) -> tuple[np.ndarray, Grid]:
     """Read a (Z, Y, X) array in the file's own type, and its grid."""
-    data, grid = format_of(path).read(path, True)
+    data, grid = _read(path, as_labels=True)
     if len(data) > 1 and not (not has_geometry(path) and len(data) == 3 and is_grey(data)):
         colours = " (colours)" if not has_geometry(path) and len(data) == 3 else ""
         raise DataError(

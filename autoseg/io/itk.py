@@ -13,7 +13,10 @@ from autoseg.errors import DataError, DiskError, GeometryError, ResourceError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image
 from autoseg.io.formats import Header, ImageFormat, not_finite_error
-from autoseg.io.nifti import check_complete, copy_geometry, count_not_finite, is_nifti, voxel_offset
+from autoseg.io.nifti import copy_geometry, count_not_finite, is_nifti
+from autoseg.io.nifti_header import read_nifti_header
+from autoseg.io.stored_voxels import StoredVoxels
+from autoseg.io.text_headers import read_metaimage_header, read_nrrd_header
 from autoseg.io.write_check import check_disk_space, missing_end
 from autoseg.system.files import atomic_files, atomic_path
 
@@ -98,9 +101,32 @@ def _reader(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
+def data_files(path: Path) -> tuple[Path, ...]:
+    """The files beside a volume that hold its voxels; none where it holds them itself, or cannot be read."""
+    if not path.name.lower().endswith(_TWO_FILES):
+        return ()
+    try:
+        voxels = _stored_voxels(path)
+    except (DataError, OSError):
+        return ()  # reading it says what is wrong
+    return tuple(file for file in voxels.files if file != path) if voxels else ()
+
+
+def _stored_voxels(path: Path) -> StoredVoxels | None:
+    """The voxels as the header of an existing file announces them; None for a file of another format."""
+    name = path.name.lower()
+    if is_nifti(path):
+        return read_nifti_header(path).voxels
+    if name.endswith((".mha", ".mhd")):
+        return read_metaimage_header(path)
+    return read_nrrd_header(path) if name.endswith((".nrrd", ".nhdr")) else None
+
+
 def _header(path: Path) -> sitk.ImageFileReader:
     """Reader of a file whose header is read."""
     reader = _reader(path)
+    if voxels := _stored_voxels(path):
+        voxels.check_size()
     _call_itk(reader.ReadImageInformation, path)
     return reader
 
@@ -125,12 +151,18 @@ def read(path: Path) -> tuple[np.ndarray, Grid]:
         DataError: no such file, not an image, truncated, or NaN or infinity in it.
         GeometryError: an invalid grid.
     """
-    image = _call_itk(_reader(path).Execute, path)
-    if is_nifti(path):
-        check_complete(path, image)
-        if n_not_finite := count_not_finite(path, image):
-            raise not_finite_error(path, n_not_finite)
-    return array_and_grid(image, path)
+    reader = _reader(path)
+    if not is_nifti(path):
+        if voxels := _stored_voxels(path):
+            voxels.check_content()
+        return array_and_grid(_call_itk(reader.Execute, path), path)
+    header = read_nifti_header(path)
+    if n_not_finite := count_not_finite(header):
+        raise not_finite_error(path, n_not_finite)
+    data, grid = array_and_grid(_call_itk(reader.Execute, path), path)
+    if header.unscaled_shift and header.dtype is not None:
+        data = (data - header.unscaled_shift).astype(header.dtype.newbyteorder("="))
+    return data, grid
 
 
 def array_and_grid(image: sitk.Image, source: Path | str) -> tuple[np.ndarray, Grid]:
@@ -219,16 +251,10 @@ def _incomplete_reason(path: Path, n_bytes: int) -> str | None:
     if not is_nifti(path):
         return missing_end(path, n_bytes)
     try:
-        header = _header(path)
+        voxels = read_nifti_header(path).voxels
     except DataError:
         return f"{path.stat().st_size} bytes without a readable header"
-    if reason := missing_end(path, voxel_offset(header) + n_bytes):
-        return reason
-    try:
-        check_complete(path, header)
-    except DataError as error:
-        return f"{error.found} instead of {error.allowed}"
-    return None
+    return missing_end(path, voxels.offset + n_bytes)
 
 
 def _reason(error: RuntimeError) -> str:

@@ -14,9 +14,10 @@ from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image
 from autoseg.io.colour import without_alpha
 from autoseg.io.formats import Header, ImageFormat, on_plain_grid, plain_grid, read_errors
+from autoseg.io.stored_voxels import check_room
 from autoseg.system.files import atomic_path
 
-Pillow.MAX_IMAGE_PIXELS = None  # a whole slide is no attack; an image that does not fit into memory fails as a case of its own
+Pillow.MAX_IMAGE_PIXELS = None  # a whole slide is no attack; an image that does not fit into memory is refused below
 
 _GREY = ("1", "L", "I;16", "I;16B", "I", "F")
 _LOSSY = (".jpg", ".jpeg")
@@ -46,6 +47,7 @@ def read_pixels(path: Path, as_labels: bool) -> np.ndarray:
         DataError: no such file, not an image, truncated, or partly transparent.
     """
     with read_errors(path), Pillow.open(path) as image:
+        check_room(path, image.width * image.height * len(image.getbands()), 2 if _is_deep_colour(path) else 1)
         if _is_deep_colour(path):
             data = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
             alpha = data.shape[-1] == 4

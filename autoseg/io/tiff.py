@@ -7,7 +7,10 @@ Python's own libraries are unpacked by SimpleITK or Pillow.
 from __future__ import annotations
 
 import logging
+import os
+import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
@@ -17,6 +20,7 @@ from PIL import Image as Pillow
 from autoseg.errors import DataError
 from autoseg.io.colour import without_alpha
 from autoseg.io.formats import Header, ImageFormat, on_plain_grid, plain_grid, read_errors
+from autoseg.io.stored_voxels import check_room
 from autoseg.system.files import atomic_path
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it describes unusual tags on stderr; what matters is checked here
@@ -58,6 +62,7 @@ def read_pixels(path: Path, as_labels: bool) -> np.ndarray:
     with read_errors(path, _FIX), tifffile.TiffFile(path) as tiff:
         series = _series(tiff, path)
         channels, slices = _axes(series, path)
+        check_room(path, series.size, series.dtype.itemsize)
         data = _unpacked(series, path)
         if series.keyframe.photometric == _PALETTE and not as_labels:
             colours = (np.asarray(series.keyframe.colormap) // 257).astype(np.uint8)  # stored as 16 bit
@@ -85,6 +90,7 @@ def write_pixels(path: Path, data: np.ndarray) -> None:
 
 def _series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
     """The one image or stack of a file."""
+    _check_pages(path)
     series = tiff.series
     if len(series) != 1:
         raise DataError(
@@ -102,6 +108,44 @@ def _series(tiff: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
             fix="save it again with black as 0, and check that the background of a mask is 0 then",
         )
     return series[0]
+
+
+def _check_pages(path: Path) -> None:
+    """Check that no page lies behind the end of the file: tifffile takes those before it for the whole stack.
+
+    Pages are a chain in which each names the place of the next (TIFF 6.0, section 2; BigTIFF counts with 8 bytes).
+
+    Raises:
+        DataError: the file is truncated.
+    """
+    size, visited = path.stat().st_size, set[int]()
+    with open(path, "rb") as handle:
+        head = handle.read(16)
+        order = ">" if head[:2] == b"MM" else "<"
+        big = len(head) == 16 and struct.unpack(f"{order}H", head[2:4])[0] == 43
+        count, place, tag_bytes = (f"{order}Q", f"{order}Q", 20) if big else (f"{order}H", f"{order}I", 12)
+        start = struct.unpack_from(place, head, 8 if big else 4)[0]
+        while start and start not in visited:
+            visited.add(start)
+            handle.seek(start)
+            n_tags = _number(handle, count)
+            if n_tags is not None:
+                handle.seek(n_tags * tag_bytes, os.SEEK_CUR)
+            following = None if n_tags is None else _number(handle, place)
+            if following is None:
+                raise DataError(
+                    "the TIFF is truncated",
+                    file=path,
+                    found=f"page {len(visited)} would lie at byte {start} of {size}",
+                    fix="copy or download it again",
+                )
+            start = following
+
+
+def _number(handle: BinaryIO, form: str) -> int | None:
+    """The next number of a file; None behind its end."""
+    content = handle.read(struct.calcsize(form))
+    return int(struct.unpack(form, content)[0]) if len(content) == struct.calcsize(form) else None
 
 
 def _axes(series: tifffile.TiffPageSeries, path: Path) -> tuple[int | None, int | None]:

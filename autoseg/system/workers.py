@@ -97,11 +97,13 @@ class CaseRun(Generic[C, R]):
                 except DiskError:
                     raise
                 except AutosegError as error:
+                    _free_arrays(error)
                     error.case = error.case or case.name
                     self._failures.append(Failure(case.name, stage, str(error)))
                     progress.advance()
                     continue
                 except MemoryError as error:
+                    _free_arrays(error)
                     fix = "--workers 1, or a machine with more memory"
                     reason = f"case {case.name}: out of memory; found: {error}; fix: {fix}"
                     self._failures.append(Failure(case.name, stage, reason))
@@ -143,6 +145,13 @@ def read_failures(path: Path) -> list[Failure]:
         log.warning("note: earlier failures are left out: %s", error)
         return []
     return [Failure(*cells) for _, cells in rows if len(cells) == 3]
+
+
+def _free_arrays(error: BaseException | None) -> None:
+    """Let go of what the frames hold that an error came through: a case that needs much memory must not fail the next one."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _in_turn(work: Callable[[C], R], cases: Sequence[C]) -> Iterator[tuple[C, Callable[[], R]]]:
