@@ -54,7 +54,7 @@ class Rule:
         plan, c = study.planned.plan, study.configuration
         self.study = study
         self.patch, self.spacing = map_grid(c.network, c.patch.patch_size, c.space, study.planned.fingerprint.cases)
-        self.macs = multiply_accumulates(c.network, c.patch.patch_size, plan_io(plan, study.name).without_landmarks)
+        self.macs = multiply_accumulates(c.network, c.patch.patch_size, plan_io(plan, c).without_landmarks)
 
     def with_branch(self, branch: str) -> Configuration:
         """The configuration with the branch 'on' or 'off', whatever the rule decides."""

@@ -37,7 +37,7 @@ ROOMS: dict[str, str] = {
     "planner": "imaging system plan splits dataset footprint fingerprint",
     "postprocessing": "imaging plan evaluation",
     "runs": "imaging system plan dataset postprocessing",
-    "inference": "imaging system io plan dataset nets preprocessing postprocessing runs",
+    "inference": "imaging system io plan dataset footprint nets preprocessing postprocessing runs",
     "training": ("imaging system io plan dataset footprint evaluation nets preprocessing postprocessing runs inference"),
     "pipeline": (
         "imaging system io plan splits dataset footprint fingerprint "

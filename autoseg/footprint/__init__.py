@@ -7,7 +7,7 @@ cases      disk of prepared cases, memory of preparing and of predicting one
 benchmarks/results/footprint.md holds the estimates beside what was measured.
 """
 
-from autoseg.footprint.cases import predicting_memory, prepared_bytes, preparing_memory
+from autoseg.footprint.cases import PREDICT_BASE, predicting_memory, prepared_bytes, preparing_memory
 from autoseg.footprint.network import (
     STEP_PASSES,
     NetworkIO,
@@ -21,6 +21,7 @@ from autoseg.footprint.training import BYTES_PER_WEIGHT, TrainingMemory, plan_io
 
 __all__ = [
     "BYTES_PER_WEIGHT",
+    "PREDICT_BASE",
     "STEP_PASSES",
     "NetworkIO",
     "TrainingMemory",

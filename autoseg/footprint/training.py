@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from autoseg.footprint.network import NetworkIO, map_size, n_parameters, scn_layers, stage_voxels, unet_layers
-from autoseg.plan import Compute, DeviceKind, NetworkPlan, Plan
+from autoseg.plan import Compute, Configuration, DeviceKind, NetworkPlan, Plan
 from autoseg.plan.limits import BATCHES_AHEAD, MAP_ELEMENTS_AT_ONCE
 
 BYTES_PER_WEIGHT = 20  # four bytes each for the weight, its average, its gradient and the two moments of AdamW
@@ -119,22 +119,21 @@ def plan_memory(plan: Plan, configuration: str, compute: Compute, device: Device
     return training_memory(
         c.network,
         c.patch.patch_size,
-        plan_io(plan, configuration),
+        plan_io(plan, plan.configurations[configuration]),
         batch_size=c.patch.batch_size,
         compute=compute,
         device=device,
     )
 
 
-def plan_io(plan: Plan, configuration: str) -> NetworkIO:
+def plan_io(plan: Plan, configuration: Configuration) -> NetworkIO:
     """Inputs and outputs of the network of a plan's configuration."""
-    c = plan.configurations[configuration]
     return NetworkIO(
         n_channels=len(plan.data.channels),
         n_classes=plan.data.n_classes,
-        n_previous_classes=plan.n_previous_classes(c),
+        n_previous_classes=plan.n_previous_classes(configuration),
         n_landmarks=len(plan.data.landmarks),
-        scn=c.landmarks.scn if c.landmarks else None,
+        scn=configuration.landmarks.scn if configuration.landmarks else None,
     )
 
 

@@ -16,6 +16,7 @@ from autoseg.errors import PlanError, UsageError
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.inference.landmarks import Group, GroupedMaps, LandmarkReader, landmarks_from_peaks
+from autoseg.inference.memory_check import check_room
 from autoseg.inference.shape_prior import ShapePrior, load_shape_prior
 from autoseg.inference.sliding_window import Mirroring, count_windows, fitted_window, predict_volume
 from autoseg.nets import UNet
@@ -113,8 +114,13 @@ class Model:
             placement: from the image's grid to that of the prepared case.
             probabilities: return those of the classes, too.
             image, mirror, previous: as in `predict_logits`.
+
+        Raises:
+            ResourceError: not enough memory.
         """
-        with _one_at_a_time, out_of_memory("--device cpu, or a machine with more memory"):
+        with _one_at_a_time, out_of_memory(self.device.more_memory):
+            if self.device.torch_device.type == "cpu":
+                check_room(self.plan, self.configuration, placement)
             output = self.predict_logits(image, mirror, previous)
             landmarks, presence = None, None
             if output.peaks is not None:
@@ -293,7 +299,7 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
             raise PlanError(f"{configuration.previous_stage} was trained on other data", file=runs[0], fix="train it again")
     networks = []
     for run, record in zip(runs, records):
-        with out_of_memory("--device cpu, or a machine with more memory"):
+        with out_of_memory(device.more_memory):
             network = build_network(plan, configuration, device)
         load_weights(weights_file(run, record), network)
         networks.append(network.eval())

@@ -43,6 +43,11 @@ class Device:
         give_back_freed_memory()
         return free_ram_gb()
 
+    @property
+    def more_memory(self) -> str:
+        """Advice where a case does not fit."""
+        return "a machine with more memory" if self.torch_device.type == "cpu" else "--device cpu, or a GPU with more memory"
+
     def __str__(self) -> str:
         return f"{self.torch_device} ({str(self.compute).removeprefix('torch.')})"
 

@@ -155,7 +155,7 @@ def note_speed(workspace: Workspace, plan: Plan, configuration: str, device: str
         step_s: seconds that a step took; 0 where none was made.
     """
     c = plan.configurations[configuration]
-    macs = multiply_accumulates(c.network, c.patch.patch_size, plan_io(plan, configuration))
+    macs = multiply_accumulates(c.network, c.patch.patch_size, plan_io(plan, c))
     gmacs = STEP_PASSES * c.patch.batch_size * macs / 1e9
     if c.network.kind not in BLOCKS.built_in:
         return  # whose work nobody has counted

@@ -16,6 +16,7 @@ from autoseg.imaging.resample import axis_orders, resample_image, resample_label
 from autoseg.plan import DataPlan, SpacePlan
 from autoseg.preprocessing.normalize import MASKED, check_colour, normalize
 from autoseg.preprocessing.placement import Placement, Prepared
+from autoseg.preprocessing.prepared_size import check_prepared_size
 
 
 def preprocess_case(
@@ -32,7 +33,7 @@ def preprocess_case(
 
     Raises:
         DataError: another number of channels than planned; intensities that the normalisation cannot take.
-        GeometryError: image and label map differ in shape.
+        GeometryError: image and label map differ in shape; voxels so large that the case would be many times the image.
         LabelError: other landmarks than planned.
     """
     names = data.landmarks.names
@@ -48,9 +49,10 @@ def preprocess_case(
     voxels = axes.apply(image.data)
     crop, mask = _crop(voxels, data, space)
     voxels = voxels[(slice(None), *crop.slices)]
-    normalised = np.stack([normalize(v, c, mask) for v, c in zip(voxels, data.channels)])
     cropped = canonical.crop(crop)
     shape = resampled_shape(crop.shape, cropped.spacing, _target_spacing(cropped, space))
+    check_prepared_size(cropped, shape, space, len(data.channels))
+    normalised = np.stack([normalize(v, c, mask) for v, c in zip(voxels, data.channels)])
     if shape != crop.shape:
         normalised = resample_image(normalised, shape, _orders(cropped, space, space.image_order))
     placement = Placement(image.grid, axes, crop, cropped.with_shape(shape))

@@ -11,11 +11,11 @@ import pytest
 from helpers.tiny import Tiny, TinyRuns
 
 import autoseg
-from autoseg.errors import GeometryError
+from autoseg.errors import GeometryError, ResourceError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image
-from autoseg.inference import input_checks
-from autoseg.inference.input_checks import check_grid, doubts, spacing_factor
+from autoseg.inference import memory_check
+from autoseg.inference.input_checks import doubts, spacing_factor
 from autoseg.inference.model import Model, load_model
 from autoseg.io import read_image, write_image
 from autoseg.nets.device import Device
@@ -62,20 +62,20 @@ def test_the_finest_grid_of_the_plan_counts_too(model: Model, image: Image) -> N
     assert doubts(replace(alone, plan=plan), image, "a") == ()
 
 
-def test_a_grid_that_would_be_enlarged_too_much_is_refused(model: Model) -> None:
-    with pytest.raises(GeometryError, match=r"have 562,500,000 times its voxels .*; found: \(3000, 1500, 1500\) mm; .*its unit"):
-        check_grid(model, Grid.from_spacing((10, 16, 16), (3000, 1500, 1500)), None)
-    check_grid(model, Grid.from_spacing((10, 16, 16), (9, 6, 6)), None)
+def test_voxels_so_large_that_the_image_would_grow_beyond_measure_are_refused(model: Model, image: Image) -> None:
+    with pytest.raises(GeometryError, match=r"times its voxels on the plan's grid.*; found: \(3000, 1500, 1500\) mm; .*its unit"):
+        model.predict_image(scaled(image, 1000), mirror=False)
 
 
-def test_a_grid_larger_than_memory_is_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    grid, uncropped = Grid.from_spacing((20, 100, 100), (6, 4, 4)), replace(model.configuration.space, crop="none")
-    whole = replace(model, configuration=replace(model.configuration, space=uncropped))
-    check_grid(whole, grid, None)
-    monkeypatch.setattr(input_checks, "free_ram_gb", lambda: 0.001)
-    with pytest.raises(GeometryError, match=r"8 times its voxels on the model's grid, 0\.0064 GB; found: \(6, 4, 4\) mm"):
-        check_grid(whole, grid, None)
-    check_grid(whole, Grid.from_spacing((20, 100, 100), (3, 2, 2)), None)  # as large as the image itself
+def test_an_image_that_does_not_fit_into_memory_is_refused_before_it_is_predicted(
+    model: Model, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_check, "_CHECKED_GB", 0.0)
+    monkeypatch.setattr(memory_check, "free_ram_gb", lambda: 0.001)
+    with pytest.raises(ResourceError, match=r"not enough memory to predict the image; found: .* GB for 5 maps of 12 × 24 × 30"):
+        model.predict_image(image, mirror=False)
+    monkeypatch.setattr(memory_check, "free_ram_gb", lambda: None)  # systems that do not tell
+    assert model.predict_image(image, mirror=False).labels is not None
 
 
 def test_one_note_on_all_cases_of_a_folder(

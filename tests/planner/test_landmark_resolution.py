@@ -360,7 +360,7 @@ def test_plans_are_valid_and_within_budget(arguments: dict[str, Any], budget: Bu
         assert c.footprint.training_gb <= overdraft * budget.memory_gb + 0.01
         memory = plan_memory(plan, name, budget.number_type, budget.device)  # type: ignore[arg-type]
         assert c.footprint.training_gb == pytest.approx(memory.total / 1e9, abs=0.01)
-        io = plan_io(plan, name)
+        io = plan_io(plan, plan.configurations[name])
         bare = multiply_accumulates(c.network, c.patch.patch_size, replace(io, scn=None))
         assert multiply_accumulates(c.network, c.patch.patch_size, io) <= (1 + MOST_WORK) * bare
         limited = budget.device == "cpu" or budget.time_s is not None
