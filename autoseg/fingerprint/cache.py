@@ -21,6 +21,7 @@ from autoseg.dataset.reading import CaseReader, check_annotated
 from autoseg.errors import DataError, PlanError
 from autoseg.fingerprint.case import SCHEMA_VERSION, CaseFingerprint, measure_case, quantiles
 from autoseg.fingerprint.checks import case_fault
+from autoseg.imaging.intensities import check_not_blank
 from autoseg.io import data_files
 from autoseg.system.files import disk_errors, file_stamp, sha256, write_text
 from autoseg.system.names import check_name
@@ -75,7 +76,7 @@ def _measure(case: Case, dataset: Dataset, context: str, cached: MeasuredCase | 
         context: as in `MeasuredCase`.
 
     Raises:
-        DataError: a file is missing or unreadable, NaN, nothing but zeros.
+        DataError: a file is missing or unreadable, NaN, a blank image.
         GeometryError: image and label map, or image and landmarks, do not fit each other.
         LabelError: values that no structure has; names that no landmark has.
     """
@@ -91,6 +92,7 @@ def _measure(case: Case, dataset: Dataset, context: str, cached: MeasuredCase | 
         return MeasuredCase(context, stamps, cached.fingerprint, cached.quantiles)
 
     loaded = (reader or CaseReader(dataset)).read(case, keep=reader is not None)
+    check_not_blank(loaded.image.data, case.images[0])
     measured = measure_case(
         case.name,
         loaded.image,
@@ -100,8 +102,6 @@ def _measure(case: Case, dataset: Dataset, context: str, cached: MeasuredCase | 
         remark=loaded.remark,
         landmarks=loaded.landmarks,
     )
-    if measured is None:
-        raise DataError("the image holds nothing but zeros", file=case.images[0])
     fingerprint, channels = measured
     return MeasuredCase(context, stamps, fingerprint, _pack([quantiles(v, N_QUANTILES) for v in channels]))
 

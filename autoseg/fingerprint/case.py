@@ -109,18 +109,15 @@ def measure_case(
     digest: str = "",
     remark: str = "",
     landmarks: Landmarks | None = None,
-) -> tuple[CaseFingerprint, list[np.ndarray]] | None:
-    """Measures a case.
+) -> tuple[CaseFingerprint, list[np.ndarray]]:
+    """Measures a case, whose image is not blank.
 
     Returns:
         The measurements, and for each channel its sorted intensities in the structures or, without
-        structures, near the landmarks; no channel where there are none of these either. None for an
-        image that holds nothing but zeros.
+        structures, near the landmarks; no channel where there are none of these either.
     """
     nonzero = np.any(image.data, axis=0)
-    box = Box.around(nonzero)
-    if box is None:
-        return None
+    box = Box.around(nonzero) or Box((0, 0, 0), nonzero.shape)
     axes = image.grid.canonical_axes()
     grid = image.grid.reoriented(axes)
     voxels = np.zeros(0, dtype=np.int64)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from math import prod
+from pathlib import Path
 
 import numpy as np
+
+from autoseg.errors import DataError
 
 TAIL = 0.5  # percent of the voxels at either end that robust normalization takes for outliers
 SAMPLE = 2**20  # voxels at most that percentiles are taken of: 5000 of them lie beyond each
@@ -24,6 +27,27 @@ def strided(volume: np.ndarray, limit: int = SAMPLE) -> np.ndarray:
         counts[axis] = -(-volume.shape[axis - 3] // steps[axis])
     z, y, x = (slice(None, None, step) for step in steps)
     return volume[..., z, y, x]
+
+
+def check_not_blank(image: np.ndarray, source: Path | str | None = None) -> None:
+    """Refuse an image (C, Z, Y, X) each of whose channels has one value everywhere: nothing can be learnt or predicted from it.
+
+    Args:
+        source: names the image in the message.
+
+    Raises:
+        DataError: the image is blank.
+    """
+    for channel in image:
+        first = channel.flat[0]
+        if np.any(strided(channel) != first) or np.any(channel != first):
+            return
+    raise DataError(
+        "the image is blank",
+        file=source,
+        found=f"{', '.join(f'{channel.flat[0]:g}' for channel in image)} everywhere",
+        fix="export it again, or take the case out",
+    )
 
 
 def clip_levels(values: np.ndarray) -> tuple[np.float32, np.float32]:

@@ -61,9 +61,6 @@ def doubts(model: Model, image: Image, case: str) -> tuple[Doubt, ...]:
         reasons.append(
             Doubt(case, "voxels are of another size than the model has learnt, so the prediction may be wrong", detail)
         )
-    if all(channel.min() == channel.max() for channel in image.data):
-        values = ", ".join(f"{channel.flat[0]:g}" for channel in image.data)
-        reasons.append(Doubt(case, "the image is blank, so the prediction means nothing", f"found: {values} everywhere"))
     return tuple(reasons)
 
 

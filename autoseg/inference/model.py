@@ -14,6 +14,7 @@ from torch import Tensor
 
 from autoseg.errors import PlanError, UsageError
 from autoseg.imaging.image import Image, LabelMap
+from autoseg.imaging.intensities import check_not_blank
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.inference.landmarks import Group, GroupedMaps, LandmarkReader, landmarks_from_peaks
 from autoseg.inference.memory_check import check_room
@@ -92,7 +93,13 @@ class Model:
         Args:
             mirror: average over the plan's mirror axes.
             probabilities: return those of the classes, too.
+
+        Raises:
+            DataError: a blank image, or one that the plan's normalisation cannot take.
+            GeometryError: voxels so large that the case would be many times the image.
+            ResourceError: not enough memory.
         """
+        check_not_blank(image.data)
         prepared = preprocess_case(image, None, self.plan.data, self.configuration.space)
         previous = self._predict_previous_stage(image, mirror, prepared.placement)
         return self.predict_prepared(prepared.image, prepared.placement, mirror, previous=previous, probabilities=probabilities)
@@ -271,12 +278,14 @@ def load_model(runs: Sequence[Path], device: Device) -> tuple[Model, tuple[RunRe
     A fold whose training goes on, or was interrupted, predicts with the best weights so far, and a note says so.
 
     Raises:
-        UsageError: the previous stage has no finished fold beside this configuration's folder.
+        UsageError: a fold of no step, or the previous stage has no finished fold beside this configuration's folder.
         DataError: damaged weights.
         PlanError: weights of another network, or folds of different plans.
     """
     records = tuple(load_run(run) for run in runs)
     for run, record in zip(runs, records):
+        if record.steps == 0:
+            raise UsageError("no step was trained of this model", file=run, fix="autoseg train --restart with more --time")
         if not record.finished:
             score = record_scores(record).partition(": ")[2]
             log.warning("note: %s has not finished: predicting with its best weights so far (%s)", run, score)

@@ -14,6 +14,8 @@ from autoseg.imaging.intensities import SAMPLE, clip_levels, fences, strided
 from autoseg.plan import NORMALIZATIONS, ChannelPlan
 
 FLOAT16_MAX = 65504.0
+FEW = 4096  # voxels that tell if a few others dominate
+DOMINATING = 1e6  # times the range of 99 % of the voxels that all of them span; 16-bit images cannot
 MASKED = ("zscore_nonzero", "zscore_nonzero_robust")  # schemes that use the voxels of the mask only
 
 
@@ -90,7 +92,15 @@ def _robust(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
 
 
 def _standardized(values: np.ndarray) -> np.ndarray:
-    """Bring `values` in place to mean 0 and standard deviation 1, and return them."""
+    """Bring `values` in place to mean 0 and standard deviation 1, and return them.
+
+    Where a few voxels lie so far off that the others would come out equal, as one that is damaged can, the image is normalised
+    as by the robust scheme instead.
+    """
+    few = values.reshape(-1)[:: -(-values.size // FEW)]
+    low, high = clip_levels(few)
+    if 0 < float(high) - float(low) < (float(values.max()) - float(values.min())) / DOMINATING:
+        return _robust(values, values.reshape(-1)[:: -(-values.size // SAMPLE)])
     values -= np.float32(values.mean(dtype=np.float64))
     scale = float(np.sqrt(np.square(values).mean(dtype=np.float64)))
     if scale > 0:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from autoseg.dataset import Case
-from autoseg.errors import DataError, UsageError
+from autoseg.errors import DataError, ResourceError, UsageError
 from autoseg.imaging.landmarks import State
 from autoseg.inference.shape_prior import fit_shape_prior
 from autoseg.nets.device import Device, out_of_memory
@@ -86,7 +86,7 @@ def train(job: TrainingJob, options: TrainingOptions, device: Device, *, clock: 
         DataError: no prepared case to train on; or a loss that is not finite (names the cases), or a
             network that predicts background only or landmarks anywhere, after `rollback.MAX_ROLLBACKS`.
         PlanError: the interrupted run in the folder follows another plan.
-        ResourceError: not enough memory for a step.
+        ResourceError: not enough memory for a step, or not enough time for the first one.
         UsageError: the run to extend is not finished, the run to continue began with other weights, or
             another process is training it.
     """
@@ -172,6 +172,8 @@ def _train(job: TrainingJob, options: TrainingOptions, device: Device, clock: Cl
         with run.stopping:
             with out_of_memory("a plan for less memory: autoseg plan_and_preprocess --replan --memory GB"):
                 stopped = _learn(run, training, validation)
+            if run.state.step == 0:
+                raise _no_step(run)
             if is_first():
                 _finish(run, validation, stopped)
             barrier()  # here, where a signal ends no process before the first one is done
@@ -216,6 +218,12 @@ def _stored(job: TrainingJob, cases: Sequence[Case]) -> list[StoredCase]:
     return [
         StoredCase.open(job.prepared, c.name, job.previous_stage) for c in cases if stored_key(job.prepared, c.name) is not None
     ]
+
+
+def _no_step(run: TrainingRun) -> ResourceError:
+    """Error for a budget that was spent before the first step, so that there is no model."""
+    spent = f"{duration(run.elapsed)} for the start" if run.budget.seconds else "a budget of no step"
+    return ResourceError("no step was trained", file=run.job.run, found=spent, fix="more --time; the start takes a part of it")
 
 
 def _sometimes_absent(names: Sequence[str], cases: Sequence[StoredCase]) -> tuple[str, ...]:

@@ -122,12 +122,6 @@ def test_tails_of_each_channel_without_structures() -> None:
     assert case.tails[0].tail_ratio > 0.9 > 0.1 > case.tails[1].tail_ratio
 
 
-def test_an_image_of_zeros() -> None:
-    grid = Grid.from_spacing((2, 2, 2), (1, 1, 1))
-    empty = Image(np.zeros((1, 2, 2, 2), np.float32), grid, ("MR",))
-    assert measure_case("a", empty, LabelMap(np.ones((2, 2, 2), np.uint8), grid, LABELS), LABELS) is None
-
-
 def test_tails_of_a_large_volume_take_milliseconds() -> None:
     from autoseg.fingerprint.case import _tails
 

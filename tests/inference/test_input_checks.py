@@ -81,15 +81,36 @@ def test_an_image_that_does_not_fit_into_memory_is_refused_before_it_is_predicte
 def test_one_note_on_all_cases_of_a_folder(
     model: Model, tiny_runs: TinyRuns, image: Image, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for i in range(5):
-        write_image(tmp_path / "in" / f"c{i}.mha", scaled(image, 0.1) if i else replace(image, data=np.zeros_like(image.data)))
+    for i in range(4):
+        write_image(tmp_path / "in" / f"c{i}.mha", scaled(image, 0.1))
     trained = autoseg.load_model(tiny_runs.runs[0], device="cpu")
     with caplog.at_level(logging.WARNING, "autoseg"):
-        assert trained.predict_folder(tmp_path / "in", tmp_path / "out").done == 5
-    sizes, blank = sorted(caplog.messages, key=len, reverse=True)
-    assert sizes.startswith("note in 4 cases (c1, c2, c3 and 1 more): voxels are of another size than the model has learnt")
+        assert trained.predict_folder(tmp_path / "in", tmp_path / "out").done == 4
+    (sizes,) = caplog.messages
+    assert sizes.startswith("note in 4 cases (c0, c1, c2 and 1 more): voxels are of another size than the model has learnt")
     assert "expected: about (3, 2, 2) mm" in sizes
-    assert blank == "note in 1 case (c0): the image is blank, so the prediction means nothing; found: 0 everywhere"
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, -1e30])
+def test_a_blank_image_fails_alone(tiny_runs: TinyRuns, image: Image, tmp_path: Path, value: float) -> None:
+    write_image(tmp_path / "in" / "a.mha", image)
+    write_image(tmp_path / "in" / "b.mha", replace(image, data=np.full_like(image.data, value)))
+    report = autoseg.load_model(tiny_runs.runs[0], device="cpu").predict_folder(tmp_path / "in", tmp_path / "out")
+    assert report.done == 1
+    (failure,) = report.failures
+    assert failure.reason.startswith("case b: the image is blank; ")
+    assert f"found: {value:g} everywhere; fix: export it again" in failure.reason
+    assert [path.name for path in (tmp_path / "out").glob("*.mha")] == ["a.mha"]
+
+
+def test_a_damaged_voxel_changes_nothing_far_away(model: Model, image: Image) -> None:
+    whole = model.predict_image(image, mirror=False).labels
+    data = image.data.copy()
+    data[0, 0, 0, 0] = 3e38
+    damaged = model.predict_image(replace(image, data=data), mirror=False).labels
+    assert whole is not None
+    assert damaged is not None
+    assert (whole == damaged).mean() > 0.97
 
 
 def test_an_image_in_memory_is_noted_as_well(tiny_runs: TinyRuns, image: Image, caplog: pytest.LogCaptureFixture) -> None:

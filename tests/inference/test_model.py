@@ -11,9 +11,10 @@ import pytest
 import torch
 from helpers.runs import dice, interrupt_at
 from helpers.tiny import Tiny, TinyRuns
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from autoseg.errors import PlanError, UsageError
+from autoseg.errors import DataError, PlanError, UsageError
 from autoseg.inference.model import Model, load_model
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.nets.build import build_network
@@ -23,6 +24,8 @@ from autoseg.plan import Configuration, Plan, save_plan
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runs.budget import RunBudget
 from autoseg.runs.options import TrainingOptions
+from autoseg.system.files import write_text
+from autoseg.system.records import to_json
 from autoseg.training import train as train_module
 from autoseg.training.train import train
 
@@ -183,3 +186,31 @@ def test_a_gpu_trains_and_predicts_what_a_cpu_does(tiny: Tiny, float32_cpu: Devi
     )
     tolerance = 2e-3 if compute == torch.float32 else 5e-2  # of the largest logit; convolutions on a GPU may run in TF32
     np.testing.assert_allclose(gpu_logits, cpu_logits, atol=tolerance * float(np.abs(cpu_logits).max()))
+
+
+def test_a_model_of_no_step_is_refused(tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path) -> None:
+    """As earlier versions left one where the start took all the time."""
+    shutil.copytree(tiny_runs.runs[0], tmp_path / "fold_0")
+    write_text(tmp_path / "fold_0" / "run.json", to_json(replace(tiny_runs.records[0], steps=0)))
+    with pytest.raises(UsageError, match=r"no step was trained of this model; file: .*fold_0; fix: autoseg train --restart"):
+        load_model([tmp_path / "fold_0"], float32_cpu)
+
+
+@pytest.mark.parametrize("damage", ["nan", "inf", "int64"])
+def test_weights_that_are_no_finite_numbers_are_refused(
+    tiny_runs: TinyRuns, float32_cpu: Device, tmp_path: Path, damage: str
+) -> None:
+    """One is enough to make everything background."""
+    shutil.copytree(tiny_runs.runs[0], tmp_path / "fold_0")
+    path = tmp_path / "fold_0" / "last.safetensors"
+    with safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    name = next(k for k in tensors if k.startswith(AVERAGED) and k.endswith("weight"))
+    if damage == "int64":
+        tensors[name] = tensors[name].to(torch.int64)
+    else:
+        tensors[name].view(-1)[0] = float(damage)
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(DataError, match=r"the weights are no finite numbers, .*found: .*weight: torch\.(float32|int64)"):
+        load_model([tmp_path / "fold_0"], float32_cpu)

@@ -190,3 +190,23 @@ def test_colour_that_was_divided_already_is_refused() -> None:
     check_colour(np.concatenate([colour[:2], colour[2:] / 255]), RGB)  # one channel alone may be dark
     with pytest.raises(DataError, match=r"not 8-bit colour; found: fractions, the largest 0\.0431\d*; .*fix: multiply by 255"):
         check_colour(colour / 255, RGB)
+
+
+@pytest.mark.parametrize("spike", [3e38, -3e38, 1e20, 1e12])
+@pytest.mark.parametrize("scheme", ["zscore", "zscore_robust", "zscore_nonzero", "zscore_nonzero_robust"])
+def test_one_damaged_voxel_does_not_make_the_others_equal(scheme: str, spike: float) -> None:
+    image = np.random.default_rng(0).normal(100, 15, (8, 30, 30)).astype(np.float32)
+    expected = normalize(image, _channel(scheme))
+    image[3, 4, 5] = spike
+    result = normalize(image, _channel(scheme))
+    others = np.ones(image.shape, dtype=bool)
+    others[3, 4, 5] = False
+    np.testing.assert_allclose(result[others], expected[others], atol=0.2)
+    assert abs(result[3, 4, 5]) < 20
+
+
+def test_bright_spots_of_16_bit_images_are_no_damage() -> None:
+    image = np.random.default_rng(0).integers(100, 102, (8, 30, 30)).astype(np.float32)
+    image[3, 4, 5] = 65535
+    expected = (image - image.mean(dtype=np.float64)) / image.std(dtype=np.float64)
+    np.testing.assert_allclose(normalize(image, _channel("zscore")), expected, rtol=1e-4, atol=1e-4)

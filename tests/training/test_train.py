@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.limits import HANGS
-from helpers.runs import EPOCHS, dice, history, interrupt_at, same_outcome
+from helpers.runs import EPOCHS, ManualClock, dice, history, interrupt_at, same_outcome
 from helpers.tiny import Tiny, TinyRuns
 from safetensors.torch import load_file
 
 from autoseg.dataset import open_dataset
-from autoseg.errors import DataError, DiskError, UsageError
+from autoseg.errors import DataError, DiskError, ResourceError, UsageError
 from autoseg.evaluation.metrics import dice_per_structure
 from autoseg.inference.model import load_model
 from autoseg.io import read_label_map
@@ -430,3 +430,16 @@ def test_fold_stopped_while_it_is_validated(
 def test_one_fold_at_a_time_is_extended(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="only one fold at a time can be extended; found: 0, 1; fix: -f with one of them"):
         next(train_folds(folds(tiny, tmp_path, "0", "1"), replace(EPOCHS, extend=True), float32_cpu))
+
+
+def test_a_start_that_takes_the_whole_time_leaves_no_model(tiny: Tiny, float32_cpu: Device, tmp_path: Path) -> None:
+    """A slow disk, a busy machine: the budget is spent before the first step."""
+    clock, run = ManualClock(), tmp_path / "fold_0"
+
+    def hurried() -> float:
+        clock.now += 10
+        return clock.now
+
+    with pytest.raises(ResourceError, match=r"no step was trained; file: .*fold_0; found: .* for the start; fix: more --time"):
+        train(tiny.job(run), TrainingOptions(RunBudget(seconds=20), threads=0), float32_cpu, clock=hurried)
+    assert not run.exists()
