@@ -17,6 +17,11 @@ from autoseg.imaging.labels import LabelSet
 from autoseg.system.documents import read_json, shown
 from autoseg.system.names import check_path, check_title
 
+BACKGROUND = {
+    *("background", "bg", "back", "none", "nothing", "clear", "clear label", "unlabelled", "unlabeled", "unlabelled tissue"),
+    *("void", "empty", "unknown", "undefined", "other", "others", "rest", "exterior", "outside", "air", "zero", "0", "null"),
+}
+"""Names of the value 0 that mean that nothing is there."""
 LONGEST_NUMBER = 9  # digits of a key that is the number of a channel or the value of a structure
 
 
@@ -83,6 +88,7 @@ def _parse_labels(raw: Any, path: Path) -> LabelSet:
         )
     by_value = all(k.isdecimal() and len(k) <= LONGEST_NUMBER for k in raw)
     pairs = [(_name(v, "a structure", path), int(k)) for k, v in raw.items()] if by_value else list(raw.items())
+    pairs = [(n, v[0]) if isinstance(v, list) and len(v) == 1 else (n, v) for n, v in pairs]  # a region of one value
     regions = [n for n, v in pairs if isinstance(v, list)]
     if regions:
         raise DataError(
@@ -96,10 +102,25 @@ def _parse_labels(raw: Any, path: Path) -> LabelSet:
         raise DataError("label values must be whole numbers", file=path, found=first_few(malformed, 10))
     for name, _ in pairs:
         check_title(name, "a structure", DataError, path)
+    _check_background(pairs, path)
     ignore = next((v for n, v in pairs if n.lower() == "ignore"), None)
     structures = sorted(((v, n) for n, v in pairs if v != 0 and n.lower() != "ignore"))
     with naming_file(path):
         return LabelSet(tuple(n for _, n in structures), tuple(v for v, _ in structures), ignore)
+
+
+def _check_background(pairs: list[tuple[str, int]], path: Path) -> None:
+    """Check that the value 0 is the background's, and the background's alone: that is what nothing is learnt of."""
+    named = [(n.strip().lower(), n, v) for n, v in pairs]
+    wrong = [f"{n}: {v}" for word, n, v in named if (word not in BACKGROUND if v == 0 else word == "background")]
+    if wrong:
+        raise DataError(
+            "the value 0 is background, so no structure can have it",
+            file=path,
+            found=", ".join(wrong),
+            allowed='"background": 0, and structures from 1 on',
+            fix="give the structure another value, in the label maps too; or call it background if it is that",
+        )
 
 
 def _name(raw: Any, owner: str, path: Path) -> str:

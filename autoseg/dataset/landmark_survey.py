@@ -77,9 +77,10 @@ def log_cases_without_landmarks(cases: Sequence[Case]) -> None:
 
 
 def _log_assumptions(cases: Sequence[Case], files: dict[Path, PointFile]) -> None:
-    """Note what is assumed where files do not say it, such as the coordinate system."""
-    for remark in sorted({f.remark for f in files.values() if f.remark}):
-        log.warning("note: %s: %s", remark, first_few([p.name for p, f in files.items() if f.remark == remark]))
+    """Note what is assumed where files do not say it, such as the coordinate system, and what is left out of them."""
+    for remark in sorted({remark for file in files.values() for remark in file.remarks}):
+        names = [path.name for path, file in files.items() if remark in file.remarks]
+        log.warning("note: %s: %s", remark, first_few(names))
     volumes = {c.landmarks for c in cases if has_geometry(c.images[0])}
     without_space = [
         path.name

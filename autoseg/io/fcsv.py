@@ -12,12 +12,12 @@ from pathlib import Path
 
 from autoseg.errors import DataError, nearest
 from autoseg.imaging.landmarks import Landmarks
-from autoseg.io.markups import description_text, split_description
+from autoseg.io.markups import description_text, settled_status, split_description, status_remarks
 from autoseg.io.points import LandmarkFormat, PointFile, confidence_of, coordinates, make_point, parse_space, read_text
 from autoseg.system.tables import csv_rows, csv_text
 
 _COLUMNS = ("id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc", "associatedNodeID")
-_UNSET = {"0": "undefined", "1": "preview", "3": "missing"}
+_STATUS = {"0": "undefined", "1": "preview", "3": "missing"}
 _SYSTEM = re.compile(r"#\s*CoordinateSystem\s*=\s*([^,\s]+)", re.IGNORECASE)
 _HEAD = re.compile(r"#\s*columns\s*=\s*(.+)", re.IGNORECASE)
 
@@ -39,20 +39,22 @@ def read_fcsv(path: Path) -> PointFile:
                 f"the point list needs a column '{column}'{nearest(column, columns)}", file=path, found=", ".join(columns)
             )
     space = parse_space(path, system or "RAS")
-    points = []
+    points, statuses = [], []
     for _, row in csv_rows((line for line in lines if not line.startswith("#")), path, ",", "the point list"):
         cells = dict(zip(columns, (c.strip() for c in row)))
         description, _, confidence = split_description(cells.get("desc", ""))
         position = [cells.get(axis, "") for axis in "xyz"]
         code = row[len(columns)].strip() if len(row) > len(columns) else ""
-        state = _UNSET.get(code, "defined")
-        if "" in position and code not in _UNSET:
+        status = _STATUS.get(code, "defined")
+        statuses.append((status, "" not in position))
+        state = settled_status(status, has_position="" not in position)
+        if "" in position and state == "defined":
             raise DataError("a point needs three coordinates", file=path, found=",".join(row)[:80], allowed=", ".join(columns))
         points.append(
             make_point(
                 path,
                 cells.get("label", ""),
-                None if code in _UNSET else position,
+                position if state == "defined" else None,
                 state=state,
                 space=space,
                 description=description,
@@ -63,8 +65,8 @@ def read_fcsv(path: Path) -> PointFile:
         raise DataError(
             "the file holds no landmark", file=path, fix="delete it if the case is not annotated; else set the points"
         )
-    remark = "" if system else "point lists that do not state their coordinate system are taken as RAS"
-    return PointFile({"": tuple(points)}, remark)
+    remarks = () if system else ("point lists that do not state their coordinate system are taken as RAS",)
+    return PointFile({"": tuple(points)}, (*remarks, *status_remarks(statuses)))
 
 
 def fcsv_text(landmarks: Landmarks) -> str:

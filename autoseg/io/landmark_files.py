@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ FORMATS: tuple[LandmarkFormat, ...] = (
     point_json.FORMAT,
     point_tables.FORMAT,
 )
+AT_ORIGIN = "points lie exactly at (0, 0, 0), where programs put those that were cleared; if they are not meant, delete them"
 LANDMARK_ENDINGS = tuple(landmark_format.ending for landmark_format in FORMATS)
 
 
@@ -78,7 +80,9 @@ def write_landmark_table(path: Path, cases: Mapping[str, Landmarks], pixels: boo
 @lru_cache(maxsize=4096)
 def _read(path: Path, landmark_format: LandmarkFormat, stamp: str) -> PointFile:
     """Parse a file; `stamp` changes with it, and so makes the cache forget."""
-    return landmark_format.read(path)
+    file = landmark_format.read(path)
+    origins = [p for points in file.cases.values() for p in points if p.position is not None and not any(p.position)]
+    return replace(file, remarks=(*file.remarks, AT_ORIGIN)) if origins else file
 
 
 def _format_of(path: Path) -> LandmarkFormat:

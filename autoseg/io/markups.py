@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from autoseg.io.points import (
 _SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
 )
+POINTS = "Fiducial"  # the type of a point list
 _UNITS = {"mm": 1.0, "um": 0.001}
 _UPRIGHT = [-1, 0, 0, 0, -1, 0, 0, 0, 1]  # no rotation in RAS, as Slicer writes it in LPS
 _OWN_TEXT = re.compile(r"(absent|unlabelled)?(?:(?:^|; )confidence ([0-9.eE+-]+))?")
@@ -46,12 +48,37 @@ def read_markups(path: Path) -> PointFile:
     markups = read_json_object(path).get("markups")
     if not isinstance(markups, list) or not all(isinstance(m, dict) for m in markups):
         raise DataError("not a markup file of 3D Slicer", file=path, found="no list 'markups'", fix="save it from Slicer again")
-    points = tuple(point for markup in markups for point in _points(path, markup))
+    lists = [markup for markup in markups if str(markup.get("type", POINTS)) == POINTS]
+    others = sorted({str(markup.get("type")) for markup in markups} - {POINTS, "None"})
+    points = tuple(point for markup in lists for point in _points(path, markup))
     if not points:
         raise DataError(
-            "the file holds no landmark", file=path, fix="delete it if the case is not annotated; else set the points"
+            "the file holds no landmark",
+            file=path,
+            found=f"no point list, but {', '.join(others)}" if others else None,
+            allowed=f"markups of type {POINTS}" if others else None,
+            fix="delete it if the case is not annotated; else set the points",
         )
-    return PointFile({"": points})
+    entries = [entry for markup in lists for entry in markup.get("controlPoints", [])]
+    remarks = status_remarks([(str(entry.get("positionStatus")), bool(entry.get("position"))) for entry in entries])
+    if others:
+        remarks = (f"markups that are no point lists ({', '.join(others)}) hold no landmarks and are left out", *remarks)
+    return PointFile({"": points}, remarks)
+
+
+def settled_status(status: str, *, has_position: bool) -> str:
+    """The status of a point as it counts: one that is still being placed ('preview') is set where it has a position."""
+    return "defined" if status == "preview" and has_position else status
+
+
+def status_remarks(statuses: Sequence[tuple[str, bool]]) -> tuple[str, ...]:
+    """Remarks on points by their status, each given with whether the point has a position."""
+    remarks = []
+    if ("preview", True) in statuses:
+        remarks.append("points of the status 'preview' have positions and count as set")
+    if ("undefined", True) in statuses:
+        remarks.append("positions of points of the status 'undefined' are left out; set the points in Slicer if they are meant")
+    return tuple(remarks)
 
 
 def description_text(state: int, confidence: float | None) -> str:
@@ -123,6 +150,7 @@ def _points(path: Path, markup: dict[str, Any]) -> list[Point]:
             )
         status = str(entry.get("positionStatus") or ("undefined" if position is None else "defined"))
         description, described_state, confidence = split_description(text_of(path, "description", entry.get("description")))
+        status = settled_status(status, has_position=position is not None)
         if position is None and status in ("defined", "undefined"):
             status = described_state or "undefined"
         points.append(

@@ -25,6 +25,7 @@ _SPACES: dict[str, Space] = {
     "voxel": "voxel",
     "pixel": "voxel",
     "ijk": "voxel",
+    "2": "voxel",
 }
 
 # Our own words and those of 3D Slicer ('positionStatus').
@@ -66,11 +67,11 @@ class PointFile:
 
     Args:
         cases: points by case name; under '' those of a file that names no case.
-        remark: an assumption that was made about the file, or empty.
+        remarks: what was assumed of the file, or left out of it, in words that are the same for all files of a kind.
     """
 
     cases: Mapping[str, tuple[Point, ...]] = field(hash=False)
-    remark: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from autoseg.dataset import Case, case_name, find_dataset, images_in, open_dataset, search_folders, split_other_channels
+from autoseg.dataset.dataset_json import parse_description
 from autoseg.errors import DataError, LabelError, UsageError
 from autoseg.io import read_image, read_label_map
 
@@ -195,6 +196,9 @@ def test_byte_order_mark(tmp_path: Path) -> None:
             {**NNUNET, "labels": {"background": 0, "whole": [1, 2], "core": 1}},
             r"\(regions\) are not supported.*found: whole; fix",
         ),
+        ({**NNUNET, "labels": {"background": 255, "lesion": 0}}, r"value 0 is background.*found: background: 255, lesion: 0;"),
+        ({**NNUNET, "labels": {"lung": 0, "organ": 1}}, r"value 0 is background, so no structure.*found: lung: 0; allowed"),
+        ({**NNUNET, "labels": {"0": "lung", "1": "organ"}}, r"value 0 is background, so no structure.*found: lung: 0; allowed"),
         ({**NNUNET, "labels": {"background": 0, "liver": 1.0}}, r"must be whole numbers; file: .*found: liver: 1\.0"),
         (
             {**NNUNET, "labels": {"0.0": "background", "1.0": "liver"}},
@@ -443,3 +447,9 @@ def test_a_folder_that_may_not_be_looked_at_is_none(shelf: Path, monkeypatch: py
 
     monkeypatch.setattr(Path, "is_file", refuse)
     assert find_dataset("Task01", [shelf]).name.startswith("Task01")
+
+
+@pytest.mark.parametrize("name", ["background", "Background", "BG", "clear label", "unlabelled", "void", "0"])
+def test_names_of_the_background(name: str) -> None:
+    labels = parse_description({**NNUNET, "labels": {name: 0, "liver": [1], "spleen": 2}}, Path("dataset.json")).labels
+    assert (labels.names, labels.values) == (("liver", "spleen"), (1, 2))

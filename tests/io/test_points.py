@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from autoseg.errors import DataError
 from autoseg.imaging.landmarks import State
 from autoseg.io import Point, read_points
+from autoseg.io.landmark_files import AT_ORIGIN
 
 FCSV = """# Markups fiducial file version = 4.11
 # CoordinateSystem = LPS
@@ -70,6 +71,7 @@ def test_micrometres(tmp_path: Path, unit: Any) -> None:
         ({"positionStatus": "missing"}, State.ABSENT),
         ({"position": [1, 2, 3], "positionStatus": "undefined"}, State.UNLABELLED),
         ({"position": None, "positionStatus": "preview"}, State.UNLABELLED),
+        ({"position": [1, 2, 3], "positionStatus": "preview"}, State.PRESENT),
         ({"position": "", "positionStatus": "defined"}, State.UNLABELLED),  # as Slicer reads it
         ({}, State.UNLABELLED),
         ({"positionStatus": "undefined", "description": "absent"}, State.ABSENT),  # as autoseg writes it
@@ -115,7 +117,7 @@ def test_several_markups_each_in_its_own_system(tmp_path: Path) -> None:
             r"is not a usable number.*found: 'x'; allowed: a finite number; fix: write a dec",
         ),
         (markup({"position": [1, 2, 3]}), r"a landmark has no name; file: .*found: position \[1, 2, 3\]; fix: give each"),
-        (markup({"label": "a"}, coordinateSystem="2"), r"unknown coordinate system; .*found: '2'; allowed: LPS, RAS, voxel"),
+        (markup({"label": "a"}, coordinateSystem="7"), r"unknown coordinate system; .*found: '7'; allowed: LPS, RAS, voxel"),
         (markup({"label": "a"}, coordinateUnits="inch"), r"unknown unit of coordinates; .*found: 'inch'; allowed: mm, um"),
         (
             markup({"label": "a", "positionStatus": "mising"}),
@@ -145,7 +147,7 @@ def test_invalid_markup_files(tmp_path: Path, content: Any, message: str) -> Non
 def test_coordinate_systems_of_point_lists(tmp_path: Path, system: str, space: str, remark: str) -> None:
     path = put(tmp_path / "a.fcsv", FCSV.replace("# CoordinateSystem = LPS\n", system))
     assert only(path) == (Point("nose", "", (1.5, -2.0, 3.0), State.PRESENT, space),)  # type: ignore[arg-type]
-    assert read_points(path).remark == remark
+    assert read_points(path).remarks == ((remark,) if remark else ())
 
 
 def test_point_list_dialects(tmp_path: Path) -> None:
@@ -160,17 +162,17 @@ def test_point_list_dialects(tmp_path: Path) -> None:
     assert only(put(tmp_path / "b.fcsv", bare)) == (Point("nose", "", (1.0, 2.0, 3.0), State.PRESENT, "RAS"),)
 
 
-@pytest.mark.parametrize(("code", "state"), [("0", 0), ("1", 0), ("3", 1), ("2", 2), ("", 2)])
+@pytest.mark.parametrize(("code", "state"), [("0", 0), ("1", 2), ("3", 1), ("2", 2), ("", 2)])
 def test_status_of_points_in_lists(tmp_path: Path, code: str, state: int) -> None:
     """Slicer 5.2 and later adds it after the named columns, and 0 or 1 for whether it made the point itself."""
     (point,) = only(put(tmp_path / "a.fcsv", FCSV.replace("nose,,", f"nose,,,{code},0")))
     assert (point.state, point.position is None) == (state, state != 2)
     nowhere = FCSV.replace("nose,,", f"nose,,,{code},0").replace("1.5,-2,3,", ",,,")
-    if state == 2:
+    if code in ("2", ""):
         with pytest.raises(DataError, match="a point needs three coordinates"):
             only(put(tmp_path / "b.fcsv", nowhere))
     else:
-        assert only(put(tmp_path / "b.fcsv", nowhere))[0].state == state
+        assert only(put(tmp_path / "b.fcsv", nowhere))[0].state == {"3": State.ABSENT}.get(code, State.UNLABELLED)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_status_of_points_in_lists(tmp_path: Path, code: str, state: int) -> Non
     [
         (FCSV, " \n", "the file is empty"),
         ("p_1,1.5,-2,3,0,0,0,1,1,1,0,nose,,\n", "", r"the file holds no landmark; file: .*a\.fcsv"),
-        ("LPS", "2", r"unknown coordinate system; file: .*found: '2'"),
+        ("LPS", "7", r"unknown coordinate system; file: .*found: '7'"),
         ("label", "Label", r"needs a column 'label' - did you mean 'Label'\?; file: .*found: id, x"),
         (",y,", ",why,", r"needs a column 'y'"),
         ("-2", "", r"a point needs three coordinates; file: .*found: p_1,1\.5,,3,.*allowed: id, x"),
@@ -410,3 +412,49 @@ def test_the_case_of_a_file_is_a_text(tmp_path: Path) -> None:
     assert list(read_points(put(tmp_path / "b.json", {**whole, "case": 12})).cases) == ["12"]
     with pytest.raises(DataError, match=r"'case' must be a text; .*found: \[\"a\"\]"):
         read_points(put(tmp_path / "c.json", {**whole, "case": ["a"]}))
+
+
+def test_only_point_lists_of_a_file_hold_landmarks(tmp_path: Path) -> None:
+    """Curves and planes have control points, too."""
+    points = markup({"label": "nose", "position": [1, 2, 3]})
+    others = [
+        {"type": kind, "controlPoints": [{"label": f"{kind}-{i}", "position": [i, i, 5]} for i in range(3)]}
+        for kind in ("Plane", "ClosedCurve", "ROI", "Line", "Angle", "Curve")
+    ]
+    points["markups"] += others
+    file = read_points(put(tmp_path / "a.mrk.json", points))
+    assert [point.label for point in file.cases[""]] == ["nose"]
+    kinds = "Angle, ClosedCurve, Curve, Line, Plane, ROI"
+    assert file.remarks == (f"markups that are no point lists ({kinds}) hold no landmarks and are left out",)
+    path = put(tmp_path / "b.mrk.json", {**points, "markups": others[:2]})
+    with pytest.raises(DataError, match=r"holds no landmark; .*found: no point list, but ClosedCurve, Plane; allowed: .*F"):
+        read_points(path)
+
+
+def test_what_is_made_of_a_status_is_said(tmp_path: Path) -> None:
+    entries = [
+        {"label": status, "position": [1, 2, 3 + i], "positionStatus": status}
+        for i, status in enumerate(("defined", "preview", "undefined", "missing"))
+    ]
+    file = read_points(put(tmp_path / "a.mrk.json", markup(*entries)))
+    assert [point.state for point in file.cases[""]] == [State.PRESENT, State.PRESENT, State.UNLABELLED, State.ABSENT]
+    assert [remark.partition("'")[2].partition("'")[0] for remark in file.remarks] == ["preview", "undefined"]
+    listed = read_points(put(tmp_path / "a.fcsv", FCSV.replace("nose,,", "nose,,,0,0")))
+    assert listed.remarks[0].startswith("positions of points of the status 'undefined' are left out")
+
+
+@pytest.mark.parametrize("name", ["a.mrk.json", "a.fcsv", "a.csv"])
+def test_points_at_the_origin_are_said(tmp_path: Path, name: str) -> None:
+    text = {
+        "a.mrk.json": json.dumps(markup({"label": "a", "position": [0, 0, 0]}, {"label": "b", "position": [0, 0, 1]})),
+        "a.fcsv": FCSV.replace("1.5,-2,3", "0,0,0"),
+        "a.csv": "landmark,x,y,z\na,0,0,0\nb,1,2,3\n",
+    }[name]
+    assert read_points(put(tmp_path / name, text)).remarks == (AT_ORIGIN,)
+    (tmp_path / name).unlink()
+    assert read_points(put(tmp_path / name, text.replace("0, 0, 0", "0, 0, 2").replace("0,0,0", "0,0,2"))).remarks == ()
+
+
+def test_point_lists_in_voxels(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.fcsv", FCSV.replace("= LPS", "= 2"))
+    assert [point.space for point in only(path)] == ["voxel"]
