@@ -10,7 +10,7 @@ from autoseg.errors import DataError, GeometryError
 from autoseg.imaging.alignment import check_alignment
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks
-from autoseg.io import read_image, read_label_map
+from autoseg.io import geometry_remarks, read_image, read_label_map
 
 KEEP_BYTES = 1 << 30  # of voxels that one command may hand to the next; with small cases opening files costs more than the rest
 
@@ -66,7 +66,8 @@ class CaseReader:
         check_annotated(case, self.dataset)
         image = read_image(case.images, self.dataset.channels)
         label_map = read_label_map(case.label, self.dataset.labels) if case.label else None
-        remarks = []
+        files = (*case.images, *([case.label] if case.label else []))
+        remarks: list[str | None] = list(dict.fromkeys(remark for path in files for remark in geometry_remarks(path)))
         try:
             remarks.append(check_alignment(image, label_map) if label_map else None)
         except GeometryError as error:

@@ -14,7 +14,7 @@ from autoseg.inference.input_checks import Doubt, check_grid, doubts, log_doubts
 from autoseg.inference.model import Model
 from autoseg.inference.model_digest import model_digest
 from autoseg.inference.outputs import Outputs
-from autoseg.io import has_geometry, read_grid, read_image
+from autoseg.io import geometry_remarks, has_geometry, read_grid, read_image
 from autoseg.plan import DataPlan
 from autoseg.postprocessing.component_rules import Rule
 from autoseg.system.allocator import keep_freed_memory
@@ -91,6 +91,7 @@ def predict(
         image = read_image(case.images, channels)
         check_grid(model, image.grid, case.images[0])
         doubtful.extend(doubts(model, image, case.name))
+        doubtful.extend(Doubt(case.name, remark, str(path)) for path in case.images for remark in geometry_remarks(path))
         prediction = model.predict_image(image, mirror, probabilities=save_probabilities)
         landmarks = outputs.write(case, image.grid, prediction, rules, todo=selection.todo[case.name])
         if landmarks is not None:

@@ -2,7 +2,15 @@
 
 from autoseg.io.colour import RGB_8_BIT, is_rgb, names_in_words
 from autoseg.io.formats import Header
-from autoseg.io.image_formats import IMAGE_ENDINGS, data_files, has_geometry, image_ending, label_ending, probabilities_ending
+from autoseg.io.image_formats import (
+    IMAGE_ENDINGS,
+    data_files,
+    geometry_remarks,
+    has_geometry,
+    image_ending,
+    label_ending,
+    probabilities_ending,
+)
 from autoseg.io.images import (
     read_grid,
     read_header,
@@ -24,6 +32,7 @@ __all__ = [
     "Point",
     "PointFile",
     "data_files",
+    "geometry_remarks",
     "has_geometry",
     "image_ending",
     "is_rgb",

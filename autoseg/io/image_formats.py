@@ -38,6 +38,11 @@ def data_files(path: Path) -> tuple[Path, ...]:
     return itk.data_files(path)
 
 
+def geometry_remarks(path: Path) -> tuple[str, ...]:
+    """Sentences on what the header of an existing image says of its geometry twice and differently, or not at all."""
+    return itk.geometry_remarks(path)
+
+
 def label_ending(image: Path) -> str:
     """Ending of an image's label maps: its own, or that of the nearest format that can hold them."""
     ending = image_ending(image) or ".nii.gz"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,8 +14,9 @@ from autoseg.errors import DataError, DiskError, GeometryError, ResourceError
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image
 from autoseg.io.formats import Header, ImageFormat, not_finite_error
-from autoseg.io.nifti import copy_geometry, count_not_finite, is_nifti
-from autoseg.io.nifti_header import read_nifti_header
+from autoseg.io.nifti import copy_geometry, is_nifti, read_numbers
+from autoseg.io.nifti_geometry import settle
+from autoseg.io.nifti_header import NiftiHeader, read_nifti_header
 from autoseg.io.stored_voxels import StoredVoxels
 from autoseg.io.text_headers import read_metaimage_header, read_nrrd_header
 from autoseg.io.write_check import check_disk_space, missing_end
@@ -51,14 +53,20 @@ def read_header(path: Path) -> Header:
         DataError: no such file, or not an image.
         GeometryError: an invalid grid.
     """
+    if is_nifti(path) and (header := _plain_nifti(path)):
+        return Header(_nifti_grid(header), math.prod(header.shape[3:]), False, header.dtype == np.uint8 and not header.is_scaled)
     reader = _header(path)
     channels = reader.GetNumberOfComponents() * (reader.GetSize()[3] if reader.GetDimension() == 4 else 1)
     eight_bit = reader.GetPixelID() in (sitk.sitkUInt8, sitk.sitkVectorUInt8)
     return Header(_grid(reader, path), channels, False, eight_bit)
 
 
-def write_on_grid(path: Path, data: np.ndarray, grid: Grid) -> None:
-    """Write (Z, Y, X), or (C, Z, Y, X) as vectors, on a grid, atomically."""
+def write_on_grid(path: Path, data: np.ndarray, grid: Grid, geometry_from: Path | None = None) -> None:
+    """Write (Z, Y, X), or (C, Z, Y, X) as vectors, on a grid, atomically.
+
+    Args:
+        geometry_from: a NIfTI file whose stored geometry is copied to the last bit.
+    """
     spacing = np.array(grid.spacing)
     direction = (grid.affine[:3, :3] / spacing)[:, ::-1]
     _save(
@@ -67,6 +75,7 @@ def write_on_grid(path: Path, data: np.ndarray, grid: Grid) -> None:
         spacing=spacing[::-1].tolist(),
         origin=grid.affine[:3, 3].tolist(),
         direction=direction.ravel().tolist(),
+        geometry_from=geometry_from,
     )
 
 
@@ -76,6 +85,9 @@ def write_like(path: Path, data: np.ndarray, like: Path, geometry_from: Path | N
     Args:
         geometry_from: a NIfTI file whose stored geometry is copied to the last bit.
     """
+    if is_nifti(like) and (nifti := _plain_nifti(like)):
+        write_on_grid(path, data, _nifti_grid(nifti), geometry_from)
+        return
     header = _header(like)
     dimension = header.GetDimension()
     n = min(dimension, 3)
@@ -90,6 +102,42 @@ def write_like(path: Path, data: np.ndarray, like: Path, geometry_from: Path | N
         direction=direction.ravel().tolist(),
         geometry_from=geometry_from,
     )
+
+
+def geometry_remarks(path: Path) -> tuple[str, ...]:
+    """What the header of an existing file says of its geometry twice and differently, or not at all."""
+    if not is_nifti(path):
+        return ()
+    header = read_nifti_header(path)
+    place = settle(header.transforms)
+    if place is not None:
+        return place.remarks
+    sizes = header.transforms.pixdim[1 : 1 + min(3, len(header.shape))]
+    return () if all(math.isfinite(n) and n != 0 for n in sizes) else ("the header holds no voxel size: 1 mm is assumed",)
+
+
+def _plain_nifti(path: Path) -> NiftiHeader | None:
+    """Header of a NIfTI volume of plain numbers, whose voxels are there; None for what ITK reads: slices and colours."""
+    if not path.is_file():
+        raise DataError("no such file", file=path)
+    header = read_nifti_header(path)
+    header.voxels.check_size()
+    return header if header.dtype is not None and len(header.shape) >= 3 else None
+
+
+def _nifti_grid(header: NiftiHeader) -> Grid:
+    """Grid of a NIfTI file, by `nifti_geometry`; by ITK's reading of slices, and where there is no transform."""
+    path = header.voxels.header
+    try:
+        place = settle(header.transforms) if len(header.shape) >= 3 else None
+        if place is None:
+            return _grid(_header(path), path)
+        affine = place.affine
+        affine[:3, :3] = affine[:3, 2::-1]
+        return Grid((header.shape[2], header.shape[1], header.shape[0]), affine)
+    except GeometryError as error:
+        error.file = str(path)
+        raise
 
 
 def _reader(path: Path) -> sitk.ImageFileReader:
@@ -157,12 +205,13 @@ def read(path: Path) -> tuple[np.ndarray, Grid]:
             voxels.check_content()
         return array_and_grid(_call_itk(reader.Execute, path), path)
     header = read_nifti_header(path)
-    if n_not_finite := count_not_finite(header):
+    if header.dtype is None:  # colours
+        header.voxels.check_content()
+        return array_and_grid(_call_itk(reader.Execute, path), path)
+    data = read_numbers(header)
+    if data.dtype.kind == "f" and (n_not_finite := int((~np.isfinite(data)).sum())):
         raise not_finite_error(path, n_not_finite)
-    data, grid = array_and_grid(_call_itk(reader.Execute, path), path)
-    if header.unscaled_shift and header.dtype is not None:
-        data = (data - header.unscaled_shift).astype(header.dtype.newbyteorder("="))
-    return data, grid
+    return data, _nifti_grid(header)
 
 
 def array_and_grid(image: sitk.Image, source: Path | str) -> tuple[np.ndarray, Grid]:

@@ -1,12 +1,13 @@
-"""Checks and copies for NIfTI that ITK does not do.
+"""Voxels of NIfTI, and copies of its geometry.
 
-ITK reads truncated files as if their missing end were zero and NaN as 0, and it turns the stored
-geometry into matrices and back, which changes oblique directions in the eighth digit.
+ITK reads truncated files as if their missing end were zero and NaN as 0, adds intercepts that count for nothing, and turns the
+stored geometry into matrices and back, which changes oblique directions in the eighth digit.
 """
 
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +25,29 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def count_not_finite(header: NiftiHeader) -> int:
-    """Count the numbers of a file that are NaN or infinite, of which ITK makes 0, and check the file's content.
+def read_numbers(header: NiftiHeader) -> np.ndarray:
+    """Read the (C, Z, Y, X) numbers of a file, scaled as its header says, in the machine's byte order.
 
     Raises:
-        DataError, ResourceError: see `StoredVoxels.check_content`.
+        DataError, ResourceError: see `StoredVoxels.check_size` and `chunks`.
     """
-    if header.dtype is None or header.dtype.kind != "f":
-        header.voxels.check_content()
-        return 0
-    header.voxels.check_size(to_read=True)
-    voxels, count, rest, skipped = header.voxels, 0, b"", header.voxels.offset
-    n_left = voxels.n_voxels
+    assert header.dtype is not None
+    voxels = header.voxels
+    voxels.check_size(to_read=True)
+    content, n_bytes = bytearray(voxels.n_voxels * voxels.item_bytes), 0
+    skipped = voxels.offset
     for chunk in voxels.chunks():
-        chunk, skipped = chunk[skipped:], max(0, skipped - len(chunk))
-        content = rest + chunk
-        whole = min(len(content) // voxels.item_bytes, n_left)
-        count += int((~np.isfinite(np.frombuffer(content, header.dtype, whole))).sum())
-        rest, n_left = content[whole * voxels.item_bytes :], n_left - whole
-    return count
+        part = memoryview(chunk)[skipped : skipped + len(content) - n_bytes]
+        skipped = max(0, skipped - len(chunk))
+        content[n_bytes : n_bytes + len(part)] = part
+        n_bytes += len(part)
+    x, y, z, *channels = (*header.shape, *(1,) * (3 - len(header.shape)))
+    numbers = np.frombuffer(content, header.dtype).reshape(math.prod(channels), z, y, x)
+    numbers = numbers.astype(header.dtype.newbyteorder("="), copy=False)
+    if not header.is_scaled:
+        return numbers
+    with np.errstate(over="ignore"):  # what becomes infinite is refused by its reader
+        return (numbers * header.slope + header.intercept).astype(np.float64 if numbers.itemsize > 4 else np.float32)
 
 
 def copy_geometry(source: Path, target: Path) -> None:

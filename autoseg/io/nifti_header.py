@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import DataError
+from autoseg.io.nifti_geometry import NiftiTransforms
 from autoseg.io.stored_voxels import GZIP, StoredVoxels, check_axes, no_image
 
 _SIZE, _SIZE_2 = 348, 540  # bytes of a header, which begins with that number
@@ -25,19 +26,22 @@ class NiftiHeader:
     Args:
         voxels: the file, and their place in it.
         dtype: of plain numbers, with the file's byte order; None for complex ones and colours.
-        slope, intercept: of the stored numbers; a slope of 0, or one that is not finite, means that they are not scaled.
+        shape: along x, y, z and further axes.
+        slope, intercept: of the stored numbers.
+        transforms: where they lie.
     """
 
     voxels: StoredVoxels
     dtype: np.dtype | None
+    shape: tuple[int, ...]
     slope: float
     intercept: float
+    transforms: NiftiTransforms
 
     @property
-    def unscaled_shift(self) -> float:
-        """The intercept where there is no scaling: it counts for nothing then (nifti1.h), but ITK adds it; else 0."""
-        scaled = math.isfinite(self.slope) and self.slope != 0
-        return self.intercept if not scaled and math.isfinite(self.intercept) else 0.0
+    def is_scaled(self) -> bool:
+        """Whether the numbers are scaled: not by a slope of 0, or one that is no number (nifti1.h)."""
+        return math.isfinite(self.slope) and self.slope != 0 and (self.slope, self.intercept) != (1, 0)
 
 
 def read_nifti_header(path: Path) -> NiftiHeader:
@@ -88,7 +92,21 @@ def read_nifti_header(path: Path) -> NiftiHeader:
     if detached:
         raise DataError("the voxels lie in a second file (.hdr and .img)", file=path, fix="save it as one file, .nii or .nii.gz")
     voxels = StoredVoxels(path, (path,), 0, "gzip" if packed else "", n_voxels, bits // 8, int(offset))
-    return NiftiHeader(voxels, dtype, slope, intercept)
+    return NiftiHeader(voxels, dtype, tuple(dims[:rank]), slope, intercept, _transforms(order, head))
+
+
+def _transforms(order: str, head: bytes) -> NiftiTransforms:
+    qform_code, sform_code = struct.unpack_from(f"{order}2h", head, 252)
+    numbers = struct.unpack_from(f"{order}18f", head, 256)
+    return NiftiTransforms(
+        pixdim=struct.unpack_from(f"{order}8f", head, 76),
+        qform_code=qform_code,
+        sform_code=sform_code,
+        quaternion=numbers[:3],
+        offset=numbers[3:6],
+        sform=np.array(numbers[6:]).reshape(3, 4),
+        units=head[123],
+    )
 
 
 def _first_unpacked(content: bytes, path: Path) -> bytes:
