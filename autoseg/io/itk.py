@@ -105,7 +105,7 @@ def write_like(path: Path, data: np.ndarray, like: Path, geometry_from: Path | N
 
 
 def geometry_remarks(path: Path) -> tuple[str, ...]:
-    """What the header of an existing file says of its geometry twice and differently, or not at all."""
+    """Sentences on what the header of an existing file says of its geometry twice and differently, or not at all."""
     if not is_nifti(path):
         return ()
     header = read_nifti_header(path)

@@ -22,7 +22,7 @@ _MM = {1: 1000.0, 3: 0.001}  # of the codes of xyzt_units for metres and microme
 
 @dataclass(frozen=True, eq=False)
 class NiftiTransforms:
-    """What a header says of places.
+    """The transforms that a header holds.
 
     Args:
         pixdim: the eight numbers; the first is the sign of the qform's third axis.

@@ -40,7 +40,7 @@ class NiftiHeader:
 
     @property
     def is_scaled(self) -> bool:
-        """Whether the numbers are scaled: not by a slope of 0, or one that is no number (nifti1.h)."""
+        """True where the numbers are scaled: not by a slope of 0, or one that is no number (nifti1.h)."""
         return math.isfinite(self.slope) and self.slope != 0 and (self.slope, self.intercept) != (1, 0)
 
 

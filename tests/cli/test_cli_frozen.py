@@ -216,6 +216,7 @@ def test_what_may_not_be_read_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, 
         raise PermissionError(13, "Permission denied", "a\x1bb")
 
     monkeypatch.setattr("autoseg.cli.app", refuse)
+    monkeypatch.setattr(logging.getLogger("autoseg"), "handlers", [])  # the program's own goes away with the test
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
