@@ -1,4 +1,7 @@
-"""PNG, JPG and BMP through Pillow; 16-bit colour, which Pillow would cut to 8 bit, through SimpleITK."""
+"""PNG, JPG and BMP through Pillow; 16-bit colour, which Pillow would cut to 8 bit, through SimpleITK.
+
+A picture lies as viewers show it, turned by its EXIF orientation: so it was looked at when its mask was drawn.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from PIL import ExifTags
 from PIL import Image as Pillow
 
 from autoseg.errors import DataError
@@ -31,7 +35,7 @@ def read_header(path: Path) -> Header:
         DataError: no such file, or not an image.
     """
     with read_errors(path), Pillow.open(path) as image:
-        grey, (width, height) = image.mode in (*_GREY, "LA"), image.size
+        grey, (width, height) = image.mode in (*_GREY, "LA"), _displayed_size(image)
         eight_bit = image.mode not in ("I;16", "I;16B", "I", "F") and not _is_deep_colour(path)
     return Header(plain_grid((1, height, width)), 1 if grey else 3, not grey, eight_bit)
 
@@ -48,11 +52,13 @@ def read_pixels(path: Path, as_labels: bool) -> np.ndarray:
     """
     with read_errors(path), Pillow.open(path) as image:
         check_room(path, image.width * image.height * len(image.getbands()), 2 if _is_deep_colour(path) else 1)
+        turn = _turn(image)
         if _is_deep_colour(path):
             data = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
             alpha = data.shape[-1] == 4
         else:
             data, alpha = _decoded(image, as_labels)
+        data = _turned(data, turn)
     if as_labels and data.ndim == 2:
         data = data // _grey_factor(path)
     planes = data[None, None] if data.ndim == 2 else np.moveaxis(data, -1, 0)[:, None]
@@ -109,6 +115,28 @@ def _decoded(image: Pillow.Image, as_labels: bool) -> tuple[np.ndarray, bool]:
     if "transparency" in image.info or image.mode == "PA":
         return np.asarray(image.convert("RGBA")), True
     return np.asarray(image.convert("RGB")), False
+
+
+def _turn(image: Pillow.Image) -> int:
+    """Orientation by which a viewer turns or flips the stored rows and columns (EXIF, 1 to 8); 1 leaves them."""
+    if "exif" not in image.info:  # Pillow would decode a whole PNG to look for one behind its pixels
+        return 1
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _turned(rows: np.ndarray, orientation: int) -> np.ndarray:
+    """(Y, X) or (Y, X, C) as stored to rows and columns as displayed (EXIF 2.32, table 6)."""
+    if orientation >= 5:
+        rows = rows.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        rows = rows[:, ::-1]
+    return rows[::-1] if orientation in (3, 4, 7, 8) else rows
+
+
+def _displayed_size(image: Pillow.Image) -> tuple[int, int]:
+    """Width and height as a viewer shows them."""
+    return image.size[::-1] if _turn(image) >= 5 else image.size
 
 
 def _png_depth(path: Path) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 import skimage.io
 from helpers.limits import HANGS
 from PIL import Image as Pillow
+from PIL import ImageOps
 
 from autoseg.errors import DataError, GeometryError, LabelError
 from autoseg.imaging.geometry import Grid
@@ -391,3 +392,38 @@ def test_nuclei(real_data: Callable[[str], Path]) -> None:
         np.testing.assert_array_equal(label_map.data[0], skimage.io.imread(root / "labels" / file.name))
         assert image.grid == label_map.grid
     assert (len(images), coloured) == (120, 16)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["grey.jpg", "colour.jpg", "grey.png", "colour.png", "deep.png"])
+def test_a_picture_lies_as_viewers_show_it(tmp_path: Path, name: str, orientation: int) -> None:
+    """Its EXIF orientation turns it, as it was turned when its mask was drawn."""
+    path, rng = tmp_path / name, np.random.default_rng(0)
+    shape = (6, 9, 3) if name.startswith("colour") else (6, 9)
+    pixels = (
+        rng.integers(0, 60000, shape).astype(np.uint16) if name == "deep.png" else rng.integers(0, 255, shape).astype(np.uint8)
+    )
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    Pillow.fromarray(pixels).save(path, exif=exif)
+    with Pillow.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    channels = RGB if name.startswith("colour") else ("x",)
+    read = read_image([path], channels)
+    np.testing.assert_array_equal(np.moveaxis(read.data[:, 0], 0, -1).reshape(expected.shape), expected)
+    assert read_header(path).grid.shape == read.grid.shape == (1, *expected.shape[:2])
+    with_mask = tmp_path / "mask.png"
+    write_label_map(with_mask, LabelMap(np.ones(read.grid.shape, np.uint8), read.grid, LABELS), like=path)
+    assert read_grid(with_mask) == read.grid
+
+
+def test_deep_colour_is_turned_without_loss(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    pixels = np.random.default_rng(0).integers(0, 65535, (4, 5, 3)).astype(np.uint16)
+    sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(path))
+    content = path.read_bytes()
+    tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    chunk = struct.pack(">I", len(tiff)) + b"eXIf" + tiff + struct.pack(">I", zlib.crc32(b"eXIf" + tiff))
+    path.write_bytes(content[:33] + chunk + content[33:])  # behind the header
+    read = read_image([path], ("r", "g", "b"))
+    np.testing.assert_array_equal(np.moveaxis(read.data[:, 0], 0, -1), np.rot90(pixels, -1))
