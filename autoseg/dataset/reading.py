@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from autoseg.dataset import Case, Dataset, load_landmarks, outside_remark
 from autoseg.errors import DataError, GeometryError
-from autoseg.imaging.alignment import check_alignment
+from autoseg.imaging.alignment import check_alignment, reordered
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.landmarks import Landmarks
 from autoseg.io import geometry_remarks, read_image, read_label_map
@@ -65,7 +65,7 @@ class CaseReader:
                 return loaded
         check_annotated(case, self.dataset)
         image = read_image(case.images, self.dataset.channels)
-        label_map = read_label_map(case.label, self.dataset.labels) if case.label else None
+        label_map = reordered(read_label_map(case.label, self.dataset.labels), image.grid) if case.label else None
         files = (*case.images, *([case.label] if case.label else []))
         remarks: list[str | None] = list(dict.fromkeys(remark for path in files for remark in geometry_remarks(path)))
         try:

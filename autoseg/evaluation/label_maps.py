@@ -12,6 +12,7 @@ from autoseg.dataset import case_name
 from autoseg.errors import DataError, GeometryError, UsageError
 from autoseg.evaluation.bootstrap import interval, resample_weights
 from autoseg.evaluation.metrics import NSD_TOLERANCE_MM, STATES, StructureScore, score_case
+from autoseg.imaging.alignment import reordered
 from autoseg.imaging.labels import LabelSet
 from autoseg.io import IMAGE_ENDINGS, image_ending, read_label_map
 from autoseg.system.files import write_text
@@ -193,8 +194,9 @@ def _label_files(folder: Path) -> dict[str, Path]:
 
 
 def _score_files(files: _ComparedFiles, labels: LabelSet, tolerance_mm: float) -> tuple[StructureScore, ...]:
-    reference, prediction = read_label_map(files.reference, labels), read_label_map(files.prediction, labels)
+    reference = read_label_map(files.reference, labels)
     grid = reference.grid
+    prediction = reordered(read_label_map(files.prediction, labels), grid)
     # more than a voxel apart, voxels are not compared with their counterparts; score_case refuses other shapes
     if prediction.grid.shape == grid.shape and (gap := prediction.grid.corner_distance(grid)) > min(grid.spacing):
         raise GeometryError(

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import DataError, GeometryError, LabelError, UsageError
+from autoseg.imaging.alignment import in_order_of
 from autoseg.imaging.geometry import Grid
 from autoseg.imaging.image import Image, LabelMap
 from autoseg.imaging.labels import LabelSet, whole_numbers
@@ -58,12 +59,14 @@ def read_image(paths: FilePath | Sequence[FilePath], channels: Sequence[str]) ->
     grid: Grid | None = None
     for i, path in enumerate(files):
         data, file_grid = _read(path, as_labels=False)
+        if grid is not None and (turned := in_order_of(data, file_grid, grid)) is not None:
+            data, file_grid = turned, grid
         if grid is not None and (file_grid.shape != grid.shape or file_grid.corner_distance(grid) > min(grid.spacing)):
             raise GeometryError(
                 "the channels of one case lie on different grids",
                 file=path,
-                found=f"shape {file_grid.shape}, spacing {_mm(file_grid)}",
-                allowed=f"shape {grid.shape}, spacing {_mm(grid)} as in {files[0].name}",
+                found=f"shape {file_grid.shape}, spacing {_mm(file_grid)}" + _apart(file_grid, grid),
+                allowed=f"shape {grid.shape}, spacing {_mm(grid)} as in {files[0].name}, at most a voxel apart",
                 fix="resample the channels to one grid (for example in 3D Slicer: Resample Image)",
             )
         grid = grid or file_grid
@@ -175,6 +178,11 @@ def _read_labels(path: Path) -> tuple[np.ndarray, Grid]:
             fix="give each colour a number and save those as grey" if colours else None,
         )
     return data[0], grid
+
+
+def _apart(grid: Grid, other: Grid) -> str:
+    """Distance of the corners of grids of equal shape, in words."""
+    return f", corners {grid.corner_distance(other):.3g} mm apart" if grid.shape == other.shape else ""
 
 
 def _mm(grid: Grid) -> str:
